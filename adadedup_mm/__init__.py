@@ -1,0 +1,3 @@
+"""Find the redundant part of a detection dataset and train on the rest."""
+
+__version__ = '0.1.0'

@@ -1,0 +1,8 @@
+"""The one exception that stands for wrong input."""
+
+
+class UserError(Exception):
+    """The user's input is wrong.
+
+    The message is one line: what is wrong, where, and what to do. The command line tools print it and exit with 2.
+    """

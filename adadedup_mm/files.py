@@ -1,0 +1,93 @@
+"""Atomic writing and hashing: a reader sees the old file or the new one, never a part of one."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+@contextlib.contextmanager
+def atomic_open(path: str | Path, mode: str = 'wb') -> Iterator[IO[Any]]:
+    """Opens a temporary file beside ``path``; on success it is synced to disk and takes the place of ``path``.
+
+    On any exception the temporary file is removed and ``path`` stays as it was. Folders are made as needed.
+
+    Args:
+        path: the file to write.
+        mode: ``'wb'`` or ``'w'`` (UTF-8).
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name[:100]}.', suffix='.tmp')
+    try:
+        # mkstemp's files are private; the rest of the run's files follow the user's umask.
+        os.fchmod(handle, 0o666 & ~_umask())
+        with open(handle, mode, encoding=None if 'b' in mode else 'utf-8') as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+        _sync_folder(path.parent)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes ``value`` as indented JSON, atomically."""
+    with atomic_open(path, 'w') as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.write('\n')
+
+
+def write_array(path: str | Path, array: np.ndarray) -> None:
+    """Writes ``array`` as ``.npy``, atomically."""
+    with atomic_open(path) as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def write_table(path: str | Path, table: pa.Table) -> None:
+    """Writes a parquet file, atomically."""
+    with atomic_open(path) as file:
+        pq.write_table(table, file)
+
+
+def sha256_file(path: str | Path) -> str:
+    """The hex SHA-256 of a file's bytes, read in blocks."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_value(value: Any) -> str:
+    """The hex SHA-256 of a JSON-like value; the order of dict keys does not matter."""
+    text = json.dumps(value, sort_keys=True, separators=(',', ':'), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
