@@ -1,0 +1,335 @@
+"""Filtering the records of a JSON file's arrays as raw bytes: what stays is copied, not decoded and written anew.
+
+No complete JSON object is the beginning of a longer one. So the bytes from a record's opening brace to some closing
+brace are the whole record as soon as they decode. Tried first is the closing brace that ended the record before, by
+number: the first one for COCO's annotations with polygons. Where that fails, an exact scan finds the record's end.
+"""
+
+import json
+import mmap
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, NamedTuple, TypeVar
+
+import msgspec
+
+from ..errors import UserError
+from ..files import atomic_open
+from ..progress import progress
+
+Record = TypeVar('Record', bound=msgspec.Struct)
+Selector = tuple[type[msgspec.Struct], Callable[[int, Any], bool]]
+
+_BLOCK = 1 << 22
+_RELEASE = 1 << 25
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_TOKEN = re.compile(_STRING.pattern + rb'|[{}\[\]]', re.DOTALL)
+_SCALAR = re.compile(rb'[^\s,\]}]+')
+_SPACE = re.compile(rb'[ \t\n\r]*')
+_BETWEEN = re.compile(rb'[ \t\n\r]*,[ \t\n\r]*(?=\{)')
+_QUOTE, _OPENING = ord('"'), b'{['
+
+
+class UnrecognisedJson(Exception):
+    """The scanner cannot read the file; the json module may, or can say what is wrong with it."""
+
+
+class Counts(NamedTuple):
+    """How many records an array holds, and how many of them were kept."""
+
+    records: int
+    kept: int
+
+
+class JsonScanner:
+    """A cursor over a memory-mapped JSON file whose top level is an object.
+
+    ``members()`` visits the top-level keys; for each one the caller consumes the value, at once with ``skip()`` or
+    record by record with ``records()``. Pages behind the cursor are given back, so memory stays small for any file.
+
+    Args:
+        path: the file.
+        label: what the progress bar calls the work.
+
+    Raises:
+        UnrecognisedJson: from any method, when the file is not what the scanner expects.
+    """
+
+    def __init__(self, path: str | Path, label: str) -> None:
+        self.path = path
+        with open(path, 'rb') as file:
+            try:
+                # Not closed by hand: that fails while a traceback still holds a view of a record.
+                self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except ValueError as error:
+                raise UnrecognisedJson('the file is empty') from error
+        self.view = memoryview(self.data)
+        self.position = 0
+        self._released = 0
+        self._bar = progress(len(self.data) >> 20, label, 'MB')
+
+    def __enter__(self) -> 'JsonScanner':
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        self._bar.close()
+
+    def members(self) -> Iterator[str]:
+        """Yields the top-level keys in file order, with the cursor on the key's value."""
+        seen: set[str] = set()
+        more = self._take(b'{') and not self._take(b'}')
+        while more:
+            key = self._key()
+            # The json module keeps the last of two equal keys, which a single pass cannot know.
+            if key in seen or not self._take(b':'):
+                raise UnrecognisedJson(f'at byte {self.position}')
+            seen.add(key)
+            self._skip_space()
+            yield key
+            more = self._take(b',')
+            if not more and not self._take(b'}'):
+                raise UnrecognisedJson(f'at byte {self.position}')
+        self._skip_space()
+        if not seen or self.position != len(self.data):
+            raise UnrecognisedJson(f'at byte {self.position}')
+
+    def skip(self) -> None:
+        """Moves the cursor behind the value under it."""
+        start = self.position
+        self.position = self._end_of_value(start)
+        self._decode(start, self.position, msgspec.Raw)
+        self._release(self.position)
+
+    def records(self, kind: type[Record]) -> Iterator[tuple[int, int, Record]]:
+        """Yields start, end and the decoded fields of each object in the array under the cursor; moves behind it.
+
+        Args:
+            kind: a struct with the fields of interest; all others are passed over.
+
+        Raises:
+            UserError: a record lacks a field of ``kind``, or the field has another type.
+        """
+        decode, find, view = msgspec.json.Decoder(kind).decode, self.data.find, self.view
+        if not self._take(b'['):
+            raise UnrecognisedJson(f'no array at byte {self.position}')
+        self._skip_space()
+        start = self.position
+        more = not self._take(b']')
+        nested = range(0)
+        while more:
+            end = find(b'}', start) + 1
+            for _ in nested:
+                end = find(b'}', end) + 1
+            try:
+                record = decode(view[start:end])
+            except (msgspec.DecodeError, RecursionError):
+                end, record = self._scan_record(start, kind)
+                nested = range(self.data[start:end].count(b'}') - 1)
+            yield start, end, record
+            if end - self._released > _RELEASE:
+                self._release(end)
+            between = _BETWEEN.match(self.data, end)
+            if between is None:
+                self.position = end
+                if not self._take(b']'):
+                    raise UnrecognisedJson(f'no array of objects at byte {end}')
+                return
+            start = between.end()
+
+    def _scan_record(self, start: int, kind: type[Record]) -> tuple[int, Record]:
+        if self.data[start:start + 1] != b'{':
+            raise UnrecognisedJson(f'no object at byte {start}')
+        end = self._end_of_value(start)
+        return end, self._decode(start, end, kind)
+
+    def _decode(self, start: int, end: int, kind: Any) -> Any:
+        """Decodes one value; what only the json module accepts (NaN, lone surrogates) goes through it."""
+        try:
+            try:
+                return msgspec.json.decode(self.view[start:end], type=kind)
+            except msgspec.ValidationError:
+                raise
+            except (msgspec.DecodeError, RecursionError):
+                value = json.loads(self.data[start:end])
+                return value if kind is msgspec.Raw else msgspec.convert(value, kind)
+        except msgspec.ValidationError as error:
+            raise UserError(f'{self.path}: record at byte {start}: {error}') from error
+        except (ValueError, RecursionError) as error:
+            raise UnrecognisedJson(f'value at byte {start}') from error
+
+    def _end_of_value(self, start: int) -> int:
+        if self.data[start:start + 1] not in (b'{', b'['):
+            match = _STRING.match(self.data, start) or _SCALAR.match(self.data, start)
+            if match is None:
+                raise UnrecognisedJson(f'no value at byte {start}')
+            return match.end()
+        depth = 0
+        for token in _TOKEN.finditer(self.data, start):
+            first = self.data[token.start()]
+            if first != _QUOTE:
+                depth += 1 if first in _OPENING else -1
+                if depth == 0:
+                    return token.end()
+        raise UnrecognisedJson(f'the value at byte {start} has no end')
+
+    def _key(self) -> str:
+        self._skip_space()
+        match = _STRING.match(self.data, self.position)
+        if match is None:
+            raise UnrecognisedJson(f'no key at byte {self.position}')
+        self.position = match.end()
+        try:
+            return str(json.loads(match.group()))
+        except ValueError as error:
+            raise UnrecognisedJson(f'key at byte {match.start()}') from error
+
+    def _skip_space(self) -> None:
+        self.position = _SPACE.match(self.data, self.position).end()  # type: ignore[union-attr]  # matches anything
+
+    def _take(self, byte: bytes) -> bool:
+        """Moves behind ``byte`` if it comes next, after any white space."""
+        self._skip_space()
+        if self.data[self.position:self.position + 1] != byte:
+            return False
+        self.position += 1
+        return True
+
+    def _release(self, end: int) -> None:
+        end -= end % mmap.PAGESIZE
+        if end > self._released:
+            if hasattr(mmap, 'MADV_DONTNEED'):
+                # From the start: copying records touches pages again that were given back before.
+                self.data.madvise(mmap.MADV_DONTNEED, 0, end)
+            self._bar.update((end >> 20) - (self._released >> 20))
+            self._released = end
+
+
+def rewrite_records(source: str | Path, target: str | Path, selectors: Mapping[str, Selector],
+                    check: Callable[[dict[str, Counts]], None]) -> dict[str, Counts]:
+    """Copies a JSON file without the records that the selectors refuse; all other bytes stay as they are.
+
+    Where the file is valid JSON that the scanner does not recognise (UTF-16, a top-level key given twice), it is
+    loaded and written anew by the json module: equal in content, not in bytes.
+
+    Args:
+        source: the file, an object at its top level.
+        target: where the copy goes.
+        selectors: for some top-level keys whose values are arrays of objects: the struct that each object is decoded
+            as, and a function of the object's position in the array and the decoded struct that says whether it stays.
+        check: called with the counts before the copy takes its place; nothing is written if it raises.
+
+    Returns:
+        Counts for each key of ``selectors`` that is in the file.
+
+    Raises:
+        UserError: the file is no JSON, or a record lacks a field of its struct.
+    """
+    try:
+        with JsonScanner(source, 'rewriting') as scanner, atomic_open(target) as file:
+            copier = _Copier(file, scanner.view)
+            counts = {}
+            for key in scanner.members():
+                if key in selectors:
+                    counts[key] = _filter_array(scanner, copier, *selectors[key])
+                else:
+                    scanner.skip()
+            copier.copy(len(scanner.data))
+            copier.flush()
+            check(counts)
+        return counts
+    except UnrecognisedJson:
+        return _rewrite_plain(source, target, selectors, check)
+
+
+class _Copier:
+    """Copies parts of the source in order; ``position`` is how far it got."""
+
+    def __init__(self, file: IO[bytes], view: memoryview) -> None:
+        self.position = 0
+        self._file = file
+        self._view = view
+        self._parts: list[memoryview] = []
+        self._size = 0
+
+    def copy(self, end: int) -> None:
+        self._parts.append(self._view[self.position:end])
+        self._size += end - self.position
+        self.position = end
+        if self._size > _BLOCK:
+            self.flush()
+
+    def flush(self) -> None:
+        self._file.write(b''.join(self._parts))
+        self._parts.clear()
+        self._size = 0
+
+
+def _filter_array(scanner: JsonScanner, copier: _Copier, kind: type[msgspec.Struct],
+                  keep: Callable[[int, Any], bool]) -> Counts:
+    """Every kept record but the first keeps the separator in front of it, so that the file's layout survives."""
+    position = kept = previous = 0
+    for position, (start, end, record) in enumerate(scanner.records(kind), 1):
+        if keep(position - 1, record):
+            if not kept and position > 1:
+                copier.position = start
+            kept += 1
+            if end - copier.position > _BLOCK:
+                copier.copy(end)
+        else:
+            if kept:
+                copier.copy(previous)
+            elif position == 1:
+                copier.copy(start)
+            copier.position = end
+        previous = end
+    return Counts(position, kept)
+
+
+def load_json(path: str | Path) -> Any:
+    """Loads a JSON file with the json module.
+
+    Raises:
+        UserError: the file is no JSON; the message says where.
+    """
+    try:
+        return json.loads(Path(path).read_bytes())
+    except json.JSONDecodeError as error:
+        raise UserError(f'{path} is not valid JSON: {error}; restore the file') from error
+    except UnicodeDecodeError as error:
+        raise UserError(f'{path} is not valid JSON: byte {error.start} is not UTF-8 text; restore the file') from error
+    except RecursionError as error:
+        raise UserError(f'{path} is not usable JSON: it is nested too deeply') from error
+
+
+def convert_records(path: str | Path, content: dict[str, Any], key: str, kind: type[Record]) -> list[Record]:
+    """The array ``content[key]`` of a loaded JSON file as structs; none if there is no such key.
+
+    Raises:
+        UserError: it is no array of objects with the fields of ``kind``.
+    """
+    try:
+        return msgspec.convert(content.get(key, []), list[kind])  # type: ignore[valid-type]
+    except msgspec.ValidationError as error:
+        raise UserError(f'{path}: {key!r}: {error}') from error
+
+
+def _rewrite_plain(source: str | Path, target: str | Path, selectors: Mapping[str, Selector],
+                   check: Callable[[dict[str, Counts]], None]) -> dict[str, Counts]:
+    content = load_json(source)
+    if not isinstance(content, dict):
+        raise UserError(f'{source} holds a {type(content).__name__} at its top level instead of an object')
+    counts = {}
+    for key in selectors.keys() & content.keys():
+        kind, keep = selectors[key]
+        records = content[key]
+        flags = [keep(position, record) for position, record in
+                 enumerate(convert_records(source, content, key, kind))]
+        content[key] = [record for record, flag in zip(records, flags, strict=True) if flag]
+        counts[key] = Counts(len(flags), sum(flags))
+    check(counts)
+    with atomic_open(target, 'w') as file:
+        json.dump(content, file)
+    return counts

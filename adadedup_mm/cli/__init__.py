@@ -1,0 +1,1 @@
+"""The command line tools; ``tools/*.py`` call their ``main``."""

@@ -1,0 +1,32 @@
+"""What the command line tools share: exit codes and the flags of the field."""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from mmengine.config import DictAction
+
+from ..errors import UserError
+
+
+def run(main: Callable[[list[str] | None], None], arguments: list[str] | None = None) -> None:
+    """Calls ``main`` and ends the process: 0 done, 2 wrong input with one line on standard error, 1 anything else."""
+    try:
+        main(arguments)
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print('interrupted; run the same command with --resume to go on', file=sys.stderr)
+        sys.exit(1)
+
+
+def add_common_flags(parser: argparse.ArgumentParser) -> None:
+    """The config, its overrides and the launcher, as in mmdet's tools."""
+    parser.add_argument('config', help='your training config with our line in its _base_ list')
+    parser.add_argument('--work-dir', help='where results go; the default is the config\'s work_dir')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
+                        help='override settings of the config')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='job launcher')
+    # torch.distributed.launch passes this flag; torchrun uses the environment.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)

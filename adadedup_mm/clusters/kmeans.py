@@ -1,0 +1,123 @@
+"""Spherical k-means."""
+
+import math
+
+import faiss
+import numpy as np
+
+from ..errors import UserError
+from ..pool import Pool
+from ..progress import progress
+from .fixed import label
+from .rows import read_rows, run_parallel, snap
+
+BLOCK = 1024
+# From here on two levels are much faster: the cost grows with N * sqrt(K) instead of N * K.
+FLAT_CLUSTERS = 1024
+
+
+class SphericalKMeans:
+    """k-means on the unit sphere (Dhillon and Modha 2001), by faiss on a sample of the rows.
+
+    The centroids come from 256 random samples per cluster, which is as good as all of them (``benchmarks/kmeans.py``).
+
+    Args:
+        num_clusters: K; None means about the square root of the number of samples.
+        iterations: of k-means.
+        fast: fewer samples per cluster and fewer iterations: more than twice as quick, at over .998 of the mean
+            similarity between samples and their centroids.
+    """
+
+    def __init__(self, num_clusters: int | None = None, iterations: int = 20, fast: bool = False) -> None:
+        for name, value in (('num_clusters', num_clusters), ('iterations', iterations)):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise UserError(f'adadedup.clusterer.{name} is {value!r}, but must be a whole number above 0')
+        self.num_clusters = num_clusters
+        self.iterations = min(iterations, 10) if fast else iterations
+        self.points_per_cluster = 128 if fast else 256
+
+    def __call__(self, features: np.ndarray, pool: Pool | None, seed: int) -> np.ndarray:
+        """The same labels for the same seed, on any number of threads.
+
+        Samples without a direction (zero or NaN features) share one cluster of their own. Clusters that nobody is nearest
+        to are dropped, so there can be fewer than ``num_clusters``, for example when images are equal by the thousand.
+
+        Args:
+            features: (N, d) float32 or float16, in memory or memory-mapped.
+            pool: not used.
+            seed: of the samples that k-means learns from and starts at.
+
+        Returns:
+            (N,) int32 labels 0..K-1, in the order in which the clusters first occur.
+
+        Raises:
+            UserError: there are fewer samples than clusters.
+        """
+        features = np.asarray(features)
+        count = self.num_clusters or max(1, round(math.sqrt(len(features))))
+        if len(features) < count:
+            raise UserError(f'adadedup.clusterer.num_clusters is {count}, but the dataset has only {len(features)} '
+                            'samples; lower it')
+        labels = self._split(features, np.arange(len(features)), count, np.random.default_rng(seed))
+        return label(labels.tolist())
+
+    def _split(self, features: np.ndarray, members: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+        """(n,) int64 labels 0..count-1 of the given rows, -1 for blank ones."""
+        if count <= FLAT_CLUSTERS:
+            learn = min(len(members), count * self.points_per_cluster)
+            rows, blank = read_rows(features, np.sort(generator.choice(members, learn, replace=False, shuffle=False)))
+            return nearest_centroid(features, members, self._centroids(rows[~blank], count, generator))
+        coarse = self._split(features, members, round(math.sqrt(count)), generator)
+        parts = [members[coarse == part] for part in range(coarse.max() + 1)]
+        parts = [part for part in parts if len(part)]
+        # One each, and the rest in proportion to the number of samples.
+        ends = np.cumsum([len(part) for part in parts])
+        shares = 1 + np.diff(np.rint((count - len(parts)) * ends / ends[-1]).astype(int), prepend=0)
+        labels = np.full(len(features), -1, np.int64)
+        for part, share, start in zip(parts, shares, np.cumsum(shares) - shares, strict=True):
+            labels[part] = start + self._split(features, part, int(min(share, len(part))), generator)
+        return labels[members]
+
+    def _centroids(self, rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+        """(<= count, d) float32 unit centroids of (n, d) unit rows; none where there are no rows."""
+        count = min(count, len(rows))
+        centroids = rows[generator.choice(len(rows), count, replace=False)]
+        if count < 2 and len(rows) < 2:
+            return centroids
+        index = faiss.IndexFlatIP(rows.shape[1])
+        with progress(self.iterations, 'k-means', 'iteration') as bar:
+            for _ in range(self.iterations):
+                # One iteration at a time is what faiss does by itself, but can show progress.
+                clustering = faiss.Clustering(rows.shape[1], count)
+                clustering.niter = 1
+                clustering.spherical = True
+                clustering.min_points_per_centroid, clustering.max_points_per_centroid = 1, len(rows)
+                faiss.copy_array_to_vector(centroids.ravel(), clustering.centroids)
+                clustering.train(rows, index)
+                centroids = faiss.vector_to_array(clustering.centroids).reshape(count, -1)
+                bar.update()
+        return centroids
+
+
+def nearest_centroid(features: np.ndarray, members: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """(n,) int64, the most similar centroid of each given row, the first one of several; -1 for blank rows.
+
+    Args:
+        features: (N, d) float32 or float16, in memory or memory-mapped.
+        members: (n,) int, which rows.
+        centroids: (K, d) float32 unit rows.
+    """
+    if not len(centroids):
+        return np.full(len(members), -1, np.int64)
+
+    def job(block: np.ndarray) -> np.ndarray:
+        rows, blank = read_rows(features, block)
+        return np.where(blank, -1, snap(rows @ centroids.T).argmax(1))
+
+    blocks = [members[start:start + BLOCK] for start in range(0, len(members), BLOCK)]
+    with progress(len(members), 'clusters', 'sample') as bar:
+        labels = []
+        for found in run_parallel(job, blocks):
+            labels.append(found)
+            bar.update(len(found))
+    return np.concatenate(labels) if labels else np.empty(0, np.int64)

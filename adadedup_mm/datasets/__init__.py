@@ -1,0 +1,7 @@
+"""From the user's training config to the samples it trains on, and back to a config that trains on some of them."""
+
+from .pruned_dataset import PrunedDataset
+from .reading import read_pool
+from .sources import Source, pruned_config, subset_config, write_pruned
+
+__all__ = ['PrunedDataset', 'Source', 'pruned_config', 'read_pool', 'subset_config', 'write_pruned']

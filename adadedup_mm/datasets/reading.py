@@ -1,0 +1,313 @@
+"""Reading the samples of a training config: builds its datasets without pipelines and takes what they have loaded."""
+
+import contextlib
+import copy
+import difflib
+import gc
+import inspect
+import itertools
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DATASETS, DefaultScope
+
+from ..annotations.coco import CocoIndex, index_coco, scene_name
+from ..errors import UserError
+from ..pool import Pool
+from ..progress import progress
+from .samples import sample_id, stored_infos
+from .sources import ConfigPath, Source, dotted, inner_datasets, type_name, value_at
+
+_RECORD = 'adadedup_record'
+_IMAGE_PREFIXES = ('img', 'img_path', 'sub_data_root')
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One inner dataset's share of the pool; see ``Pool`` for what the fields mean."""
+
+    source: Source
+    sample_ids: list[str]
+    image_paths: list[tuple[str, ...]]
+    views: tuple[str, ...]
+    image_sizes: np.ndarray
+    classes: list[str]
+    counts: np.ndarray
+    labels: np.ndarray
+    boxes: np.ndarray
+    scenes: list[str]
+
+
+def read_pool(config: Config, check_images: bool = True) -> tuple[Pool, list[Source]]:
+    """Reads the samples that a config's training set offers, after each dataset's own ``filter_cfg``.
+
+    Wrappers around datasets are seen through: repeating or mixing samples does not change which ones there are. Objects
+    that training ignores (``ignore_flag``: crowds, difficult or tiny objects) are left out.
+
+    Args:
+        config: an mmdet config; its ``default_scope`` holds while this runs.
+        check_images: whether all image files must exist. Images behind a remote file backend are never checked.
+
+    Returns:
+        The pool, and where its samples come from: one source for each inner dataset.
+
+    Raises:
+        UserError: there is no training set; an annotation file, image folder or image is missing; an annotation file is
+            broken, has the same image id twice, or none of the classes; no sample is left; a dataset cannot be built.
+    """
+    with DefaultScope.overwrite_default_scope(config.get('default_scope')), _collector_paused():
+        parts = [_read_dataset(value_at(config, path), path, check_images) for path in inner_datasets(config)]
+    several = len(parts) > 1
+    classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
+    position = {name: index for index, name in enumerate(classes)}
+    labels = [np.array([position[name] for name in part.classes], np.int32)[part.labels] for part in parts]
+    names = [f'{i}:{name}' if several else name for i, part in enumerate(parts) for name in part.sample_ids]
+    scenes = [f'{i}:{scene}' if several and scene else scene for i, part in enumerate(parts) for scene in part.scenes]
+    pool = Pool(
+        sample_ids=tuple(names),
+        image_paths=tuple(itertools.chain.from_iterable(part.image_paths for part in parts)),
+        views=parts[0].views,
+        image_sizes=np.concatenate([part.image_sizes for part in parts]),
+        classes=classes,
+        offsets=np.concatenate([[0], np.cumsum(np.concatenate([part.counts for part in parts]))]).astype(np.int64),
+        labels=np.concatenate(labels),
+        boxes=np.concatenate([part.boxes for part in parts]),
+        dataset_index=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part.sample_ids) for part in parts]),
+        scenes=tuple(scenes) if any(scenes) else None)
+    return pool, [part.source for part in parts]
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Loading makes millions of objects that all stay; looking for garbage among them doubles the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _read_dataset(settings: Mapping[str, Any], path: ConfigPath, check_images: bool) -> _Part:
+    where = f'{dotted(path)} ({type_name(settings)})'
+    dataset = _build(settings, where)
+    ann_file = _annotation_file(dataset, where)
+    if check_images:
+        _check_folders(dataset, where)
+    # CocoDataset and everything made from it.
+    index = index_coco(ann_file) if ann_file and hasattr(dataset, 'COCOAPI') else None
+    _load(dataset, where, ann_file)
+    if index and index.categories and not dataset.cat_ids:
+        raise UserError(f'{where}: none of its classes ({_some(dataset.metainfo["classes"])}) is a category of '
+                        f'{ann_file} ({_some(index.categories)}): set metainfo=dict(classes=...) to names of the file')
+    part = _take_samples(dataset, path, where, ann_file, index)
+    if check_images and _is_local(dataset):
+        _check_images([paths[0] for paths in part.image_paths], where)
+    return part
+
+
+def _build(settings: Mapping[str, Any], where: str) -> Any:
+    """The dataset without pipeline, and with its annotations still to be loaded if it is a ``BaseDataset``."""
+    settings = copy.deepcopy(settings)
+    kind = _dataset_class(settings, where)
+    parameters = inspect.signature(kind).parameters
+    takes_more = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    changes = dict(pipeline=[], lazy_init=True) if inspect.isclass(kind) and issubclass(kind, BaseDataset) else {}
+    changes = {name: value for name, value in changes.items() if takes_more or name in parameters}
+    try:
+        return DATASETS.build({**settings, **changes})
+    except Exception as error:
+        raise UserError(f'{where} cannot be built: {_words(error)}') from error
+
+
+def _dataset_class(settings: Mapping[str, Any], where: str) -> Callable[..., Any]:
+    kind = settings.get('type')
+    if callable(kind):
+        return kind
+    with DATASETS.switch_scope_and_registry(settings.get('_scope_')) as registry:
+        found = registry.get(kind) if isinstance(kind, str) else None
+        if found is None:
+            guess = difflib.get_close_matches(str(kind), registry.module_dict, n=1)
+            hint = f'did you mean {guess[0]!r}?' if guess else 'check default_scope and custom_imports'
+            raise UserError(f'{where}: the dataset type {kind!r} is not registered; {hint}')
+    return found
+
+
+def _annotation_file(dataset: Any, where: str) -> Path | None:
+    ann_file = getattr(dataset, 'ann_file', None)
+    if not ann_file:
+        return None
+    if not os.path.isfile(ann_file):
+        raise UserError(f'annotation file {ann_file} does not exist (ann_file and data_root of {where})')
+    return Path(ann_file).absolute()
+
+
+def _check_folders(dataset: Any, where: str) -> None:
+    for name, folder in (getattr(dataset, 'data_prefix', None) or {}).items():
+        if name in _IMAGE_PREFIXES and folder and _is_local(dataset) and not os.path.isdir(folder):
+            raise UserError(f'image folder {folder} does not exist (data_prefix.{name} and data_root of {where})')
+
+
+def _is_local(dataset: Any) -> bool:
+    backend = getattr(dataset, 'backend_args', None) or {}
+    return backend.get('backend', 'local') in ('local', 'LocalBackend', 'disk', 'HardDiskBackend')
+
+
+def _load(dataset: Any, where: str, ann_file: Path | None) -> None:
+    if not isinstance(dataset, BaseDataset):
+        return
+    # Serialising saves memory for data loading workers, of which there are none.
+    dataset.serialize_data = False
+    _watch_records(dataset)
+    try:
+        dataset.full_init()
+    except _BadRecord as error:
+        raise UserError(f'{where} cannot read the record with {error.name} of {ann_file}: {_words(error.__cause__)}'
+                        ) from error
+    except FileNotFoundError as error:
+        raise UserError(f'{where} needs the file {error.filename}, which does not exist') from error
+    except json.JSONDecodeError as error:
+        raise UserError(f'{ann_file} is not valid JSON: {error}; restore the file') from error
+    except Exception as error:
+        raise UserError(f'{where} cannot read {ann_file}: {_words(error)}') from error
+
+
+class _BadRecord(Exception):
+    def __init__(self, name: Any) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+def _watch_records(dataset: BaseDataset) -> None:
+    """Makes the dataset note in each data info the position of its record, and name the record that it fails on."""
+    parse, positions = dataset.parse_data_info, itertools.count()
+
+    def parse_and_note(raw: Any, *args: Any, **kwargs: Any) -> Any:
+        position = next(positions)
+        try:
+            parsed = parse(raw, *args, **kwargs)
+        except Exception as error:
+            raise _BadRecord(_record_name(raw, position)) from error
+        for info in parsed if isinstance(parsed, list) else [parsed]:
+            if isinstance(info, dict):
+                info[_RECORD] = position
+        return parsed
+
+    dataset.parse_data_info = parse_and_note
+
+
+def _record_name(raw: Any, position: int) -> str:
+    if isinstance(raw, Mapping):
+        raw = raw.get('raw_img_info', raw)
+        for key in ('xml_path', 'file_name', 'img_path', 'img_id', 'token'):
+            if isinstance(raw.get(key), (str, int)):
+                return f'{key} {raw[key]}'
+    return f'number {position}'
+
+
+def _take_samples(dataset: Any, path: ConfigPath, where: str, ann_file: Path | None,
+                  index: CocoIndex | None) -> _Part:
+    infos = list(stored_infos(dataset))
+    if not infos:
+        raise UserError(f'{where} is empty: no sample of {ann_file} passes its filter_cfg')
+    names = [sample_id(info, getattr(dataset, 'data_root', None)) for info in infos]
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise UserError(f'{where}: {len(repeated)} sample ids appear more than once in {ann_file}, first '
+                        f'{_some(repeated)}; give every sample an id of its own')
+    counts, labels, boxes = _take_objects(infos)
+    kind, native_ids = _address(dataset, ann_file, infos, names)
+    scenes = [index.scenes.get(info['img_id'], '') if index else scene_name(info) for info in infos]
+    return _Part(
+        source=Source(kind, path, ann_file, tuple(native_ids)), sample_ids=names,
+        image_paths=[(_image_path(info, where),) for info in infos], views=('image',),
+        image_sizes=np.array([(info.get('height') or 0, info.get('width') or 0) for info in infos], np.int32),
+        classes=_classes(dataset, labels, where), counts=counts, labels=labels, boxes=boxes, scenes=scenes)
+
+
+def _address(dataset: Any, ann_file: Path | None, infos: Sequence[Mapping[str, Any]], names: Sequence[str]
+             ) -> tuple[Literal['coco', 'image_set', 'data_list', 'ids'], Sequence[Any]]:
+    """How a dataset is written with fewer samples, and what addresses its samples there."""
+    # mmdet demands as many proposals as the annotation file has images.
+    if ann_file is None or getattr(dataset, 'proposal_file', None):
+        return 'ids', names
+    if hasattr(dataset, 'COCOAPI'):
+        return 'coco', [info['img_id'] for info in infos]
+    if all('xml_path' in info for info in infos):
+        return 'image_set', names
+    records = [info.get(_RECORD) for info in infos]
+    own_format = getattr(type(dataset), 'load_data_list', None) is BaseDataset.load_data_list
+    if own_format and ann_file.suffix == '.json' and None not in records and len(set(records)) == len(records):
+        return 'data_list', records
+    return 'ids', names
+
+
+def _take_objects(infos: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Objects per sample (n,) int64, their labels (m,) int32, and their boxes (m, 4) float32."""
+    labels, boxes, ends = [], [], []
+    with progress(len(infos), 'reading samples') as bar:
+        for info in infos:
+            for instance in info.get('instances') or ():
+                label = instance.get('bbox_label', -1)
+                if label >= 0 and not instance.get('ignore_flag'):
+                    box = instance.get('bbox', ())
+                    labels.append(label)
+                    boxes.append(box if len(box) == 4 else (np.nan,) * 4)
+            ends.append(len(labels))
+            bar.update()
+    return np.diff(ends, prepend=0), np.array(labels, np.int32), np.array(boxes, np.float32).reshape(-1, 4)
+
+
+def _classes(dataset: Any, labels: np.ndarray, where: str) -> list[str]:
+    classes = dataset.metainfo.get('classes')
+    needed = int(labels.max(initial=-1)) + 1
+    if classes is None:
+        return [str(label) for label in range(needed)]
+    if needed > len(classes):
+        raise UserError(f'{where}: an object has label {needed - 1}, but there are only {len(classes)} classes: set '
+                        'metainfo=dict(classes=...)')
+    return list(classes)
+
+
+def _image_path(info: Mapping[str, Any], where: str) -> str:
+    path = info.get('img_path')
+    if not isinstance(path, str):
+        raise UserError(f'{where} yields samples without img_path; such datasets cannot be pruned')
+    return path
+
+
+def _check_images(paths: Sequence[str], where: str) -> None:
+    """Lists every folder once, which is far quicker than asking for each file, above all on network drives."""
+    by_folder: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        by_folder[os.path.dirname(path)].append(path)
+    missing = []
+    for folder, members in by_folder.items():
+        try:
+            with os.scandir(folder or '.') as entries:
+                present = {entry.name for entry in entries}
+        except OSError:
+            present = set()
+        missing += [path for path in members if os.path.basename(path) not in present and not os.path.exists(path)]
+    if missing:
+        raise UserError(f'{len(missing)} of {len(paths)} images do not exist, first {_some(missing)} (data_root and '
+                        f'data_prefix of {where})')
+
+
+def _some(names: Sequence[Any]) -> str:
+    return ', '.join(map(str, names[:3])) + (', ...' if len(names) > 3 else '')
+
+
+def _words(error: BaseException | None) -> str:
+    """Type and first line of an exception."""
+    lines = str(error).strip().splitlines()
+    return f'{type(error).__name__}: {lines[0]}' if lines else type(error).__name__

@@ -1,0 +1,54 @@
+"""What a dataset yields before its pipeline, and what a sample is called."""
+
+import os
+import pickle
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmengine.dataset import BaseDataset
+
+from ..errors import UserError
+
+ID_KEYS = ('img_id', 'token', 'sample_idx')
+
+
+def sample_id(info: Mapping[str, Any], data_root: str | None = None) -> str:
+    """The id of a sample, which stays the same whatever is filtered or pruned from its dataset.
+
+    Args:
+        info: the sample's data info as the dataset stores it (see ``stored_infos``).
+        data_root: the dataset's; ids that are paths are relative to it.
+
+    Returns:
+        ``img_id`` (COCO, VOC), else ``token`` or ``sample_idx`` (3D infos), else the image's path.
+
+    Raises:
+        UserError: the info has none of these.
+    """
+    for key in ID_KEYS:
+        if info.get(key) is not None:
+            return str(info[key])
+    path = info.get('img_path')
+    if not isinstance(path, str):
+        raise UserError(f'the dataset yields samples with none of {", ".join(ID_KEYS)} and img_path (they have '
+                        f'{", ".join(map(str, info))}); such datasets cannot be pruned')
+    root = os.path.join(data_root, '') if data_root else ''
+    return path.removeprefix(root)
+
+
+def stored_infos(dataset: Any) -> Iterator[dict[str, Any]]:
+    """Yields the data info of every sample as the annotation file gave it.
+
+    ``get_data_info`` would copy each one and replace ``sample_idx``, the id of 3D samples, by its position.
+    """
+    if not isinstance(dataset, BaseDataset):
+        yield from (dataset.get_data_info(index) for index in range(len(dataset)))
+        return
+    dataset.full_init()
+    if not dataset.serialize_data:
+        yield from dataset.data_list
+        return
+    start = 0
+    for end in dataset.data_address:
+        yield pickle.loads(memoryview(dataset.data_bytes[start:end]))
+        start = end

@@ -1,0 +1,218 @@
+"""The inner datasets of a training config: where they are, and configs and annotation files with some samples only."""
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from mmengine.config import Config, ConfigDict
+
+from ..annotations.coco import rewrite_coco
+from ..annotations.data_list import rewrite_data_list
+from ..annotations.image_set import rewrite_image_set
+from ..errors import UserError
+from ..pool import Pool
+from .pruned_dataset import write_ids
+
+ConfigPath = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """An inner dataset, and how to write it with fewer samples.
+
+    Attributes:
+        kind: what its annotation file is: a COCO json, a list with one image per line, a ``data_list`` json, or
+            anything else, which ``PrunedDataset`` wraps.
+        path: keys that lead to the dataset's dict from the top of the config.
+        ann_file: absolute; None if the dataset has none.
+        native_ids: what addresses each of its samples, in the pool's order: COCO image ids, lines of the list,
+            positions in ``data_list``, or sample ids.
+    """
+
+    kind: Literal['coco', 'image_set', 'data_list', 'ids']
+    path: ConfigPath
+    ann_file: Path | None
+    native_ids: tuple[Any, ...]
+
+
+def dotted(path: ConfigPath) -> str:
+    """A path in a config as users write it."""
+    return '.'.join(map(str, path))
+
+
+def type_name(settings: Mapping[str, Any]) -> str:
+    """The name of the class that a dict of a config is for."""
+    kind = settings.get('type')
+    return str(getattr(kind, '__name__', kind)).rpartition('.')[-1]
+
+
+def value_at(config: Any, path: ConfigPath) -> Any:
+    """What is under ``path`` in a config."""
+    for key in path:
+        config = config[key]
+    return config
+
+
+def inner_datasets(config: Mapping[str, Any]) -> list[ConfigPath]:
+    """Finds the datasets inside the wrappers (``datasets``, ``dataset``) around a config's training set, in order.
+
+    Raises:
+        UserError: the config has no training set, or it is pruned already.
+    """
+    loader = config.get('train_dataloader')
+    if not isinstance(loader, Mapping) or 'dataset' not in loader:
+        raise UserError("the config has no 'train_dataloader' with a 'dataset': there is no training set to prune")
+    return list(_walk(loader['dataset'], ('train_dataloader', 'dataset')))
+
+
+def _walk(settings: Any, path: ConfigPath) -> Iterator[ConfigPath]:
+    if not isinstance(settings, Mapping):
+        raise UserError(f'{dotted(path)} must be a dict, but is a {type(settings).__name__}')
+    if type_name(settings) == 'PrunedDataset':
+        raise UserError(f'{dotted(path)} is a PrunedDataset: prune the config that it was made from')
+    if isinstance(settings.get('datasets'), Sequence):
+        for index, inner in enumerate(settings['datasets']):
+            yield from _walk(inner, (*path, 'datasets', index))
+    elif 'dataset' in settings:
+        yield from _walk(settings['dataset'], (*path, 'dataset'))
+    else:
+        yield path
+
+
+def write_pruned(sources: Sequence[Source], pool: Pool, kept: np.ndarray, folder: str | Path) -> list[dict[str, Any]]:
+    """Writes every source's annotation file with the kept samples only.
+
+    A file keeps its name; where two sources have files of the same name, each goes into a folder named after the
+    source's index. A source of kind ``'ids'`` gets a list of sample ids, ``<name>_ids.txt``.
+
+    Args:
+        sources: from ``read_pool``.
+        pool: from ``read_pool``.
+        kept: (N,) bool.
+        folder: where the files go.
+
+    Returns:
+        For every source ``input`` and ``output`` (absolute paths as text; ``input`` is None without annotation file),
+        and ``records`` and ``kept``: how many samples are in either.
+
+    Raises:
+        UserError: a source has no kept sample, its annotation file changed since it was read, or would be overwritten.
+    """
+    originals = {source.ann_file.resolve() for source in sources if source.ann_file}
+    files = []
+    for index, (source, target) in enumerate(zip(sources, pruned_files(sources, folder), strict=True)):
+        keep = [name for name, flag in zip(source.native_ids, kept[pool.dataset_index == index], strict=True) if flag]
+        _require_samples(source, keep)
+        if target.resolve() in originals:
+            raise UserError(f'{target} is an annotation file of the dataset itself: choose another work dir')
+        records, count = _write(source, target, keep)
+        files.append(dict(input=source.ann_file and str(source.ann_file), output=str(target), records=records,
+                          kept=count))
+    return files
+
+
+def _write(source: Source, target: Path, keep: list[Any]) -> tuple[int, int]:
+    if source.kind == 'ids' or source.ann_file is None:
+        write_ids(target, keep)
+        return len(source.native_ids), len(keep)
+    if source.kind == 'coco':
+        return rewrite_coco(source.ann_file, target, keep)['images']
+    if source.kind == 'image_set':
+        return rewrite_image_set(source.ann_file, target, keep)
+    return rewrite_data_list(source.ann_file, target, keep)
+
+
+def pruned_files(sources: Sequence[Source], folder: str | Path) -> list[Path]:
+    """Where ``write_pruned`` puts the file of each source; absolute."""
+    folder = Path(folder).absolute()
+    names = [_file_name(source) for source in sources]
+    return [folder / name if names.count(name) == 1 else folder / str(index) / name for index, name in enumerate(names)]
+
+
+def _file_name(source: Source) -> str:
+    if source.kind == 'ids' or source.ann_file is None:
+        return f'{source.ann_file.stem if source.ann_file else "dataset"}_ids.txt'
+    return source.ann_file.name
+
+
+def pruned_config(config: Config, sources: Sequence[Source], folder: str | Path) -> Config:
+    """A copy of a config that trains on the files of ``write_pruned``, and has nothing left of the pruning itself.
+
+    Only these things differ: ``ann_file`` of the inner datasets, now absolute (datasets of kind ``'ids'`` are wrapped
+    in ``PrunedDataset`` instead, and ``custom_imports`` names its module); their ``indices``, whose choice is in the
+    files; and the keys ``adadedup`` and ``runner_type``, which are gone.
+
+    Args:
+        config: the training config.
+        sources: from ``read_pool``.
+        folder: that of ``write_pruned``.
+    """
+    pruned = _without_pruning(config)
+    for source, target in zip(sources, pruned_files(sources, folder), strict=True):
+        settings = value_at(pruned, source.path)
+        if source.kind == 'ids':
+            _wrap(settings, target)
+        else:
+            settings['ann_file'] = str(target)
+            settings.pop('indices', None)
+    if any(source.kind == 'ids' for source in sources):
+        _import_wrapper(pruned)
+    return pruned
+
+
+def subset_config(config: Config, sources: Sequence[Source], pool: Pool, kept: np.ndarray,
+                  folder: str | Path) -> Config:
+    """A copy of a config that trains on some samples of the original files, through ``PrunedDataset``.
+
+    Args:
+        config: the training config.
+        sources: from ``read_pool``.
+        pool: from ``read_pool``.
+        kept: (N,) bool.
+        folder: where the lists of sample ids go.
+
+    Raises:
+        UserError: a source has no kept sample.
+    """
+    subset = _without_pruning(config)
+    for index, source in enumerate(sources):
+        prefix = f'{index}:' if len(sources) > 1 else ''
+        names = [pool.sample_ids[i].removeprefix(prefix) for i in np.flatnonzero(kept & (pool.dataset_index == index))]
+        _require_samples(source, names)
+        ids_file = Path(folder).absolute() / f'{index}.txt'
+        write_ids(ids_file, names)
+        _wrap(value_at(subset, source.path), ids_file)
+    _import_wrapper(subset)
+    return subset
+
+
+def _require_samples(source: Source, keep: Sequence[Any]) -> None:
+    if not keep:
+        raise UserError(f'no sample of {dotted(source.path)} would be kept: raise the keep ratio, or take this dataset '
+                        'out of the config')
+
+
+def _without_pruning(config: Config) -> Config:
+    config = copy.deepcopy(config)
+    config.pop('adadedup', None)
+    if str(config.get('runner_type', '')).endswith('AdaDeDupRunner'):
+        config.pop('runner_type')
+    return config
+
+
+def _wrap(settings: ConfigDict, ids_file: Path) -> None:
+    """Replaces a dataset's dict by that of a ``PrunedDataset`` around it, in place."""
+    inner = copy.deepcopy(settings)
+    settings.clear()
+    settings.update(type='PrunedDataset', dataset=inner, ids_file=str(ids_file))
+
+
+def _import_wrapper(config: Config) -> None:
+    imports = config.get('custom_imports') or {}
+    names: str | Iterable[str] = imports.get('imports', [])
+    names = [names] if isinstance(names, str) else list(names)
+    config.custom_imports = {'allow_failed_imports': False, **imports,
+                             'imports': [*names, 'adadedup_mm.datasets.pruned_dataset']}

@@ -1,0 +1,84 @@
+"""The kept sample that stands for a pruned one."""
+
+import numpy as np
+
+from ..clusters.rows import cluster_members, read_rows, run_parallel, snap
+from ..progress import progress
+
+QUERIES = 384
+CHUNK = 4096
+
+
+def nearest_kept(features: np.ndarray, assignment: np.ndarray, kept: np.ndarray,
+                 workers: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The partner of each pruned sample: the most similar kept sample of its cluster, the first one of several.
+
+    Where a cluster kept nobody, the whole set is searched. Memory holds the rows of one cluster per worker.
+
+    Args:
+        features: (N, d) float32 or float16, in memory or memory-mapped.
+        assignment: (N,) int32, labels 0..K-1.
+        kept: (N,) bool.
+        workers: number of threads; None means as many as BLAS would use. No effect on the result.
+
+    Returns:
+        partner: (N,) int64 sample index; -1 for kept samples, and for samples without a direction (zero or NaN features).
+        similarity: (N,) float32, multiples of 2**-20 in [-1, 1]; NaN where there is no partner.
+    """
+    features = np.asarray(features)
+    partner = np.full(len(kept), -1, np.int64)
+    similarity = np.full(len(kept), np.nan, np.float32)
+
+    def match(pruned: np.ndarray, anchors: np.ndarray) -> None:
+        """Pairs ``pruned`` with ``anchors``, both sample indices, where that beats the pairs they have."""
+        queries, blank = read_rows(features, pruned)
+        queries, pruned = queries[~blank], pruned[~blank]
+        rows, blank = read_rows(features, anchors)
+        rows, anchors = rows[~blank], anchors[~blank]
+        if len(anchors):
+            best, position = _most_similar(queries, rows)
+            better = ~(best <= similarity[pruned])
+            partner[pruned[better]] = anchors[position[better]]
+            similarity[pruned[better]] = best[better]
+
+    def job(members: np.ndarray) -> int:
+        stays = kept[members]
+        if not stays.all():
+            match(members[~stays], members[stays])
+        return len(members)
+
+    clusters = sorted((members for members in cluster_members(assignment) if len(members)), key=len, reverse=True)
+    with progress(len(kept), 'partners', 'sample') as bar:
+        for count in run_parallel(job, clusters, workers):
+            bar.update(count)
+
+    def search(pruned: np.ndarray) -> int:
+        for anchors in _chunks(np.flatnonzero(kept)):
+            match(pruned, anchors)
+        return len(pruned)
+
+    orphans = np.flatnonzero(~kept & (partner < 0))
+    with progress(len(orphans), 'partners outside the cluster', 'sample') as bar:
+        for count in run_parallel(search, _chunks(orphans), workers):
+            bar.update(count)
+    return partner, similarity
+
+
+def _chunks(indices: np.ndarray) -> list[np.ndarray]:
+    return [indices[start:start + CHUNK] for start in range(0, len(indices), CHUNK)]
+
+
+def _most_similar(queries: np.ndarray, anchors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(q,) float32 similarity and (q,) int64 position of the first most similar of (m, d) anchors, m > 0; both unit rows."""
+    best = np.full(len(queries), -np.inf, np.float32)
+    position = np.zeros(len(queries), np.int64)
+    for row in range(0, len(queries), QUERIES):
+        block = slice(row, row + QUERIES)
+        for column in range(0, len(anchors), CHUNK):
+            tile = snap(queries[block] @ anchors[column:column + CHUNK].T)
+            top = tile.argmax(1)
+            value = tile[np.arange(len(tile)), top]
+            better = value > best[block]
+            best[block][better] = value[better]
+            position[block][better] = column + top[better]
+    return best, position

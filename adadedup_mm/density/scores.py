@@ -1,0 +1,195 @@
+"""Density scores: an order of the samples inside each cluster, and the similarity of each to its nearest earlier one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..clusters.rows import cluster_members, read_rows, run_parallel, snap
+from ..errors import UserError
+from ..progress import progress
+
+ORDERS = ('hard', 'easy', 'random')
+# How many samples the farthest-first traversal orders among themselves, and how many it updates at a time.
+CANDIDATES = 256
+UPDATE = 1024
+
+
+@dataclass(frozen=True)
+class SemDeDup:
+    """``semdedup_scores`` as a component of the config.
+
+    Attributes:
+        order: ``'hard'``, ``'easy'`` or ``'random'``.
+    """
+
+    order: str = 'hard'
+
+    def __post_init__(self) -> None:
+        if self.order not in ORDERS:
+            raise UserError(f"adadedup.density.order is {self.order!r}, but must be one of {', '.join(ORDERS)}")
+
+    def __call__(self, features: np.ndarray, assignment: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        return semdedup_scores(features, assignment, self.order, seed)
+
+
+@dataclass(frozen=True)
+class KCenter:
+    """``kcenter_scores`` as a component of the config."""
+
+    def __call__(self, features: np.ndarray, assignment: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        return kcenter_scores(features, assignment)
+
+
+def semdedup_scores(features: np.ndarray, assignment: np.ndarray, order: str = 'hard', seed: int = 0,
+                    workers: int | None = None, block: int = 384) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of SemDeDup (Abbas et al., arXiv 2303.09540): samples are sorted by their distance to the centroid.
+
+    A sample is compared with all earlier ones, those that a threshold removes included. Similarities are multiples of
+    2**-20. Samples without a direction (zero or NaN features) come first and score -1: nothing is known to resemble them.
+    Beside the result, memory holds the rows of one cluster per worker and a (block, block) tile, never the similarities
+    of a whole cluster.
+
+    Args:
+        features: (N, d) float32 or float16, in memory or memory-mapped.
+        assignment: (N,) int32, labels 0..K-1.
+        order: ``'hard'`` puts the samples farthest from the centroid first, ``'easy'`` the nearest, ``'random'`` shuffles.
+            Ties are decided by the sample's index.
+        seed: of the random order.
+        workers: number of threads; None means as many as BLAS would use. No effect on the result.
+        block: samples per tile; affects scores by 2**-20 at most.
+
+    Returns:
+        order: (N,) int32, position inside the cluster, 0 = first.
+        similarity: (N,) float32 in [-1, 1], to the nearest earlier sample; -1 for the first.
+    """
+    later = np.tri(block, dtype=np.float32) * -4
+    lots = np.random.default_rng(seed).permutation(len(assignment))
+
+    def score(rows: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if order == 'random':
+            positions = np.argsort(lots[members])
+        else:
+            centrality = _centrality(rows)
+            positions = np.argsort(-centrality if order == 'easy' else centrality, kind='stable')
+        return positions, snap(_nearest_earlier(rows[positions], later))
+
+    return _score_clusters(features, assignment, score, workers)
+
+
+def kcenter_scores(features: np.ndarray, assignment: np.ndarray,
+                   workers: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of the farthest-first traversal (Gonzalez 1985, the greedy 2-approximation of k-center).
+
+    It starts with the sample closest to the centroid, so that a cluster reduced to one sample keeps its most typical one,
+    and goes on with the sample least similar to all earlier ones; ties are decided by the sample's index. Scores never
+    decrease along the order: for any threshold, what is kept is a beginning of the order, and each pruned sample has a
+    kept one at least as similar as the threshold.
+
+    Args, returns, precision, samples without a direction and memory: as ``semdedup_scores``.
+    """
+    return _score_clusters(features, assignment, lambda rows, members: _farthest_first(rows), workers)
+
+
+def _score_clusters(features: np.ndarray, assignment: np.ndarray,
+                    score: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
+                    workers: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Runs ``score(rows, members) -> positions, similarity in that order`` on each cluster, the largest first."""
+    features = np.asarray(features)
+    order = np.zeros(len(assignment), np.int32)
+    similarity = np.full(len(assignment), -1, np.float32)
+
+    def job(members: np.ndarray) -> int:
+        rows, blank = read_rows(features, members)
+        seen = members
+        if blank.any():
+            rows, seen = rows[~blank], members[~blank]
+        positions, scores = score(rows, seen)
+        order[np.concatenate([members[blank], seen[positions]])] = np.arange(len(members))
+        similarity[seen[positions]] = scores
+        return len(members)
+
+    clusters = sorted((members for members in cluster_members(assignment) if len(members)), key=len, reverse=True)
+    with progress(len(assignment), 'density scores', 'sample') as bar:
+        for count in run_parallel(job, clusters, workers):
+            bar.update(count)
+    return order, similarity
+
+
+def _centrality(rows: np.ndarray) -> np.ndarray:
+    """(n,) float32 cosine of each row to the mean of all; zero where the mean vanishes."""
+    centroid = rows.sum(0)
+    return snap(rows @ (centroid / max(float(np.linalg.norm(centroid)), 1e-12)))
+
+
+def _nearest_earlier(rows: np.ndarray, later: np.ndarray) -> np.ndarray:
+    """(n,) float32 similarity of each row to the nearest row before it; below -1 for the first.
+
+    Tiles of the upper triangle, of which only a running maximum stays. ``later`` is added to the tiles on the diagonal:
+    (block, block) float32, well below zero where a column's sample does not come after the row's.
+    """
+    block = len(later)
+    nearest = np.empty(len(rows), np.float32)
+    for start in range(0, len(rows), block):
+        columns = rows[start:start + block]
+        tile = columns @ columns.T
+        tile += later[:len(columns), :len(columns)]
+        best = tile.max(0)
+        for above in range(0, start, block):
+            np.maximum(best, (rows[above:above + block] @ columns.T).max(0), out=best)
+        nearest[start:start + block] = best
+    return nearest
+
+
+def _farthest_first(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Farthest-first traversal of unit rows: (n,) positions in that order, (n,) float32 similarities along it.
+
+    ``nearest``, the similarity to the nearest traversed row, can only grow. So the rows where it is smallest can be
+    traversed among themselves until none of them comes before the smallest of the others; only then are the others
+    brought up to date, in one matrix product. The order is the one of going row by row, at the speed of matrix products.
+    """
+    order = np.arange(len(rows))
+    similarity = np.full(len(rows), -1, np.float32)
+    if len(rows) < 2:
+        return order, similarity
+    left = order.copy()
+    order[0] = _centrality(rows).argmax()
+    nearest = snap(rows @ rows[order[0]])
+    nearest[order[0]] = np.inf
+    done = 1
+    while done < len(order):
+        if nearest.min() == 1:
+            order[done:] = left[nearest == 1]
+            similarity[done:] = 1
+            break
+        candidates, bound = _smallest(nearest)
+        close, own, picks, scores = rows[candidates], nearest[candidates], [], []
+        while (own[first := own.argmin()], candidates[first]) < bound:
+            picks.append(first)
+            scores.append(own[first])
+            np.maximum(own, snap(close @ close[first]), out=own)
+            own[first] = np.inf
+        order[done:done + len(picks)] = left[candidates[picks]]
+        similarity[done:done + len(picks)] = scores
+        done += len(picks)
+        for start in range(0, len(rows), UPDATE):
+            fresh = snap((close[picks] @ rows[start:start + UPDATE].T).max(0))
+            np.maximum(nearest[start:start + UPDATE], fresh, out=nearest[start:start + UPDATE])
+        nearest[candidates] = own
+        waiting = nearest < np.inf
+        if waiting.sum() < .75 * len(rows):
+            rows, left, nearest = rows[waiting], left[waiting], nearest[waiting]
+    return order, similarity
+
+
+def _smallest(nearest: np.ndarray) -> tuple[np.ndarray, tuple[float, int]]:
+    """The positions of the ``CANDIDATES`` smallest finite values, ascending, and (value, position) of the next one."""
+    if len(nearest) <= CANDIDATES:
+        return np.flatnonzero(nearest < np.inf), (np.inf, 0)
+    value = np.partition(nearest, CANDIDATES)[CANDIDATES]
+    below = np.flatnonzero(nearest < value)
+    if value == np.inf:
+        return below, (np.inf, 0)
+    ties = np.flatnonzero(nearest == value)
+    free = CANDIDATES - len(below)
+    return np.sort(np.concatenate([below, ties[:free]])), (value, ties[free])

@@ -1,0 +1,7 @@
+"""The edge to mmengine: launchers, the Runner and its hook."""
+
+from .distributed import rank_and_world, use_gloo_without_gpu
+from .hook import AdaDeDupHook
+from .runner import AdaDeDupRunner
+
+__all__ = ['AdaDeDupHook', 'AdaDeDupRunner', 'rank_and_world', 'use_gloo_without_gpu']

@@ -1,0 +1,46 @@
+"""Several processes: which one this is before any process group exists, and training without a GPU."""
+
+import os
+from typing import Any
+
+import torch
+import torch.distributed
+from mmengine.dist import is_distributed
+
+from ..errors import UserError
+
+_VARIABLES = {'pytorch': ('RANK', 'WORLD_SIZE'), 'slurm': ('SLURM_PROCID', 'SLURM_NTASKS')}
+
+
+def rank_and_world(launcher: str) -> tuple[int, int]:
+    """Index of this process and number of processes, from the launcher's environment variables.
+
+    Args:
+        launcher: ``'none'``, ``'pytorch'`` (torchrun) or ``'slurm'``.
+
+    Raises:
+        UserError: the launcher is unknown, or its variables are not set.
+    """
+    if launcher == 'none':
+        return 0, 1
+    if launcher not in _VARIABLES:
+        raise UserError(f"launcher {launcher!r} is not supported: use 'none', 'pytorch' or 'slurm'")
+    rank, world = (os.environ.get(name) for name in _VARIABLES[launcher])
+    if rank is None or world is None:
+        start = 'torchrun --nproc_per_node=N' if launcher == 'pytorch' else 'srun'
+        raise UserError(f"--launcher {launcher} needs {' and '.join(_VARIABLES[launcher])}: start it with {start}")
+    return int(rank), int(world)
+
+
+def use_gloo_without_gpu(config: Any) -> None:
+    """Opens a gloo process group where mmengine's Runner would ask for a GPU that is not there.
+
+    Args:
+        config: a training config; its ``model_wrapper_cfg`` is set unless the user has set one.
+    """
+    if config.get('launcher', 'none') == 'none' or torch.cuda.is_available() or is_distributed():
+        return
+    rank, world = rank_and_world(config['launcher'])
+    torch.distributed.init_process_group('gloo', rank=rank, world_size=world)
+    config.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel', device_ids=None,
+                                                broadcast_buffers=False))

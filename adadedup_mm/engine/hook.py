@@ -1,0 +1,51 @@
+"""What a training on the pruned set reports back to its pruning run."""
+
+import time
+from pathlib import Path
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from ..pipeline import record_training
+from ..report import build_report
+
+
+@HOOKS.register_module()
+class AdaDeDupHook(Hook):
+    """Measures the training, so that manifest and report can say after how many trainings the pruning pays back.
+
+    ``AdaDeDupRunner`` adds it. Validation is not counted, because pruning does not make it shorter.
+
+    Args:
+        pruning_dir: work dir of the pruning run.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self, pruning_dir: str) -> None:
+        self.pruning_dir = Path(pruning_dir)
+        self.seconds = 0.
+        self.start: float | None = None
+
+    def before_train(self, runner) -> None:
+        self._complete = runner.epoch == 0 and runner.iter == 0
+        self.start = time.perf_counter()
+
+    def before_val(self, runner) -> None:
+        self._pause()
+
+    def after_val(self, runner) -> None:
+        self.start = time.perf_counter()
+
+    def after_train(self, runner) -> None:
+        """Writes the seconds into the manifest, unless the training was a resumed part of a longer one."""
+        self._pause()
+        if self._complete and is_main_process():
+            record_training(self.pruning_dir, self.seconds)
+            build_report(self.pruning_dir)
+
+    def _pause(self) -> None:
+        if self.start is not None:
+            self.seconds += time.perf_counter() - self.start
+            self.start = None

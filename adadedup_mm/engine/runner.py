@@ -1,0 +1,36 @@
+"""Training on the pruned set: the Runner that ``_base_/adadedup.py`` names."""
+
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from ..options import resolve_options
+from ..pipeline import prune
+from .distributed import rank_and_world, use_gloo_without_gpu
+
+
+@RUNNERS.register_module()
+class AdaDeDupRunner(Runner):
+    """Prunes before anything of the training is built, then is an ordinary Runner on the pruned set.
+
+    ``runner_type = 'adadedup_mm.engine.AdaDeDupRunner'`` in a config makes mmdet's and mmdet3d's ``tools/train.py`` use
+    it. Because the dataset is known before loops and schedulers are built, epoch length, learning rate schedule and the
+    logged ETA are those of the pruned set. A finished pruning run of the same inputs and options is used again, and an
+    interrupted one is resumed.
+    """
+
+    @classmethod
+    def from_cfg(cls, cfg: Any) -> 'Runner':
+        """Prunes as ``cfg.adadedup`` says and builds a plain mmengine Runner from the resulting config."""
+        config = cfg if isinstance(cfg, Config) else Config(dict(cfg))
+        options = resolve_options(config)
+        folder = Path(options.work_dir or Path(config['work_dir']) / 'adadedup')
+        rank, world = rank_and_world(config.get('launcher', 'none'))
+        pruned = prune(config, options, folder, rank=rank, world=world, resume=True)
+        pruned.custom_hooks = [*pruned.get('custom_hooks', []), dict(type='adadedup_mm.engine.AdaDeDupHook',
+                                                                      pruning_dir=str(folder.absolute()))]
+        use_gloo_without_gpu(pruned)
+        return Runner.from_cfg(pruned)

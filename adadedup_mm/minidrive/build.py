@@ -1,0 +1,189 @@
+"""Plays, films and writes a whole world; the result does not depend on the number of worker processes."""
+
+import contextlib
+import fcntl
+import functools
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+
+from ..errors import UserError
+from ..files import write_json
+from ..progress import progress
+from .cameras import CAMERAS, RIG, look
+from .coco import write_coco
+from .record import Record, image_name
+from .render import make_stage, render
+from .truth import write_truth
+from .world import KINDS, Scene, make_scene
+
+VERSION = 1  # counts up whenever the same options give other files
+QUALITY = 92  # of the JPEG files
+LEAST_SCENES = 6  # the schedule's first scenes hold every kind for training and one scene for validation
+FORMATS = ('coco',)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the world is like.
+
+    Attributes:
+        scenes: how many drives.
+        frames: how many frames each has.
+        seed: the same seed gives the same files.
+        cameras: ``'front'`` or ``'all'``: which pictures the COCO layout holds.
+        formats: some of ``FORMATS``.
+    """
+
+    scenes: int = 50
+    frames: int = 30
+    seed: int = 0
+    cameras: str = 'front'
+    formats: tuple[str, ...] = FORMATS
+
+
+def make_world(out: str | Path, options: Options, workers: int | None = None) -> bool:
+    """Writes a world, or finds that it is already there.
+
+    Everything is written into a folder beside ``out`` that takes its name when it is complete.
+
+    Args:
+        out: the folder that the world becomes.
+        options: what it is like.
+        workers: processes; all CPU cores by default.
+
+    Returns:
+        Whether it was written now; False where ``out`` already holds the world of the same options.
+
+    Raises:
+        UserError: the options make no sense, ``out`` holds something else, or another process is writing it.
+    """
+    _check(options)
+    out = Path(out).absolute()
+    if _same_world(out, options):
+        return False
+    with _partial_folder(out) as folder:
+        records = _film_all(folder, options, workers or len(os.sched_getaffinity(0)))
+        cameras = CAMERAS if options.cameras == 'all' else CAMERAS[:1]
+        if 'coco' in options.formats:
+            write_coco(folder / 'coco', records, cameras)
+        write_truth(folder / 'truth.parquet', records, cameras)
+        write_json(folder / 'minidrive.json', dict(version=VERSION, **asdict(options)))
+    return True
+
+
+def _check(options: Options) -> None:
+    if options.scenes < LEAST_SCENES:
+        raise UserError(f'--scenes is {options.scenes}; it must be at least {LEAST_SCENES}: the {len(KINDS)} kinds '
+                        f'({", ".join(KINDS)}) for training and one scene for validation')
+    if options.frames < 1:
+        raise UserError(f'--frames is {options.frames}; it must be at least 1')
+    if options.seed < 0:
+        raise UserError(f'--seed is {options.seed}; it must not be negative')
+    unknown = sorted(set(options.formats) - set(FORMATS))
+    if unknown or not options.formats:
+        raise UserError(f'--formats: {", ".join(unknown) or "nothing"} is not one of {", ".join(FORMATS)}')
+
+
+def _same_world(out: Path, options: Options) -> bool:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    wanted = json.loads(json.dumps(dict(version=VERSION, **asdict(options))))
+    try:
+        found = json.loads((out / 'minidrive.json').read_text())
+    except (OSError, ValueError):
+        raise UserError(f'{out} exists and is not a MiniDrive world; choose another folder') from None
+    if found != wanted:
+        different = [key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key]]
+        raise UserError(f'{out} holds a MiniDrive world with other options ({", ".join(different)}); '
+                        'choose another folder or remove it')
+    return True
+
+
+@contextlib.contextmanager
+def _partial_folder(out: Path) -> Iterator[Path]:
+    """A locked folder beside ``out`` that replaces it at the end; leftovers of a killed process are removed first."""
+    partial = out.with_name(f'.{out.name}.partial')
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'{out.parent} cannot be written to: {error.strerror}') from None
+    lock = os.open(partial, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f'{out} is being written by another process; wait for it') from None
+        for leftover in partial.iterdir():
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        try:
+            yield partial
+            os.rename(partial, out)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    finally:
+        os.close(lock)
+
+
+def _film_all(folder: Path, options: Options, workers: int) -> list[Record]:
+    """Plays and films all scenes, in their order."""
+    film = functools.partial(_film, folder, options)
+    records = []
+    with progress(options.scenes * options.frames, 'MiniDrive', 'frame') as bar:
+        for record in _map(film, range(options.scenes), workers):
+            records.append(record)
+            bar.update(options.frames)
+    return records
+
+
+def _map(film: Callable[[int], Record], scenes: Sequence[int], workers: int) -> Iterator[Record]:
+    if workers == 1:
+        yield from map(film, scenes)
+        return
+    with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), cv2.setNumThreads, (1,)) as pool:
+        yield from pool.map(film, scenes)
+
+
+def _film(folder: Path, options: Options, index: int) -> Record:
+    """Plays one scene, writes its pictures and returns what was seen."""
+    scene = make_scene(options.seed, index, options.frames)
+    stage = make_stage(scene)
+    seen = []
+    for frame in range(len(scene)):
+        boxes = scene.objects(frame).boxes
+        seen.append(tuple(look(camera, scene.ego[frame], boxes) for camera in RIG))
+        for number, camera in enumerate(RIG):
+            places = _pictures(folder, options, scene, frame, camera.name)
+            if places:
+                _write_picture(render(stage, frame, camera, number), places)
+    return Record(scene, tuple(seen))
+
+
+def _pictures(folder: Path, options: Options, scene: Scene, frame: int, camera: str) -> list[Path]:
+    """Where a picture goes."""
+    places = []
+    if 'coco' in options.formats and (options.cameras == 'all' or camera == CAMERAS[0]):
+        places.append(folder / 'coco' / 'images' / image_name(scene, frame, camera))
+    return places
+
+
+def _write_picture(picture, places: list[Path]) -> None:
+    """Writes a picture once; other layouts get further names of the same file."""
+    content = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if place is not places[0]:
+                os.link(places[0], place)
+                continue
+        except OSError:
+            pass  # a file system without hard links gets copies
+        place.write_bytes(content)

@@ -1,0 +1,336 @@
+"""The painter: sky, ground, buildings, then everything else from far to near; night, noise and exposure at the end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+
+from .backdrop import HIGHEST, LOWEST, PANORAMA, TILE, Backdrop, Prop, make_backdrop
+from .cameras import HEIGHT, NEAR, WIDTH, Camera
+from .geometry import box_corners, inverse, pose_matrix, transform
+from .shapes import Colour, Mesh, actor_meshes
+from .traffic import PEDESTRIAN
+from .world import Scene
+
+SCALE = 2  # pictures are painted this much larger and averaged down
+_SHIFT = 3  # fractional bits of corner coordinates
+DETAIL = 95.  # metres beyond which windows and the like are left out
+HAZE = 170.  # metres after which 63 % of a colour is haze
+NIGHT = np.array([.24, .26, .36], dtype=np.float32)  # daylight that is left at night, R G B
+
+
+@dataclass(frozen=True)
+class View:
+    """One camera at one moment.
+
+    Attributes:
+        camera: whose picture.
+        pose: (4, 4) global frame to camera frame.
+        place: (3,) the camera in the global frame.
+        ego: (3,) x, y, yaw of the ego vehicle.
+    """
+
+    camera: Camera
+    pose: np.ndarray
+    place: np.ndarray
+    ego: np.ndarray
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A scene ready to be painted."""
+
+    scene: Scene
+    backdrop: Backdrop
+    meshes: dict[tuple[int, int], tuple[Mesh, ...]]
+
+
+def make_stage(scene: Scene) -> Stage:
+    """Builds the backdrop; the actors' meshes follow when they are first seen."""
+    return Stage(scene, make_backdrop(scene), {})
+
+
+def render(stage: Stage, frame: int, camera: Camera, camera_index: int) -> np.ndarray:
+    """Paints one picture.
+
+    Args:
+        stage: of the scene.
+        frame: which moment.
+        camera: which camera.
+        camera_index: its number in the rig; every picture has noise of its own.
+
+    Returns:
+        (HEIGHT, WIDTH, 3) uint8, blue green red.
+    """
+    scene, backdrop = stage.scene, stage.backdrop
+    ego = scene.ego[frame]
+    world = pose_matrix(*ego) @ camera.cam2ego
+    view = View(camera, inverse(world), world[:3, 3], ego)
+    canvas = np.zeros((HEIGHT * SCALE, WIDTH * SCALE, 4), dtype=np.uint8)
+    _paint_sky(canvas, view, backdrop)
+    _paint_ground(canvas, view, scene, backdrop)
+    _paint_things(canvas, view, stage, frame)
+    small = cv2.resize(canvas, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
+    picture = _night(small, view, backdrop) if scene.night else small[..., :3].astype(np.float32)
+    return _sensor(picture, scene, scene.generator(2, frame, camera_index))
+
+
+def _sensor(picture: np.ndarray, scene: Scene, rng: np.random.Generator) -> np.ndarray:
+    """Exposure that flickers a little, and noise that is stronger in the dark."""
+    picture *= np.float32(1 + .006 * rng.standard_normal())
+    picture += (1.8 if scene.night else 1.2) * rng.standard_normal(picture.shape, dtype=np.float32)
+    return np.clip(picture + .5, 0, 255).astype(np.uint8)[..., ::-1]
+
+
+@cache
+def _rays(name: str, focal: float, direction: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Azimuth in the ego frame and elevation of the pixels of a camera: for the sky large, for the night's light small."""
+    result = []
+    for scale, rows in ((SCALE, int(HEIGHT * SCALE * .56)), (.25, int(HEIGHT * .25))):
+        u, v = np.meshgrid((np.arange(int(WIDTH * scale)) + .5) / scale - WIDTH / 2, (np.arange(rows) + .5) / scale - HEIGHT * .53)
+        result += [(direction - np.arctan2(u, focal)).astype(np.float32),
+                   np.arctan2(-v, np.hypot(u, focal)).astype(np.float32)]
+    return result[0], result[1], result[2], result[3]
+
+
+def _camera_rays(camera: Camera) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    return _rays(camera.name, float(camera.intrinsic[0, 0]), float(np.arctan2(camera.cam2ego[1, 2], camera.cam2ego[0, 2])))
+
+
+def _paint_sky(canvas: np.ndarray, view: View, backdrop: Backdrop) -> None:
+    azimuth, elevation, _, _ = _camera_rays(view.camera)
+    columns = (azimuth + np.float32(view.ego[2])) % np.float32(2 * np.pi) * np.float32(PANORAMA[1] / (2 * np.pi))
+    rows = (HIGHEST - elevation) * np.float32((PANORAMA[0] - 1) / (HIGHEST - LOWEST))
+    sky = cv2.remap(backdrop.panorama, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    canvas[:len(sky)] = sky
+
+
+def _pixels(view: View, points: np.ndarray) -> np.ndarray:
+    """Points (..., 3) in the camera frame to fixed-point pixels (..., 2) int32 of the large canvas."""
+    intrinsic = view.camera.intrinsic
+    flat = points[..., :2] / points[..., 2:] * intrinsic[[0, 1], [0, 1]] + intrinsic[:2, 2]
+    return np.clip(flat * (SCALE << _SHIFT), -1e6, 1e6).astype(np.int32)
+
+
+def clip_near(points: np.ndarray) -> np.ndarray:
+    """The part of a polygon (k, 3) in the camera frame that lies beyond the near plane; Sutherland and Hodgman's rule."""
+    depth = points[:, 2] - NEAR
+    following = np.roll(points, -1, axis=0)
+    result = []
+    for point, then, here, there in zip(points, following, depth, np.roll(depth, -1), strict=True):
+        if here >= 0:
+            result.append(point)
+        if (here >= 0) != (there >= 0):
+            result.append(point + here / (here - there) * (then - point))
+    return np.array(result).reshape(-1, 3)
+
+
+def _fill(canvas: np.ndarray, view: View, polygons: Sequence[np.ndarray], colour: Sequence[float]) -> None:
+    """Fills polygons, each (k, 3) in the camera frame, that do not overlap."""
+    flat = []
+    for points in polygons:
+        nearest = points[:, 2].min()
+        if nearest < NEAR:
+            points = clip_near(points) if points[:, 2].max() > NEAR else points[:0]
+        if len(points) > 2:
+            flat.append(_pixels(view, points))
+    if flat:
+        cv2.fillPoly(canvas, flat, tuple(colour), shift=_SHIFT)
+
+
+def _paint_ground(canvas: np.ndarray, view: View, scene: Scene, backdrop: Backdrop) -> None:
+    horizon = int(HEIGHT * .53 * SCALE)
+    canvas[horizon:] = (*backdrop.ground, 0)
+    road = scene.road
+    at = int(np.argmin(((road.points - view.ego[:2]) ** 2).sum(axis=1))) + road.start
+    first, last = max(at - 75, road.start), min(at + 105, road.end)
+
+    def on_ground(places: np.ndarray) -> np.ndarray:
+        return transform(view.pose, np.concatenate([places[..., :2], np.zeros((*places.shape[:-1], 1))], axis=-1))
+
+    s = np.arange(first, last + 1, 3.)
+
+    def strip(left: float, right: float, colour: Colour, span: np.ndarray = s) -> None:
+        outline = np.concatenate([road.place(span, left), road.place(span[::-1], right)])
+        _fill(canvas, view, [on_ground(outline)], (*colour, 0))
+
+    def marks(left: np.ndarray, right: np.ndarray, begin: np.ndarray, end: np.ndarray, colour: Colour) -> None:
+        corners = road.place(np.stack([begin, begin, end, end], axis=-1), np.stack([left, right, right, left], axis=-1))
+        _fill(canvas, view, list(on_ground(corners)), (*colour, 0))
+
+    for corners, colour in backdrop.fields:
+        _fill(canvas, view, [on_ground(corners)], (*colour, 0))
+    kerb, edge = road.kerb, road.carriageway
+    asphalt = backdrop.asphalt
+    dark = (asphalt[0] * .9, asphalt[1] * .9, asphalt[2] * .9)
+    if road.pavement:
+        pieces = _pieces(first, last, road.crossings)
+        for side in (1, -1):
+            for span in pieces:
+                strip(side * (kerb + road.pavement), side * kerb, backdrop.pavement, span)
+                strip(side * (kerb + .25), side * kerb, (206, 204, 198), span)
+    strip(kerb, -kerb, dark)
+    strip(edge, -edge, asphalt)
+    _lines(marks, road.lanes, road.lane_width, edge, road.crossings, first, last, backdrop.line)
+    _texture_ground(canvas, view, backdrop, horizon)
+
+
+def _pieces(first: float, last: float, crossings: tuple[float, ...]) -> list[np.ndarray]:
+    """The stretches between the crossing streets."""
+    cuts = [first, *(value for crossing in crossings if first < crossing < last for value in (crossing - 4.5, crossing + 4.5)), last]
+    return [np.linspace(begin, end, max(2, int((end - begin) / 3))) for begin, end in zip(cuts[::2], cuts[1::2], strict=True)
+            if end > begin]
+
+
+def _lines(marks, lanes: int, lane_width: float, edge: float, crossings: tuple[float, ...], first: float, last: float,  # type: ignore[no-untyped-def]
+           colour: Colour) -> None:
+    """Lane lines, edge lines and zebra crossings."""
+    def away(s: np.ndarray) -> np.ndarray:
+        free = np.ones(len(s), dtype=bool)
+        for crossing in crossings:
+            free &= (s < crossing - 13) | (s > crossing + 5)
+        return free
+
+    solid = np.arange(np.floor(first / 3) * 3, last, 3.)
+    dashed = np.arange(np.floor(first / 9) * 9, last, 9.)
+    for number in range(-lanes, lanes + 1):
+        d, inner = number * lane_width, 0 < abs(number) < lanes
+        s = (dashed if inner or (number == 0 and lanes == 1) else solid)
+        s = s[away(s)]
+        length = 3.2 if inner else 4. if lanes == 1 and number == 0 else 3.
+        marks(np.full(len(s), d + .08), np.full(len(s), d - .08), s, s + length, colour)
+    for crossing in crossings:
+        if first + 15 < crossing < last:
+            d = np.arange(-edge + .4, edge - .4, 1.)
+            begin = np.full(len(d), crossing - 10.6)
+            marks(d + .5, d, begin, begin + 3.2, colour)
+
+
+def _texture_ground(canvas: np.ndarray, view: View, backdrop: Backdrop, horizon: int) -> None:
+    """Lays the texture on the ground, where it moves with the world, and haze over what is far."""
+    intrinsic = view.camera.intrinsic.copy()
+    intrinsic[:2] *= SCALE
+    intrinsic[1, 2] -= horizon
+    plane = intrinsic @ np.column_stack([view.pose[:3, 0], view.pose[:3, 1], view.pose[:3, 3]])
+    # Metres modulo the tile keep the numbers small.
+    period = TILE / 8
+    origin = np.floor(view.place[:2] / period) * period
+    to_metres = np.array([[1 / 8, 0, origin[0]], [0, 1 / 8, origin[1]], [0, 0, 1]])
+    ground = canvas[horizon:]
+    rows, columns = ground.shape[:2]
+    texture = cv2.warpPerspective(backdrop.texture, plane @ to_metres, (columns, rows), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    depth = intrinsic[1, 1] * view.place[2] / (np.arange(rows) + .5)
+    strength = np.minimum(1., 16 / depth).astype(np.float32)[:, None] / 128
+    share = (1 - np.exp(-depth / HAZE)).astype(np.float32)[:, None, None]
+    factor = 1 + (texture.astype(np.float32) - 128) * strength
+    colours = ground[..., :3] * factor[..., None] * (1 - share) + np.array(backdrop.haze, dtype=np.float32) * share
+    ground[..., :3] = np.clip(colours, 0, 255).astype(np.uint8)
+
+
+def _paint_things(canvas: np.ndarray, view: View, stage: Stage, frame: int) -> None:
+    """Buildings first, then trees, lamps and traffic, from far to near."""
+    scene, backdrop = stage.scene, stage.backdrop
+    objects = scene.objects(frame)
+    poses = np.array([prop.pose for prop in backdrop.props]).reshape(-1, 3)
+    distance = np.hypot(*(poses[:, :2] - view.place[:2]).T)
+    things: list[tuple[bool, float, Prop | int]] = [
+        (not prop.tall, -far, prop) for prop, far in zip(backdrop.props, distance, strict=True) if far < (120 if prop.tall else 80)]
+    nearness = -np.hypot(*(objects.boxes[:, :2] - view.place[:2]).T)
+    things += [(True, float(near), i) for i, near in enumerate(nearness)]
+    for _, _, thing in sorted(things, key=lambda item: item[:2]):
+        if isinstance(thing, Prop):
+            _paint_mesh(canvas, view, thing.mesh, thing.pose, backdrop)
+            continue
+        actor, box = int(objects.actors[thing]), objects.boxes[thing]
+        pose = box[[0, 1, 6]]
+        if not _in_view(view, pose, 7.):
+            continue
+        shadow = transform(view.pose, box_corners(box[None])[0, :4] * (1, 1, 0))
+        _fill(canvas, view, [shadow], (*(channel * .5 for channel in backdrop.asphalt), 0))
+        meshes = _meshes(stage, actor, frame)
+        turned = pose_matrix(*pose)
+        for mesh in sorted(meshes, key=lambda mesh: -np.linalg.norm(transform(turned, mesh.middle) - view.place)) if len(
+                meshes) > 1 and not meshes[-1].upright else meshes:
+            _paint_mesh(canvas, view, mesh, pose, backdrop)
+
+
+def _meshes(stage: Stage, actor: int, frame: int) -> tuple[Mesh, ...]:
+    actors = stage.scene.actors
+    label = int(actors.label[actor])
+    step = 0
+    if label == PEDESTRIAN and np.any(stage.scene.velocities[frame, actor]):
+        walked = np.hypot(*(stage.scene.poses[frame, actor, :2] - stage.scene.poses[0, actor, :2]))
+        step = int(walked / .35 + actors.phase[actor]) % 4
+    key = actor, step
+    if key not in stage.meshes:
+        stage.meshes[key] = actor_meshes(label, actors.size[actor], int(actors.look[actor]), (0., 1., 0., -1.)[step])
+    return stage.meshes[key]
+
+
+def _in_view(view: View, pose: np.ndarray, radius: float) -> bool:
+    """Whether a circle on the ground can be in the picture."""
+    x, _, z = view.pose[:3, :2] @ pose[:2] + view.pose[:3, 3]
+    slope = WIDTH / 2 / view.camera.intrinsic[0, 0]
+    return bool(z > -radius and abs(x) < slope * z + radius * np.hypot(1, slope))
+
+
+def _paint_mesh(canvas: np.ndarray, view: View, mesh: Mesh, pose: np.ndarray, backdrop: Backdrop) -> None:
+    if not _in_view(view, pose, float(np.abs(mesh.vertices[:, :2]).max()) * 1.5):
+        return
+    place = view.place[:2] - pose[:2]
+    yaw = np.arctan2(place[1], place[0]) if mesh.upright else pose[2]
+    matrix = view.pose @ pose_matrix(pose[0], pose[1], yaw)
+    vertices = transform(matrix, mesh.vertices)
+    if vertices[:, 2].max() < NEAR:
+        return
+    normals = mesh.normals @ matrix[:3, :3].T
+    two_sided = ~mesh.normals.any(axis=1)
+    shown = two_sided | (np.einsum('fc,fc->f', normals, vertices[mesh.faces[:, 0]]) < 0)
+    far = float(np.linalg.norm(place))
+    if far > DETAIL:
+        shown[mesh.solid:] &= mesh.solid == 0
+    chosen = np.flatnonzero(shown)
+    solid = chosen[chosen < mesh.solid]
+    solid = solid[np.argsort(-vertices[mesh.faces[solid], 2].mean(axis=1), kind='stable')]
+    order = np.concatenate([solid, chosen[len(solid):]])
+    if not len(order):
+        return
+    light = np.where(two_sided, .94, .72 + (mesh.normals @ (pose_matrix(0, 0, -yaw)[:3, :3] @ backdrop.sun)).clip(0))
+    share = 1 - np.exp(-far / HAZE)
+    colours = mesh.colours[order]
+    colours[:, :3] = np.minimum(colours[:, :3] * light[order, None], 255) * (1 - share) + np.array(backdrop.haze) * share
+    # Neighbours in the order with one colour, such as a wall's windows, go in one call.
+    change = (np.diff(colours, axis=0) != 0).any(axis=1) | (order[1:] < mesh.solid)
+    bounds = [0, *(np.flatnonzero(change) + 1), len(order)]
+    near = vertices[:, 2].min() < NEAR
+    polygons = vertices[mesh.faces[order]] if near else _pixels(view, vertices)[mesh.faces[order]]
+    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+        if near:
+            _fill(canvas, view, polygons[begin:end], colours[begin])
+        else:
+            cv2.fillPoly(canvas, list(polygons[begin:end]), colours[begin].tolist(), shift=_SHIFT)
+
+
+def _night(small: np.ndarray, view: View, backdrop: Backdrop) -> np.ndarray:
+    """Darkens a picture except for headlights, street lamps and what shines by itself."""
+    _, _, azimuth, elevation = _camera_rays(view.camera)
+    # The ego vehicle's beam: wide, low, straight ahead.
+    beam = .85 * np.exp(-(((azimuth + np.pi) % (2 * np.pi) - np.pi) / .42) ** 2 - ((elevation + .07) / .085) ** 2)
+    near = backdrop.lamps[np.hypot(*(backdrop.lamps - view.place[:2]).T) < 60]
+    glow = beam.astype(np.float32)
+    spots = transform(view.pose, np.column_stack([near, np.zeros(len(near))]))
+    for x, y, z in spots[spots[:, 2] > 3]:
+        intrinsic = view.camera.intrinsic / 4
+        centre = (int(x / z * intrinsic[0, 0] + intrinsic[0, 2]), int(y / z * intrinsic[1, 1] + intrinsic[1, 2]))
+        pool = np.zeros_like(glow)
+        radius = 5. / z * intrinsic[0, 0]
+        cv2.ellipse(pool, centre, (max(1, int(radius)), max(1, int(radius * 1.5 / z + radius * .25))), 0, 0, 360, .28, -1)
+        glow += pool
+    glow = cv2.resize(cv2.GaussianBlur(glow, (0, 0), 2.5), (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
+    colour = small[..., :3].astype(np.float32)
+    shine = small[..., 3:].astype(np.float32) / 255
+    light = NIGHT + glow[..., None] * np.array([1., .94, .8], dtype=np.float32)
+    halo = cv2.GaussianBlur(colour * shine, (0, 0), 3.) * .6
+    return colour * np.maximum(light, shine) + halo

@@ -1,0 +1,83 @@
+"""The road that a scene plays on: a gently curving centre line with lanes, parking strips and pavements."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# lanes per direction, lane width, parking strip, pavement and verge beside it, how much the road winds (radians)
+SETTINGS: dict[str, tuple[int, float, float, float, float, float]] = {
+    'city': (2, 3.3, 2.4, 4., 1., .10),
+    'suburb': (1, 3.5, 2.3, 2., 6., .20),
+    'country': (1, 3.6, 1.2, 0., 5., .35),
+}
+
+
+@dataclass(frozen=True)
+class Road:
+    """A road in the global frame; right-hand traffic. Places on it are (s, d): metres along it, metres to the left.
+
+    Attributes:
+        start: s of the first point of the centre line.
+        points: (P, 2) centre line, one point per metre.
+        headings: (P,) direction of the centre line, radians.
+        lanes: lanes per direction.
+        lane_width: metres.
+        parking: width of the parking strip on each side, metres.
+        pavement: width of the pavement on each side, metres; 0 where there is none.
+        verge: metres between the pavement and the first building.
+        crossings: s of the streets that cross, each with a zebra crossing 9 m before its middle.
+    """
+
+    start: float
+    points: np.ndarray
+    headings: np.ndarray
+    lanes: int
+    lane_width: float
+    parking: float
+    pavement: float
+    verge: float
+    crossings: tuple[float, ...]
+
+    @property
+    def carriageway(self) -> float:
+        """Half the width of all lanes."""
+        return self.lanes * self.lane_width
+
+    @property
+    def kerb(self) -> float:
+        """Distance from the centre line to the kerb."""
+        return self.carriageway + self.parking
+
+    @property
+    def front_line(self) -> float:
+        """Distance from the centre line to the first building."""
+        return self.kerb + self.pavement + self.verge
+
+    @property
+    def end(self) -> float:
+        """s of the last point."""
+        return self.start + len(self.points) - 1
+
+    def lane(self, number: int) -> float:
+        """d of a lane's middle: 0, 1, ... are the lanes of the ego's direction from the centre line outwards, -1, -2, ...
+        the oncoming ones."""
+        return -(number + .5) * self.lane_width
+
+    def place(self, s: np.ndarray, d: np.ndarray) -> np.ndarray:
+        """(s, d), broadcast together to shape (...), to x, y, heading in the global frame, (..., 3)."""
+        s, d = np.broadcast_arrays(np.asarray(s, dtype=np.float64), np.asarray(d, dtype=np.float64))
+        grid = np.arange(len(self.points)) + self.start
+        x, y, heading = (np.interp(s, grid, values) for values in (*self.points.T, self.headings))
+        return np.stack([x - d * np.sin(heading), y + d * np.cos(heading), heading], axis=-1)
+
+
+def make_road(setting: str, length: float, crossings: tuple[float, ...], rng: np.random.Generator) -> Road:
+    """A road whose middle part, s in [0, length], goes on for 130 m before and after it."""
+    lanes, lane_width, parking, pavement, verge, winding = SETTINGS[setting]
+    start = -130.
+    s = np.arange(start, length + 131)
+    period = rng.uniform(35, 70)
+    headings = rng.uniform(-np.pi, np.pi) + winding * np.sin(s / period + rng.uniform(0, 2 * np.pi))
+    steps = np.stack([np.cos(headings), np.sin(headings)], axis=1)
+    points = rng.uniform(300, 1700, 2) + np.cumsum(steps, axis=0)
+    return Road(start, points, headings, lanes, lane_width, parking, pavement, verge, crossings)

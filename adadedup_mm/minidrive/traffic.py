@@ -1,0 +1,197 @@
+"""Who is on the road: actors with a size, a look and a path that is a closed formula of time."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from .roads import Road
+
+# Names are nuScenes detection classes, so that its metric can be used.
+CLASSES = ('car', 'truck', 'bus', 'bicycle', 'pedestrian', 'traffic_cone')
+CAR, TRUCK, BUS, BICYCLE, PEDESTRIAN, CONE = range(len(CLASSES))
+
+# mean and spread of length, width, height in metres
+SIZES = {CAR: ((4.4, 1.85, 1.55), (.3, .08, .12)), TRUCK: ((7.2, 2.45, 2.95), (.9, .1, .25)),
+         BUS: ((10.6, 2.7, 3.2), (.7, .06, .1)), BICYCLE: ((1.75, .62, 1.72), (.06, .03, .06)),
+         PEDESTRIAN: ((.6, .6, 1.72), (.04, .04, .1)), CONE: ((.44, .44, .8), (.03, .03, .08))}
+
+
+@dataclass(frozen=True)
+class Density:
+    """How much of everything there is; numbers per 100 m of road and side where not said otherwise.
+
+    Attributes:
+        gap: mean free metres between the vehicles of a lane, beyond the least distance.
+        parked: share of parking places that are taken.
+        pedestrians: people on the pavement.
+        bicycles: cyclists between the lanes and the parking strip.
+        works: chance that a stretch of 40 m has a row of cones.
+        buses: share of buses among the vehicles.
+    """
+
+    gap: float
+    parked: float
+    pedestrians: float
+    bicycles: float
+    works: float
+    buses: float
+
+
+@dataclass(frozen=True)
+class Actors:
+    """A actors; each is at s(t) = s + speed t + sway sin(rate t + phase), d(t) = d + drift t.
+
+    Attributes:
+        label: (A,) index into ``CLASSES``.
+        size: (A, 3) length, width, height in metres.
+        s, d: (A,) where the actor is at time 0.
+        speed, drift: (A,) metres per second along and across the road.
+        sway, rate, phase: (A,) metres, radians per second, radians.
+        turn: (A,) heading relative to the road.
+        look: (A,) seed of colours and shape.
+    """
+
+    label: np.ndarray
+    size: np.ndarray
+    s: np.ndarray
+    d: np.ndarray
+    speed: np.ndarray
+    drift: np.ndarray
+    sway: np.ndarray
+    rate: np.ndarray
+    phase: np.ndarray
+    turn: np.ndarray
+    look: np.ndarray
+
+    def path(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """s and d at times (T,), both (T, A)."""
+        t = times[:, None]
+        s = self.s + self.speed * t + self.sway * np.sin(self.rate * t + self.phase)
+        return s, self.d + self.drift * t
+
+
+def join(groups: list[Actors]) -> Actors:
+    """All actors of several groups."""
+    return Actors(**{field.name: np.concatenate([getattr(group, field.name) for group in groups])
+                     for field in fields(Actors)})
+
+
+def make_actors(label: np.ndarray, s: np.ndarray, d: np.ndarray, rng: np.random.Generator, *, speed: np.ndarray | float = 0.,
+                drift: np.ndarray | float = 0., sway: float = 0., turn: np.ndarray | float = 0.) -> Actors:
+    """Actors at (s, d), with sizes typical for their class and looks of their own.
+
+    Args:
+        label, s, d: (A,).
+        rng: where sizes, looks and the phases of their sway come from.
+        speed, drift, turn: (A,) or one for all.
+        sway: the largest amplitude.
+    """
+    label = np.asarray(label, dtype=np.int64)
+    count = len(label)
+    mean = np.array([SIZES[i][0] for i in label]).reshape(count, 3)
+    spread = np.array([SIZES[i][1] for i in label]).reshape(count, 3)
+    size = mean + spread * rng.uniform(-1.5, 1.5, (count, 3))
+    spread_out = [np.broadcast_to(np.asarray(value, dtype=np.float64), (count,)) for value in (s, d, speed, drift, turn)]
+    return Actors(label, size, *spread_out[:4], sway * rng.uniform(.3, 1, count), rng.uniform(.2, .6, count),
+                  rng.uniform(0, 2 * np.pi, count), spread_out[4], rng.integers(0, 2 ** 31, count))
+
+
+def vehicles(count: int, buses: float, rng: np.random.Generator) -> np.ndarray:
+    """Labels of ``count`` vehicles: cars, one truck in six, and a share of buses."""
+    return rng.choice([CAR, TRUCK, BUS], count, p=[(1 - buses) * 5 / 6, (1 - buses) / 6, buses])
+
+
+def lane_traffic(lane_d: float, speed: float, first: float, last: float, density: Density,
+                 rng: np.random.Generator) -> Actors:
+    """The vehicles of one lane, which all move with one speed.
+
+    Args:
+        lane_d: d of the lane's middle.
+        speed: metres per second along the road; negative for oncoming traffic.
+        first, last: s range at time 0 in which all of them lie.
+        density: gaps and classes.
+        rng: where everything comes from.
+    """
+    label = vehicles(max(0, int((last - first) / 8)), density.buses, rng)
+    lengths = np.array([SIZES[i][0][0] for i in label])
+    gaps = 3.5 + rng.exponential(density.gap, len(label))
+    s = first + np.cumsum(lengths + gaps) - lengths / 2
+    chosen = s + lengths / 2 < last
+    return make_actors(label[chosen], s[chosen], lane_d + rng.uniform(-.25, .25, int(chosen.sum())), rng, speed=speed,
+                       sway=min(1.5, abs(speed) / 4), turn=0. if lane_d < 0 else np.pi)
+
+
+def parked_vehicles(road: Road, side: int, first: float, last: float, density: Density,
+                    rng: np.random.Generator) -> Actors:
+    """Vehicles in the parking strip on one side (+1 left, -1 right), never on a crossing street."""
+    label = vehicles(int((last - first) / 6), density.buses / 2, rng)
+    lengths = np.array([SIZES[i][0][0] for i in label])
+    s = first + np.cumsum(lengths + rng.uniform(1., 2.5, len(label))) - lengths / 2
+    chosen = (s < last) & (rng.random(len(label)) < density.parked)
+    for crossing in road.crossings:
+        chosen &= np.abs(s - crossing) > 13 + lengths / 2
+    # Wide vehicles stand at the kerb's side, clear of the lane.
+    d = side * (road.kerb - .5 * np.array([SIZES[i][0][1] for i in label]) - .1)
+    turn = (np.pi if side > 0 else 0.) + rng.normal(0, .02, len(label))
+    return make_actors(label[chosen], s[chosen], d[chosen], rng, turn=turn[chosen])
+
+
+def walkers(road: Road, side: int, first: float, last: float, density: Density, rng: np.random.Generator) -> Actors:
+    """People on the pavement, or beside the road where there is none; two in three walk, the rest stand."""
+    count = rng.poisson(density.pedestrians * (last - first) / 100)
+    direction = rng.choice([-1, 1], count)
+    speed = direction * rng.uniform(.9, 1.7, count) * (rng.random(count) < .67)
+    width = max(road.pavement, 1.5)
+    d = side * (road.kerb + rng.uniform(.4, width - .3, count))
+    return make_actors(np.full(count, PEDESTRIAN), rng.uniform(first, last, count), d, rng, speed=speed,
+                       turn=np.where(direction > 0, 0., np.pi))
+
+
+def cyclists(road: Road, side: int, first: float, last: float, density: Density, rng: np.random.Generator) -> Actors:
+    """Cyclists at the edge of the outer lane."""
+    count = rng.poisson(density.bicycles * (last - first) / 100)
+    direction = -side
+    d = side * (road.carriageway + rng.uniform(-.15, .15, count))
+    return make_actors(np.full(count, BICYCLE), rng.uniform(first, last, count), d, rng,
+                       speed=direction * rng.uniform(3., 5.5, count), turn=0. if direction > 0 else np.pi)
+
+
+def works(road: Road, first: float, last: float, density: Density, rng: np.random.Generator) -> Actors:
+    """Rows of cones: along the edge of the road or between its directions."""
+    s: list[np.ndarray] = []
+    d: list[np.ndarray] = []
+    for begin in np.arange(first, last, 40.):
+        count, step = rng.integers(4, 9), rng.uniform(1.8, 3.2)
+        edge = rng.choice([0., road.carriageway, -road.carriageway])
+        place = begin + rng.uniform(0, 15)
+        if rng.random() < density.works:
+            s.append(place + step * np.arange(count) + rng.normal(0, .15, count))
+            d.append(edge + rng.normal(0, .1, count))
+    if not s:
+        return make_actors(np.zeros(0), np.zeros(0), np.zeros(0), rng)
+    return make_actors(np.full(sum(map(len, s)), CONE), np.concatenate(s), np.concatenate(d), rng)
+
+
+def crossing_traffic(road: Road, seconds: float, rng: np.random.Generator) -> Actors:
+    """Small objects that come and go in front of a standing camera, for ``seconds``.
+
+    Cars cross on the far side street, people and cyclists on the zebra crossing; each passes the road once.
+    """
+    crossing = road.crossings[0]
+    groups = []
+    for label, every, slowest, fastest, spot, spread in ((PEDESTRIAN, 3., .9, 1.7, crossing - 9, 1.4),
+                                                         (PEDESTRIAN, 6., .9, 1.7, crossing + 9, 1.4),
+                                                         (BICYCLE, 5., 2.5, 4.5, crossing - 6.2, .5),
+                                                         (CAR, 3., 5., 8., crossing + 1.8, .2),
+                                                         (CAR, 3.5, 5., 8., crossing - 1.8, .2)):
+        direction = 1 if spot in (crossing + 1.8, crossing - 9) else -1
+        start = np.arange(-2 * road.front_line / slowest, seconds, every)
+        start = start + rng.uniform(-.3, .3, len(start)) * every
+        # One speed for the cars of a lane, so that none drives through another.
+        speed = np.full(len(start), rng.uniform(slowest, fastest)) if label == CAR else rng.uniform(
+            slowest, fastest, len(start))
+        sides = np.full(len(start), direction) if label != PEDESTRIAN else rng.choice([-1, 1], len(start))
+        groups.append(make_actors(np.full(len(start), label), spot + rng.uniform(-spread, spread, len(start)),
+                                  -sides * (road.front_line + speed * start), rng, drift=sides * speed,
+                                  turn=sides * np.pi / 2))
+    return join(groups)

@@ -1,0 +1,209 @@
+"""Scenes as pure state: where the ego vehicle and everybody else are, at which time. No pictures, no files."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import traffic
+from .geometry import wrap_angle
+from .roads import SETTINGS, Road, make_road
+from .traffic import Actors, Density
+
+KINDS = ('parked', 'slow', 'drive', 'fixed', 'rare')
+RANGE = 60.  # metres around the ego vehicle within which objects exist
+
+# What scene i is. A scene never depends on how many others there are, so the table is fixed; from entry 12 on it repeats.
+# The first six hold every kind for training and one scene for validation. Validation has no parked scenes.
+SCHEDULE = (
+    'drive', 'parked', 'fixed', 'slow', 'rare', 'val rare',
+    'parked', 'val drive night', 'drive night', 'val fixed', 'parked', 'val slow',
+    'parked night', 'drive', 'fixed night', 'rare', 'val drive', 'parked',
+    'drive night', 'slow', 'parked', 'fixed', 'val rare night', 'drive',
+    'parked', 'rare night', 'drive', 'fixed', 'val fixed', 'parked',
+    'drive night', 'slow night', 'parked night', 'rare', 'val drive night', 'drive',
+    'parked', 'fixed', 'drive night', 'val slow', 'parked', 'rare',
+    'drive', 'fixed night', 'parked', 'val drive', 'slow', 'drive night')
+
+# kind -> slowest and fastest speed of the ego vehicle (m/s), seconds between frames
+MOTION = {'parked': (0., 0., .5), 'slow': (.5, .9, .5), 'drive': (7., 11., .5), 'fixed': (0., 0., 1.), 'rare': (5., 8., .5)}
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The n objects around the ego vehicle in one frame.
+
+    Attributes:
+        boxes: (n, 7) float64 x y z (centre), length, width, height, yaw, in the global frame.
+        velocities: (n, 2) float64 metres per second, global frame.
+        labels: (n,) int64 indices into ``CLASSES``.
+        actors: (n,) int64 indices into the scene's actors.
+    """
+
+    boxes: np.ndarray
+    velocities: np.ndarray
+    labels: np.ndarray
+    actors: np.ndarray
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One drive of T frames with A actors.
+
+    Attributes:
+        index: its number; also where its private random streams start.
+        seed: the world's seed.
+        kind: one of ``KINDS``.
+        night: whether it is dark.
+        split: ``'train'`` or ``'val'``.
+        setting: one of ``SETTINGS``.
+        road: what it plays on.
+        timestamps: (T,) int64, microseconds.
+        ego: (T, 3) float64 x, y, yaw in the global frame.
+        speed: (T,) float64 metres per second of the ego vehicle.
+        actors: what the A actors look like.
+        poses: (T, A, 3) float64 x, y, yaw in the global frame.
+        velocities: (T, A, 2) float64 metres per second, global frame.
+        present: (T, A) bool, whether the actor is near enough to exist.
+    """
+
+    index: int
+    seed: int
+    kind: str
+    night: bool
+    split: str
+    setting: str
+    road: Road
+    timestamps: np.ndarray
+    ego: np.ndarray
+    speed: np.ndarray
+    actors: Actors
+    poses: np.ndarray
+    velocities: np.ndarray
+    present: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """Its name, in nuScenes' style."""
+        return f'scene-{self.index:04d}'
+
+    def __len__(self) -> int:
+        return len(self.timestamps)
+
+    def objects(self, frame: int) -> Objects:
+        """The objects of one frame, in the order of the actors."""
+        chosen = np.flatnonzero(self.present[frame])
+        size = self.actors.size[chosen]
+        boxes = np.concatenate([self.poses[frame, chosen, :2], size[:, 2:] / 2, size, self.poses[frame, chosen, 2:]], axis=1)
+        return Objects(boxes, self.velocities[frame, chosen], self.actors.label[chosen], chosen)
+
+    def generator(self, *key: int) -> np.random.Generator:
+        """A random stream of its own for every ``key``."""
+        return stream(self.seed, self.index, *key)
+
+
+def stream(seed: int, *key: int) -> np.random.Generator:
+    """The generator at a place of the world: the same for the same seed and key, independent of all others."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
+def scene_plan(index: int) -> tuple[str, bool, str]:
+    """Kind, night and split of scene ``index``."""
+    words = SCHEDULE[index if index < 12 else 12 + (index - 12) % (len(SCHEDULE) - 12)].split()
+    split = 'val' if words[0] == 'val' else 'train'
+    return next(word for word in words if word in KINDS), 'night' in words, split
+
+
+def make_scene(seed: int, index: int, frames: int) -> Scene:
+    """Plays one scene.
+
+    Args:
+        seed: the world's seed.
+        index: which scene; scenes do not depend on each other.
+        frames: how many.
+    """
+    kind, night, split = scene_plan(index)
+    rng = stream(seed, index, 0)
+    slowest, fastest, period = MOTION[kind]
+    setting = str(rng.choice(['city', 'suburb']) if kind == 'fixed' else rng.choice(list(SETTINGS), p=[.45, .35, .2]))
+    speed = rng.uniform(slowest, fastest)
+    clock = np.arange(frames) * period
+    # In a parked scene time itself stands still: its frames differ by the sensor's noise alone.
+    times = np.zeros(frames) if kind == 'parked' else clock
+    crossings = _crossings(kind, setting, speed * clock[-1], rng)
+    road = make_road(setting, speed * clock[-1] + 10, crossings, rng)
+    ego = _ego(road, speed, rng)
+    actors = _populate(kind, road, ego, times, rng)
+    poses, velocities = _trace(road, actors, times)
+    ego_pose, ego_velocity = _trace(road, ego, times)
+    s, d = actors.path(times)
+    near = np.hypot(*np.moveaxis(poses[..., :2] - ego_pose[..., :2], -1, 0)) < RANGE
+    # Beyond the first buildings nobody could be seen.
+    near &= (s > road.start + 1) & (s < road.end - 1) & (np.abs(d) < road.front_line)
+    if kind == 'parked':
+        velocities, ego_velocity = np.zeros_like(velocities), np.zeros_like(ego_velocity)
+    stamps = 1_600_000_000_000_000 + index * 1_000_000_000 + (clock * 1e6).round().astype(np.int64)
+    return Scene(index, seed, kind, night, split, setting, road, stamps, ego_pose[:, 0],
+                 np.hypot(*ego_velocity[:, 0].T), actors, poses, velocities, near)
+
+
+def _crossings(kind: str, setting: str, length: float, rng: np.random.Generator) -> tuple[float, ...]:
+    if kind == 'fixed':
+        return (float(rng.uniform(24, 31)),)
+    if setting == 'country':
+        return ()
+    return tuple(float(s + rng.uniform(-12, 12)) for s in np.arange(-40 + rng.uniform(0, 50), length + 100, 75.))
+
+
+def _ego(road: Road, speed: float, rng: np.random.Generator) -> Actors:
+    """The ego vehicle as an actor at s = 0 in one of its lanes."""
+    lane = int(rng.integers(road.lanes))
+    return traffic.make_actors(np.zeros(1), np.zeros(1), np.array([road.lane(lane) + rng.uniform(-.3, .3)]), rng,
+                               speed=speed, sway=min(1.5, speed / 5))
+
+
+def _populate(kind: str, road: Road, ego: Actors, times: np.ndarray, rng: np.random.Generator) -> Actors:
+    """Everybody else."""
+    rare = kind == 'rare'
+    town = road.pavement > 0
+    density = Density(gap=4. if kind == 'slow' else 20., parked=.5 if road.lanes > 1 else .4 if town else .06,
+                      pedestrians=(6. if road.lanes > 1 else 4.) if town else .8, bicycles=2.2 if rare else .25,
+                      works=.55 if rare else .06, buses=.3 if rare else .03)
+    first, last = -RANGE - 10, float(ego.path(times)[0].max()) + RANGE + 10
+    groups = []
+    for side in (-1, 1):
+        groups.append(traffic.parked_vehicles(road, side, first, last, density, rng))
+        groups.append(traffic.walkers(road, side, first, last, density, rng))
+        groups.append(traffic.cyclists(road, side, first, last, density, rng))
+    groups.append(traffic.works(road, first, last, density, rng))
+    if kind == 'fixed':
+        groups.append(traffic.crossing_traffic(road, float(times[-1]), rng))
+    else:
+        groups += _lanes(road, ego, times, density, rng)
+    return traffic.join(groups)
+
+
+def _lanes(road: Road, ego: Actors, times: np.ndarray, density: Density, rng: np.random.Generator) -> list[Actors]:
+    """The traffic of all lanes. In the ego vehicle's own lane those in front may draw away, and those behind fall back."""
+    own = int(np.argmin([abs(road.lane(number) - ego.d[0]) for number in range(road.lanes)]))
+    s, speed = ego.path(times)[0], float(ego.speed[0])
+    groups = []
+    for number in range(-road.lanes, road.lanes):
+        if number == own:
+            leaving = rng.choice([1., rng.uniform(1.1, 1.4)])
+            groups.append(traffic.lane_traffic(road.lane(own), speed * leaving, 8., RANGE, density, rng))
+            groups.append(traffic.lane_traffic(road.lane(own), speed / leaving, -RANGE, -10., density, rng))
+            continue
+        pace = speed * rng.uniform(.75, 1.3) * (1 if number >= 0 else -1)
+        seen = s - pace * times[:, None]
+        groups.append(traffic.lane_traffic(road.lane(number), pace, float(seen.min()) - RANGE, float(seen.max()) + RANGE,
+                                           density, rng))
+    return groups
+
+
+def _trace(road: Road, actors: Actors, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Poses (T, A, 3) and velocities (T, A, 2) in the global frame."""
+    step = 1e-3
+    here, soon = (road.place(*actors.path(times + later)) for later in (0., step))
+    poses = here.copy()
+    poses[..., 2] = wrap_angle(here[..., 2] + actors.turn)
+    return poses, (soon - here)[..., :2] / step

@@ -1,0 +1,1 @@
+"""Detectors that mmdet3d lacks."""

@@ -1,0 +1,216 @@
+"""Deformable attention in the three forms that BEVFormer uses: over the BEV, over two BEVs in time, over cameras.
+
+All tensors are batch first. Sampling runs in float32 whatever the autocast dtype: on a map of 128 pixels a bfloat16
+coordinate is half a pixel off.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction, multi_scale_deformable_attn_pytorch
+from torch import Tensor, nn
+
+Shapes = list[tuple[int, int]]
+
+
+def deformable_sample(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sums of bilinear samples, zero outside the maps (Deformable DETR, arXiv 2010.04159, eq. 3).
+
+    Args:
+        value: (B, S, heads, C / heads); S runs over all levels, row-major inside a level.
+        shapes: (height, width) of each of the L levels.
+        locations: (B, Q, heads, L, P, 2) as (x, y) in [0, 1] over a level's full extent.
+        weights: (B, Q, heads, L, P).
+
+    Returns:
+        (B, Q, C), float32.
+    """
+    value, locations, weights = value.float(), locations.float(), weights.float()
+    with torch.autocast(value.device.type, enabled=False):
+        if not value.is_cuda:
+            return multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
+        sizes = torch.tensor(shapes, device=value.device)
+        starts = torch.cat([sizes.new_zeros(1), sizes.prod(1).cumsum(0)[:-1]])
+        # The kernel asks for a step that divides the batch.
+        return MultiScaleDeformableAttnFunction.apply(
+            value.contiguous(), sizes, starts, locations.contiguous(), weights.contiguous(), len(value))
+
+
+class DeformableAttention(nn.Module):
+    """Multi-scale deformable attention without the residual.
+
+    Args:
+        embed_dims: C.
+        num_heads: heads; divides C.
+        num_levels: L.
+        num_points: sampling points per head and level.
+        num_queues: maps that one query looks at with offsets and weights of their own.
+        with_output_proj: whether the heads' results pass a last linear layer.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int = 8, num_levels: int = 1, num_points: int = 4,
+                 num_queues: int = 1, with_output_proj: bool = True) -> None:
+        super().__init__()
+        self.num_heads, self.num_levels = num_heads, num_levels
+        self.num_points, self.num_queues = num_points, num_queues
+        points = num_queues * num_heads * num_levels * num_points
+        self.sampling_offsets = nn.Linear(num_queues * embed_dims, 2 * points)
+        self.attention_weights = nn.Linear(num_queues * embed_dims, points)
+        self.value_proj = nn.Linear(embed_dims, embed_dims)
+        if with_output_proj:
+            self.output_proj = nn.Linear(embed_dims, embed_dims)
+
+    def init_weights(self) -> None:
+        """Heads look in evenly spaced directions, point p at distance p + 1, with equal weights."""
+        angles = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
+        ring = torch.stack([angles.cos(), angles.sin()], -1)
+        ring = ring / ring.abs().max(-1, keepdim=True).values
+        steps = torch.arange(1, self.num_points + 1).view(1, 1, -1, 1)
+        bias = (ring.view(-1, 1, 1, 2) * steps).expand(-1, self.num_queues * self.num_levels, -1, -1)
+        for layer in (self.sampling_offsets, self.attention_weights):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(bias.reshape(-1))
+        for name in ('value_proj', 'output_proj'):
+            if hasattr(self, name):
+                nn.init.xavier_uniform_(getattr(self, name).weight)
+                nn.init.zeros_(getattr(self, name).bias)
+
+    def sample(self, query: Tensor, value: Tensor, references: Tensor, shapes: Shapes) -> Tensor:
+        """Attends to ``value`` around ``references``.
+
+        Args:
+            query: (B, Q, num_queues * C); what offsets and weights are computed from.
+            value: (B * num_queues, S, C), queues of one sample side by side.
+            references: (B * num_queues, Q, R, 2) in [0, 1]; R divides the number of points, and point p belongs to
+                reference p % R.
+            shapes: (height, width) per level.
+
+        Returns:
+            (B * num_queues, Q, C), float32.
+        """
+        batch, length = query.shape[:2]
+        grid = (batch, length, self.num_heads, self.num_queues, self.num_levels, self.num_points)
+        offsets = self.sampling_offsets(query).view(*grid, 2).float().movedim(3, 1).flatten(0, 1)
+        weights = self.attention_weights(query).view(*grid[:4], -1).float().softmax(-1)
+        weights = weights.view(grid).movedim(3, 1).flatten(0, 1)
+        repeats = self.num_points // references.shape[2]
+        anchors = references.float().repeat(1, 1, repeats, 1)[:, :, None, None]
+        locations = anchors + offsets / offsets.new_tensor([(w, h) for h, w in shapes])[:, None]
+        values = self.value_proj(value)
+        return deformable_sample(values.view(*values.shape[:2], self.num_heads, -1), shapes, locations, weights)
+
+
+class BEVCrossAttention(DeformableAttention):
+    """The decoder's attention: object queries look at the BEV around their reference point."""
+
+    def __init__(self, embed_dims: int, num_heads: int = 8, dropout: float = .1) -> None:
+        super().__init__(embed_dims, num_heads)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, query: Tensor, query_pos: Tensor, bev: Tensor, references: Tensor,
+                shape: tuple[int, int]) -> Tensor:
+        """(B, Q, C) from query and query_pos (B, Q, C), bev (B, H * W, C) and references (B, Q, 2) as (x, y)."""
+        found = self.sample(query + query_pos, bev, references[:, :, None], [shape])
+        return self.dropout(self.output_proj(found)) + query
+
+
+class TemporalSelfAttention(DeformableAttention):
+    """BEV queries look at the previous BEV and at the current one; the mean of both is taken (BEVFormer, eq. 5)."""
+
+    def __init__(self, embed_dims: int, num_heads: int = 8, dropout: float = .1) -> None:
+        super().__init__(embed_dims, num_heads, num_queues=2)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, query: Tensor, query_pos: Tensor, values: Tensor, references: Tensor,
+                shape: tuple[int, int]) -> Tensor:
+        """Attends over time.
+
+        Args:
+            query: (B, H * W, C).
+            query_pos: (B, H * W, C), added to the query alone.
+            values: (B, 2, H * W, C), the previous BEV (aligned with the current one) and the current one.
+            references: (B, 2, H * W, 2), where each query sits on either map, as (x, y) in [0, 1].
+            shape: (H, W).
+
+        Returns:
+            (B, H * W, C).
+        """
+        both = torch.cat([values[:, 0], query + query_pos], -1)
+        found = self.sample(both, values.flatten(0, 1), references.flatten(0, 1)[:, :, None], [shape])
+        found = found.view(len(query), 2, *query.shape[1:]).mean(1)
+        return self.dropout(self.output_proj(found)) + query
+
+
+@dataclass(frozen=True)
+class CameraView:
+    """Which BEV queries each camera sees, padded to the longest list; the same for all layers of an encoder.
+
+    Attributes:
+        index: (B, cameras, M) int64, BEV queries; rows are distinct, the seen ones first.
+        seen: (B, cameras, M) bool, False for padding.
+        references: (B, cameras, M, Z, 2), their pillar's points in the image, as (x, y) in [0, 1].
+        count: (B, H * W, 1) float32, by how many cameras a query is seen, at least 1.
+    """
+
+    index: Tensor
+    seen: Tensor
+    references: Tensor
+    count: Tensor
+
+
+def camera_view(points: Tensor, visible: Tensor) -> CameraView:
+    """Sends each BEV query to the cameras that see any point of its pillar.
+
+    Args:
+        points: (B, cameras, H * W, Z, 2), the pillars' points in the images.
+        visible: (B, cameras, H * W, Z) bool.
+    """
+    hit = visible.any(-1)
+    longest = max(int(hit.sum(-1).max()), 1)
+    index = hit.to(torch.uint8).argsort(stable=True, dim=-1, descending=True)[..., :longest]
+    rows = index[..., None, None].expand(-1, -1, -1, *points.shape[-2:])
+    count = hit.sum(1).clamp(min=1).unsqueeze(-1).float()
+    return CameraView(index, hit.gather(-1, index), points.gather(2, rows), count)
+
+
+class SpatialCrossAttention(nn.Module):
+    """BEV queries look into the cameras that see their pillar; the mean over them is taken (BEVFormer, eq. 3)."""
+
+    def __init__(self, embed_dims: int, num_levels: int, num_heads: int = 8, num_points: int = 8,
+                 dropout: float = .1) -> None:
+        super().__init__()
+        self.deformable_attention = DeformableAttention(embed_dims, num_heads, num_levels, num_points,
+                                                        with_output_proj=False)
+        self.output_proj = nn.Linear(embed_dims, embed_dims)
+        self.dropout = nn.Dropout(dropout)
+
+    def init_weights(self) -> None:
+        """As the deformable attention's."""
+        self.deformable_attention.init_weights()
+        nn.init.xavier_uniform_(self.output_proj.weight)
+        nn.init.zeros_(self.output_proj.bias)
+
+    def forward(self, query: Tensor, features: Tensor, view: CameraView, shapes: Shapes) -> Tensor:
+        """Attends over space.
+
+        Args:
+            query: (B, H * W, C).
+            features: (B, cameras, S, C), all levels of each camera.
+            view: which camera sees which query.
+            shapes: (height, width) per level.
+
+        Returns:
+            (B, H * W, C).
+        """
+        batch, cameras, longest = view.index.shape
+        channels = query.shape[-1]
+        flat = view.index.flatten(1).unsqueeze(-1).expand(-1, -1, channels)
+        asked = query.gather(1, flat).view(batch * cameras, longest, channels)
+        found = self.deformable_attention.sample(asked, features.flatten(0, 1), view.references.flatten(0, 1), shapes)
+        found = found.view(batch, cameras, longest, channels) * view.seen.unsqueeze(-1)
+        slots = torch.zeros(query.shape, dtype=found.dtype, device=query.device)
+        slots = slots.scatter_add(1, flat, found.flatten(1, 2)) / view.count
+        return self.dropout(self.output_proj(slots)) + query

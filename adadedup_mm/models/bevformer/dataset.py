@@ -1,0 +1,156 @@
+"""nuScenes frames with their history: dataset, sampler and metric for mmengine."""
+
+import random
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from pathlib import Path
+from typing import Any
+
+import mmengine
+import numpy as np
+from mmdet3d.datasets import NuScenesDataset
+from mmdet3d.evaluation.metrics import NuScenesMetric
+from mmdet3d.models.data_preprocessors.utils import multiview_img_stack_batch
+from mmengine.dist import get_dist_info
+from mmengine.registry import DATA_SAMPLERS, DATASETS, METRICS
+from torch.utils.data import Sampler
+
+from ...errors import UserError
+from .geometry import relative_can_bus
+from .infos import temporal_records
+
+
+@DATASETS.register_module()
+class BEVFormerDataset(NuScenesDataset):
+    """nuScenes from BEVFormer's temporal infos, or from mmdet3d's for single frames.
+
+    With ``queue_length`` q > 1 a training sample is a queue: the frame itself and q - 1 earlier ones, drawn from the q
+    before it. ``img`` is (q * cameras, 3, H, W), the ground truth is the last frame's, and the data sample's meta data
+    hold ``queue``: per frame ``lidar2img``, ``can_bus`` (changes since the frame before), ``prev_bev_exists`` (False
+    where a scene begins), ``token``. In test mode frames come alone, in order of time, with ``scene_token`` and
+    ``can_bus`` (absolute). Only the last frame of a queue must hold objects (``filter_empty_gt``).
+
+    Args:
+        queue_length: frames per training sample.
+        data_prefix: as NuScenesDataset's, for mmdet3d's infos. Image paths of temporal infos are taken from
+            ``samples/`` on, under ``data_root``.
+        use_valid_flag: whether objects without any LiDAR or radar point are left out.
+        modality: as NuScenesDataset's.
+        kwargs: as NuScenesDataset's.
+    """
+
+    def __init__(self, *args: Any, queue_length: int = 1, data_prefix: Mapping[str, str] | None = None,
+                 use_valid_flag: bool = True, modality: Mapping[str, bool] | None = None, **kwargs: Any) -> None:
+        self.queue_length = queue_length
+        super().__init__(*args, data_prefix=dict(data_prefix or {'img': ''}), use_valid_flag=use_valid_flag,
+                         modality=dict(modality or {'use_camera': True}), **kwargs)
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Frames of temporal infos in order of time, others in the file's order.
+
+        Raises:
+            UserError: the infos are of the wrong generation or incomplete.
+        """
+        annotations = mmengine.load(self.ann_file, backend_args=self.backend_args)
+        if 'data_list' in annotations and self.queue_length == 1:
+            for key, value in annotations['metainfo'].items():
+                self._metainfo.setdefault(key, value)
+            return [self.parse_data_info(record) for record in annotations['data_list']]
+        records = temporal_records(annotations, self.METAINFO['classes'], self.ann_file, self.queue_length > 1)
+        self._metainfo['version'] = annotations.get('metadata', {}).get('version', self._metainfo['version'])
+        self.data_prefix = {'img': self.data_root or ''}
+        records.sort(key=lambda record: record['timestamp'])
+        return [self.parse_data_info(record) for record in records]
+
+    def prepare_data(self, index: int) -> dict[str, Any] | None:
+        """One sample; None if it holds no object."""
+        frame = self._frame(index)
+        if self.test_mode:
+            return frame
+        if self.filter_empty_gt and len(frame['data_samples'].gt_instances_3d.labels_3d) == 0:
+            return None
+        if self.queue_length == 1:
+            return frame
+        frames = [*(self._frame(i) for i in draw_history(index, self.queue_length)), frame]
+        images = multiview_img_stack_batch([one['inputs']['img'] for one in frames])
+        frame['inputs']['img'] = images.flatten(0, 1)
+        frame['data_samples'].set_metainfo({'queue': queue_metas([one['data_samples'].metainfo for one in frames])})
+        return frame
+
+    def _frame(self, index: int) -> dict[str, Any]:
+        info = self.get_data_info(index)
+        known = {key: info[key] for key in ('token', 'scene_token', 'can_bus') if key in info}
+        frame = self.pipeline({**info, 'box_type_3d': self.box_type_3d, 'box_mode_3d': self.box_mode_3d})
+        frame['data_samples'].set_metainfo(known)
+        return frame
+
+
+def draw_history(index: int, queue_length: int) -> list[int]:
+    """Draws q - 1 of the q frames before ``index``, in order; the first frame stands in for those before it."""
+    candidates = list(range(index - queue_length, index))
+    # Python's global generator, which mmengine seeds in every worker.
+    random.shuffle(candidates)
+    return [max(i, 0) for i in sorted(candidates[1:])]
+
+
+def queue_metas(metas: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the detector needs of each frame of a queue; metas hold absolute ``can_bus`` signals."""
+    queue = []
+    for i, meta in enumerate(metas):
+        before = metas[i - 1] if i and metas[i - 1]['scene_token'] == meta['scene_token'] else None
+        signals = relative_can_bus(meta['can_bus'], before['can_bus'] if before else None)
+        queue.append(dict(token=meta['token'], lidar2img=meta['lidar2img'], can_bus=signals,
+                          prev_bev_exists=before is not None))
+    return queue
+
+
+@DATA_SAMPLERS.register_module()
+class ContiguousSampler(Sampler):
+    """Gives each process one block of consecutive samples, so that a frame's predecessor is seen by the same process.
+
+    Args:
+        dataset: the dataset.
+        seed: not used; mmengine gives it to every sampler.
+    """
+
+    def __init__(self, dataset: Sized, seed: int | None = None) -> None:
+        rank, world = get_dist_info()
+        self.indices = np.array_split(np.arange(len(dataset)), world)[rank].tolist()
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+@METRICS.register_module()
+class BEVFormerNuScenesMetric(NuScenesMetric):
+    """NuScenesMetric that also reads temporal infos, and finds a frame by its token rather than by its position."""
+
+    ann_file: str
+
+    def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[Mapping[str, Any]]) -> None:
+        """Data samples need ``token`` in their meta data."""
+        super().process(data_batch, data_samples)
+        for result, sample in zip(self.results[-len(data_samples):], data_samples, strict=True):
+            result['sample_idx'] = sample['token']
+
+    def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
+        """The official devkit's detection metrics."""
+        annotations = mmengine.load(self.ann_file, backend_args=self.backend_args)
+        records = annotations.get('data_list') or temporal_records(annotations, [], self.ann_file, with_can_bus=False)
+        position = {record['token']: index for index, record in enumerate(records)}
+        unknown = [result['sample_idx'] for result in results if result['sample_idx'] not in position]
+        if unknown:
+            raise UserError(f'{self.ann_file}: no frame {unknown[0]}; the metric needs the annotation file of the '
+                            'dataset that is evaluated')
+        results = [{**result, 'sample_idx': position[result['sample_idx']]} for result in results]
+        original = self.ann_file
+        with tempfile.TemporaryDirectory() as folder:
+            self.ann_file = str(Path(folder) / 'infos.pkl')
+            mmengine.dump({'data_list': records}, self.ann_file)
+            try:
+                return super().compute_metrics(results)
+            finally:
+                self.ann_file = original

@@ -1,0 +1,65 @@
+"""Matching predictions to ground truth, and the set loss: focal loss and L1 (DETR3D, arXiv 2110.06922), in float32."""
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+ALPHA = .25
+EPS = 1e-12
+# The L1 cost covers the box, not its velocity.
+MATCHED_ENTRIES = 8
+
+
+def match(logits: Tensor, codes: Tensor, labels: Tensor, targets: Tensor, cls_weight: float,
+          box_weight: float) -> tuple[Tensor, Tensor]:
+    """The cheapest one-to-one assignment for one sample.
+
+    Args:
+        logits: (Q, classes).
+        codes: (Q, D) box codes.
+        labels: (G,) int64.
+        targets: (G, D) encoded ground truth.
+        cls_weight: of the focal cost (gamma 2, alpha .25).
+        box_weight: of the L1 cost.
+
+    Returns:
+        Matched queries and their ground truths, both (min(Q, G),) int64 on the inputs' device.
+    """
+    with torch.no_grad():
+        p = logits.float().sigmoid()
+        positive = -(p + EPS).log() * ALPHA * (1 - p) ** 2
+        negative = -(1 - p + EPS).log() * (1 - ALPHA) * p ** 2
+        cost = cls_weight * (positive - negative)[:, labels]
+        cost = cost + box_weight * torch.cdist(
+            codes[:, :MATCHED_ENTRIES].float(), targets[:, :MATCHED_ENTRIES].float(), p=1)
+        # A diverging model or a box of zero size must not stop the solver.
+        cost = torch.nan_to_num(cost, nan=1e6, posinf=1e6, neginf=-1e6)
+    rows, columns = linear_sum_assignment(cost.cpu().numpy())
+    return (torch.as_tensor(rows, device=logits.device), torch.as_tensor(columns, device=logits.device))
+
+
+def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Sum of the sigmoid focal loss, gamma 2 and alpha .25 (arXiv 1708.02002).
+
+    Args:
+        logits: any shape.
+        targets: 0 or 1, same shape.
+    """
+    p = logits.sigmoid()
+    missed = (1 - p) * targets + p * (1 - targets)
+    weight = (ALPHA * targets + (1 - ALPHA) * (1 - targets)) * missed ** 2
+    return (binary_cross_entropy_with_logits(logits, targets, reduction='none') * weight).sum()
+
+
+def box_loss(codes: Tensor, targets: Tensor, code_weights: Tensor) -> Tensor:
+    """Sum of the weighted L1 distances of matched pairs; a target with any entry that is not finite counts nothing.
+
+    Args:
+        codes: (N, D).
+        targets: (N, D).
+        code_weights: (D,).
+    """
+    known = targets.isfinite().all(-1, keepdim=True)
+    distance = (codes - targets.where(known, codes.detach())).abs()
+    return (distance * code_weights).sum()

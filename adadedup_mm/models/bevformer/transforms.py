@@ -1,0 +1,153 @@
+"""The steps of a multi-camera pipeline that mmdet3d lacks.
+
+``results['img']`` is a list of (H, W, 3) float32 BGR images, one per camera, and ``results['lidar2img']`` a list of
+4 x 4 float64 matrices from LiDAR coordinates to pixels of those images. Normalising and padding is left to
+``Det3DDataPreprocessor``.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import mmcv
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmengine.fileio import get
+from mmengine.registry import TRANSFORMS
+
+from ...errors import UserError
+
+
+@TRANSFORMS.register_module()
+class LoadMultiViewImages(BaseTransform):
+    """Reads a frame's images and calibration from ``results['images']``, as mmdet3d's infos describe them.
+
+    Adds ``img``, ``img_path``, ``lidar2img``, ``img_shape`` and ``ori_shape``. Smaller images are padded right and
+    bottom to the largest.
+
+    Args:
+        backend_args: mmengine's file backend.
+    """
+
+    def __init__(self, backend_args: dict[str, Any] | None = None) -> None:
+        self.backend_args = backend_args
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Raises: UserError: an image is missing or no image, or a calibration matrix has the wrong shape."""
+        cameras = results['images']
+        images = [self._read(camera['img_path']) for camera in cameras.values()]
+        shape = np.max([image.shape[:2] for image in images], axis=0)
+        results['img'] = [_pad(image, shape).astype(np.float32) for image in images]
+        results['img_path'] = [camera['img_path'] for camera in cameras.values()]
+        results['lidar2img'] = [lidar2img(camera, f'{frame_name(results)}, {name}') for name, camera in cameras.items()]
+        results['img_shape'] = results['ori_shape'] = tuple(int(n) for n in shape)
+        return results
+
+    def _read(self, path: str) -> np.ndarray:
+        try:
+            image = mmcv.imfrombytes(get(path, backend_args=self.backend_args), flag='color')
+        except OSError as error:
+            raise UserError(f'image {path}: {error.strerror or error}') from error
+        if image is None:
+            raise UserError(f'image {path}: not an image, or damaged')
+        return image
+
+
+def lidar2img(camera: Mapping[str, Any], name: str) -> np.ndarray:
+    """The 4 x 4 float64 matrix from LiDAR coordinates to (u * depth, v * depth, depth, 1).
+
+    Args:
+        camera: ``cam2img`` (3 x 3, 3 x 4 or 4 x 4) and ``lidar2cam`` (4 x 4).
+        name: for the message.
+
+    Raises:
+        UserError: a matrix is missing or has another shape.
+    """
+    intrinsic = _matrix(camera, 'cam2img', ((3, 3), (3, 4), (4, 4)), name)
+    extrinsic = _matrix(camera, 'lidar2cam', ((4, 4),), name)
+    square = np.eye(4)
+    square[:intrinsic.shape[0], :intrinsic.shape[1]] = intrinsic
+    return square @ extrinsic
+
+
+def _matrix(camera: Mapping[str, Any], key: str, shapes: Sequence[tuple[int, int]], name: str) -> np.ndarray:
+    if key not in camera:
+        raise UserError(f"frame {name}: '{key}' is missing from the infos")
+    matrix = np.asarray(camera[key], dtype=np.float64)
+    if matrix.shape not in shapes:
+        raise UserError(f"frame {name}: '{key}' has shape {matrix.shape}, expected "
+                        f"{' or '.join(str(shape) for shape in shapes)}")
+    return matrix
+
+
+def frame_name(record: Mapping[str, Any]) -> str:
+    """What a user finds a frame by in the infos."""
+    return str(record.get('token', record.get('sample_idx', '?')))
+
+
+def _pad(image: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    missing = shape - image.shape[:2]
+    return np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0))) if missing.any() else image
+
+
+@TRANSFORMS.register_module()
+class MultiViewScale(BaseTransform):
+    """Resizes all images of a frame by one factor and adapts ``lidar2img``.
+
+    Args:
+        scales: factors, of which one is drawn per frame.
+    """
+
+    def __init__(self, scales: Sequence[float]) -> None:
+        self.scales = list(scales)
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Sizes are rounded down."""
+        scale = self.scales[np.random.randint(len(self.scales))]
+        size = tuple(int(n * scale) for n in results['img'][0].shape[:2])
+        results['img'] = [cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR) for image in results['img']]
+        factors = np.diag([scale, scale, 1., 1.])
+        results['lidar2img'] = [factors @ matrix for matrix in results['lidar2img']]
+        results['img_shape'] = size
+        results['scale_factor'] = scale
+        return results
+
+
+@TRANSFORMS.register_module()
+class MultiViewPhotometricDistortion(BaseTransform):
+    """Random brightness, contrast, saturation, hue and channel order, drawn for each camera; values are not clipped."""
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Draws from numpy's global state, which mmengine seeds in every worker."""
+        results['img'] = [photometric_distortion(image, np.random) for image in results['img']]
+        return results
+
+
+def photometric_distortion(image: np.ndarray, rng: Any) -> np.ndarray:
+    """One image's distortion (SSD, arXiv 1512.02325, section 2.2), each part at a probability of one half.
+
+    Args:
+        image: (H, W, 3) float32 BGR in 0..255.
+        rng: a ``numpy.random.RandomState``, or the ``numpy.random`` module.
+
+    Returns:
+        The same shape and dtype.
+    """
+    if rng.randint(2):
+        image = image + np.float32(rng.uniform(-32, 32))
+    contrast_first = rng.randint(2)
+    if contrast_first and rng.randint(2):
+        image = image * np.float32(rng.uniform(.5, 1.5))
+    hsv: np.ndarray = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2HSV), dtype=np.float32)
+    if rng.randint(2):
+        hsv[..., 1] *= np.float32(rng.uniform(.5, 1.5))
+    if rng.randint(2):
+        hsv[..., 0] += np.float32(rng.uniform(-18, 18))
+        hsv[..., 0][hsv[..., 0] > 360] -= 360
+        hsv[..., 0][hsv[..., 0] < 0] += 360
+    image = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
+    if not contrast_first and rng.randint(2):
+        image = image * np.float32(rng.uniform(.5, 1.5))
+    if rng.randint(2):
+        image = np.ascontiguousarray(image[..., rng.permutation(3)])
+    return image

@@ -1,0 +1,215 @@
+"""The ``adadedup`` dict of a config, checked and resolved."""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class ProxyOptions:
+    """The proxy detector.
+
+    Attributes:
+        config: mmdet or mmdet3d config file of the detector; the base config names the default.
+        checkpoint: weights to use instead of training.
+        epochs: training epochs; None takes them from the config.
+        max_loss_samples: how many samples get a loss at most, drawn evenly from both parts; None means all.
+        held_out: share of the initial set that stays out of the proxy's training; needed by ``gap='held_out'``.
+    """
+
+    config: str = 'adadedup_mm::proxy/faster_rcnn_r18_small.py'
+    checkpoint: str | None = None
+    epochs: int | None = None
+    max_loss_samples: int | None = None
+    held_out: float = 0.
+
+
+@dataclasses.dataclass(frozen=True)
+class FeedbackOptions:
+    """How the proxy's losses move the clusters' thresholds (see ``adadedup_mm.feedback``).
+
+    Attributes:
+        gap: ``'mean'``, ``'paired'`` or ``'held_out'``.
+        beta: adaptation strength, in units of the spread of the density scores.
+        alpha_plus: factor of positive gaps (informative clusters, which keep more).
+        alpha_minus: factor of negative gaps (redundant clusters, which lose more).
+        shrink: whether noisy gaps shrink towards the mean; False is the paper's plain form.
+        initial_ratio: keep ratio of the initial set; None takes the final one.
+    """
+
+    gap: str = 'paired'
+    beta: float = .5
+    alpha_plus: float = 1.
+    alpha_minus: float = 1.
+    shrink: bool = True
+    initial_ratio: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class GuardOptions:
+    """What a selection must never do.
+
+    Attributes:
+        min_class_ratio: every class keeps at least this share of ``keep_ratio`` of its samples, and at least one; 0
+            switches the guard off.
+    """
+
+    min_class_ratio: float = .5
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Everything that decides a selection, besides the data.
+
+    Attributes:
+        keep_ratio: kept / all samples, in (0, 1].
+        strategy: a name in ``STRATEGIES``, or a dict with the name as ``type`` and its arguments.
+        seed: of every random choice.
+        views: cameras that the features are taken from: ``'front'``, ``'all'`` or a list of names.
+        on_bad_image: what to do with unreadable images: ``'keep'``, ``'drop'`` or ``'error'``.
+        embedder: dict built from ``EMBEDDERS``.
+        clusterer: dict built from ``CLUSTERERS``.
+        density: dict built from ``DENSITIES``.
+        proxy: see ``ProxyOptions``.
+        feedback: see ``FeedbackOptions``.
+        guards: see ``GuardOptions``.
+        work_dir: where training with ``AdaDeDupRunner`` keeps its pruning run; None means ``adadedup/`` in the
+            training's work dir. ``tools/prune.py --work-dir`` goes first.
+    """
+
+    keep_ratio: float = .8
+    strategy: dict[str, Any] | str = 'adadedup'
+    seed: int = 0
+    views: str | list[str] = 'front'
+    on_bad_image: str = 'keep'
+    embedder: dict[str, Any] = dataclasses.field(default_factory=lambda: dict(type='OpenCLIPEmbedder'))
+    clusterer: dict[str, Any] = dataclasses.field(default_factory=lambda: dict(type='SphericalKMeans'))
+    density: dict[str, Any] = dataclasses.field(default_factory=lambda: dict(type='KCenter'))
+    proxy: ProxyOptions = dataclasses.field(default_factory=ProxyOptions)
+    feedback: FeedbackOptions = dataclasses.field(default_factory=FeedbackOptions)
+    guards: GuardOptions = dataclasses.field(default_factory=GuardOptions)
+    work_dir: str | None = None
+
+    @property
+    def strategy_name(self) -> str:
+        return self.strategy if isinstance(self.strategy, str) else self.strategy['type']
+
+    def identity(self) -> dict[str, Any]:
+        """The options as a plain dict without what cannot change the result, for hashing and for the manifest."""
+        values = dataclasses.asdict(self)
+        values.pop('work_dir')
+        return values
+
+
+def resolve_options(config: Mapping[str, Any], keep_ratio: float | None = None,
+                    strategy: str | None = None) -> Options:
+    """Reads the ``adadedup`` dict of a config.
+
+    Args:
+        config: the whole config.
+        keep_ratio: overrides the dict's.
+        strategy: overrides the dict's.
+
+    Raises:
+        UserError: the dict is missing, has unknown keys, or a value is out of range.
+    """
+    if not isinstance(config.get('adadedup'), Mapping):
+        raise UserError("the config has no 'adadedup' dict: add 'adadedup_mm::_base_/adadedup.py' to its _base_ list")
+    raw = plain(config['adadedup'])
+    if keep_ratio is not None:
+        raw['keep_ratio'] = keep_ratio
+    if strategy is not None:
+        raw['strategy'] = strategy
+    for name, kind in (('proxy', ProxyOptions), ('feedback', FeedbackOptions), ('guards', GuardOptions)):
+        raw[name] = _construct(kind, raw.get(name, {}), f'adadedup.{name}')
+    options = _construct(Options, raw, 'adadedup')
+    _check(options)
+    return options
+
+
+def plain(value: Any) -> Any:
+    """A copy without mmengine's classes and ``_scope_`` marks: dicts, lists and scalars only."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items() if key != '_scope_'}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def choose(name: Any, valid: Iterable[str], where: str) -> None:
+    """Raises UserError unless ``name`` is one of ``valid``; the message lists them and guesses what was meant."""
+    valid = sorted(valid)
+    if name not in valid:
+        guess = difflib.get_close_matches(str(name), valid, n=1)
+        hint = f'; did you mean {guess[0]!r}?' if guess else ''
+        raise UserError(f'{where} is {name!r}, but must be one of {", ".join(map(repr, valid))}{hint}')
+
+
+def _construct(kind: Any, raw: Any, where: str) -> Any:
+    if not isinstance(raw, Mapping):
+        raise UserError(f'{where} must be a dict, but is {raw!r}')
+    names = {field.name for field in dataclasses.fields(kind)}
+    for key in raw:
+        choose(key, names, f'a key of {where}')
+    return kind(**raw)
+
+
+def _number(value: Any, where: str, low: float, high: float = math.inf, above: bool = False) -> None:
+    """Raises UserError unless value is a finite number in [low, high], or in (low, high] with ``above``."""
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not good or not (low < value if above else low <= value) or value > high:
+        end = '' if high == math.inf else f' and at most {high:g}'
+        raise UserError(f'{where} is {value!r}, but must be a number {"above" if above else "of at least"} {low:g}{end}')
+
+
+def _whole(value: Any, where: str, low: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise UserError(f'{where} is {value!r}, but must be a whole number of at least {low}')
+
+
+def _check(options: Options) -> None:
+    _number(options.keep_ratio, 'keep_ratio', 0, 1, above=True)
+    _whole(options.seed, 'adadedup.seed', 0)
+    choose(options.on_bad_image, ('keep', 'drop', 'error'), 'adadedup.on_bad_image')
+    views = options.views
+    if isinstance(views, str):
+        choose(views, ('front', 'all'), 'adadedup.views (unless it is a list of camera names)')
+    elif not isinstance(views, list) or not views or not all(isinstance(view, str) for view in views):
+        raise UserError(f"adadedup.views is {views!r}, but must be 'front', 'all' or a list of camera names")
+    for name in ('embedder', 'clusterer', 'density'):
+        value = getattr(options, name)
+        if not isinstance(value, dict) or not isinstance(value.get('type'), str):
+            raise UserError(f"adadedup.{name} is {value!r}, but must be a dict with a 'type'")
+    if not isinstance(options.strategy, str) and not (
+            isinstance(options.strategy, dict) and isinstance(options.strategy.get('type'), str)):
+        raise UserError(f"adadedup.strategy is {options.strategy!r}, but must be a name or a dict with a 'type'")
+    _check_proxy(options.proxy)
+    _check_feedback(options.feedback, options.proxy)
+    _number(options.guards.min_class_ratio, 'adadedup.guards.min_class_ratio', 0, 1)
+
+
+def _check_proxy(proxy: ProxyOptions) -> None:
+    if not isinstance(proxy.config, str):
+        raise UserError(f'adadedup.proxy.config is {proxy.config!r}, but must be the path of a config file')
+    if proxy.checkpoint is not None and not isinstance(proxy.checkpoint, str):
+        raise UserError(f'adadedup.proxy.checkpoint is {proxy.checkpoint!r}, but must be a path or None')
+    for name in ('epochs', 'max_loss_samples'):
+        if getattr(proxy, name) is not None:
+            _whole(getattr(proxy, name), f'adadedup.proxy.{name}', 1)
+    _number(proxy.held_out, 'adadedup.proxy.held_out', 0, .9)
+
+
+def _check_feedback(feedback: FeedbackOptions, proxy: ProxyOptions) -> None:
+    choose(feedback.gap, ('mean', 'paired', 'held_out'), 'adadedup.feedback.gap')
+    for name in ('beta', 'alpha_plus', 'alpha_minus'):
+        _number(getattr(feedback, name), f'adadedup.feedback.{name}', 0)
+    if not isinstance(feedback.shrink, bool):
+        raise UserError(f'adadedup.feedback.shrink is {feedback.shrink!r}, but must be True or False')
+    if feedback.initial_ratio is not None:
+        _number(feedback.initial_ratio, 'adadedup.feedback.initial_ratio', 0, 1, above=True)
+    if feedback.gap == 'held_out' and not proxy.held_out:
+        raise UserError("adadedup.feedback.gap='held_out' needs adadedup.proxy.held_out above 0, for example 0.2")

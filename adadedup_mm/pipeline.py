@@ -1,0 +1,212 @@
+"""A pruning run from the user's config to the files in its work dir: the stages in their order."""
+
+import datetime
+import importlib.metadata
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+
+from . import __version__
+from .datasets import Source, pruned_config, read_pool, write_pruned
+from .density import nearest_kept
+from .errors import UserError
+from .feedback import label_suspects, threshold_curve
+from .files import atomic_open, sha256_file, sha256_value, write_json, write_table
+from .guards import keep_class_floor
+from .options import Options
+from .pool import Pool
+from .registry import STRATEGIES, find
+from .report import build_report
+from .run import Run
+from .selection import Selection
+from .stages import StageStore
+from .tables import classes_table, clusters_table, map_2d, reasons, samples_table
+from .workdir import claim, finished_manifest
+
+CURVE_RATIOS = tuple(round(.05 * step, 2) for step in range(1, 21))
+VERSIONS = ('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmdet3d', 'faiss-cpu', 'timm', 'open_clip_torch')
+
+
+def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0, world: int = 1,
+          resume: bool = False) -> Config:
+    """Selects the samples worth keeping and writes DESIGN's files into ``work_dir``; does nothing if it is all there.
+
+    Args:
+        config: an mmdet or mmdet3d training config.
+        options: its ``adadedup`` dict, resolved.
+        work_dir: a folder of this run alone.
+        rank: index of this process; the first one writes.
+        world: number of processes. All of them call this and must see the same file system.
+        resume: whether an interrupted run, or a run with other options, may be taken over.
+
+    Returns:
+        The config with the training set replaced by the pruned one, and nothing of ours left in it.
+
+    Raises:
+        UserError: the input is wrong; a work dir that did not exist before is removed again.
+    """
+    started = time.time()
+    work_dir = Path(work_dir).absolute()
+    strategy = find(STRATEGIES, options.strategy_name, 'adadedup.strategy')
+    pool, sources = read_pool(config)
+    run = Run(config, options, StageStore(work_dir / 'stages', rank, world), pool, sources)
+    identity = dict(options=options.identity(), pool=pool_key(pool),
+                    inputs={str(source.ann_file): sha256_file(source.ann_file) for source in sources if source.ann_file})
+    if finished_manifest(work_dir, identity) is None:
+        with claim(work_dir, identity, run.store, resume) as is_new:
+            try:
+                selection = strategy(run)
+                if rank == 0:
+                    _write_results(run, selection, work_dir, identity, started)
+            except UserError:
+                if is_new and rank == 0:
+                    shutil.rmtree(work_dir, ignore_errors=True)
+                raise
+        run.store.wait_for(lambda: finished_manifest(work_dir, identity) is not None)
+    if rank == 0:
+        print(_headline(work_dir))
+    return pruned_config(config, sources, work_dir / 'annotations')
+
+
+def pool_key(pool: Pool) -> str:
+    """Hash of everything a pool says."""
+    return sha256_value([pool.sample_ids, pool.image_paths, pool.classes, pool.scenes,
+                         *(sha256_value(array.tolist()) for array in (pool.offsets, pool.labels, pool.boxes))])
+
+
+def record_training(work_dir: Path, seconds: float) -> None:
+    """Writes the measured seconds of a training on the pruned set into the manifest."""
+    manifest = json.loads((work_dir / 'manifest.json').read_text(encoding='utf-8'))
+    share = manifest['kept'] / manifest['samples']
+    manifest['break_even'] = break_even(manifest['seconds'], share, seconds / share, 'measured on the pruned set')
+    write_json(work_dir / 'manifest.json', manifest)
+
+
+def break_even(pruning_seconds: float, kept_share: float, training_seconds: float | None = None,
+               source: str | None = None) -> dict[str, Any]:
+    """After how many trainings the pruning pays back.
+
+    Args:
+        pruning_seconds: what the selection took.
+        kept_share: kept / all; training time is taken to be proportional to it.
+        training_seconds: one training on all samples; None where unknown.
+        source: where that number comes from.
+    """
+    saved = None if training_seconds is None else training_seconds * (1 - kept_share)
+    trainings = None if not saved else round(pruning_seconds / saved, 3)
+    if kept_share == 1:
+        text = 'Nothing was pruned, so nothing is saved.'
+    elif trainings is None:
+        text = (f'Pays back in the first training if that takes longer than '
+                f'{pruning_seconds / (1 - kept_share) / 60:.1f} minutes on all samples.')
+    else:
+        text = f'Pays back after {trainings:.2f} trainings: each one saves {saved:.0f} of {training_seconds:.0f} seconds.'
+    return dict(pruning_seconds=round(pruning_seconds, 3), training_seconds=training_seconds,
+                training_seconds_source=source, saved_seconds_per_training=saved, trainings=trainings, text=text)
+
+
+def _write_results(run: Run, selection: Selection, work_dir: Path, identity: dict[str, Any], started: float) -> None:
+    """Guards, then every file of the contract; the manifest comes last and marks the run as finished."""
+    before_guards = selection.kept
+    _apply_guards(run, selection)
+    partner, partner_similarity, xy = _explain(run, selection)
+    suspect = np.zeros(len(run.pool), bool)
+    if selection.loss is not None:
+        suspect = label_suspects(selection.loss, selection.assignment, partner)
+    reason = reasons(selection, before_guards, run.unreadable if selection.has_scores else np.zeros(len(run.pool), bool),
+                     run.options.strategy_name)
+    write_table(work_dir / 'samples.parquet', samples_table(run.pool, selection, reason, partner, partner_similarity,
+                                                            suspect, xy))
+    write_table(work_dir / 'clusters.parquet', clusters_table(selection))
+    write_table(work_dir / 'classes.parquet', classes_table(run.pool, selection.kept))
+    files = write_pruned(run.sources, run.pool, selection.kept, work_dir / 'annotations')
+    with atomic_open(work_dir / 'config.py', 'w') as file:
+        file.write(pruned_config(run.config, run.sources, work_dir / 'annotations').pretty_text)
+    write_json(work_dir / 'manifest.json', _manifest(run, selection, identity, files, started))
+    build_report(work_dir)
+
+
+def _apply_guards(run: Run, selection: Selection) -> None:
+    """The class floor, for strategies that know how redundant a sample is."""
+    ratio = run.options.guards.min_class_ratio * run.options.keep_ratio
+    if not selection.has_scores or not ratio:
+        return
+    selection.kept, missed = keep_class_floor(run.pool, selection.kept, selection.margin, ratio, run.unreadable)
+    if missed:
+        selection.notes.append(f'The keep ratio is too small to meet the class floor of {_listed(missed)}.')
+
+
+def _explain(run: Run, selection: Selection) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Partner and similarity of every pruned sample, and the 2-D map; nothing where no features were needed."""
+    if not selection.has_scores:
+        n = len(run.pool)
+        return np.full(n, -1), np.full(n, np.nan, np.float32), None
+    partner, similarity = nearest_kept(run.features, selection.assignment, selection.kept)
+    selection.notes.extend(_redundancy_notes(similarity[partner >= 0], run.embedder.near_duplicate))
+    return partner, similarity, map_2d(run.features)
+
+
+def _redundancy_notes(similarity: np.ndarray, near_duplicate: float) -> list[str]:
+    """Says plainly how much of what went was really redundant.
+
+    Args:
+        similarity: (pruned,) float32, of each pruned sample to its partner.
+        near_duplicate: similarity from which the embedder's near-duplicates begin.
+    """
+    if not len(similarity):
+        return []
+    share = float((similarity >= near_duplicate).mean())
+    level = f'similarity to a kept sample at least {near_duplicate:g}'
+    if share < .05:
+        return [f'No duplicates found: {share:.0%} of the pruned samples are near-duplicates ({level}; the most similar '
+                f'pair has {similarity.max():.3f}). Pruning this dataset removes distinct content.']
+    return [f'{share:.0%} of the pruned samples are near-duplicates ({level}).']
+
+
+def _manifest(run: Run, selection: Selection, identity: dict[str, Any], files: Sequence[dict[str, Any]],
+              started: float) -> dict[str, Any]:
+    kept, n = int(selection.kept.sum()), len(run.pool)
+    finished = time.time()
+    curve = threshold_curve(selection.similarity, CURVE_RATIOS) if selection.has_scores else []
+    seconds = round(sum(cost['seconds'] for cost in run.costs().values()), 3) if run.costs() else 0.
+    seconds = max(seconds, round(finished - started, 3))
+    return dict(
+        adadedup_mm=__version__, key=sha256_value(identity), versions=_versions(),
+        strategy=run.options.strategy_name, keep_ratio=run.options.keep_ratio, seed=run.options.seed,
+        samples=n, kept=kept, pruned=n - kept, options=identity['options'],
+        inputs=[dict(path=path, sha256=digest) for path, digest in (identity['inputs'] | run.weights()).items()],
+        files=list(files), stages=run.costs(), seconds=seconds, break_even=break_even(seconds, kept / n),
+        notes=selection.notes, gap_reliability=selection.reliability,
+        threshold_curve=[dict(keep_ratio=ratio, threshold=float(tau)) for ratio, tau in zip(CURVE_RATIOS, curve)],
+        started=_utc(started), finished=_utc(finished))
+
+
+def _versions() -> dict[str, str]:
+    installed = {}
+    for name in VERSIONS:
+        try:
+            installed[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return installed
+
+
+def _utc(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).isoformat(timespec='seconds')
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ', '.join(names[:5]) + (f' and {len(names) - 5} more' if len(names) > 5 else '')
+
+
+def _headline(work_dir: Path) -> str:
+    manifest = json.loads((work_dir / 'manifest.json').read_text(encoding='utf-8'))
+    outputs = ', '.join(file['output'] for file in manifest['files'])
+    return (f"kept {manifest['kept']} of {manifest['samples']} samples ({manifest['kept'] / manifest['samples']:.1%}) "
+            f"in {manifest['seconds']:.0f} s: {outputs}; report: {work_dir / 'report.html'}")

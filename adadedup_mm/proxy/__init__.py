@@ -1,0 +1,9 @@
+"""The proxy detector: its training and its per-sample losses."""
+
+from .config import proxy_config
+from .losses import forward_losses_per_image, per_sample_losses
+from .score import merge_losses, score_shards
+from .train import train_proxy
+
+__all__ = ['forward_losses_per_image', 'merge_losses', 'per_sample_losses', 'proxy_config', 'score_shards',
+           'train_proxy']

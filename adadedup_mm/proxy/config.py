@@ -1,0 +1,125 @@
+"""Making any detector's config the proxy of any dataset."""
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config, ConfigDict
+
+from ..datasets.sources import type_name
+from ..errors import UserError
+
+# Parts of a detector whose num_classes are not the dataset's classes.
+_OTHER_CLASSES = ('rpn_head', 'semantic_head', 'backbone', 'neck')
+# Wrappers that repeat or mix samples; a proxy sees every sample of the user's set once per epoch.
+_REPEATING = ('RepeatDataset', 'ClassBalancedDataset', 'MultiImageMixDataset')
+_SCHEDULE_LENGTHS = {'begin', 'end', 'T_max', 'milestones', 'step_size'}
+
+
+def proxy_config(config: Config, num_classes: int, epochs: int | None = None) -> Config:
+    """A copy of a training config that trains its detector on other classes, for another time, without validation.
+
+    Args:
+        config: any MMDetection training config; its pipelines, optimiser and schedule are kept.
+        num_classes: number of classes of the dataset; heads of another number are changed.
+        epochs: training epochs; the schedule is stretched to them. None keeps the config's.
+
+    Raises:
+        UserError: the config is no training config of a detector, or counts iterations where epochs are asked for.
+    """
+    for key in ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'):
+        if not config.get(key):
+            raise UserError(f"the proxy's config {config.filename or ''} has no {key!r}: name a detector's training "
+                            'config')
+    fitted = Config(copy.deepcopy(config._cfg_dict))
+    _set_classes(fitted.model, num_classes)
+    if epochs is not None:
+        _set_epochs(fitted, epochs)
+    return fitted
+
+
+def _set_classes(node: Any, count: int) -> None:
+    parts: Iterable[Any] = node if isinstance(node, (list, tuple)) else ()
+    if isinstance(node, dict):
+        if 'num_classes' in node:
+            node['num_classes'] = count
+        parts = [value for key, value in node.items() if key not in _OTHER_CLASSES]
+    for part in parts:
+        _set_classes(part, count)
+
+
+def _set_epochs(config: Config, epochs: int) -> None:
+    if 'max_epochs' not in config.train_cfg:
+        raise UserError("the proxy's config counts iterations, so that adadedup.proxy.epochs does not apply: set its "
+                        'train_cfg.max_iters instead')
+    old = config.train_cfg.max_epochs
+    config.train_cfg.max_epochs = epochs
+    schedulers = config.get('param_scheduler') or []
+    for scheduler in [schedulers] if isinstance(schedulers, Mapping) else schedulers:
+        if not scheduler.get('by_epoch', True):
+            continue
+        for key in _SCHEDULE_LENGTHS & scheduler.keys():
+            value = scheduler[key]
+            least = 0 if key == 'begin' else 1
+            stretched = [max(round(item * epochs / old), least) for item in np.atleast_1d(value)]
+            scheduler[key] = stretched if np.ndim(value) else stretched[0]
+
+
+def training_dataset(config: Config, dataset: Mapping[str, Any]) -> ConfigDict:
+    """The samples of ``dataset`` with the training pipeline and the wrappers of the proxy's config.
+
+    Args:
+        config: the proxy's config.
+        dataset: config of the user's dataset; its own pipelines and repeating wrappers are dropped.
+    """
+    return _with_leaf(config.train_dataloader.dataset, dataset)
+
+
+def _with_leaf(own: ConfigDict, dataset: Mapping[str, Any]) -> ConfigDict:
+    if 'datasets' in own:
+        return _with_leaf(own.datasets[0], dataset)
+    if 'dataset' in own:
+        wrapper = copy.deepcopy(own)
+        wrapper.dataset = _with_leaf(own.dataset, dataset)
+        return wrapper
+    return _with_pipeline(dataset, own.pipeline)
+
+
+def scoring_dataset(config: Config, dataset: Mapping[str, Any]) -> ConfigDict:
+    """The samples of ``dataset`` as the proxy sees them in a test, with annotations: nothing is random.
+
+    The pipeline is the config's test pipeline with the loading steps of its training pipeline in front, because test
+    pipelines load annotations after resizing, if at all.
+
+    Raises:
+        UserError: the config has no test pipeline.
+    """
+    loader = config.get('test_dataloader') or config.get('val_dataloader')
+    if not loader:
+        raise UserError("the proxy's config has no 'test_dataloader': its pipeline tells how to prepare images without "
+                        'augmentation')
+    training = _leaf(config.train_dataloader.dataset).pipeline
+    loading = [step for step in training if type_name(step).startswith('Load')]
+    testing = [step for step in _leaf(loader.dataset).pipeline if not type_name(step).startswith('Load')]
+    return _with_pipeline(dataset, [*loading, *testing])
+
+
+def _leaf(dataset: ConfigDict) -> ConfigDict:
+    if 'datasets' in dataset:
+        return _leaf(dataset.datasets[0])
+    return _leaf(dataset.dataset) if 'dataset' in dataset else dataset
+
+
+def _with_pipeline(dataset: Mapping[str, Any], pipeline: Sequence[Any]) -> ConfigDict:
+    """A copy of a dataset's config whose inner datasets have ``pipeline``."""
+    result = ConfigDict(copy.deepcopy(dataset))
+    if 'datasets' in result:
+        result.datasets = [_with_pipeline(inner, pipeline) for inner in result.datasets]
+    elif 'dataset' in result:
+        result.dataset = _with_pipeline(result.dataset, pipeline)
+        if type_name(result) in _REPEATING:
+            return result.dataset
+    else:
+        result.pipeline = copy.deepcopy(list(pipeline))
+    return result

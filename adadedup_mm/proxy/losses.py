@@ -1,0 +1,328 @@
+"""The loss of every single image under a detector.
+
+MMDetection normalises its losses over the batch, pads images to their batch mates and draws RoI samples at random, so
+that the loss of one image depends on the others. Here it does not.
+"""
+
+import contextlib
+import copy
+import hashlib
+import math
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, cast, overload
+
+import numpy as np
+import torch
+from mmengine.model import is_model_wrapper
+from torch import Tensor, nn
+
+from ..errors import UserError
+from .isolation import keep_random_states, patched
+
+# Layers whose training mode is random or looks at the whole batch. All others stay in training mode, because heads such
+# as FCOS's or DINO's have code for the loss there only.
+_STOCHASTIC = re.compile('Norm|Drop|Multi[hH]ead.*Attention|RReLU')
+# Batch augmentations that are part of the detector's input format; the others are random.
+_FIXED_AUGMENTS = ('BatchFixedSizePad', 'BatchResize')
+# Where datasets keep what identifies a sample, in this order.
+_ID_KEYS = ('img_id', 'token', 'sample_idx')
+
+
+@overload
+def per_sample_losses(model: nn.Module, batch: dict[str, Any], *, seed: int = 0,
+                      components: Literal[False] = False) -> Tensor: ...
+
+
+@overload
+def per_sample_losses(model: nn.Module, batch: dict[str, Any], *, seed: int = 0,
+                      components: Literal[True]) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+
+def per_sample_losses(model: nn.Module, batch: dict[str, Any], *, seed: int = 0,
+                      components: bool = False) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+    """The loss that each sample of a batch would have alone: no batch mates, no dropout, no random augmentation.
+
+    Works with every detector of MMDetection and MMDetection3D that has a ``loss``. Images of one padded shape go
+    through backbone, neck and dense head together, and through the rest of the detector's own ``loss`` one by one.
+    Where a detector's ``loss`` does not call ``extract_feat`` on just the images (3D detectors, TridentNet), its
+    samples are run one by one, with the same result. Normalisation layers use their running statistics; random choices
+    such as RoI sampling are seeded per sample, so that neither position nor batch mates matter. Nothing is left behind:
+    training flags, buffers, the batch and all random states are as before.
+
+    Args:
+        model: the detector, or a distributed wrapper of it.
+        batch: B samples as an MMDetection dataloader yields them, before the data preprocessor.
+        seed: of the random choices inside the loss, together with the sample's ``img_id``.
+        components: whether to return the parts of the loss as well.
+
+    Returns:
+        (B,) float32 on the model's device: the sum of all entries of the loss dict whose name contains ``'loss'``. With
+        ``components`` also a dict from these names to (B,) float32; entries that a sample does not have are 0.
+
+    Raises:
+        UserError: the model has no loss, the batch is none of a detector, or a loss is not finite.
+
+    Example:
+        >>> for batch in Runner.build_dataloader(config.train_dataloader):
+        ...     losses = per_sample_losses(model, batch)
+    """
+    model = model.module if is_model_wrapper(model) else model
+    inputs, samples = _check(model, batch)
+    device = next(model.parameters()).device
+    parts: list[dict[str, Tensor]] = [{} for _ in samples]
+    with torch.no_grad(), keep_random_states([device] if device.type == 'cuda' else []), _scoring_mode(model):
+        state = _LossState(model)
+        for group in _groups(inputs, len(samples), getattr(model.data_preprocessor, 'pad_size_divisor', 1)):
+            raw = dict(inputs=_pick(inputs, group), data_samples=[copy.deepcopy(samples[i]) for i in group])
+            data = model.data_preprocessor(raw, training=True)
+            seeds = [sample_seed(seed, samples[i]) for i in group]
+
+            def before_image(position: int, seeds: list[int] = seeds) -> None:
+                state.restore()
+                _set_seed(seeds[position], device)
+
+            losses = forward_losses_per_image(model, data['inputs'], data['data_samples'], before_image)
+            for i, image_losses in zip(group, losses, strict=True):
+                parts[i] = loss_components(model, image_losses)
+        state.restore()
+    zero = torch.zeros((), device=device)
+    names = dict.fromkeys(name for part in parts for name in part)
+    table = {name: torch.stack([part.get(name, zero).float() for part in parts]) for name in names}
+    total = sum(table.values(), torch.zeros(len(samples), device=device))
+    if not bool(total.isfinite().all()):
+        bad = samples[int(total.isfinite().logical_not().nonzero()[0])]
+        raise UserError(f'{type(model).__name__}: the loss of sample {_identity(bad)!r} is not finite; train the '
+                        'detector with a lower learning rate, or look for broken boxes in the annotations')
+    return (total, table) if components else total
+
+
+def forward_losses_per_image(model: nn.Module, inputs: Any, data_samples: Sequence[Any],
+                             before_image: Callable[[int], None] | None = None) -> list[dict[str, Any]]:
+    """The detector's loss dict of each image of a preprocessed batch, in the model's present mode and with gradients.
+
+    ``extract_feat`` of the detector and ``forward`` of its dense head (``rpn_head`` or ``bbox_head``) run once on the
+    batch; while the detector's own ``loss`` runs image by image, they hand out that image's slices. Batch statistics of
+    normalisation layers in these modules are therefore those of the whole batch; in RoI and mask heads they are those
+    of one image. Losses are not averaged over processes, because an image's loss must not depend on what others see.
+
+    Args:
+        model: the bare detector. ``loss`` is its class's method, so this may be called by a function that an instance
+            carries in its place.
+        inputs: what the data preprocessor returned: a tensor of shape (B, ...), or a dict of such tensors. With B = 1
+            anything that the detector takes.
+        data_samples: B data samples.
+        before_image: called with the image's position in the batch before its loss is computed.
+
+    Returns:
+        B loss dicts.
+
+    Raises:
+        UserError: the inputs cannot be split into images.
+    """
+    size = len(data_samples)
+    if size > 1 and not _is_batch(inputs, size):
+        raise UserError(f'{type(model).__name__}: its inputs are no stacked images, so that a batch of {size} has no '
+                        'per-sample losses in one step; use a batch size of 1')
+    loss = cast(Any, type(model)).loss
+    heads = [head for head in (getattr(model, 'rpn_head', None), getattr(model, 'bbox_head', None))
+             if isinstance(head, nn.Module)]
+    group = torch.distributed.is_initialized
+    with contextlib.ExitStack() as patches:
+        patches.enter_context(patched(torch.distributed, 'is_initialized', lambda: False))
+        features = None
+        if size > 1 and hasattr(model, 'extract_feat'):
+            dense = [_OncePerBatch(head.forward, size, group) for head in heads]
+            features = _OncePerBatch(model.extract_feat, size, group, dense)
+            patches.enter_context(patched(model, 'extract_feat', features))
+            for head, forward in zip(heads, dense, strict=True):
+                patches.enter_context(patched(head, 'forward', forward))
+        results = []
+        for i, sample in enumerate(data_samples):
+            image = _slice(inputs, i) if size > 1 else inputs
+            if features is not None:
+                features.next_image(i, inputs, image)
+            if before_image is not None:
+                before_image(i)
+            results.append(loss(model, image, [sample]))
+    return results
+
+
+class _OncePerBatch:
+    """Stands in for a method of one argument: runs it on the whole batch, returns the present image's slice.
+
+    A call with anything else than the present image goes to the method itself, as do all calls if the method's result
+    has no batch dimension of the right size.
+
+    Args:
+        method: what to run.
+        size: B.
+        group: what ``torch.distributed.is_initialized`` is while the method runs on the batch.
+        followers: methods that take this one's result.
+    """
+
+    def __init__(self, method: Callable[..., Any], size: int, group: Callable[[], bool],
+                 followers: Sequence['_OncePerBatch'] = ()) -> None:
+        self.method = method
+        self.size = size
+        self.group = group
+        self.followers = followers
+        self.result: Any = None
+        self.position = 0
+        self.batch: Any = None
+        self.image: Any = None
+
+    def next_image(self, position: int, batch: Any, image: Any) -> None:
+        """From now on ``image`` is the slice of ``batch`` at ``position``."""
+        self.position, self.batch, self.image = position, batch, image
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if kwargs or len(args) != 1 or args[0] is not self.image:
+            return self.method(*args, **kwargs)
+        if self.result is None:
+            with patched(torch.distributed, 'is_initialized', self.group):
+                self.result = self.method(self.batch)
+        if not _is_batch(self.result, self.size):
+            return self.method(self.image)
+        part = _slice(self.result, self.position)
+        for follower in self.followers:
+            follower.next_image(self.position, self.result, part)
+        return part
+
+
+def _is_batch(value: Any, size: int) -> bool:
+    """Whether all tensors in nested lists, tuples and dicts have a first dimension of ``size``."""
+    if isinstance(value, Tensor):
+        return value.dim() > 0 and len(value) == size
+    if isinstance(value, (list, tuple, dict)):
+        items = value.values() if isinstance(value, dict) else value
+        return len(value) > 0 and all(_is_batch(item, size) for item in items)
+    return value is None
+
+
+def _slice(value: Any, position: int) -> Any:
+    """The same structure with the slice ``[position:position + 1]`` of each tensor."""
+    if isinstance(value, Tensor):
+        return value[position:position + 1]
+    if isinstance(value, dict):
+        return {key: _slice(item, position) for key, item in value.items()}
+    if value is None:
+        return None
+    return type(value)(_slice(item, position) for item in value)
+
+
+def loss_components(model: nn.Module, losses: dict[str, Any]) -> dict[str, Tensor]:
+    """The scalar entries of a loss dict that the detector's ``parse_losses`` adds up to its total."""
+    _, entries = model.parse_losses(losses)
+    return {name: value for name, value in entries.items() if 'loss' in name and name != 'loss'}
+
+
+def sample_seed(seed: int, data_sample: Any) -> int:
+    """The seed of a sample's random choices, below 2^32: a hash of ``seed`` and the sample's id."""
+    digest = hashlib.sha256(f'{seed}:{_identity(data_sample)}'.encode()).digest()
+    return int.from_bytes(digest[:4], 'little')
+
+
+def _identity(data_sample: Any) -> Any:
+    return next((data_sample.get(key) for key in _ID_KEYS if data_sample.get(key) is not None), None)
+
+
+def _check(model: nn.Module, batch: Any) -> tuple[Any, list[Any]]:
+    """The inputs and the data samples of a batch.
+
+    Raises:
+        UserError: see ``per_sample_losses``.
+    """
+    name = type(model).__name__
+    for method in ('loss', 'data_preprocessor', 'parse_losses'):
+        if not hasattr(model, method):
+            raise UserError(f"{name} has no '{method}', so there are no per-sample losses; use an MMDetection or "
+                            'MMDetection3D detector')
+    samples = batch.get('data_samples') if isinstance(batch, dict) else None
+    if not isinstance(samples, (list, tuple)) or not samples or 'inputs' not in batch:
+        raise UserError(f"{name}: a batch must be a dict with 'inputs' and a list 'data_samples' as a training "
+                        'dataloader yields it')
+    return batch['inputs'], list(samples)
+
+
+def _groups(inputs: Any, size: int, divisor: int) -> list[list[int]]:
+    """Positions of the samples that may share a forward pass: images of one padded shape; anything else stays alone."""
+    if isinstance(inputs, dict) or not all(isinstance(image, Tensor) for image in inputs):
+        return [[i] for i in range(size)]
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, image in enumerate(inputs):
+        height, width = (math.ceil(length / divisor) for length in image.shape[-2:])
+        groups.setdefault((*image.shape[:-2], height, width), []).append(i)
+    return list(groups.values())
+
+
+def _pick(value: Any, positions: list[int]) -> Any:
+    """The samples at ``positions`` of collated inputs."""
+    if isinstance(value, Tensor):
+        return value[positions]
+    if isinstance(value, dict):
+        return {key: _pick(item, positions) for key, item in value.items()}
+    return [value[i] for i in positions]
+
+
+def _set_seed(seed: int, device: torch.device) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if device.type == 'cuda':
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
+def _repeatable(model: nn.Module) -> list[nn.Module]:
+    """The modules that are neither random nor look at the whole batch in training mode."""
+    kinds = {type(module) for module in model.modules()}
+    stochastic = {kind for kind in kinds if any(_STOCHASTIC.search(base.__name__) for base in kind.__mro__)}
+    return [module for module in model.modules() if type(module) not in stochastic]
+
+
+@contextlib.contextmanager
+def _scoring_mode(model: nn.Module) -> Iterator[None]:
+    """Makes the losses repeatable: no batch statistics, dropout or random batch augmentation, exact convolutions."""
+    modes = [(module, module.training) for module in model.modules()]
+    preprocessor = model.data_preprocessor
+    augments = getattr(preprocessor, 'batch_augments', None)
+    cudnn = torch.backends.cudnn
+    try:
+        for module, _ in modes:
+            module.training = False
+        for module in _repeatable(model):
+            module.training = True
+        if augments is not None:
+            preprocessor.batch_augments = nn.ModuleList(
+                augment for augment in augments if type(augment).__name__ in _FIXED_AUGMENTS)
+        with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        if augments is not None:
+            preprocessor.batch_augments = augments
+        for module, mode in modes:
+            module.training = mode
+
+
+class _LossState:
+    """What losses and heads remember between batches (class counts, IoU histories), put back by ``restore``."""
+
+    def __init__(self, model: nn.Module) -> None:
+        modules = _repeatable(model)
+        self.buffers = [(module, name, buffer, buffer.clone()) for module in modules
+                        for name, buffer in module._buffers.items() if buffer is not None]
+        self.versions = [buffer._version for _, _, buffer, _ in self.buffers]
+        self.lists = [(module, name, value, list(value)) for module in modules
+                      for name, value in vars(module).items() if type(value) is list]
+
+    def restore(self) -> None:
+        for i, (module, name, buffer, saved) in enumerate(self.buffers):
+            if module._buffers[name] is not buffer or buffer._version != self.versions[i]:
+                buffer.copy_(saved)
+                module._buffers[name] = buffer
+                self.versions[i] = buffer._version
+        for module, name, value, items in self.lists:
+            value[:] = items
+            setattr(module, name, value)

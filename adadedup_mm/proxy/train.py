@@ -1,0 +1,139 @@
+"""Training the proxy detector."""
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from ..errors import UserError
+from ..files import atomic_open
+from ..progress import progress
+from .config import training_dataset
+from .isolation import isolated
+
+
+def train_proxy(config: Config, dataset: Mapping[str, Any], folder: str | Path, seed: int = 0) -> Path:
+    """Trains a detector in this process, which is afterwards as it was before (see ``isolated``).
+
+    The last epoch's state is kept in ``folder``: called again after an interruption, training goes on from there, on a
+    CPU to bit-identical weights. For that every epoch starts from a random state of its own, and worker processes do
+    not outlive an epoch. Configs that count iterations instead of epochs start over.
+
+    Args:
+        config: from ``proxy_config``.
+        dataset: config of the dataset to train on; the pipeline is that of ``config``.
+        folder: where weights and logs go.
+        seed: of initial weights, order, augmentation and RoI sampling.
+
+    Returns:
+        ``folder/proxy.pth``, the weights alone.
+
+    Raises:
+        UserError: the loss is no finite number, or there are fewer samples than a batch needs.
+    """
+    folder = Path(folder).absolute()
+    result, state = folder / 'proxy.pth', folder / 'last_epoch.pth'
+    if not result.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with isolated(folder / 'training.log'):
+            runner = Runner.from_cfg(_runner_config(config, dataset, folder, seed))
+            runner.register_hook(_ProxyHook(state, seed), priority='LOWEST')
+            runner.train()
+            for handler in runner.logger.handlers:
+                handler.close()
+        with atomic_open(result) as file:
+            torch.save(dict(state_dict=_load(state)['state_dict']), file)
+    state.unlink(missing_ok=True)
+    return result
+
+
+def _runner_config(config: Config, dataset: Mapping[str, Any], folder: Path, seed: int) -> Config:
+    loader = dict(config.train_dataloader, dataset=training_dataset(config, dataset), persistent_workers=False)
+    wanted = ('model', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr', 'custom_hooks', 'env_cfg',
+              'load_from')
+    return Config(dict(
+        {key: config[key] for key in wanted if config.get(key) is not None},
+        train_dataloader=loader, work_dir=str(folder / 'log'), experiment_name='proxy',
+        default_hooks=dict(checkpoint=None), default_scope=config.get('default_scope', 'mmdet'),
+        randomness=dict(seed=seed)))
+
+
+class _ProxyHook(Hook):
+    """Makes every epoch repeatable and resumable, stops when the loss is no number, and shows progress.
+
+    Args:
+        state: file with everything that the next epoch depends on. mmengine's own checkpoints are not used because
+            they hold pickled objects, are not written atomically and leave out where the random states are.
+        seed: of the training.
+    """
+
+    def __init__(self, state: Path, seed: int) -> None:
+        self.state = state
+        self.seed = seed
+
+    def before_train(self, runner: Runner) -> None:
+        if runner.max_iters == 0:
+            raise UserError(f'the proxy cannot be trained: its {len(runner.train_dataloader.dataset)} samples do not '
+                            f'fill one batch of {runner.train_dataloader.batch_size}')
+        if self.state.exists():
+            _resume(runner, _load(self.state))
+        self.bar = progress(runner.max_iters, 'proxy training', 'batch')
+        self.bar.initial = self.bar.n = runner.iter
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        seed = self.seed * 100_003 + runner.epoch
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
+                         outputs: Any = None) -> None:
+        self.bar.update()
+        if not torch.isfinite(outputs['loss']):
+            self.bar.close()
+            raise UserError(f'the proxy detector diverged in epoch {runner.epoch + 1} (its loss is '
+                            f'{float(outputs["loss"])}): lower the learning rate of its config or clip gradients')
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        checkpoint = dict(
+            epoch=runner.epoch + 1, iter=runner.iter, state_dict=_bare(runner.model).state_dict(),
+            optimizer=runner.optim_wrapper.state_dict(),
+            schedulers=[scheduler.state_dict() for scheduler in _schedulers(runner)])
+        # Hooks that keep weights of their own, such as EMAHook, put them in here.
+        runner.call_hook('before_save_checkpoint', checkpoint=checkpoint)
+        with atomic_open(self.state) as file:
+            torch.save(checkpoint, file)
+
+    def after_train(self, runner: Runner) -> None:
+        self.bar.close()
+
+
+def _resume(runner: Runner, checkpoint: dict[str, Any]) -> None:
+    runner._resume = True
+    runner.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+    _bare(runner.model).load_state_dict(checkpoint['state_dict'])
+    runner.optim_wrapper.load_state_dict(checkpoint['optimizer'])
+    for scheduler, state in zip(_schedulers(runner), checkpoint['schedulers'], strict=True):
+        scheduler.load_state_dict(state)
+    runner.train_loop._epoch, runner.train_loop._iter = checkpoint['epoch'], checkpoint['iter']
+
+
+def _schedulers(runner: Runner) -> Sequence[Any]:
+    schedulers = runner.param_schedulers or []
+    return [item for group in schedulers.values() for item in group] if isinstance(schedulers, dict) else schedulers
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
+
+
+def _load(path: Path) -> dict[str, Any]:
+    return torch.load(path, map_location='cpu', weights_only=True)

@@ -1,0 +1,5 @@
+"""The report page of a pruning run: what went, what stayed, and why."""
+
+from .page import build_report
+
+__all__ = ['build_report']

@@ -1,0 +1,179 @@
+"""One pruning run: the samples, the options, and its stages, each computed at most once and kept on disk."""
+
+import functools
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+
+from .config import load_config
+from .datasets import Source, subset_config
+from .datasets.sources import value_at
+from .features import extract_shards, merge_shards
+from .files import sha256_file, sha256_value, write_array
+from .options import Options, plain
+from .pool import Pool
+from .proxy import load_weights, merge_losses, proxy_config, score_shards, train_proxy
+from .registry import CLUSTERERS, DENSITIES, EMBEDDERS, build
+from .stages import StageStore
+
+
+class Run:
+    """What strategies work with. Stages run when they are first asked for, in the order their inputs require.
+
+    Args:
+        config: the user's training config.
+        options: its ``adadedup`` dict, resolved.
+        store: where stages live.
+        pool: the N samples of the training set.
+        sources: the inner datasets that they come from.
+
+    Raises:
+        UserError: a component's type or arguments are wrong.
+    """
+
+    def __init__(self, config: Config, options: Options, store: StageStore, pool: Pool, sources: list[Source]) -> None:
+        self.config = config
+        self.options = options
+        self.store = store
+        self.pool = pool
+        self.sources = sources
+        self.embedder = build(EMBEDDERS, options.embedder, 'adadedup.embedder')
+        self.clusterer = build(CLUSTERERS, options.clusterer, 'adadedup.clusterer')
+        self.density_method = build(DENSITIES, options.density, 'adadedup.density')
+        self.used: dict[str, str] = {}
+
+    def generator(self, purpose: str) -> np.random.Generator:
+        """A random generator of its own for each purpose."""
+        return np.random.default_rng([self.options.seed, zlib.crc32(purpose.encode())])
+
+    def costs(self) -> dict[str, dict[str, float]]:
+        """Seconds and bytes of the stages that this run used, in their order."""
+        records = {name: self.store.record(name) for name in self.used if self.store.record(name)}
+        return {name: dict(seconds=record['seconds'], bytes=record['bytes']) for name, record in records.items()}
+
+    @functools.cached_property
+    def features(self) -> np.ndarray:
+        """(N, d) float32, unit rows; zero for unreadable images."""
+        return np.load(self._features_folder / 'features.npy')
+
+    @functools.cached_property
+    def unreadable(self) -> np.ndarray:
+        """(N,) bool, samples with an image that cannot be decoded."""
+        return np.load(self._features_folder / 'unreadable.npy')
+
+    @functools.cached_property
+    def clusters(self) -> np.ndarray:
+        """(N,) int32 labels 0..K-1."""
+        features = self.features
+        return self._array('clusters', dict(features=self.used['features'], options=self.options.clusterer),
+                           lambda: self.clusterer(features, self.pool, self.options.seed))
+
+    @functools.cached_property
+    def density(self) -> tuple[np.ndarray, np.ndarray]:
+        """Order inside the cluster, (N,) int32, and density score, (N,) float32."""
+        clusters = self.clusters
+        key = self._key('density', dict(clusters=self.used['clusters'], options=self.options.density))
+
+        def compute(folder: Path) -> None:
+            order, similarity = self.density_method(self.features, clusters, self.options.seed)
+            write_array(folder / 'order.npy', order)
+            write_array(folder / 'similarity.npy', similarity)
+
+        folder = self.store.run('density', key, compute)
+        return np.load(folder / 'order.npy'), np.load(folder / 'similarity.npy')
+
+    def losses(self, trained: np.ndarray, scored: np.ndarray) -> np.ndarray:
+        """Trains the proxy and returns its losses.
+
+        Args:
+            trained: (N,) bool, the samples it learns from.
+            scored: (N,) bool, the samples that get a loss.
+
+        Returns:
+            (N,) float32, NaN where no loss was computed.
+        """
+        weights = self._proxy(trained)
+        key = self._key('losses', dict(proxy=self.used['proxy'], scored=_bits(scored)))
+        indices = np.flatnonzero(scored)
+        arguments = dict(indices=indices, sizes=self.pool.image_sizes[indices])
+
+        def share(folder: Path) -> None:
+            score_shards(self._proxy_config, weights, self._dataset(self.config), folder=folder,
+                         seed=self.options.seed, rank=self.store.rank, world=self.store.world, **arguments)
+
+        def compute(folder: Path) -> None:
+            write_array(folder / 'losses.npy', merge_losses(count=len(self.pool), folder=folder,
+                                                            wait_for=self.store.wait_for, **arguments))
+
+        return np.load(self.store.run('losses', key, compute, share) / 'losses.npy')
+
+    @functools.cached_property
+    def _features_folder(self) -> Path:
+        options = self.options
+        key = self._key('features', dict(images=self._images_key, embedder=self.embedder.key, views=options.views,
+                                         on_bad_image=options.on_bad_image))
+        arguments = dict(image_paths=self.pool.image_paths, views=self.pool.views, use_views=options.views)
+        return self.store.run(
+            'features', key,
+            compute=lambda folder: merge_shards(folder=folder, on_bad_image=options.on_bad_image,
+                                                wait_for=self.store.wait_for, **arguments),
+            share=lambda folder: extract_shards(embedder=self.embedder, folder=folder, rank=self.store.rank,
+                                                world=self.store.world, **arguments))
+
+    @functools.cached_property
+    def _images_key(self) -> str:
+        """Hash of every image's path, size and modification time; reading all bytes would cost as much as features."""
+        return sha256_value([(path, *_stamp(path)) for paths in self.pool.image_paths for path in paths])
+
+    @functools.cached_property
+    def _proxy_config(self) -> Config:
+        proxy = self.options.proxy
+        return proxy_config(load_config(proxy.config), len(self.pool.classes), proxy.epochs)
+
+    def _proxy(self, trained: np.ndarray) -> Path:
+        """The proxy's weights: the user's, or those of a training on the given samples."""
+        checkpoint = self.options.proxy.checkpoint
+        inputs = dict(config=plain(self._proxy_config.to_dict()), data=sha256_value(self.pool.sample_ids),
+                      dataset=plain(self._dataset(self.config)))
+        if checkpoint is not None:
+            load_weights(checkpoint)
+            self.used['proxy'] = sha256_value(inputs | dict(weights=sha256_file(checkpoint)))
+            return Path(checkpoint)
+        key = self._key('proxy', inputs | dict(trained=_bits(trained)))
+
+        def compute(folder: Path) -> None:
+            subset = subset_config(self.config, self.sources, self.pool, trained, folder / 'samples')
+            train_proxy(self._proxy_config, self._dataset(subset), folder, self.options.seed)
+
+        return self.store.run('proxy', key, compute) / 'proxy.pth'
+
+    def _dataset(self, config: Config) -> dict[str, Any]:
+        """The inner datasets of the training set as one, without the wrappers that repeat or mix samples."""
+        inner = [value_at(config, source.path) for source in self.sources]
+        return inner[0] if len(inner) == 1 else dict(type='ConcatDataset', datasets=inner)
+
+    def _array(self, name: str, inputs: dict[str, Any], compute: Any) -> np.ndarray:
+        """A stage whose result is one array."""
+        folder = self.store.run(name, self._key(name, inputs), lambda folder: write_array(folder / f'{name}.npy', compute()))
+        return np.load(folder / f'{name}.npy')
+
+    def _key(self, name: str, inputs: dict[str, Any]) -> str:
+        """The stage's key, noted so that the stages after it can depend on it."""
+        self.used[name] = sha256_value(dict(inputs, stage=name, seed=self.options.seed))
+        return self.used[name]
+
+
+def _bits(mask: np.ndarray) -> str:
+    return sha256_value(np.flatnonzero(mask).tolist())
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """Size and modification time; -1 for a missing file, which the features stage reports."""
+    try:
+        stat = Path(path).stat()
+    except OSError:
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns

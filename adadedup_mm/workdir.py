@@ -1,0 +1,90 @@
+"""Who owns a work dir: one run at a time, of one dataset, with one set of options."""
+
+import contextlib
+import fcntl
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+from .files import sha256_value, write_json
+from .stages import StageStore
+
+OUTPUTS = ('annotations', 'config.py', 'samples.parquet', 'clusters.parquet', 'classes.parquet', 'manifest.json',
+           'report.html', 'stages')
+
+
+def finished_manifest(work_dir: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """The manifest of a finished run of this identity, or None."""
+    manifest = _read(work_dir / 'manifest.json')
+    complete = all((work_dir / name).exists() for name in OUTPUTS)
+    return manifest if complete and manifest.get('key') == sha256_value(identity) else None
+
+
+@contextlib.contextmanager
+def claim(work_dir: Path, identity: dict[str, Any], store: StageStore, resume: bool) -> Iterator[bool]:
+    """Holds a work dir for the duration of a run; yields whether the folder is new.
+
+    The first process checks and locks; the others wait until it has.
+
+    Raises:
+        UserError: the folder belongs to another run, holds an interrupted one and ``resume`` is False, is in use by
+            another process, or cannot be written.
+    """
+    record = work_dir / 'stages' / 'run.json'
+    if store.rank > 0:
+        store.wait_for(lambda: _read(record) == identity)
+        yield False
+        return
+    is_new = not work_dir.exists()
+    _check_owner(work_dir, identity, resume)
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(record.parent / 'lock', 'w', encoding='utf-8')
+    except OSError as error:
+        raise UserError(f'work dir {work_dir} cannot be written ({error.strerror}): choose another --work-dir') from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f'work dir {work_dir} is in use by another run: wait for it, or choose another '
+                            '--work-dir') from None
+        # Without its manifest, a run that is being redone counts as unfinished wherever it is killed.
+        (work_dir / 'manifest.json').unlink(missing_ok=True)
+        write_json(record, identity)
+        yield is_new
+
+
+def _check_owner(work_dir: Path, identity: dict[str, Any], resume: bool) -> None:
+    found = [name for name in OUTPUTS if (work_dir / name).exists()]
+    if not found:
+        return
+    owner = _read(work_dir / 'stages' / 'run.json')
+    if not owner:
+        raise UserError(f'work dir {work_dir} already holds {found[0]!r}, which is not from a pruning run: choose '
+                        'another --work-dir')
+    if any(owner.get(name) != identity[name] for name in ('pool', 'inputs')):
+        raise UserError(f'work dir {work_dir} belongs to a run on another dataset: choose another --work-dir')
+    if not resume and owner != identity:
+        raise UserError(f'work dir {work_dir} belongs to another run ({_difference(owner, identity)}): choose another '
+                        '--work-dir, or add --resume to take it over')
+    if not resume:
+        raise UserError(f'work dir {work_dir} holds an interrupted run: add --resume to go on with it, or choose '
+                        'another --work-dir')
+
+
+def _difference(owner: dict[str, Any], identity: dict[str, Any]) -> str:
+    """The first option that differs, in words."""
+    old, new = owner.get('options', {}), identity['options']
+    for name, value in new.items():
+        if old.get(name) != value:
+            return f'its {name} is {old.get(name)!r}, this one has {value!r}'
+    return 'its options differ'
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, json.JSONDecodeError):
+        return {}

@@ -1,0 +1,30 @@
+# A proxy that trains on a CPU in minutes: a quarter of ResNet-18's channels, images up to 320x192.
+_base_ = './faster_rcnn_r18_small.py'
+model = dict(
+    backbone=dict(base_channels=16),
+    neck=dict(in_channels=[16, 32, 64, 128], out_channels=48),
+    rpn_head=dict(in_channels=48, feat_channels=48),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=48),
+        bbox_head=dict(in_channels=48, fc_out_channels=128)),
+    train_cfg=dict(
+        rpn=dict(sampler=dict(num=128)),
+        rpn_proposal=dict(nms_pre=300, max_per_img=200),
+        rcnn=dict(sampler=dict(num=128))))
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='Resize', scale=(320, 192), keep_ratio=True),
+    dict(type='RandomFlip', prob=.5),
+    dict(type='PackDetInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(320, 192), keep_ratio=True),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
+# No workers: they would compete with the training for the same cores.
+train_dataloader = dict(batch_size=8, num_workers=0, dataset=dict(pipeline=train_pipeline))
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))

@@ -1,0 +1,65 @@
+import pytest
+
+from adadedup_mm.errors import UserError
+from adadedup_mm.options import Options, choose, resolve_options
+
+
+def resolve(**options):
+    return resolve_options(dict(adadedup=options))
+
+
+def test_defaults_are_those_of_the_dataclass():
+    assert resolve() == Options()
+
+
+def test_command_line_values_go_first():
+    options = resolve_options(dict(adadedup=dict(keep_ratio=.8)), keep_ratio=.5, strategy='random')
+    assert (options.keep_ratio, options.strategy_name) == (.5, 'random')
+
+
+def test_scope_marks_of_mmengine_do_not_count():
+    marked = dict(type='SphericalKMeans', _scope_='adadedup_mm')
+    assert resolve(clusterer=marked).identity() == resolve(clusterer=dict(type='SphericalKMeans')).identity()
+
+
+def test_the_work_dir_is_no_part_of_the_identity():
+    assert resolve(work_dir='a').identity() == resolve(work_dir='b').identity()
+
+
+@pytest.mark.parametrize('bad, words', [
+    (dict(keep_ratio=0), 'keep_ratio is 0'),
+    (dict(keep_ratio=1.01), 'keep_ratio is 1.01'),
+    (dict(keep_ratio=-.5), 'keep_ratio is -0.5'),
+    (dict(keep_ratio=float('nan')), 'keep_ratio is nan'),
+    (dict(keep_ratio='0.8'), "keep_ratio is '0.8'"),
+    (dict(keep_ratio=True), 'keep_ratio is True'),
+    (dict(seed=-1), 'seed'),
+    (dict(keepratio=.8), "did you mean 'keep_ratio'"),
+    (dict(on_bad_image='skip'), "'drop', 'error', 'keep'"),
+    (dict(views='left'), "'all', 'front'"),
+    (dict(views=[]), 'views'),
+    (dict(embedder='OpenCLIPEmbedder'), "a dict with a 'type'"),
+    (dict(strategy=3), 'strategy'),
+    (dict(proxy=dict(epoch=3)), "did you mean 'epochs'"),
+    (dict(proxy=dict(epochs=0)), 'proxy.epochs'),
+    (dict(proxy=5), 'adadedup.proxy must be a dict'),
+    (dict(feedback=dict(gap='median')), "'held_out', 'mean', 'paired'"),
+    (dict(feedback=dict(gap='held_out')), 'proxy.held_out'),
+    (dict(feedback=dict(beta=-1)), 'feedback.beta'),
+    (dict(feedback=dict(initial_ratio=2)), 'initial_ratio'),
+    (dict(guards=dict(min_class_ratio=2)), 'min_class_ratio'),
+])
+def test_bad_values_are_named_in_one_line(bad, words):
+    with pytest.raises(UserError) as error:
+        resolve(**bad)
+    assert words in str(error.value)
+    assert '\n' not in str(error.value)
+
+
+def test_a_config_without_the_dict_is_told_what_to_add():
+    with pytest.raises(UserError, match='_base_/adadedup.py'):
+        resolve_options({})
+
+
+def test_choose_accepts_valid_names():
+    choose('a', ['a', 'b'], 'x')

@@ -1,0 +1,6 @@
+"""See ``python tools/report.py --help``."""
+
+from adadedup_mm.cli.report import main
+
+if __name__ == '__main__':
+    main()
