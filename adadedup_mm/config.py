@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.config import utils as config_utils
+from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.utils import get_installed_path
 
 from .errors import UserError
 
@@ -21,7 +22,7 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Co
     Raises:
         UserError: the file is missing, is no valid config, or an override does not fit.
     """
-    config_utils.MODULE2PACKAGE.setdefault('adadedup_mm', 'adadedup_mm')
+    MODULE2PACKAGE.setdefault('adadedup_mm', 'adadedup_mm')
     try:
         config = Config.fromfile(_resolve(str(path)))
         config.merge_from_dict(overrides or {})
@@ -35,7 +36,7 @@ def _resolve(path: str) -> str:
     if '::' not in path:
         return path
     package, name = path.split('::', 1)
-    root = config_utils.get_installed_path(config_utils.MODULE2PACKAGE.get(package, package))
+    root = get_installed_path(MODULE2PACKAGE.get(package, package))
     return str(Path(root) / '.mim' / 'configs' / name)
 
 

@@ -68,6 +68,8 @@ def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0,
                 if is_new and rank == 0:
                     shutil.rmtree(work_dir, ignore_errors=True)
                 raise
+            if rank == 0:
+                build_report(work_dir)
         run.store.wait_for(lambda: finished_manifest(work_dir, identity) is not None)
     if rank == 0:
         print(_headline(work_dir))
@@ -129,7 +131,6 @@ def _write_results(run: Run, selection: Selection, work_dir: Path, identity: dic
     with atomic_open(work_dir / 'config.py', 'w') as file:
         file.write(pruned_config(run.config, run.sources, work_dir / 'annotations').pretty_text)
     write_json(work_dir / 'manifest.json', _manifest(run, selection, identity, files, started))
-    build_report(work_dir)
 
 
 def _apply_guards(run: Run, selection: Selection) -> None:
@@ -174,16 +175,16 @@ def _manifest(run: Run, selection: Selection, identity: dict[str, Any], files: S
     kept, n = int(selection.kept.sum()), len(run.pool)
     finished = time.time()
     curve = threshold_curve(selection.similarity, CURVE_RATIOS) if selection.has_scores else []
-    seconds = round(sum(cost['seconds'] for cost in run.costs().values()), 3) if run.costs() else 0.
-    seconds = max(seconds, round(finished - started, 3))
+    # A resumed run has stages that another process paid for.
+    seconds = round(max(finished - started, sum(cost['seconds'] for cost in run.costs().values())), 3)
     return dict(
         adadedup_mm=__version__, key=sha256_value(identity), versions=_versions(),
         strategy=run.options.strategy_name, keep_ratio=run.options.keep_ratio, seed=run.options.seed,
         samples=n, kept=kept, pruned=n - kept, options=identity['options'],
-        inputs=[dict(path=path, sha256=digest) for path, digest in (identity['inputs'] | run.weights()).items()],
+        inputs=[dict(path=path, sha256=digest) for path, digest in (identity['inputs'] | run.inputs).items()],
         files=list(files), stages=run.costs(), seconds=seconds, break_even=break_even(seconds, kept / n),
         notes=selection.notes, gap_reliability=selection.reliability,
-        threshold_curve=[dict(keep_ratio=ratio, threshold=float(tau)) for ratio, tau in zip(CURVE_RATIOS, curve)],
+        threshold_curve=[dict(keep_ratio=ratio, threshold=float(tau)) for ratio, tau in zip(CURVE_RATIOS, curve, strict=selection.has_scores)],
         started=_utc(started), finished=_utc(finished))
 
 

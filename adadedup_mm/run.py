@@ -15,7 +15,9 @@ from .features import extract_shards, merge_shards
 from .files import sha256_file, sha256_value, write_array
 from .options import Options, plain
 from .pool import Pool
-from .proxy import load_weights, merge_losses, proxy_config, score_shards, train_proxy
+from .proxy import merge_losses, score_shards, train_proxy
+from .proxy import proxy_config as fit_proxy_config
+from .proxy.checkpoint import load_weights
 from .registry import CLUSTERERS, DENSITIES, EMBEDDERS, build
 from .stages import StageStore
 
@@ -43,7 +45,8 @@ class Run:
         self.embedder = build(EMBEDDERS, options.embedder, 'adadedup.embedder')
         self.clusterer = build(CLUSTERERS, options.clusterer, 'adadedup.clusterer')
         self.density_method = build(DENSITIES, options.density, 'adadedup.density')
-        self.used: dict[str, str] = {}
+        self.used: dict[str, str] = {}  # keys of the stages this run asked for, in their order
+        self.inputs: dict[str, str] = {}  # SHA-256 of the files they read besides the dataset
 
     def generator(self, purpose: str) -> np.random.Generator:
         """A random generator of its own for each purpose."""
@@ -63,6 +66,11 @@ class Run:
     def unreadable(self) -> np.ndarray:
         """(N,) bool, samples with an image that cannot be decoded."""
         return np.load(self._features_folder / 'unreadable.npy')
+
+    @property
+    def dropped(self) -> np.ndarray:
+        """(N,) bool, unreadable samples that ``on_bad_image='drop'`` takes out."""
+        return self.unreadable & (self.options.on_bad_image == 'drop')
 
     @functools.cached_property
     def clusters(self) -> np.ndarray:
@@ -101,7 +109,7 @@ class Run:
         arguments = dict(indices=indices, sizes=self.pool.image_sizes[indices])
 
         def share(folder: Path) -> None:
-            score_shards(self._proxy_config, weights, self._dataset(self.config), folder=folder,
+            score_shards(self.proxy_config, weights, self._dataset(self.config), folder=folder,
                          seed=self.options.seed, rank=self.store.rank, world=self.store.world, **arguments)
 
         def compute(folder: Path) -> None:
@@ -129,24 +137,26 @@ class Run:
         return sha256_value([(path, *_stamp(path)) for paths in self.pool.image_paths for path in paths])
 
     @functools.cached_property
-    def _proxy_config(self) -> Config:
+    def proxy_config(self) -> Config:
+        """The proxy's training config, fitted to the classes of the pool."""
         proxy = self.options.proxy
-        return proxy_config(load_config(proxy.config), len(self.pool.classes), proxy.epochs)
+        return fit_proxy_config(load_config(proxy.config), len(self.pool.classes), proxy.epochs)
 
     def _proxy(self, trained: np.ndarray) -> Path:
         """The proxy's weights: the user's, or those of a training on the given samples."""
         checkpoint = self.options.proxy.checkpoint
-        inputs = dict(config=plain(self._proxy_config.to_dict()), data=sha256_value(self.pool.sample_ids),
+        inputs = dict(config=plain(self.proxy_config.to_dict()), data=sha256_value(self.pool.sample_ids),
                       dataset=plain(self._dataset(self.config)))
         if checkpoint is not None:
             load_weights(checkpoint)
-            self.used['proxy'] = sha256_value(inputs | dict(weights=sha256_file(checkpoint)))
+            self.inputs[checkpoint] = sha256_file(checkpoint)
+            self._key('proxy', inputs | dict(weights=self.inputs[checkpoint]))
             return Path(checkpoint)
         key = self._key('proxy', inputs | dict(trained=_bits(trained)))
 
         def compute(folder: Path) -> None:
             subset = subset_config(self.config, self.sources, self.pool, trained, folder / 'samples')
-            train_proxy(self._proxy_config, self._dataset(subset), folder, self.options.seed)
+            train_proxy(self.proxy_config, self._dataset(subset), folder, self.options.seed)
 
         return self.store.run('proxy', key, compute) / 'proxy.pth'
 

@@ -52,6 +52,9 @@ def claim(work_dir: Path, identity: dict[str, Any], store: StageStore, resume: b
                             '--work-dir') from None
         # Without its manifest, a run that is being redone counts as unfinished wherever it is killed.
         (work_dir / 'manifest.json').unlink(missing_ok=True)
+        for leftover in [*work_dir.glob('.*.tmp'), *(work_dir / 'annotations').rglob('.*.tmp'),
+                         *record.parent.glob('.*.tmp')]:
+            leftover.unlink()
         write_json(record, identity)
         yield is_new
 

@@ -13,7 +13,8 @@ from adadedup_mm.annotations.data_list import rewrite_data_list
 from adadedup_mm.annotations.image_set import rewrite_image_set
 from adadedup_mm.errors import UserError
 
-TEXT = st.text(max_size=12) | st.sampled_from(['{', '}', '"', '\\', '}, {', '"id": 3', '],', '\\"}', '\ud800', 'ä☃', '\n'])
+TEXT = st.text(max_size=12) | st.sampled_from(
+    ['{', '}', '"', '\\', '}, {', '"id": 3', '],', '\\"}', '\ud800', 'ä☃', '\n'])
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=8)
@@ -47,7 +48,7 @@ def space(chance):
 def render(value, chance):
     """JSON text with white space wherever it may be."""
     if isinstance(value, dict):
-        members = (f'{space(chance)}{json.dumps(key)}{space(chance)}:{space(chance)}{render(item, chance)}{space(chance)}'
+        members = (f'{space(chance)}{json.dumps(key)}{space(chance)}:{space(chance)}{render(item, chance)}'
                    for key, item in value.items())
         return '{' + (','.join(members) or space(chance)) + '}'
     if isinstance(value, list):
@@ -73,9 +74,10 @@ def render_array(records, flags, chance):
 
 def filtered(content, keep):
     """What rewriting means, in plain Python."""
-    images = [image for image in content['images'] if image['id'] in keep]
-    annotations = [record for record in content['annotations'] if record['image_id'] in keep]
-    return dict(content, images=images, annotations=annotations)
+    result = dict(content, images=[image for image in content['images'] if image['id'] in keep])
+    if 'annotations' in content:
+        result['annotations'] = [record for record in content['annotations'] if record['image_id'] in keep]
+    return result
 
 
 def ordered(text):
@@ -138,7 +140,7 @@ def test_valid_json_that_the_scanner_does_not_know_goes_through_the_json_module(
     source, target = folder / 'odd.json', folder / 'odd_target.json'
     text = json.dumps(content)
     if form == 'twice':
-        source.write_text('{"images": [{"id": "overruled"}], ' + text[1:])
+        source.write_text(text[:-1] + ', "images": [], "images": ' + json.dumps(content['images']) + '}')
     else:
         source.write_bytes(text.encode(form))
     rewrite_coco(source, target, keep)
@@ -213,7 +215,7 @@ def test_annotations_without_an_image_go(tmp_path):
     ('{"images": [}', {1}, r'is not valid JSON: .*line 1 column 13'),
     ('[]', {1}, 'list at its top level'),
     ('{"annotations": []}', {1}, "no 'images' list"),
-    ('{"images": {}}', {1}, "'images'.*Expected `array`"),
+    ('{"images": {}}', {1}, "'images' is a dict instead of a list"),
     ('{"images": [{"id": null}]}', {1}, 'Expected `int'),
     ('{"images": [{"file_name": "a"}]}', {1}, 'missing required field `id`'),
     ('{"images": [{"id": 1}, {"id": 1}]}', {1}, '2 records for 1 image ids'),
@@ -227,7 +229,7 @@ def test_wrong_coco_files_give_one_line_and_leave_nothing(tmp_path, content, kee
     with pytest.raises(UserError, match=message) as caught:
         rewrite_coco(source, tmp_path / 'out' / 'a.json', keep)
     assert '\n' not in str(caught.value)
-    assert not [path for path in (tmp_path / 'out').rglob('*')]
+    assert not list((tmp_path / 'out').rglob('*'))
 
 
 def test_index_lists_scenes_and_categories(tmp_path):
@@ -289,7 +291,8 @@ def test_data_list_keeps_records_by_position(tmp_path):
     assert counts == (3, 1)
 
 
-@pytest.mark.parametrize('text, message', [('{"metainfo": {}}', "no 'data_list'"), ('{"data_list": [{}]}', 'fewer records')])
+@pytest.mark.parametrize('text, message', [
+    ('{"metainfo": {}}', "no 'data_list'"), ('{"data_list": [{}]}', 'fewer records')])
 def test_wrong_data_lists_are_refused(tmp_path, text, message):
     with pytest.raises(UserError, match=message):
         rewrite_data_list(write(tmp_path / 'a.json', text), tmp_path / 'b.json', {1})

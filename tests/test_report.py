@@ -225,6 +225,14 @@ def test_strategy_without_losses_shows_clusters_without_gaps(tmp_path: Path, pat
     assert 'the most pruned first' in elements.text
 
 
+def test_ratio_below_the_curve_is_not_given_a_threshold(tmp_path: Path, paths: list[str]) -> None:
+    page, elements = read(write_run(tmp_path / 'run', paths, keep_ratio=.1, manifest=dict(threshold_curve=[
+        dict(keep_ratio=.05, threshold=-1.), dict(keep_ratio=.1, threshold=float('nan')),
+        dict(keep_ratio=.2, threshold=.7), dict(keep_ratio=1., threshold=.99)])))
+    assert 'Keep-ratio curve' in elements.text and '0.990' in elements.text
+    assert 'means a threshold of' not in elements.text and 'class="mark"' not in page
+
+
 def test_nothing_pruned(tmp_path: Path, paths: list[str]) -> None:
     _, elements = read(write_run(tmp_path / 'run', paths, keep_ratio=1.))
     assert 'Kept 60 of 60 samples' in elements.text
@@ -427,18 +435,14 @@ document.querySelector('iframe').addEventListener('load', event => {
 @needs_browser
 @pytest.mark.parametrize('width', [1280, 390])
 def test_page_draws_in_a_browser(tmp_path: Path, run: Path, width: int) -> None:
-    wrapper = framed(tmp_path, build_report(run), width, MEASURE)
-    output, console = chromium(tmp_path, wrapper, '--dump-dom', f'--window-size={max(width, 800)},1000')
+    wrapper, shot = framed(tmp_path, build_report(run), width, MEASURE), tmp_path / 'shot.png'
+    output, console = chromium(tmp_path, wrapper, '--dump-dom', f'--screenshot={shot}', '--window-size=1280,1000')
     assert not console
     result = json.loads(html.unescape(output.split('id="result">RESULT')[1].split('END')[0]))
     assert result['inner'] == width and result['scroll'] <= width
     assert result['images'] == result['drawn'] > 30
     assert len(result['plots']) == 3 and min(result['plots']) > 100
     assert (result['before'], result['after']) == ('car', 'absent')  # sorted by instances, up
-
-    shot = tmp_path / 'shot.png'
-    _, console = chromium(tmp_path, wrapper, f'--screenshot={shot}', f'--window-size={max(width, 800)},1000')
-    assert not console
     with Image.open(shot) as image:
         pixels = np.asarray(image.convert('RGB'))[:, :width]
     assert pixels.reshape(-1, 3).std(0).min() > 8 and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 100

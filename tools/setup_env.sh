@@ -194,6 +194,10 @@ install_mmcv() {
         say 'set-up: this wheel does not work with the torch that is installed'
     done
     check_compiler
+    if [ "$cuda" = 0 ] && nvidia-smi -L >/dev/null 2>&1; then
+        say "set-up: a GPU, but no nvcc of torch's CUDA: mmcv's operators will only run on the CPU;"
+        say '        set PIP_FIND_LINKS to a page with a prebuilt mmcv, or install that CUDA and set CUDA_HOME'
+    fi
     run "mmcv's operators, compiled once and kept in $folder" "$usual" build_mmcv "$cuda"
     run 'mmcv from the new wheel' '5 s' pip install --no-deps --force-reinstall "$(wheel_in "$SCRATCH/built")"
     mmcv_works || die "mmcv was built but does not work; the reason is at the end of $LOG"
@@ -205,10 +209,9 @@ install_mmcv() {
 
 # 1 where mmcv gets CUDA operators: asked for, or a GPU and an nvcc of torch's CUDA are there.
 build_cuda() {
-    "$VENV/bin/python" - <<'PY'
+    "$VENV/bin/python" - <<'PY' 2>>"$LOG"
 import os
 import subprocess
-import sys
 
 import torch
 from torch.utils.cpp_extension import CUDA_HOME
@@ -218,9 +221,6 @@ if not wanted and torch.cuda.is_available():
     nvcc = f'{CUDA_HOME}/bin/nvcc'
     release = subprocess.run([nvcc, '--version'], capture_output=True, text=True).stdout if os.path.exists(nvcc) else ''
     wanted = str(int(f'release {torch.version.cuda.split(".")[0]}.' in release))
-    if wanted == '0':
-        print(f'set-up: no nvcc of CUDA {torch.version.cuda} here: mmcv gets no CUDA operators unless pip finds a wheel; '
-              'set PIP_FIND_LINKS, or install that CUDA and set CUDA_HOME', file=sys.stderr)
 print(int(wanted == '1'))
 PY
 }

@@ -154,7 +154,7 @@ class JsonScanner:
                 raise
             except (msgspec.DecodeError, RecursionError):
                 value = json.loads(self.data[start:end])
-                return value if kind is msgspec.Raw else msgspec.convert(value, kind)
+                return value if kind is msgspec.Raw else _convert(value, kind)
         except msgspec.ValidationError as error:
             raise UserError(f'{self.path}: record at byte {start}: {error}') from error
         except (ValueError, RecursionError) as error:
@@ -310,10 +310,20 @@ def convert_records(path: str | Path, content: dict[str, Any], key: str, kind: t
     Raises:
         UserError: it is no array of objects with the fields of ``kind``.
     """
+    records = content.get(key, [])
+    if not isinstance(records, list):
+        raise UserError(f'{path}: {key!r} is a {type(records).__name__} instead of a list')
     try:
-        return msgspec.convert(content.get(key, []), list[kind])  # type: ignore[valid-type]
+        return [_convert(record, kind) for record in records]
     except msgspec.ValidationError as error:
         raise UserError(f'{path}: {key!r}: {error}') from error
+
+
+def _convert(value: Any, kind: type[Record]) -> Record:
+    """Converts the fields of ``kind`` only: msgspec stumbles over lone surrogates in other keys."""
+    if isinstance(value, dict):
+        value = {name: value[name] for name in kind.__struct_encode_fields__ if name in value}
+    return msgspec.convert(value, kind)
 
 
 def _rewrite_plain(source: str | Path, target: str | Path, selectors: Mapping[str, Selector],

@@ -9,15 +9,18 @@ from .common import run
 
 def _main(arguments: list[str] | None) -> None:
     default = Options()
-    parser = argparse.ArgumentParser(prog='make_minidrive.py', description='Write MiniDrive, a small simulated world of '
-                                     'drives with known redundancy, the same for the same options.')
+    parser = argparse.ArgumentParser(
+        prog='make_minidrive.py', description='Write MiniDrive, a small simulated world of '
+        'drives with known redundancy, the same for the same options.')
     parser.add_argument('out', help='the folder to make')
     parser.add_argument('--scenes', type=int, default=default.scenes, help='drives (default %(default)s)')
     parser.add_argument('--frames', type=int, default=default.frames, help='frames of each drive (default %(default)s)')
-    parser.add_argument('--seed', type=int, default=default.seed, help='another seed, another world (default %(default)s)')
+    parser.add_argument('--seed', type=int, default=default.seed,
+                        help='another seed, another world (default %(default)s)')
     parser.add_argument('--cameras', choices=['front', 'all'], default=default.cameras,
                         help='which pictures the COCO layout holds (default %(default)s)')
-    parser.add_argument('--formats', nargs='+', choices=FORMATS, default=list(FORMATS), help='what to write (default: all)')
+    parser.add_argument('--formats', nargs='+', choices=FORMATS, default=list(FORMATS),
+                        help='what to write (default: all)')
     parser.add_argument('--workers', type=int, help='processes (default: one per CPU core)')
     args = parser.parse_args(arguments)
 

@@ -16,16 +16,16 @@ class FixedClusterer:
     """Reads the cluster of each sample from a column, instead of computing it from features.
 
     Args:
-        column: without ``file``, one of ``'scene'``, ``'dataset'`` (the inner dataset) and ``'folder'`` (of the sample's
-            first image: the camera, where each has its own). With ``file``, the name of a column there.
+        column: without ``file``, one of ``'scene'``, ``'dataset'`` (the inner dataset) and ``'folder'`` (of the first
+            image: the camera, where each camera has its own). With ``file``, the name of a column there.
         file: a ``.parquet`` or ``.csv`` file with the columns ``sample_id`` and ``column``; samples that are not in the
             training set are ignored.
     """
 
     def __init__(self, column: str = 'scene', file: str | None = None) -> None:
         if file is None and column not in ('scene', 'dataset', 'folder'):
-            raise UserError(f'adadedup.clusterer.column is {column!r}, but must be one of scene, dataset, folder, or come '
-                            'with adadedup.clusterer.file')
+            raise UserError(f'adadedup.clusterer.column is {column!r}, but must be one of scene, dataset, folder, or '
+                            'come with adadedup.clusterer.file')
         self.column = column
         self.file = file
 
@@ -50,8 +50,8 @@ class FixedClusterer:
         if self.column == 'folder':
             return label(str(Path(paths[0]).parent) for paths in pool.image_paths)
         if pool.scenes is None:
-            raise UserError("adadedup.clusterer.column is 'scene', but the annotation files name no scenes; use another "
-                            'column, or SphericalKMeans')
+            raise UserError("adadedup.clusterer.column is 'scene', but the annotation files name no scenes; use "
+                            'another column, or SphericalKMeans')
         return label(pool.scenes)
 
 

@@ -39,8 +39,8 @@ class SphericalKMeans:
     def __call__(self, features: np.ndarray, pool: Pool | None, seed: int) -> np.ndarray:
         """The same labels for the same seed, on any number of threads.
 
-        Samples without a direction (zero or NaN features) share one cluster of their own. Clusters that nobody is nearest
-        to are dropped, so there can be fewer than ``num_clusters``, for example when images are equal by the thousand.
+        Samples without a direction (zero or NaN features) share one cluster of their own. Clusters that nobody is
+        nearest to are dropped, so there can be fewer than ``num_clusters``: when images are equal by the thousand.
 
         Args:
             features: (N, d) float32 or float16, in memory or memory-mapped.
@@ -61,7 +61,8 @@ class SphericalKMeans:
         labels = self._split(features, np.arange(len(features)), count, np.random.default_rng(seed))
         return label(labels.tolist())
 
-    def _split(self, features: np.ndarray, members: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    def _split(self, features: np.ndarray, members: np.ndarray, count: int,
+               generator: np.random.Generator) -> np.ndarray:
         """(n,) int64 labels 0..count-1 of the given rows, -1 for blank ones."""
         if count <= FLAT_CLUSTERS:
             learn = min(len(members), count * self.points_per_cluster)

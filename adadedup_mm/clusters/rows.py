@@ -13,7 +13,7 @@ def read_rows(features: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np
     """A copy of some feature rows as float32 of unit length.
 
     Args:
-        features: (N, d) float32 or float16, in memory or memory-mapped; rows that are not of unit length are normalised.
+        features: (N, d) float32 or float16, in memory or memory-mapped, of unit length or not.
         members: (n,) int, which rows.
 
     Returns:
@@ -69,8 +69,8 @@ def _blas() -> ThreadpoolController:
 def run_parallel(job: Callable[[Any], Any], items: list[Any], workers: int | None = None) -> Iterator[Any]:
     """Results of ``job`` for each item, in order, from threads that use one BLAS thread each.
 
-    On matrices of a cluster's size this beats one multi-threaded product after the other, and the result does not depend
-    on the number of threads.
+    On matrices of a cluster's size this beats one multi-threaded product after the other, and the result does not
+    depend on the number of threads.
 
     Args:
         job: a function that spends its time in NumPy.

@@ -54,7 +54,7 @@ def read_pool(config: Config, check_images: bool = True) -> tuple[Pool, list[Sou
 
     Args:
         config: an mmdet config; its ``default_scope`` holds while this runs.
-        check_images: whether all image files must exist. Images behind a remote file backend are never checked.
+        check_images: whether all image files must exist.
 
     Returns:
         The pool, and where its samples come from: one source for each inner dataset.
@@ -110,7 +110,7 @@ def _read_dataset(settings: Mapping[str, Any], path: ConfigPath, check_images: b
         raise UserError(f'{where}: none of its classes ({_some(dataset.metainfo["classes"])}) is a category of '
                         f'{ann_file} ({_some(index.categories)}): set metainfo=dict(classes=...) to names of the file')
     part = _take_samples(dataset, path, where, ann_file, index)
-    if check_images and _is_local(dataset):
+    if check_images:
         _check_images([paths[0] for paths in part.image_paths], where)
     return part
 
@@ -147,19 +147,14 @@ def _annotation_file(dataset: Any, where: str) -> Path | None:
     if not ann_file:
         return None
     if not os.path.isfile(ann_file):
-        raise UserError(f'annotation file {ann_file} does not exist (ann_file and data_root of {where})')
+        raise UserError(f'annotation file {ann_file} does not exist here (ann_file and data_root of {where})')
     return Path(ann_file).absolute()
 
 
 def _check_folders(dataset: Any, where: str) -> None:
     for name, folder in (getattr(dataset, 'data_prefix', None) or {}).items():
-        if name in _IMAGE_PREFIXES and folder and _is_local(dataset) and not os.path.isdir(folder):
+        if name in _IMAGE_PREFIXES and folder and not os.path.isdir(folder):
             raise UserError(f'image folder {folder} does not exist (data_prefix.{name} and data_root of {where})')
-
-
-def _is_local(dataset: Any) -> bool:
-    backend = getattr(dataset, 'backend_args', None) or {}
-    return backend.get('backend', 'local') in ('local', 'LocalBackend', 'disk', 'HardDiskBackend')
 
 
 def _load(dataset: Any, where: str, ann_file: Path | None) -> None:
@@ -174,11 +169,14 @@ def _load(dataset: Any, where: str, ann_file: Path | None) -> None:
         raise UserError(f'{where} cannot read the record with {error.name} of {ann_file}: {_words(error.__cause__)}'
                         ) from error
     except FileNotFoundError as error:
-        raise UserError(f'{where} needs the file {error.filename}, which does not exist') from error
+        raise UserError(f'{where} needs a file that does not exist: {error.filename!r}') from error
     except json.JSONDecodeError as error:
         raise UserError(f'{ann_file} is not valid JSON: {error}; restore the file') from error
     except Exception as error:
         raise UserError(f'{where} cannot read {ann_file}: {_words(error)}') from error
+    finally:
+        # It refers to the dataset, whose gigabytes would wait for the garbage collector.
+        del dataset.parse_data_info
 
 
 class _BadRecord(Exception):

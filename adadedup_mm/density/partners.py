@@ -22,7 +22,7 @@ def nearest_kept(features: np.ndarray, assignment: np.ndarray, kept: np.ndarray,
         workers: number of threads; None means as many as BLAS would use. No effect on the result.
 
     Returns:
-        partner: (N,) int64 sample index; -1 for kept samples, and for samples without a direction (zero or NaN features).
+        partner: (N,) int64 sample index; -1 for kept samples and for those without a direction (zero or NaN features).
         similarity: (N,) float32, multiples of 2**-20 in [-1, 1]; NaN where there is no partner.
     """
     features = np.asarray(features)
@@ -69,7 +69,7 @@ def _chunks(indices: np.ndarray) -> list[np.ndarray]:
 
 
 def _most_similar(queries: np.ndarray, anchors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(q,) float32 similarity and (q,) int64 position of the first most similar of (m, d) anchors, m > 0; both unit rows."""
+    """(q,) float32 similarity and (q,) int64 position of the most similar anchor, first of several; all unit rows."""
     best = np.full(len(queries), -np.inf, np.float32)
     position = np.zeros(len(queries), np.int64)
     for row in range(0, len(queries), QUERIES):

@@ -1,4 +1,4 @@
-"""Density scores: an order of the samples inside each cluster, and the similarity of each to its nearest earlier one."""
+"""Density scores: an order of the samples of each cluster, and the similarity of each to its nearest earlier one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,15 +46,15 @@ def semdedup_scores(features: np.ndarray, assignment: np.ndarray, order: str = '
     """Scores of SemDeDup (Abbas et al., arXiv 2303.09540): samples are sorted by their distance to the centroid.
 
     A sample is compared with all earlier ones, those that a threshold removes included. Similarities are multiples of
-    2**-20. Samples without a direction (zero or NaN features) come first and score -1: nothing is known to resemble them.
-    Beside the result, memory holds the rows of one cluster per worker and a (block, block) tile, never the similarities
-    of a whole cluster.
+    2**-20. Samples without a direction (zero or NaN features) come first and score -1: nothing is known to resemble
+    them. Beside the result, memory holds the rows of one cluster per worker and a (block, block) tile, never the
+    similarities of a whole cluster.
 
     Args:
         features: (N, d) float32 or float16, in memory or memory-mapped.
         assignment: (N,) int32, labels 0..K-1.
-        order: ``'hard'`` puts the samples farthest from the centroid first, ``'easy'`` the nearest, ``'random'`` shuffles.
-            Ties are decided by the sample's index.
+        order: ``'hard'`` puts the samples farthest from the centroid first, ``'easy'`` the nearest, ``'random'``
+            shuffles. Ties are decided by the sample's index.
         seed: of the random order.
         workers: number of threads; None means as many as BLAS would use. No effect on the result.
         block: samples per tile; affects scores by 2**-20 at most.
@@ -81,10 +81,10 @@ def kcenter_scores(features: np.ndarray, assignment: np.ndarray,
                    workers: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Scores of the farthest-first traversal (Gonzalez 1985, the greedy 2-approximation of k-center).
 
-    It starts with the sample closest to the centroid, so that a cluster reduced to one sample keeps its most typical one,
-    and goes on with the sample least similar to all earlier ones; ties are decided by the sample's index. Scores never
-    decrease along the order: for any threshold, what is kept is a beginning of the order, and each pruned sample has a
-    kept one at least as similar as the threshold.
+    It starts with the sample closest to the centroid, so that a cluster reduced to one sample keeps its most typical
+    one, and goes on with the sample least similar to all earlier ones; ties are decided by the sample's index. Scores
+    never decrease along the order: for any threshold, what is kept is a beginning of the order, and each pruned sample
+    has a kept one at least as similar as the threshold.
 
     Args, returns, precision, samples without a direction and memory: as ``semdedup_scores``.
     """
@@ -117,9 +117,9 @@ def _score_clusters(features: np.ndarray, assignment: np.ndarray,
 
 
 def _centrality(rows: np.ndarray) -> np.ndarray:
-    """(n,) float32 cosine of each row to the mean of all; zero where the mean vanishes."""
-    centroid = rows.sum(0)
-    return snap(rows @ (centroid / max(float(np.linalg.norm(centroid)), 1e-12)))
+    """(n,) float32, grows with the cosine of each row to the mean of all; equal rows have equal values."""
+    # einsum treats every row alike, BLAS does not. Scaling by a power of two rounds nothing.
+    return snap(np.einsum('ij,j->i', rows, rows.sum(0)) * np.float32(.5 ** len(rows).bit_length()))
 
 
 def _nearest_earlier(rows: np.ndarray, later: np.ndarray) -> np.ndarray:
@@ -146,7 +146,7 @@ def _farthest_first(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     ``nearest``, the similarity to the nearest traversed row, can only grow. So the rows where it is smallest can be
     traversed among themselves until none of them comes before the smallest of the others; only then are the others
-    brought up to date, in one matrix product. The order is the one of going row by row, at the speed of matrix products.
+    brought up to date, in one matrix product. The order is that of going row by row, the speed that of the product.
     """
     order = np.arange(len(rows))
     similarity = np.full(len(rows), -1, np.float32)

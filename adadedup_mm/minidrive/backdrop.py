@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .shapes import Colour, Face, Mesh, cuboid, disc, end_panel, make_mesh, pick, polygon, shade, side_panel
+from .roads import Road
+from .shapes import Colour, Face, Mesh, cuboid, disc, end_panel, make_mesh, pick, polygon, shade, side_panel, upper_half
 from .world import Scene
 
 PANORAMA = (200, 1440)  # rows and columns of the sky, four columns per degree
@@ -15,7 +16,8 @@ TILE = 512  # pixels of the ground's texture, 8 per metre
 FACADES: tuple[Colour, ...] = ((196, 178, 158), (178, 120, 96), (214, 206, 194), (150, 148, 150), (206, 186, 140),
                                (170, 150, 160), (140, 156, 160), (188, 98, 78))
 ROOFS: tuple[Colour, ...] = ((150, 70, 56), (96, 82, 78), (120, 92, 70), (84, 88, 98))
-LEAVES: tuple[Colour, ...] = ((74, 122, 56), (92, 138, 60), (58, 104, 62), (120, 142, 62), (186, 130, 54), (150, 78, 44))
+LEAVES: tuple[Colour,
+              ...] = ((74, 122, 56), (92, 138, 60), (58, 104, 62), (120, 142, 62), (186, 130, 54), (150, 78, 44))
 AWNINGS: tuple[Colour, ...] = ((186, 52, 48), (50, 110, 76), (48, 80, 140), (220, 178, 70), (230, 226, 216))
 
 # zenith, horizon, how cloudy, how strong the sun
@@ -54,7 +56,9 @@ class Backdrop:
         haze: colour of far things.
         ground, asphalt, pavement, line: colours.
         sun: (3,) direction to the sun in the global frame times its strength.
-        fields: (corners (k, 2) in the global frame, colour) of fields and side streets on the ground.
+        fields: (corners (k, 2) in the global frame, colour) of the fields beside the road.
+        streets: corners (4, 2) of the streets that cross.
+        marks: (n, 4, 2) corners of all painted lines.
         props: buildings, trees, lamps.
         lamps: (L, 2) places of the street lamps' light.
     """
@@ -68,6 +72,8 @@ class Backdrop:
     line: Colour
     sun: np.ndarray
     fields: tuple[tuple[np.ndarray, Colour], ...]
+    streets: tuple[np.ndarray, ...]
+    marks: np.ndarray
     props: tuple[Prop, ...]
     lamps: np.ndarray
 
@@ -77,15 +83,19 @@ def make_backdrop(scene: Scene) -> Backdrop:
     rng = scene.generator(1)
     zenith, haze, clouds, strength = WEATHERS[rng.integers(len(WEATHERS))]
     azimuth, elevation = rng.uniform(-np.pi, np.pi), rng.uniform(.5, 1.1)
-    sun = strength * np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
+    sun = strength * np.array(
+        [np.cos(azimuth) * np.cos(elevation),
+         np.sin(azimuth) * np.cos(elevation),
+         np.sin(elevation)])
     panorama = _panorama(scene, zenith, haze, clouds, azimuth, rng)
     ground = pick(GRASS if scene.setting != 'city' else PAVEMENT, rng)
     asphalt, pavement = pick(ASPHALT, rng, 4), pick(PAVEMENT, rng, 4)
     line = (238., 232., 196.) if rng.random() < .3 else (236., 236., 232.)
-    fields = _fields(scene, asphalt, rng)
+    fields = _fields(scene, rng)
     lamps, posts = _lamps(scene)
     props = _buildings(scene, rng) + _trees(scene, rng) + posts
-    return Backdrop(panorama, _texture(rng), haze, ground, asphalt, pavement, line, sun, fields, tuple(props), lamps)
+    return Backdrop(panorama, _texture(rng), haze, ground, asphalt, pavement, line, sun, fields, _streets(scene.road),
+                    _marks(scene.road), tuple(props), lamps)
 
 
 def _texture(rng: np.random.Generator) -> np.ndarray:
@@ -113,14 +123,17 @@ def _row(elevation: float | np.ndarray) -> np.ndarray:
     return (HIGHEST - np.asarray(elevation)) / (HIGHEST - LOWEST) * (PANORAMA[0] - 1)
 
 
-def _panorama(scene: Scene, zenith: Colour, haze: Colour, clouds: float, sun: float, rng: np.random.Generator) -> np.ndarray:
+def _panorama(scene: Scene, zenith: Colour, haze: Colour, clouds: float, sun: float,
+              rng: np.random.Generator) -> np.ndarray:
     rows, columns = PANORAMA
     elevation = np.linspace(HIGHEST, LOWEST, rows).clip(0)[:, None, None]
     share = np.exp(-elevation / .28)
-    sky = np.broadcast_to(np.array(zenith) * (1 - share) + np.array(haze) * share, (rows, columns, 3)).astype(np.float32)
+    sky = np.broadcast_to(np.array(zenith) * (1 - share) + np.array(haze) * share,
+                          (rows, columns, 3)).astype(np.float32)
     angle = np.linspace(0, 2 * np.pi, columns, endpoint=False)
     apart = np.abs((angle - sun + np.pi) % (2 * np.pi) - np.pi)[None, :, None]
-    sky = sky + np.array([60, 48, 24], dtype=np.float32) * np.exp(-(apart / .5) ** 2 - (elevation - .3) ** 2 / .12) * (clouds < .9)
+    sky = sky + np.array([60, 48, 24], dtype=np.float32) * np.exp(-(apart / .5) ** 2 -
+                                                                  (elevation - .3) ** 2 / .12) * (clouds < .9)
     cover = _clouds(rng)[..., None] * clouds
     white = np.array([250, 250, 250] if clouds < .9 else [222, 224, 228], dtype=np.float32)
     sky = sky * (1 - cover) + white * cover
@@ -149,11 +162,12 @@ def _clouds(rng: np.random.Generator) -> np.ndarray:
         for _ in range(5):
             centre = (int(u + rng.normal(0, 26)), int(v + rng.normal(0, 3)))
             axes = (int(rng.uniform(16, 46)), int(rng.uniform(3, 9)))
+            strength = float(rng.uniform(.5, 1.))
             for shift in (-columns, 0, columns):
-                cv2.ellipse(cover, (centre[0] + shift, centre[1]), axes, 0, 0, 360, float(rng.uniform(.5, 1.)), -1)
-    blurred = cv2.GaussianBlur(np.concatenate([cover[:, -40:], cover, cover[:, :40]], axis=1), (0, 0), 6, sigmaY=2.5)
-    result: np.ndarray = blurred[:, 40:-40, None][..., 0]
-    return result
+                cv2.ellipse(cover, (centre[0] + shift, centre[1]), axes, 0, 0, 360, [strength], -1)
+    ring = np.concatenate([cover[:, -40:], cover, cover[:, :40]], axis=1)
+    blurred: np.ndarray = cv2.GaussianBlur(ring, (0, 0), 6, sigmaY=2.5)
+    return blurred[:, 40:-40]
 
 
 def _stars(canvas: np.ndarray, rng: np.random.Generator) -> None:
@@ -178,23 +192,49 @@ def _skyline(canvas: np.ndarray, haze: np.ndarray, night: bool, rng: np.random.G
         u += width + int(rng.integers(0, 16))
 
 
-def _fields(scene: Scene, asphalt: Colour, rng: np.random.Generator) -> tuple[tuple[np.ndarray, Colour], ...]:
+def _fields(scene: Scene, rng: np.random.Generator) -> tuple[tuple[np.ndarray, Colour], ...]:
     road = scene.road
-    result = []
-    if scene.setting == 'country':
-        for side in (-1, 1):
-            begin = road.start + 1
-            while begin < road.end - 10:
-                end = min(begin + rng.uniform(18, 60), road.end - 1)
-                if rng.random() < .75:
-                    s = np.arange(begin, end, 4.)
-                    near, far = road.place(s, side * (road.front_line + 1)), road.place(s[::-1], side * 75.)
-                    result.append((np.concatenate([near, far])[:, :2], pick(FIELDS, rng)))
-                begin = end + rng.uniform(0, 6)
-    for s in road.crossings:
-        corners = road.place(np.array([s - 4.5, s - 4.5, s + 4.5, s + 4.5]), np.array([-90, 90, 90, -90]))
-        result.append((corners[:, :2], asphalt))
+    result: list[tuple[np.ndarray, Colour]] = []
+    if scene.setting != 'country':
+        return ()
+    for side in (-1, 1):
+        begin = road.start + 1
+        while begin < road.end - 10:
+            end = min(begin + rng.uniform(18, 60), road.end - 1)
+            if rng.random() < .75:
+                s = np.arange(begin, end, 4.)
+                near, far = road.place(s, side * (road.front_line + 1)), road.place(s[::-1], side * 75.)
+                result.append((np.concatenate([near, far])[:, :2], pick(FIELDS, rng)))
+            begin = end + rng.uniform(0, 6)
     return tuple(result)
+
+
+def _streets(road: Road) -> tuple[np.ndarray, ...]:
+    return tuple(road.place(np.array([s - 4.5, s - 4.5, s + 4.5, s + 4.5]), np.array([-90, 90, 90, -90]))[:, :2]
+                 for s in road.crossings)
+
+
+def _marks(road: Road) -> np.ndarray:
+    """Lane lines, edge lines and zebra crossings as (n, 4, 2) corners in the global frame."""
+    left, right, begin, end = [], [], [], []
+    for number in range(-road.lanes, road.lanes + 1):
+        solid = abs(number) == road.lanes or (number == 0 and road.lanes > 1)
+        s = np.arange(road.start, road.end - 4, 3. if solid else 9.)
+        for crossing in road.crossings:
+            s = s[(s < crossing - 13) | (s > crossing + 5)]
+        left.append(np.full(len(s), number * road.lane_width + .08))
+        right.append(left[-1] - .16)
+        begin.append(s)
+        end.append(s + (3. if solid else 3.6))
+    for crossing in road.crossings:
+        d = np.arange(.4 - road.carriageway, road.carriageway - .8, 1.)
+        left.append(d + .5)
+        right.append(d)
+        begin.append(np.full(len(d), crossing - 10.6))
+        end.append(begin[-1] + 3.2)
+    x = [np.concatenate(values) for values in (begin, begin, end, end)]
+    y = [np.concatenate(values) for values in (left, right, right, left)]
+    return road.place(np.stack(x, axis=-1), np.stack(y, axis=-1))[..., :2]
 
 
 def _building(length: float, depth: float, height: float, night: bool, rng: np.random.Generator) -> Mesh:
@@ -213,7 +253,8 @@ def _building(length: float, depth: float, height: float, night: bool, rng: np.r
             half = share * length / columns
             pane = np.array([[x - half, z], [x + half, z], [x + half, z + tall], [x - half, z + tall]])
             bright = night and rng.random() < .35
-            (glow if bright else panes).append((side_panel(pane, -depth / 2), lit if bright else glass, 210. if bright else 0.))
+            (glow if bright else panes).append(
+                (side_panel(pane, -depth / 2), lit if bright else glass, 210. if bright else 0.))
         for side in (1, -1):
             for y in (-.25, .25):
                 panes.append((end_panel(side * length / 2, y * depth + .7, y * depth - .7, z, z + tall), glass, 0.))
@@ -230,9 +271,11 @@ def _house(length: float, depth: float, height: float, night: bool, rng: np.rand
     body = cuboid(-length / 2, length / 2, depth, 0, height, wall)
     ridge, x, y = height + depth * .32, length / 2 + .3, depth / 2 + .4
     body.append((polygon((-x, -y, height - .2), (x, -y, height - .2), (x, 0, ridge), (-x, 0, ridge)), roof, 0.))
-    body.append((polygon((x, y, height - .2), (-x, y, height - .2), (-x, 0, ridge), (x, 0, ridge)), shade(roof, .85), 0.))
+    body.append((polygon((x, y, height - .2), (-x, y, height - .2), (-x, 0, ridge), (x, 0, ridge)), shade(roof,
+                                                                                                          .85), 0.))
     for sign in (1, -1):
-        gable = polygon((sign * length / 2, -depth / 2, height), (sign * length / 2, depth / 2, height), (sign * length / 2, 0, ridge - .3))
+        gable = polygon((sign * length / 2, -depth / 2, height), (sign * length / 2, depth / 2, height),
+                        (sign * length / 2, 0, ridge - .3))
         body.append((gable if sign > 0 else gable[::-1], wall, 0.))
     details: list[Face] = []
     for floor in range(max(1, int(height / 2.8))):
@@ -240,7 +283,8 @@ def _house(length: float, depth: float, height: float, night: bool, rng: np.rand
             z, centre = .9 + floor * 2.7, place * length
             pane = np.array([[centre - .6, z], [centre + .6, z], [centre + .6, z + 1.2], [centre - .6, z + 1.2]])
             bright = night and rng.random() < .5
-            details.append((side_panel(pane, -depth / 2), (255, 220, 150) if bright else (84, 98, 114), 210. if bright else 0.))
+            details.append((side_panel(pane, -depth / 2), (255, 220, 150) if bright else
+                            (84, 98, 114), 210. if bright else 0.))
     door = np.array([[.12, 0], [.20, 0], [.20, 2.1], [.12, 2.1]]) * (length, 1)
     details.append((side_panel(door, -depth / 2), pick(AWNINGS, rng), 0.))
     for sign in (1, -1):
@@ -257,7 +301,8 @@ def _buildings(scene: Scene, rng: np.random.Generator) -> list[Prop]:
                 length, depth, height = rng.uniform(12, 24), rng.uniform(10, 14), rng.uniform(8, 26)
                 gap = rng.choice([.2, 3.])
             elif scene.setting == 'suburb':
-                length, depth, height, gap = rng.uniform(8, 13), rng.uniform(7, 9), rng.choice([2.9, 5.6]), rng.uniform(3, 10)
+                length, depth, height, gap = rng.uniform(8, 13), rng.uniform(7, 9), rng.choice([2.9, 5.6]), rng.uniform(
+                    3, 10)
             else:
                 length, depth, height, gap = rng.uniform(9, 15), rng.uniform(7, 9), 3.4, rng.uniform(60, 140)
             middle = s + length / 2
@@ -277,17 +322,19 @@ def _leafy(height: float, rng: np.random.Generator) -> Mesh:
     """A broad-leaved tree."""
     leaves, trunk = pick(LEAVES, rng, 12), (92., 70., 52.)
     radius = height * rng.uniform(.24, .32)
-    faces: list[Face] = [(np.column_stack([np.zeros(4), [-.14, .14, .09, -.09], [0, 0, height * .6, height * .6]]), trunk, 0.)]
+    faces: list[Face] = [(np.column_stack([np.zeros(4), [-.14, .14, .09, -.09], [0, 0, height * .6,
+                                                                                 height * .6]]), trunk, 0.)]
     blobs = [(0., .66, 1.)] + [(rng.uniform(-.7, .7), rng.uniform(.5, .84), rng.uniform(.45, .7)) for _ in range(5)]
     for tone, (y, z, size) in zip((.76, .84, .92, 1., 1.08, 1.16), blobs, strict=True):
-        outline = disc(radius * size, 9) * (1, .9) + (y * radius, z * height)
+        outline = disc(radius * size, y * radius, z * height, count=9)
         faces.append((np.column_stack([np.zeros(9), outline]), shade(leaves, tone), 0.))
     return make_mesh([], faces, upright=True)
 
 
 def _conifer(height: float, rng: np.random.Generator) -> Mesh:
     leaves = pick(((50, 92, 62), (62, 104, 66), (44, 84, 70)), rng, 8)
-    faces: list[Face] = [(np.column_stack([np.zeros(4), [-.12, .12, .12, -.12], [0, 0, .2 * height, .2 * height]]), (84., 64., 50.), 0.)]
+    faces: list[Face] = [(np.column_stack([np.zeros(4), [-.12, .12, .12, -.12], [0, 0, .2 * height,
+                                                                                 .2 * height]]), (84., 64., 50.), 0.)]
     for level, tone in ((0, .8), (1, .92), (2, 1.05)):
         low, high, half = (.12 + .24 * level) * height, (.58 + .21 * level) * height, height * (.22 - .05 * level)
         faces.append((np.column_stack([np.zeros(3), [-half, half, 0], [low, low, high]]), shade(leaves, tone), 0.))
@@ -298,7 +345,7 @@ def _bush(rng: np.random.Generator) -> Mesh:
     leaves, radius = pick(LEAVES[:4], rng, 12), rng.uniform(.5, 1.)
     faces: list[Face] = []
     for y, tone in ((-.6, .8), (.6, .9), (0., 1.05)):
-        outline = np.clip(disc(radius, 9) + (0, radius * .6), (-9, 0), None) + (y * radius, 0)
+        outline = upper_half(disc(radius, y * radius, radius * .6, count=9), 0)
         faces.append((np.column_stack([np.zeros(9), outline]), shade(leaves, tone), 0.))
     return make_mesh([], faces, upright=True)
 
@@ -313,9 +360,10 @@ def _trees(scene: Scene, rng: np.random.Generator) -> list[Prop]:
             if scene.setting == 'city':
                 d, mesh = road.kerb + .7, _leafy(rng.uniform(5, 7), rng)
             else:
-                d = road.kerb + road.pavement + rng.uniform(.8, road.verge if scene.setting == 'suburb' else 26.)
+                d = road.kerb + road.pavement + rng.uniform(2.6, road.verge if scene.setting == 'suburb' else 26.)
                 roll = rng.random()
-                mesh = _leafy(rng.uniform(5, 9), rng) if roll < .5 else _conifer(rng.uniform(6, 11), rng) if roll < .75 else _bush(rng)
+                mesh = _leafy(rng.uniform(5, 9),
+                              rng) if roll < .5 else _conifer(rng.uniform(6, 11), rng) if roll < .75 else _bush(rng)
             props.append(Prop(mesh, road.place(np.array(s + rng.uniform(-2, 2)), np.array(side * d)), False))
     return props
 
@@ -326,7 +374,8 @@ def _lamps(scene: Scene) -> tuple[np.ndarray, list[Prop]]:
     if scene.setting == 'country':
         return np.zeros((0, 2)), []
     faces: list[Face] = [(np.column_stack([np.zeros(4), [-.09, .09, .06, -.06], [0, 0, 6, 6]]), (88., 92., 98.), 0.),
-                         (np.column_stack([np.zeros(4), [-.5, .5, .35, -.35], [5.9, 5.9, 6.2, 6.2]]), (255., 226., 160.), 255.)]
+                         (np.column_stack([np.zeros(4), [-.5, .5, .35, -.35], [5.9, 5.9, 6.2,
+                                                                               6.2]]), (255., 226., 160.), 255.)]
     mesh = make_mesh([], faces, upright=True)
     s = np.arange(road.start + 4, road.end - 4, 22.)
     places = [road.place(s + 11 * (side > 0), np.full(len(s), side * (road.kerb + .35)))

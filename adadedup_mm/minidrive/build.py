@@ -13,21 +13,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from ..errors import UserError
 from ..files import write_json
 from ..progress import progress
-from .cameras import CAMERAS, RIG, look
+from . import kitti, nuscenes_tables, waymo
+from .cameras import CAMERAS, RIG, Seen, look
 from .coco import write_coco
-from .record import Record, image_name
+from .lidar import sweep, to_ego
+from .nuscenes_infos import write_infos
+from .record import Record, image_name, make_frame, visible_share
 from .render import make_stage, render
 from .truth import write_truth
-from .world import KINDS, Scene, make_scene
+from .world import KINDS, MOST_SCENES, Scene, make_scene
 
 VERSION = 1  # counts up whenever the same options give other files
 QUALITY = 92  # of the JPEG files
 LEAST_SCENES = 6  # the schedule's first scenes hold every kind for training and one scene for validation
-FORMATS = ('coco',)
+FORMATS = ('coco', 'nuscenes', 'waymo', 'kitti')
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,13 @@ def make_world(out: str | Path, options: Options, workers: int | None = None) ->
         cameras = CAMERAS if options.cameras == 'all' else CAMERAS[:1]
         if 'coco' in options.formats:
             write_coco(folder / 'coco', records, cameras)
+        if 'nuscenes' in options.formats:
+            nuscenes_tables.write_tables(folder / 'nuscenes', records, options.seed)
+            write_infos(folder / 'nuscenes', records)
+        if 'waymo' in options.formats:
+            waymo.write_waymo(folder / 'waymo', records)
+        if 'kitti' in options.formats:
+            kitti.write_kitti(folder / 'kitti', records)
         write_truth(folder / 'truth.parquet', records, cameras)
         write_json(folder / 'minidrive.json', dict(version=VERSION, **asdict(options)))
     return True
@@ -83,6 +94,10 @@ def _check(options: Options) -> None:
     if options.scenes < LEAST_SCENES:
         raise UserError(f'--scenes is {options.scenes}; it must be at least {LEAST_SCENES}: the {len(KINDS)} kinds '
                         f'({", ".join(KINDS)}) for training and one scene for validation')
+    if 'nuscenes' in options.formats and options.scenes > MOST_SCENES:
+        raise UserError(
+            f'--scenes is {options.scenes}; with --formats nuscenes it must be at most {MOST_SCENES}, because '
+            'nuScenes\' evaluation knows no more names')
     if options.frames < 1:
         raise UserError(f'--frames is {options.frames}; it must be at least 1')
     if options.seed < 0:
@@ -153,29 +168,43 @@ def _map(film: Callable[[int], Record], scenes: Sequence[int], workers: int) -> 
 
 
 def _film(folder: Path, options: Options, index: int) -> Record:
-    """Plays one scene, writes its pictures and returns what was seen."""
+    """Plays one scene, writes its pictures and points and returns what was seen and hit."""
     scene = make_scene(options.seed, index, options.frames)
     stage = make_stage(scene)
-    seen = []
+    solid = options.formats != ('coco',)
+    frames = []
     for frame in range(len(scene)):
         boxes = scene.objects(frame).boxes
-        seen.append(tuple(look(camera, scene.ego[frame], boxes) for camera in RIG))
+        seen: dict[str, Seen] = {}
         for number, camera in enumerate(RIG):
-            places = _pictures(folder, options, scene, frame, camera.name)
+            places = [folder / place for place in _pictures(options, scene, frame, camera.name)]
+            # Where the LiDAR's points go depends on what is visible from any side.
+            if places or solid:
+                seen[camera.name] = look(camera, scene.ego[frame], boxes)
             if places:
                 _write_picture(render(stage, frame, camera, number), places)
-    return Record(scene, tuple(seen))
+        counts = _write_points(folder, options, scene, frame, visible_share(seen)) if solid else np.zeros(
+            len(boxes), np.int64)
+        frames.append(make_frame(scene, frame, seen, counts))
+    return Record(scene, tuple(frames))
 
 
-def _pictures(folder: Path, options: Options, scene: Scene, frame: int, camera: str) -> list[Path]:
-    """Where a picture goes."""
+def _pictures(options: Options, scene: Scene, frame: int, camera: str) -> list[str]:
+    """Where a picture goes, below the world's folder."""
     places = []
     if 'coco' in options.formats and (options.cameras == 'all' or camera == CAMERAS[0]):
-        places.append(folder / 'coco' / 'images' / image_name(scene, frame, camera))
+        places.append(f'coco/images/{image_name(scene, frame, camera)}')
+    if 'nuscenes' in options.formats:
+        places.append(f'nuscenes/{nuscenes_tables.sensor_file(scene, frame, camera)}')
+    waymo_place = waymo.image_file(scene, frame, camera)
+    if 'waymo' in options.formats and waymo_place:
+        places.append(f'waymo/{waymo_place}')
+    if 'kitti' in options.formats and camera == CAMERAS[0]:
+        places.append(f'kitti/{kitti.image_file(scene, frame)}')
     return places
 
 
-def _write_picture(picture, places: list[Path]) -> None:
+def _write_picture(picture: np.ndarray, places: list[Path]) -> None:
     """Writes a picture once; other layouts get further names of the same file."""
     content = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
     for place in places:
@@ -187,3 +216,21 @@ def _write_picture(picture, places: list[Path]) -> None:
         except OSError:
             pass  # a file system without hard links gets copies
         place.write_bytes(content)
+
+
+def _write_points(folder: Path, options: Options, scene: Scene, frame: int, visible: np.ndarray) -> np.ndarray:
+    """Writes the LiDAR's points for the layouts that have them; how many there are on each object."""
+    points, counts = sweep(scene, frame, visible)
+    blank = np.zeros((len(points), 2), dtype=np.float32)
+    clouds = {}
+    if 'nuscenes' in options.formats:
+        clouds[f'nuscenes/{nuscenes_tables.sensor_file(scene, frame, "LIDAR_TOP")}'] = np.column_stack(
+            [points, blank[:, :1]])
+    if 'waymo' in options.formats:
+        clouds[f'waymo/{waymo.points_file(scene, frame)}'] = np.column_stack([to_ego(points), blank])
+    for name, cloud in clouds.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(cloud.tobytes())
+    if 'kitti' in options.formats:
+        kitti.write_points(folder / 'kitti', scene, frame, points)
+    return counts

@@ -62,7 +62,8 @@ class Seen:
         """(n,) bool: large, complete and free enough for a fair 2D label."""
         sides = self.boxes[:, 2:] - self.boxes[:, :2]
         complete = (self.inside >= .25) | (sides.min(axis=1) >= 24)
-        labelled: np.ndarray = complete & (sides.min(axis=1) >= 3.5) & (sides.max(axis=1) >= 7) & (self.visibility >= .35)
+        labelled: np.ndarray = complete & (sides.min(axis=1) >= 3.5) & (sides.max(axis=1) >= 7) & (self.visibility
+                                                                                                   >= .35)
         return labelled
 
 
@@ -86,15 +87,14 @@ def look(camera: Camera, ego: np.ndarray, boxes: np.ndarray) -> Seen:
     pose = inverse(pose_matrix(*ego) @ camera.cam2ego)
     corners = transform(pose, box_corners(boxes))
     centres = transform(pose, boxes[:, :3])
-    result = Seen(np.zeros((len(boxes), 4)), np.zeros(len(boxes)), np.zeros(len(boxes)),
-                  np.concatenate([project(camera.intrinsic, centres) if len(boxes) else centres[:, :2], centres[:, 2:]], axis=1))
-    nearest = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    result = Seen(
+        np.zeros((len(boxes), 4)), np.zeros(len(boxes)), np.zeros(len(boxes)),
+        np.concatenate([project(camera.intrinsic, centres) if len(boxes) else centres[:, :2], centres[:, 2:]], axis=1))
+    ids = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
     areas = np.zeros(len(boxes))
     painted: list[int] = []
-    for i in np.argsort(-centres[:, 2], kind='stable'):
+    for i in _from_far_to_near(camera.intrinsic, corners, centres):
         outline = _outline(camera.intrinsic, corners[i])
-        if outline is None:
-            continue
         areas[i], part = cv2.intersectConvexConvex(outline, _CANVAS)
         if areas[i] <= 0 or part is None:
             continue
@@ -102,19 +102,25 @@ def look(camera: Camera, ego: np.ndarray, boxes: np.ndarray) -> Seen:
         result.boxes[i] = *part.min(axis=0), *part.max(axis=0)
         result.inside[i] = min(1., areas[i] / max(cv2.contourArea(outline), 1e-9))
         painted.append(i)
-        cv2.fillConvexPoly(nearest, np.round(part * 16).astype(np.int32), len(painted) % 255 + 1, shift=4)
-    counts = np.bincount(nearest.ravel(), minlength=256)
+        cv2.fillConvexPoly(ids, np.round(part * 16).astype(np.int32), [len(painted)], shift=4)
+    counts = np.bincount(ids.ravel(), minlength=len(painted) + 1)
     for number, i in enumerate(painted, start=1):
-        result.visibility[i] = min(1., counts[number % 255 + 1] / max(areas[i], 1.))
+        result.visibility[i] = min(1., counts[number] / max(areas[i], 1.))
     return result
 
 
-def _outline(intrinsic: np.ndarray, corners: np.ndarray) -> np.ndarray | None:
-    """The convex outline (k, 2) float32 in pixels of a box given by corners (8, 3); None if it is behind the camera."""
-    depths = corners[:, 2]
-    front = depths > NEAR
-    if not front.any():
-        return None
+def _from_far_to_near(intrinsic: np.ndarray, corners: np.ndarray, centres: np.ndarray) -> list[int]:
+    """The boxes, by corners (n, 8, 3) and centres (n, 3), that may be in the picture; at most 255, the nearest ones."""
+    slope = intrinsic[0, 2] / intrinsic[0, 0]
+    x, z = corners[..., 0], corners[..., 2]
+    inside = (z > NEAR).any(axis=1) & (x > -slope * z).any(axis=1) & (x < slope * z).any(axis=1)
+    order = np.argsort(-centres[:, 2], kind='stable')
+    return [int(i) for i in order[inside[order]][-255:]]
+
+
+def _outline(intrinsic: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """The convex outline (k, 2) float32 in pixels of the part before the camera of a box given by corners (8, 3)."""
+    front = corners[:, 2] > NEAR
     points = corners[front]
     cut = _EDGES[front[_EDGES[:, 0]] != front[_EDGES[:, 1]]]
     if len(cut):
@@ -122,4 +128,4 @@ def _outline(intrinsic: np.ndarray, corners: np.ndarray) -> np.ndarray | None:
         share = (NEAR - a[:, 2:]) / (b[:, 2:] - a[:, 2:])
         points = np.concatenate([points, a + share * (b - a)])
     outline: np.ndarray = cv2.convexHull(project(intrinsic, points).astype(np.float32)).reshape(-1, 2)
-    return outline if len(outline) > 2 else None
+    return outline

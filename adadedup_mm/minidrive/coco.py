@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..files import atomic_open
-from .cameras import CAMERAS, HEIGHT, WIDTH, Seen
+from .cameras import HEIGHT, WIDTH, Seen
 from .record import Record, image_id, image_name
 from .traffic import CLASSES
 from .world import Objects, Scene
@@ -22,15 +22,16 @@ def write_coco(folder: Path, records: Sequence[Record], cameras: tuple[str, ...]
         for record in records:
             if record.scene.split != split:
                 continue
-            for frame, seen in enumerate(record.seen):
+            for number, frame in enumerate(record.frames):
                 for camera in cameras:
-                    images.append(_image(record.scene, frame, camera, cameras))
-                    annotations += _annotations(record.scene, record.scene.objects(frame), seen[CAMERAS.index(camera)],
-                                                images[-1]['id'], len(annotations) + 1)
-        value = dict(info=dict(description='MiniDrive, a simulated world of drives', version='1.0'),
-                     licenses=[dict(id=1, name='CC0 1.0', url='https://creativecommons.org/publicdomain/zero/1.0/')],
-                     categories=[dict(id=i, name=name, supercategory='traffic') for i, name in enumerate(CLASSES, start=1)],
-                     images=images, annotations=annotations)
+                    images.append(_image(record.scene, number, camera, cameras))
+                    annotations += _annotations(record.scene, frame.objects, frame.seen[camera], images[-1]['id'],
+                                                len(annotations) + 1)
+        value = dict(
+            info=dict(description='MiniDrive, a simulated world of drives', version='1.0'), licenses=[
+                dict(id=1, name='CC0 1.0', url='https://creativecommons.org/publicdomain/zero/1.0/')
+            ], categories=[dict(id=i, name=name, supercategory='traffic') for i, name in enumerate(CLASSES, start=1)],
+            images=images, annotations=annotations)
         with atomic_open(folder / 'annotations' / f'instances_{split}.json', 'w') as file:
             file.write(json.dumps(value, separators=(',', ':')))
 
@@ -42,12 +43,14 @@ def _image(scene: Scene, frame: int, camera: str, cameras: tuple[str, ...]) -> d
 
 
 def _annotations(scene: Scene, objects: Objects, seen: Seen, image: int, first_id: int) -> list[dict[str, Any]]:
-    result = []
+    result: list[dict[str, Any]] = []
     for i in np.flatnonzero(seen.labelled):
         x1, y1, x2, y2 = (round(float(value), 2) for value in seen.boxes[i])
         width, height = round(x2 - x1, 2), round(y2 - y1, 2)
-        result.append(dict(
-            id=first_id + len(result), image_id=image, category_id=int(objects.labels[i]) + 1, bbox=[x1, y1, width, height],
-            area=round(width * height, 2), iscrowd=0, segmentation=[[x1, y1, x2, y1, x2, y2, x1, y2]],
-            instance_id=scene.index * 100_000 + int(objects.actors[i]), visibility=round(float(seen.visibility[i]), 3)))
+        result.append(
+            dict(id=first_id + len(result),
+                 image_id=image, category_id=int(objects.labels[i]) + 1, bbox=[x1, y1, width, height], area=round(
+                     width * height, 2), iscrowd=0, segmentation=[[x1, y1, x2, y1, x2, y2, x1, y2]],
+                 instance_id=scene.index * 100_000 + int(objects.actors[i]), visibility=round(
+                     float(seen.visibility[i]), 3)))
     return result

@@ -1,22 +1,55 @@
-"""What the writers get: a played scene and what its cameras saw."""
+"""What the writers get: a played scene, what its cameras saw and what its LiDAR hit."""
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from .cameras import CAMERAS, Seen
-from .world import Scene
+from .geometry import pose_matrix
+from .world import Objects, Scene
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One moment of a scene, with the n objects around the ego vehicle.
+
+    Attributes:
+        objects: who they are and where.
+        ego2global: (4, 4).
+        seen: by camera name, what was seen of the objects; cameras whose pictures no layout holds are missing.
+        visible: (n,) the largest share of an object that one camera sees, 0..1.
+        points: (n,) int64 LiDAR points on each object.
+    """
+
+    objects: Objects
+    ego2global: np.ndarray
+    seen: dict[str, Seen]
+    visible: np.ndarray
+    points: np.ndarray
+
+    @property
+    def annotated(self) -> np.ndarray:
+        """Indices of the objects that a 3D layout annotates: a sensor has noticed them."""
+        return np.flatnonzero((self.points > 0) | (self.visible >= .2))
 
 
 @dataclass(frozen=True)
 class Record:
-    """A scene that has been played and filmed.
-
-    Attributes:
-        scene: its state.
-        seen: for every frame and camera, in the order of ``CAMERAS``, what was seen of ``scene.objects(frame)``.
-    """
+    """A scene that has been played and filmed."""
 
     scene: Scene
-    seen: tuple[tuple[Seen, ...], ...]
+    frames: tuple[Frame, ...]
+
+
+def make_frame(scene: Scene, frame: int, seen: dict[str, Seen], points: np.ndarray) -> Frame:
+    """Puts a moment together; ``points`` as in ``Frame``."""
+    return Frame(scene.objects(frame), pose_matrix(*scene.ego[frame]), seen, visible_share(seen), points)
+
+
+def visible_share(seen: dict[str, Seen]) -> np.ndarray:
+    """(n,) the largest share of each object that one of the cameras sees."""
+    share: np.ndarray = np.max([view.inside * view.visibility for view in seen.values()], axis=0)
+    return share
 
 
 def image_name(scene: Scene, frame: int, camera: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from .backdrop import HIGHEST, LOWEST, PANORAMA, TILE, Backdrop, Prop, make_backdrop
 from .cameras import HEIGHT, NEAR, WIDTH, Camera
 from .geometry import box_corners, inverse, pose_matrix, transform
-from .shapes import Colour, Mesh, actor_meshes
+from .shapes import Colour, Mesh, actor_meshes, shade
 from .traffic import PEDESTRIAN
 from .world import Scene
 
@@ -79,8 +80,8 @@ def render(stage: Stage, frame: int, camera: Camera, camera_index: int) -> np.nd
 
 def _sensor(picture: np.ndarray, scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """Exposure that flickers a little, and noise that is stronger in the dark."""
-    picture *= np.float32(1 + .006 * rng.standard_normal())
-    picture += (1.8 if scene.night else 1.2) * rng.standard_normal(picture.shape, dtype=np.float32)
+    picture *= np.float32(1 + .005 * rng.standard_normal())
+    picture += (.9 if scene.night else .8) * rng.standard_normal((*picture.shape[:2], 1), dtype=np.float32)
     return np.clip(picture + .5, 0, 255).astype(np.uint8)[..., ::-1]
 
 
@@ -89,14 +90,16 @@ def _rays(name: str, focal: float, direction: float) -> tuple[np.ndarray, np.nda
     """Azimuth in the ego frame and elevation of the pixels of a camera: for the sky large, for the night's light small."""
     result = []
     for scale, rows in ((SCALE, int(HEIGHT * SCALE * .56)), (.25, int(HEIGHT * .25))):
-        u, v = np.meshgrid((np.arange(int(WIDTH * scale)) + .5) / scale - WIDTH / 2, (np.arange(rows) + .5) / scale - HEIGHT * .53)
+        u, v = np.meshgrid((np.arange(int(WIDTH * scale)) + .5) / scale - WIDTH / 2,
+                           (np.arange(rows) + .5) / scale - HEIGHT * .53)
         result += [(direction - np.arctan2(u, focal)).astype(np.float32),
                    np.arctan2(-v, np.hypot(u, focal)).astype(np.float32)]
     return result[0], result[1], result[2], result[3]
 
 
 def _camera_rays(camera: Camera) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    return _rays(camera.name, float(camera.intrinsic[0, 0]), float(np.arctan2(camera.cam2ego[1, 2], camera.cam2ego[0, 2])))
+    return _rays(camera.name, float(camera.intrinsic[0, 0]),
+                 float(np.arctan2(camera.cam2ego[1, 2], camera.cam2ego[0, 2])))
 
 
 def _paint_sky(canvas: np.ndarray, view: View, backdrop: Backdrop) -> None:
@@ -127,17 +130,21 @@ def clip_near(points: np.ndarray) -> np.ndarray:
     return np.array(result).reshape(-1, 3)
 
 
-def _fill(canvas: np.ndarray, view: View, polygons: Sequence[np.ndarray], colour: Sequence[float]) -> None:
-    """Fills polygons, each (k, 3) in the camera frame, that do not overlap."""
+def _fill(canvas: np.ndarray, view: View, polygons: Sequence[np.ndarray] | np.ndarray, colour: Colour,
+          shine: float = 0.) -> None:
+    """Fills polygons, each (k, 3) in the camera frame, that do not overlap; an array of them is quicker than a list."""
     flat = []
+    if isinstance(polygons, np.ndarray):
+        front = polygons[..., 2].min(axis=1) >= NEAR
+        flat += list(_pixels(view, polygons[front]))
+        polygons = polygons[~front]
     for points in polygons:
-        nearest = points[:, 2].min()
-        if nearest < NEAR:
+        if points[:, 2].min() < NEAR:
             points = clip_near(points) if points[:, 2].max() > NEAR else points[:0]
         if len(points) > 2:
             flat.append(_pixels(view, points))
     if flat:
-        cv2.fillPoly(canvas, flat, tuple(colour), shift=_SHIFT)
+        cv2.fillPoly(canvas, flat, (*colour, shine), shift=_SHIFT)
 
 
 def _paint_ground(canvas: np.ndarray, view: View, scene: Scene, backdrop: Backdrop) -> None:
@@ -145,88 +152,53 @@ def _paint_ground(canvas: np.ndarray, view: View, scene: Scene, backdrop: Backdr
     canvas[horizon:] = (*backdrop.ground, 0)
     road = scene.road
     at = int(np.argmin(((road.points - view.ego[:2]) ** 2).sum(axis=1))) + road.start
-    first, last = max(at - 75, road.start), min(at + 105, road.end)
+    s = np.arange(max(at - 75, road.start), min(at + 105, road.end) + 1, 3.)
 
-    def on_ground(places: np.ndarray) -> np.ndarray:
-        return transform(view.pose, np.concatenate([places[..., :2], np.zeros((*places.shape[:-1], 1))], axis=-1))
-
-    s = np.arange(first, last + 1, 3.)
-
-    def strip(left: float, right: float, colour: Colour, span: np.ndarray = s) -> None:
-        outline = np.concatenate([road.place(span, left), road.place(span[::-1], right)])
-        _fill(canvas, view, [on_ground(outline)], (*colour, 0))
-
-    def marks(left: np.ndarray, right: np.ndarray, begin: np.ndarray, end: np.ndarray, colour: Colour) -> None:
-        corners = road.place(np.stack([begin, begin, end, end], axis=-1), np.stack([left, right, right, left], axis=-1))
-        _fill(canvas, view, list(on_ground(corners)), (*colour, 0))
+    def strips(*edges: tuple[float, float]) -> list[np.ndarray]:
+        lines = _on_ground(view, road.place(s, np.array(edges).reshape(-1, 1))[..., :2])
+        return [np.concatenate([left, right[::-1]]) for left, right in zip(lines[::2], lines[1::2], strict=True)]
 
     for corners, colour in backdrop.fields:
-        _fill(canvas, view, [on_ground(corners)], (*colour, 0))
+        _fill(canvas, view, [_on_ground(view, corners)], colour)
     kerb, edge = road.kerb, road.carriageway
-    asphalt = backdrop.asphalt
-    dark = (asphalt[0] * .9, asphalt[1] * .9, asphalt[2] * .9)
     if road.pavement:
-        pieces = _pieces(first, last, road.crossings)
-        for side in (1, -1):
-            for span in pieces:
-                strip(side * (kerb + road.pavement), side * kerb, backdrop.pavement, span)
-                strip(side * (kerb + .25), side * kerb, (206, 204, 198), span)
-    strip(kerb, -kerb, dark)
-    strip(edge, -edge, asphalt)
-    _lines(marks, road.lanes, road.lane_width, edge, road.crossings, first, last, backdrop.line)
+        wide = kerb + road.pavement
+        _fill(canvas, view, strips((wide, kerb), (-kerb, -wide)), backdrop.pavement)
+        _fill(canvas, view, strips((kerb + .25, kerb), (-kerb, -kerb - .25)), (206, 204, 198))
+    _fill(canvas, view, [_on_ground(view, corners) for corners in backdrop.streets], backdrop.asphalt)
+    _fill(canvas, view, strips((kerb, -kerb)), shade(backdrop.asphalt, .9))
+    _fill(canvas, view, strips((edge, -edge)), backdrop.asphalt)
+    near = np.abs(backdrop.marks[:, 0] - view.ego[:2]).max(axis=1) < 100
+    marks = _on_ground(view, backdrop.marks[near])
+    _fill(canvas, view, marks[marks[..., 2].max(axis=1) > NEAR], backdrop.line)
     _texture_ground(canvas, view, backdrop, horizon)
 
 
-def _pieces(first: float, last: float, crossings: tuple[float, ...]) -> list[np.ndarray]:
-    """The stretches between the crossing streets."""
-    cuts = [first, *(value for crossing in crossings if first < crossing < last for value in (crossing - 4.5, crossing + 4.5)), last]
-    return [np.linspace(begin, end, max(2, int((end - begin) / 3))) for begin, end in zip(cuts[::2], cuts[1::2], strict=True)
-            if end > begin]
-
-
-def _lines(marks, lanes: int, lane_width: float, edge: float, crossings: tuple[float, ...], first: float, last: float,  # type: ignore[no-untyped-def]
-           colour: Colour) -> None:
-    """Lane lines, edge lines and zebra crossings."""
-    def away(s: np.ndarray) -> np.ndarray:
-        free = np.ones(len(s), dtype=bool)
-        for crossing in crossings:
-            free &= (s < crossing - 13) | (s > crossing + 5)
-        return free
-
-    solid = np.arange(np.floor(first / 3) * 3, last, 3.)
-    dashed = np.arange(np.floor(first / 9) * 9, last, 9.)
-    for number in range(-lanes, lanes + 1):
-        d, inner = number * lane_width, 0 < abs(number) < lanes
-        s = (dashed if inner or (number == 0 and lanes == 1) else solid)
-        s = s[away(s)]
-        length = 3.2 if inner else 4. if lanes == 1 and number == 0 else 3.
-        marks(np.full(len(s), d + .08), np.full(len(s), d - .08), s, s + length, colour)
-    for crossing in crossings:
-        if first + 15 < crossing < last:
-            d = np.arange(-edge + .4, edge - .4, 1.)
-            begin = np.full(len(d), crossing - 10.6)
-            marks(d + .5, d, begin, begin + 3.2, colour)
+def _on_ground(view: View, places: np.ndarray) -> np.ndarray:
+    """Places (..., 2) on the ground in the global frame to points (..., 3) in the camera frame."""
+    return places @ view.pose[:3, :2].T + view.pose[:3, 3]
 
 
 def _texture_ground(canvas: np.ndarray, view: View, backdrop: Backdrop, horizon: int) -> None:
     """Lays the texture on the ground, where it moves with the world, and haze over what is far."""
     intrinsic = view.camera.intrinsic.copy()
-    intrinsic[:2] *= SCALE
-    intrinsic[1, 2] -= horizon
+    intrinsic[1, 2] -= horizon / SCALE
     plane = intrinsic @ np.column_stack([view.pose[:3, 0], view.pose[:3, 1], view.pose[:3, 3]])
-    # Metres modulo the tile keep the numbers small.
+    # Whole tiles are taken off to keep the numbers small.
     period = TILE / 8
     origin = np.floor(view.place[:2] / period) * period
     to_metres = np.array([[1 / 8, 0, origin[0]], [0, 1 / 8, origin[1]], [0, 0, 1]])
     ground = canvas[horizon:]
     rows, columns = ground.shape[:2]
-    texture = cv2.warpPerspective(backdrop.texture, plane @ to_metres, (columns, rows), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-    depth = intrinsic[1, 1] * view.place[2] / (np.arange(rows) + .5)
+    texture = cv2.warpPerspective(backdrop.texture, plane @ to_metres, (columns // SCALE, rows // SCALE),
+                                  flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    depth = intrinsic[1, 1] * view.place[2] * SCALE / (np.arange(rows) + .5)
     strength = np.minimum(1., 16 / depth).astype(np.float32)[:, None] / 128
-    share = (1 - np.exp(-depth / HAZE)).astype(np.float32)[:, None, None]
-    factor = 1 + (texture.astype(np.float32) - 128) * strength
-    colours = ground[..., :3] * factor[..., None] * (1 - share) + np.array(backdrop.haze, dtype=np.float32) * share
-    ground[..., :3] = np.clip(colours, 0, 255).astype(np.uint8)
+    share = (1 - np.exp(-depth / HAZE)).astype(np.float32)[:, None]
+    large = cv2.resize(texture, (columns, rows), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    factor = (1 + (large - 128) * strength) * (1 - share)
+    colours = ground[..., :3] * factor[..., None] + (share * np.array(backdrop.haze, dtype=np.float32))[:, None]
+    ground[..., :3] = np.minimum(colours, 255).astype(np.uint8)
 
 
 def _paint_things(canvas: np.ndarray, view: View, stage: Stage, frame: int) -> None:
@@ -235,8 +207,9 @@ def _paint_things(canvas: np.ndarray, view: View, stage: Stage, frame: int) -> N
     objects = scene.objects(frame)
     poses = np.array([prop.pose for prop in backdrop.props]).reshape(-1, 3)
     distance = np.hypot(*(poses[:, :2] - view.place[:2]).T)
-    things: list[tuple[bool, float, Prop | int]] = [
-        (not prop.tall, -far, prop) for prop, far in zip(backdrop.props, distance, strict=True) if far < (120 if prop.tall else 80)]
+    things: list[tuple[bool, float, Prop | int]] = [(not prop.tall, -far, prop)
+                                                    for prop, far in zip(backdrop.props, distance, strict=True)
+                                                    if far < (120 if prop.tall else 80)]
     nearness = -np.hypot(*(objects.boxes[:, :2] - view.place[:2]).T)
     things += [(True, float(near), i) for i, near in enumerate(nearness)]
     for _, _, thing in sorted(things, key=lambda item: item[:2]):
@@ -248,11 +221,11 @@ def _paint_things(canvas: np.ndarray, view: View, stage: Stage, frame: int) -> N
         if not _in_view(view, pose, 7.):
             continue
         shadow = transform(view.pose, box_corners(box[None])[0, :4] * (1, 1, 0))
-        _fill(canvas, view, [shadow], (*(channel * .5 for channel in backdrop.asphalt), 0))
+        _fill(canvas, view, [shadow], shade(backdrop.asphalt, .5))
         meshes = _meshes(stage, actor, frame)
         turned = pose_matrix(*pose)
-        for mesh in sorted(meshes, key=lambda mesh: -np.linalg.norm(transform(turned, mesh.middle) - view.place)) if len(
-                meshes) > 1 and not meshes[-1].upright else meshes:
+        for mesh in sorted(meshes, key=lambda mesh: -np.linalg.norm(transform(turned, mesh.middle) - view.place)
+                           ) if len(meshes) > 1 and not meshes[-1].upright else meshes:
             _paint_mesh(canvas, view, mesh, pose, backdrop)
 
 
@@ -300,15 +273,17 @@ def _paint_mesh(canvas: np.ndarray, view: View, mesh: Mesh, pose: np.ndarray, ba
     light = np.where(two_sided, .94, .72 + (mesh.normals @ (pose_matrix(0, 0, -yaw)[:3, :3] @ backdrop.sun)).clip(0))
     share = 1 - np.exp(-far / HAZE)
     colours = mesh.colours[order]
-    colours[:, :3] = np.minimum(colours[:, :3] * light[order, None], 255) * (1 - share) + np.array(backdrop.haze) * share
+    colours[:, :3] = np.minimum(colours[:, :3] * light[order, None], 255) * (1 - share) + np.array(
+        backdrop.haze) * share
     # Neighbours in the order with one colour, such as a wall's windows, go in one call.
     change = (np.diff(colours, axis=0) != 0).any(axis=1) | (order[1:] < mesh.solid)
     bounds = [0, *(np.flatnonzero(change) + 1), len(order)]
     near = vertices[:, 2].min() < NEAR
     polygons = vertices[mesh.faces[order]] if near else _pixels(view, vertices)[mesh.faces[order]]
-    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for begin, end in pairwise(bounds):
         if near:
-            _fill(canvas, view, polygons[begin:end], colours[begin])
+            red, green, blue, shine = colours[begin].tolist()
+            _fill(canvas, view, polygons[begin:end], (red, green, blue), shine)
         else:
             cv2.fillPoly(canvas, list(polygons[begin:end]), colours[begin].tolist(), shift=_SHIFT)
 
@@ -326,11 +301,13 @@ def _night(small: np.ndarray, view: View, backdrop: Backdrop) -> np.ndarray:
         centre = (int(x / z * intrinsic[0, 0] + intrinsic[0, 2]), int(y / z * intrinsic[1, 1] + intrinsic[1, 2]))
         pool = np.zeros_like(glow)
         radius = 5. / z * intrinsic[0, 0]
-        cv2.ellipse(pool, centre, (max(1, int(radius)), max(1, int(radius * 1.5 / z + radius * .25))), 0, 0, 360, .28, -1)
+        cv2.ellipse(pool, centre, (max(1, int(radius)), max(1, int(radius * 1.5 / z + radius * .25))), 0, 0, 360, [.28],
+                    -1)
         glow += pool
-    glow = cv2.resize(cv2.GaussianBlur(glow, (0, 0), 2.5), (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
+    spread: np.ndarray = cv2.resize(cv2.GaussianBlur(glow, (0, 0), 2.5), (WIDTH, HEIGHT),
+                                    interpolation=cv2.INTER_LINEAR)
     colour = small[..., :3].astype(np.float32)
     shine = small[..., 3:].astype(np.float32) / 255
-    light = NIGHT + glow[..., None] * np.array([1., .94, .8], dtype=np.float32)
+    light = NIGHT + spread[..., None] * np.array([1., .94, .8], dtype=np.float32)
     halo = cv2.GaussianBlur(colour * shine, (0, 0), 3.) * .6
     return colour * np.maximum(light, shine) + halo

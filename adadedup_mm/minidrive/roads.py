@@ -55,15 +55,16 @@ class Road:
 
     @property
     def end(self) -> float:
-        """s of the last point."""
+        """S of the last point."""
         return self.start + len(self.points) - 1
 
     def lane(self, number: int) -> float:
-        """d of a lane's middle: 0, 1, ... are the lanes of the ego's direction from the centre line outwards, -1, -2, ...
-        the oncoming ones."""
+        """D of a lane's middle: 0, 1, ... are the lanes of the ego's direction from the centre line outwards, -1, -2, ...
+        the oncoming ones.
+        """
         return -(number + .5) * self.lane_width
 
-    def place(self, s: np.ndarray, d: np.ndarray) -> np.ndarray:
+    def place(self, s: np.ndarray | float, d: np.ndarray | float) -> np.ndarray:
         """(s, d), broadcast together to shape (...), to x, y, heading in the global frame, (..., 3)."""
         s, d = np.broadcast_arrays(np.asarray(s, dtype=np.float64), np.asarray(d, dtype=np.float64))
         grid = np.arange(len(self.points)) + self.start

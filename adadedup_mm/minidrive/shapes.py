@@ -15,12 +15,14 @@ HEADLIGHT: Colour = (255, 250, 215)
 TAILLIGHT: Colour = (200, 26, 22)
 ORANGE: Colour = (244, 104, 24)
 
-PAINTS: tuple[Colour, ...] = ((222, 224, 226), (176, 180, 186), (92, 96, 104), (42, 44, 50), (176, 34, 36), (36, 78, 156),
-                              (24, 112, 120), (214, 176, 56), (58, 116, 66), (120, 66, 40), (196, 110, 44), (112, 150, 190))
-CARGO: tuple[Colour, ...] = ((232, 232, 228), (206, 210, 214), (60, 104, 170), (190, 60, 50), (236, 200, 70), (84, 140, 90))
+PAINTS: tuple[Colour,
+              ...] = ((222, 224, 226), (176, 180, 186), (92, 96, 104), (42, 44, 50), (176, 34, 36), (36, 78, 156),
+                      (24, 112, 120), (214, 176, 56), (58, 116, 66), (120, 66, 40), (196, 110, 44), (112, 150, 190))
+CARGO: tuple[Colour,
+             ...] = ((232, 232, 228), (206, 210, 214), (60, 104, 170), (190, 60, 50), (236, 200, 70), (84, 140, 90))
 LIVERY: tuple[Colour, ...] = ((206, 42, 40), (242, 190, 40), (36, 100, 176), (40, 136, 92), (236, 236, 232))
-CLOTHES: tuple[Colour, ...] = ((200, 50, 48), (48, 92, 168), (240, 196, 60), (58, 130, 78), (236, 236, 232), (120, 70, 130),
-                               (232, 120, 50), (70, 72, 80), (90, 180, 190), (226, 130, 160))
+CLOTHES: tuple[Colour, ...] = ((200, 50, 48), (48, 92, 168), (240, 196, 60), (58, 130, 78), (236, 236, 232),
+                               (120, 70, 130), (232, 120, 50), (70, 72, 80), (90, 180, 190), (226, 130, 160))
 TROUSERS: tuple[Colour, ...] = ((40, 48, 74), (62, 58, 54), (34, 34, 38), (96, 84, 66), (70, 92, 128))
 SKIN: tuple[Colour, ...] = ((240, 200, 170), (206, 158, 120), (150, 104, 74), (96, 66, 48))
 HAIR: tuple[Colour, ...] = ((44, 32, 26), (96, 62, 34), (196, 160, 90), (120, 120, 120), (20, 20, 22))
@@ -61,16 +63,14 @@ def make_mesh(solid: list[Face], details: list[Face], upright: bool = False) -> 
     both = solid + details
     longest = max(len(corners) for corners, _, _ in both)
     vertices = np.concatenate([corners for corners, _, _ in both])
-    faces = np.empty((len(both), longest), dtype=np.int64)
+    counts = np.array([len(corners) for corners, _, _ in both])
+    faces = (np.cumsum(counts) - counts)[:, None] + np.minimum(np.arange(longest), counts[:, None] - 1)
     normals = np.zeros((len(both), 3))
-    begin = 0
-    for i, (corners, _, _) in enumerate(both):
-        faces[i] = begin + np.minimum(np.arange(longest), len(corners) - 1)
-        begin += len(corners)
-        if not upright:
-            # Newell's formula holds for polygons with any number of corners.
-            normals[i] = np.cross(corners, np.roll(corners, -1, axis=0)).sum(axis=0)
-            normals[i] /= max(np.linalg.norm(normals[i]), 1e-12)
+    if not upright:
+        # Newell's formula holds for polygons with any number of corners, repeated ones included.
+        corners = vertices[faces]
+        normals = np.cross(corners, np.roll(corners, -1, axis=1)).sum(axis=1)
+        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
     colours = np.array([(*colour, shine) for _, colour, shine in both], dtype=np.float64)
     return Mesh(vertices, faces, colours, normals, len(solid), upright)
 
@@ -108,17 +108,23 @@ def extrude(profile: np.ndarray, width: float, colours: list[Colour], side: Colo
     return faces + [(side_panel(profile, y), side, 0.) for y in (half, -half)]
 
 
-def cuboid(x0: float, x1: float, width: float, z0: float, z1: float, colour: Colour, roof: Colour | None = None) -> list[Face]:
+def cuboid(x0: float, x1: float, width: float, z0: float, z1: float, colour: Colour,
+           roof: Colour | None = None) -> list[Face]:
     """An upright box from x0 to x1 and z0 to z1, centred on y = 0, without a floor."""
     profile = np.array([[x0, z0], [x1, z0], [x1, z1], [x0, z1]])
     faces = extrude(profile, width, [colour, colour, roof or colour, colour], colour)
     return faces[1:]
 
 
-def disc(radius: float, count: int = 10) -> np.ndarray:
-    """(count, 2) points on a circle, counter-clockwise."""
+def disc(radius: float, x: float = 0., z: float = 0., count: int = 10) -> np.ndarray:
+    """(count, 2) points on a circle round (x, z), counter-clockwise."""
     angle = np.arange(count) * 2 * np.pi / count
-    return radius * np.column_stack([np.cos(angle), np.sin(angle)])
+    return np.column_stack([x + radius * np.cos(angle), z + radius * np.sin(angle)])
+
+
+def upper_half(outline: np.ndarray, bottom: float) -> np.ndarray:
+    """An outline (k, 2) in x and z with everything below ``bottom`` flattened."""
+    return np.column_stack([outline[:, 0], np.maximum(outline[:, 1], bottom)])
 
 
 def wheels(places: list[float], radius: float, width: float) -> list[Face]:
@@ -127,7 +133,7 @@ def wheels(places: list[float], radius: float, width: float) -> list[Face]:
     for x in places:
         for y in (width / 2, -width / 2):
             for size, colour in ((radius, TYRE), (radius * .55, STEEL)):
-                faces.append((side_panel(disc(size) + (x, radius), y), colour, 0.))
+                faces.append((side_panel(disc(size, x, radius), y), colour, 0.))
     return faces
 
 
@@ -193,27 +199,31 @@ def truck(size: np.ndarray, rng: np.random.Generator) -> tuple[Mesh, ...]:
     paint, box = pick(PAINTS, rng), pick(CARGO, rng)
     cab, gap, floor, top = length * .24, length * .03, .16 * height, .86 * height
     front = length / 2
-    profile = np.array([[front - cab, floor], [front, floor], [front, .50 * height], [front - .12 * cab, top], [front - cab, top]])
+    profile = np.array([[front - cab, floor], [front, floor], [front, .50 * height], [front - .12 * cab, top],
+                        [front - cab, top]])
     cabin = extrude(profile, width * .94, [paint, paint, GLASS, paint, paint], paint)
     window = np.array([[front - .62 * cab, .52 * height], [front - .12 * cab, .52 * height],
                        [front - .22 * cab, .78 * height], [front - .62 * cab, .78 * height]])
     details: list[Face] = [(side_panel(window, y), GLASS, 0.) for y in (width * .47, -width * .47)]
     for sign in (1, -1):
         outer, inner = sign * width * .42, sign * width * .24
-        details.append((end_panel(front, max(outer, inner), min(outer, inner), .22 * height, .30 * height), HEADLIGHT, 255.))
+        details.append((end_panel(front, max(outer, inner), min(outer, inner), .22 * height,
+                                  .30 * height), HEADLIGHT, 255.))
     details += wheels([front - .5 * cab], .17 * height, width * .94)
     cargo = cuboid(-front, front - cab - gap, width, .24 * height, height, box, shade(box, 1.08))
     stripe = pick(LIVERY, rng)
     band = np.array([[-front, .36 * height], [front - cab - gap, .36 * height],
                      [front - cab - gap, .44 * height], [-front, .44 * height]])
     trim: list[Face] = [(side_panel(band, y), stripe, 0.) for y in (width / 2, -width / 2)]
-    chassis = np.array([[-front, .14 * height], [front - cab, .14 * height], [front - cab, .24 * height], [-front, .24 * height]])
+    chassis = np.array([[-front, .14 * height], [front - cab, .14 * height], [front - cab, .24 * height],
+                        [-front, .24 * height]])
     trim += [(side_panel(chassis, y), (52, 52, 56), 0.) for y in (width / 2, -width / 2)]
     trim.append((end_panel(-front, width / 2, -width / 2, .14 * height, .24 * height), (52, 52, 56), 0.))
     trim.append((end_panel(-front, .02, -.02, .26 * height, .96 * height), shade(box, .6), 0.))
     for sign in (1, -1):
         outer, inner = sign * width * .47, sign * width * .30
-        trim.append((end_panel(-front, max(outer, inner), min(outer, inner), .16 * height, .22 * height), TAILLIGHT, 200.))
+        trim.append((end_panel(-front, max(outer, inner), min(outer, inner), .16 * height,
+                               .22 * height), TAILLIGHT, 200.))
     trim += wheels([-.30 * length, -.14 * length], .17 * height, width)
     return make_mesh(cabin, details), make_mesh(cargo, trim)
 
@@ -229,9 +239,11 @@ def bus(size: np.ndarray, rng: np.random.Generator) -> tuple[Mesh, ...]:
     for begin, end in zip(edges[:-1] + .12, edges[1:] - .12, strict=True):
         pane = np.array([[begin, .50 * height], [end, .50 * height], [end, .82 * height], [begin, .82 * height]])
         details += [(side_panel(pane, y), GLASS, 60.) for y in (width / 2, -width / 2)]
-    skirt = np.array([[-length / 2, .10 * height], [length / 2, .10 * height], [length / 2, .18 * height], [-length / 2, .18 * height]])
+    skirt = np.array([[-length / 2, .10 * height], [length / 2, .10 * height], [length / 2, .18 * height],
+                      [-length / 2, .18 * height]])
     details += [(side_panel(skirt, y), shade(paint, .45), 0.) for y in (width / 2, -width / 2)]
-    door = np.array([[.33 * length, .14 * height], [.43 * length, .14 * height], [.43 * length, .82 * height], [.33 * length, .82 * height]])
+    door = np.array([[.33 * length, .14 * height], [.43 * length, .14 * height], [.43 * length, .82 * height],
+                     [.33 * length, .82 * height]])
     details.append((side_panel(door, -width / 2), shade(GLASS, .8), 40.))
     details.append((end_panel(length / 2, width * .45, -width * .45, .40 * height, .84 * height), GLASS, 0.))
     details.append((end_panel(length / 2, width * .3, -width * .3, .87 * height, .96 * height), (250, 190, 60), 220.))
@@ -261,7 +273,8 @@ def pedestrian(size: np.ndarray, rng: np.random.Generator, stride: float = 0.) -
     for sign in (1, -1):
         foot = sign * half * (.28 + .34 * abs(stride))
         hip = sign * half * .28
-        leg = np.array([[foot - half * .2, 0], [foot + half * .2, 0], [hip + half * .27, .50 * height], [hip - half * .27, .50 * height]])
+        leg = np.array([[foot - half * .2, 0], [foot + half * .2, 0], [hip + half * .27, .50 * height],
+                        [hip - half * .27, .50 * height]])
         faces.append((_flat(leg), shade(legs, 1. if sign > 0 else .85), 0.))
         hand = sign * half * (.80 + .14 * stride * sign)
         shoulder = sign * half * .62
@@ -271,9 +284,9 @@ def pedestrian(size: np.ndarray, rng: np.random.Generator, stride: float = 0.) -
     faces.append((_rectangle(0, .47 * height, .83 * height, half * .52, half * .70), shirt, 0.))
     if rng.random() < .4:
         faces.append((_rectangle(half * .1, .54 * height, .80 * height, half * .34), pick(CLOTHES, rng), 0.))
-    head = disc(.078 * height, 8) + (0, .915 * height)
-    faces.append((_flat(head), skin, 0.))
-    faces.append((_flat(np.clip(disc(.086 * height, 8), (-9, .01 * height), None) + (0, .915 * height)), hair, 0.))
+    crown = .915 * height
+    faces.append((_flat(disc(.078 * height, z=crown, count=8)), skin, 0.))
+    faces.append((_flat(upper_half(disc(.086 * height, z=crown, count=8), crown + .01 * height)), hair, 0.))
     return (make_mesh([], faces, upright=True),)
 
 
@@ -285,8 +298,8 @@ def bicycle(size: np.ndarray, rng: np.random.Generator) -> tuple[Mesh, ...]:
     faces: list[Face] = []
     for x in (length / 2 - radius, radius - length / 2):
         # A ring is one closed line round the outside and back round the inside; painted even-odd, it has a hole.
-        outer, inner = disc(radius, 10), disc(radius * .74, 10)[::-1]
-        ring = np.concatenate([outer, outer[:1], inner[-1:], inner]) + (x, radius)
+        outer, inner = disc(radius, x, radius), disc(radius * .74, x, radius)[::-1]
+        ring = np.concatenate([outer, outer[:1], inner[-1:], inner])
         faces.append((np.column_stack([ring[:, 0], np.zeros(len(ring)), ring[:, 1]]), TYRE, 0.))
     thick = .035
     for (x0, z0), (x1, z1) in (((-.30, .24), (-.06, .24)), ((-.06, .24), (-.14, .52)), ((-.14, .50), (.20, .54)),
@@ -300,12 +313,13 @@ def bicycle(size: np.ndarray, rng: np.random.Generator) -> tuple[Mesh, ...]:
     rider: list[Face] = [(_rectangle(0, 0, .40 * height, .045), TYRE, 0.),
                          (_rectangle(0, .56 * height, .60 * height, half * .9), (40, 40, 44), 0.)]
     for sign in (1, -1):
-        rider.append((_rectangle(sign * half * .36, (.16 + .06 * sign) * height, .56 * height, half * .18, half * .26), legs, 0.))
+        rider.append((_rectangle(sign * half * .36, (.16 + .06 * sign) * height, .56 * height, half * .18,
+                                 half * .26), legs, 0.))
         rider.append((_rectangle(sign * half * .74, .58 * height, .80 * height, half * .16), shade(shirt, .8), 0.))
     rider.append((_rectangle(0, .50 * height, .83 * height, half * .50, half * .72), shirt, 0.))
-    rider.append((_flat(disc(.075 * height, 8) + (0, .915 * height)), skin, 0.))
-    helmet = pick(CLOTHES, rng)
-    rider.append((_flat(np.clip(disc(.09 * height, 8), (-9, 0), None) + (0, .92 * height)), helmet, 0.))
+    crown = .915 * height
+    rider.append((_flat(disc(.075 * height, z=crown, count=8)), skin, 0.))
+    rider.append((_flat(upper_half(disc(.09 * height, z=crown, count=8), crown)), pick(CLOTHES, rng), 0.))
     rider.append((_rectangle(0, .42 * height, .46 * height, .07), TAILLIGHT, 200.))
     return plane, make_mesh([], rider, upright=True)
 

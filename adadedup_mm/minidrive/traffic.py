@@ -64,7 +64,7 @@ class Actors:
     look: np.ndarray
 
     def path(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """s and d at times (T,), both (T, A)."""
+        """S and d at times (T,), both (T, A)."""
         t = times[:, None]
         s = self.s + self.speed * t + self.sway * np.sin(self.rate * t + self.phase)
         return s, self.d + self.drift * t
@@ -76,22 +76,29 @@ def join(groups: list[Actors]) -> Actors:
                      for field in fields(Actors)})
 
 
-def make_actors(label: np.ndarray, s: np.ndarray, d: np.ndarray, rng: np.random.Generator, *, speed: np.ndarray | float = 0.,
-                drift: np.ndarray | float = 0., sway: float = 0., turn: np.ndarray | float = 0.) -> Actors:
+def make_actors(label: np.ndarray, s: np.ndarray, d: np.ndarray, rng: np.random.Generator, *,
+                speed: np.ndarray | float = 0., drift: np.ndarray | float = 0., sway: float = 0.,
+                turn: np.ndarray | float = 0.) -> Actors:
     """Actors at (s, d), with sizes typical for their class and looks of their own.
 
     Args:
-        label, s, d: (A,).
+        label: (A,) index into ``CLASSES``.
+        s: (A,) metres along the road.
+        d: (A,) metres to the left of its centre line.
         rng: where sizes, looks and the phases of their sway come from.
-        speed, drift, turn: (A,) or one for all.
-        sway: the largest amplitude.
+        speed: metres per second along the road; like ``drift`` and ``turn`` (A,) or one for all.
+        drift: metres per second to the left.
+        sway: the largest amplitude, metres.
+        turn: heading relative to the road.
     """
     label = np.asarray(label, dtype=np.int64)
     count = len(label)
     mean = np.array([SIZES[i][0] for i in label]).reshape(count, 3)
     spread = np.array([SIZES[i][1] for i in label]).reshape(count, 3)
     size = mean + spread * rng.uniform(-1.5, 1.5, (count, 3))
-    spread_out = [np.broadcast_to(np.asarray(value, dtype=np.float64), (count,)) for value in (s, d, speed, drift, turn)]
+    spread_out = [
+        np.broadcast_to(np.asarray(value, dtype=np.float64), (count, )) for value in (s, d, speed, drift, turn)
+    ]
     return Actors(label, size, *spread_out[:4], sway * rng.uniform(.3, 1, count), rng.uniform(.2, .6, count),
                   rng.uniform(0, 2 * np.pi, count), spread_out[4], rng.integers(0, 2 ** 31, count))
 
@@ -108,7 +115,8 @@ def lane_traffic(lane_d: float, speed: float, first: float, last: float, density
     Args:
         lane_d: d of the lane's middle.
         speed: metres per second along the road; negative for oncoming traffic.
-        first, last: s range at time 0 in which all of them lie.
+        first: s at time 0 of the place behind the last one.
+        last: s at time 0 of the place before the first one.
         density: gaps and classes.
         rng: where everything comes from.
     """
@@ -179,11 +187,11 @@ def crossing_traffic(road: Road, seconds: float, rng: np.random.Generator) -> Ac
     """
     crossing = road.crossings[0]
     groups = []
-    for label, every, slowest, fastest, spot, spread in ((PEDESTRIAN, 3., .9, 1.7, crossing - 9, 1.4),
-                                                         (PEDESTRIAN, 6., .9, 1.7, crossing + 9, 1.4),
-                                                         (BICYCLE, 5., 2.5, 4.5, crossing - 6.2, .5),
-                                                         (CAR, 3., 5., 8., crossing + 1.8, .2),
-                                                         (CAR, 3.5, 5., 8., crossing - 1.8, .2)):
+    for label, every, slowest, fastest, spot, spread in ((PEDESTRIAN, 5., .9, 1.7, crossing - 9, 1.4),
+                                                         (PEDESTRIAN, 9., .9, 1.7, crossing + 9, 1.4),
+                                                         (BICYCLE, 7., 2.5, 4.5, crossing - 6.2, .5),
+                                                         (CAR, 5., 5., 8., crossing + 1.8, .2),
+                                                         (CAR, 6., 5., 8., crossing - 1.8, .2)):
         direction = 1 if spot in (crossing + 1.8, crossing - 9) else -1
         start = np.arange(-2 * road.front_line / slowest, seconds, every)
         start = start + rng.uniform(-.3, .3, len(start)) * every

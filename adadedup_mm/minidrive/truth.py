@@ -10,9 +10,10 @@ from .cameras import CAMERAS
 from .record import Record, image_id, image_name
 from .tokens import token
 
-SCHEMA = pa.schema([('sample_id', pa.string()), ('file_name', pa.string()), ('split', pa.string()), ('scene', pa.string()),
-                    ('kind', pa.string()), ('night', pa.bool_()), ('duplicate_group', pa.int32()), ('is_duplicate', pa.bool_()),
-                    ('camera', pa.string()), ('frame_idx', pa.int32()), ('token', pa.string())])
+SCHEMA = pa.schema([('sample_id', pa.string()), ('file_name', pa.string()), ('split', pa.string()),
+                    ('scene', pa.string()), ('kind', pa.string()), ('night', pa.bool_()),
+                    ('duplicate_group', pa.int32()), ('is_duplicate', pa.bool_()), ('camera', pa.string()),
+                    ('frame_idx', pa.int32()), ('token', pa.string())])
 
 
 def write_truth(path: Path, records: Sequence[Record], cameras: tuple[str, ...]) -> None:

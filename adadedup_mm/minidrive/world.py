@@ -10,6 +10,7 @@ from .roads import SETTINGS, Road, make_road
 from .traffic import Actors, Density
 
 KINDS = ('parked', 'slow', 'drive', 'fixed', 'rare')
+MOST_SCENES = 480  # for which ``NUMBERS`` has names
 RANGE = 60.  # metres around the ego vehicle within which objects exist
 
 # What scene i is. A scene never depends on how many others there are, so the table is fixed; from entry 12 on it repeats.
@@ -24,8 +25,18 @@ SCHEDULE = (
     'parked', 'fixed', 'drive night', 'val slow', 'parked', 'rare',
     'drive', 'fixed night', 'parked', 'val drive', 'slow', 'drive night')
 
+# Long runs of scene numbers in nuScenes' official splits.
+NUMBERS = {
+    'train': ((41, 76), (120, 135), (157, 168), (170, 185), (224, 264), (283, 306), (347, 386), (388, 403), (410, 459),
+              (525, 539), (582, 600), (639, 679), (703, 719), (882, 903), (994, 1025), (1044, 1058), (1074, 1102)),
+    'val': ((12, 18), (92, 110), (268, 278), (519, 524), (552, 565), (632, 638), (780, 784), (794, 800), (904, 917),
+            (919, 931), (1059, 1073))
+}
+
 # kind -> slowest and fastest speed of the ego vehicle (m/s), seconds between frames
-MOTION = {'parked': (0., 0., .5), 'slow': (.5, .9, .5), 'drive': (7., 11., .5), 'fixed': (0., 0., 1.), 'rare': (5., 8., .5)}
+MOTION = {
+    'parked': (0., 0., .5), 'slow': (.7, 1.2, .5), 'drive': (7., 11., .5), 'fixed': (0., 0., 1.), 'rare': (5., 8., .5)
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,8 @@ class Scene:
 
     Attributes:
         index: its number; also where its private random streams start.
+        name: a name from nuScenes' list of scenes for its split, because nuScenes' evaluation goes by names.
+        order: how many scenes of its split come before it.
         seed: the world's seed.
         kind: one of ``KINDS``.
         night: whether it is dark.
@@ -67,6 +80,8 @@ class Scene:
     """
 
     index: int
+    name: str
+    order: int
     seed: int
     kind: str
     night: bool
@@ -81,11 +96,6 @@ class Scene:
     velocities: np.ndarray
     present: np.ndarray
 
-    @property
-    def name(self) -> str:
-        """Its name, in nuScenes' style."""
-        return f'scene-{self.index:04d}'
-
     def __len__(self) -> int:
         return len(self.timestamps)
 
@@ -93,7 +103,8 @@ class Scene:
         """The objects of one frame, in the order of the actors."""
         chosen = np.flatnonzero(self.present[frame])
         size = self.actors.size[chosen]
-        boxes = np.concatenate([self.poses[frame, chosen, :2], size[:, 2:] / 2, size, self.poses[frame, chosen, 2:]], axis=1)
+        boxes = np.concatenate([self.poses[frame, chosen, :2], size[:, 2:] / 2, size, self.poses[frame, chosen, 2:]],
+                               axis=1)
         return Objects(boxes, self.velocities[frame, chosen], self.actors.label[chosen], chosen)
 
     def generator(self, *key: int) -> np.random.Generator:
@@ -111,6 +122,16 @@ def scene_plan(index: int) -> tuple[str, bool, str]:
     words = SCHEDULE[index if index < 12 else 12 + (index - 12) % (len(SCHEDULE) - 12)].split()
     split = 'val' if words[0] == 'val' else 'train'
     return next(word for word in words if word in KINDS), 'night' in words, split
+
+
+def scene_name(index: int, order: int, split: str) -> str:
+    """NuScenes' name for scene ``order`` of a split; beyond those that are listed here, a number that nuScenes lacks."""
+    numbers = _numbers(split)
+    return f'scene-{numbers[order] if order < len(numbers) else 2000 + index:04d}'
+
+
+def _numbers(split: str) -> list[int]:
+    return [number for first, last in NUMBERS[split] for number in range(first, last + 1)]
 
 
 def make_scene(seed: int, index: int, frames: int) -> Scene:
@@ -139,16 +160,20 @@ def make_scene(seed: int, index: int, frames: int) -> Scene:
     near = np.hypot(*np.moveaxis(poses[..., :2] - ego_pose[..., :2], -1, 0)) < RANGE
     # Beyond the first buildings nobody could be seen.
     near &= (s > road.start + 1) & (s < road.end - 1) & (np.abs(d) < road.front_line)
+    if kind == 'fixed':
+        # Everything that moves keeps its distance from the camera, so that it stays small.
+        near &= (s > 18) | ~velocities.any(axis=-1)
     if kind == 'parked':
         velocities, ego_velocity = np.zeros_like(velocities), np.zeros_like(ego_velocity)
     stamps = 1_600_000_000_000_000 + index * 1_000_000_000 + (clock * 1e6).round().astype(np.int64)
-    return Scene(index, seed, kind, night, split, setting, road, stamps, ego_pose[:, 0],
-                 np.hypot(*ego_velocity[:, 0].T), actors, poses, velocities, near)
+    order = sum(scene_plan(earlier)[2] == split for earlier in range(index))
+    return Scene(index, scene_name(index, order, split), order, seed, kind, night, split, setting, road, stamps,
+                 ego_pose[:, 0], np.hypot(*ego_velocity[:, 0].T), actors, poses, velocities, near)
 
 
 def _crossings(kind: str, setting: str, length: float, rng: np.random.Generator) -> tuple[float, ...]:
     if kind == 'fixed':
-        return (float(rng.uniform(24, 31)),)
+        return (float(rng.uniform(32, 40)),)
     if setting == 'country':
         return ()
     return tuple(float(s + rng.uniform(-12, 12)) for s in np.arange(-40 + rng.uniform(0, 50), length + 100, 75.))
@@ -166,8 +191,8 @@ def _populate(kind: str, road: Road, ego: Actors, times: np.ndarray, rng: np.ran
     rare = kind == 'rare'
     town = road.pavement > 0
     density = Density(gap=4. if kind == 'slow' else 20., parked=.5 if road.lanes > 1 else .4 if town else .06,
-                      pedestrians=(6. if road.lanes > 1 else 4.) if town else .8, bicycles=2.2 if rare else .25,
-                      works=.55 if rare else .06, buses=.3 if rare else .03)
+                      pedestrians=(2. if kind == 'fixed' else 6. if road.lanes > 1 else 4.) if town else .8,
+                      bicycles=2.2 if rare else .25, works=.55 if rare else .06, buses=.3 if rare else .03)
     first, last = -RANGE - 10, float(ego.path(times)[0].max()) + RANGE + 10
     groups = []
     for side in (-1, 1):
@@ -195,8 +220,10 @@ def _lanes(road: Road, ego: Actors, times: np.ndarray, density: Density, rng: np
             continue
         pace = speed * rng.uniform(.75, 1.3) * (1 if number >= 0 else -1)
         seen = s - pace * times[:, None]
-        groups.append(traffic.lane_traffic(road.lane(number), pace, float(seen.min()) - RANGE, float(seen.max()) + RANGE,
-                                           density, rng))
+        groups.append(
+            traffic.lane_traffic(road.lane(number), pace,
+                                 float(seen.min()) - RANGE,
+                                 float(seen.max()) + RANGE, density, rng))
     return groups
 
 

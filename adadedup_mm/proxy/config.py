@@ -55,8 +55,8 @@ def _set_epochs(config: Config, epochs: int) -> None:
                         'train_cfg.max_iters instead')
     old = config.train_cfg.max_epochs
     config.train_cfg.max_epochs = epochs
-    schedulers = config.get('param_scheduler') or []
-    for scheduler in [schedulers] if isinstance(schedulers, Mapping) else schedulers:
+    schedulers: Any = config.get('param_scheduler') or []
+    for scheduler in [schedulers] if isinstance(schedulers, dict) else schedulers:
         if not scheduler.get('by_epoch', True):
             continue
         for key in _SCHEDULE_LENGTHS & scheduler.keys():

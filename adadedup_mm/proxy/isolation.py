@@ -23,6 +23,7 @@ def isolated(log_file: str | Path) -> Iterator[None]:
     Args:
         log_file: where standard output is appended.
     """
+    Path(log_file).parent.mkdir(parents=True, exist_ok=True)
     cudnn = torch.backends.cudnn
     flags = cudnn.benchmark, cudnn.deterministic
     strict = torch.are_deterministic_algorithms_enabled()

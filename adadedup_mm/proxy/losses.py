@@ -15,6 +15,7 @@ from typing import Any, Literal, cast, overload
 
 import numpy as np
 import torch
+from mmengine.logging import MessageHub
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
@@ -72,11 +73,14 @@ def per_sample_losses(model: nn.Module, batch: dict[str, Any], *, seed: int = 0,
     inputs, samples = _check(model, batch)
     device = next(model.parameters()).device
     parts: list[dict[str, Tensor]] = [{} for _ in samples]
-    with torch.no_grad(), keep_random_states([device] if device.type == 'cuda' else []), _scoring_mode(model):
-        state = _LossState(model)
+    with (torch.no_grad(), keep_random_states([device] if device.type == 'cuda' else []),
+          _scoring_mode(model) as repeatable):
+        state = _LossState(repeatable)
         for group in _groups(inputs, len(samples), getattr(model.data_preprocessor, 'pad_size_divisor', 1)):
-            raw = dict(inputs=_pick(inputs, group), data_samples=[copy.deepcopy(samples[i]) for i in group])
-            data = model.data_preprocessor(raw, training=True)
+            raw = dict(inputs=_pick(inputs, group), data_samples=[samples[i] for i in group])
+            # The preprocessor makes new data samples, but batch augmentations write into the boxes of the old ones.
+            augments = getattr(model.data_preprocessor, 'batch_augments', None)
+            data = model.data_preprocessor(copy.deepcopy(raw) if augments else raw, training=True)
             seeds = [sample_seed(seed, samples[i]) for i in group]
 
             def before_image(position: int, seeds: list[int] = seeds) -> None:
@@ -138,6 +142,9 @@ def forward_losses_per_image(model: nn.Module, inputs: Any, data_samples: Sequen
             patches.enter_context(patched(model, 'extract_feat', features))
             for head, forward in zip(heads, dense, strict=True):
                 patches.enter_context(patched(head, 'forward', forward))
+                priors: Any = getattr(head, 'prior_generator', None)
+                if hasattr(priors, 'grid_priors'):
+                    patches.enter_context(patched(priors, 'grid_priors', _once(priors.grid_priors)))
         results = []
         for i, sample in enumerate(data_samples):
             image = _slice(inputs, i) if size > 1 else inputs
@@ -191,6 +198,19 @@ class _OncePerBatch:
         return part
 
 
+def _once(method: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    """Anchors of one shape are made once; in MMDetection too the images of a batch share them."""
+    results: dict[str, list[Any]] = {}
+
+    def call(*args: Any, **kwargs: Any) -> list[Any]:
+        key = repr((args, kwargs))
+        if key not in results:
+            results[key] = method(*args, **kwargs)
+        return list(results[key])
+
+    return call
+
+
 def _is_batch(value: Any, size: int) -> bool:
     """Whether all tensors in nested lists, tuples and dicts have a first dimension of ``size``."""
     if isinstance(value, Tensor):
@@ -215,7 +235,7 @@ def _slice(value: Any, position: int) -> Any:
 def loss_components(model: nn.Module, losses: dict[str, Any]) -> dict[str, Tensor]:
     """The scalar entries of a loss dict that the detector's ``parse_losses`` adds up to its total."""
     _, entries = model.parse_losses(losses)
-    return {name: value for name, value in entries.items() if 'loss' in name and name != 'loss'}
+    return {name: entries[name] for name in losses if 'loss' in name}
 
 
 def sample_seed(seed: int, data_sample: Any) -> int:
@@ -275,31 +295,35 @@ def _set_seed(seed: int, device: torch.device) -> None:
             torch.cuda.manual_seed(seed)
 
 
-def _repeatable(model: nn.Module) -> list[nn.Module]:
-    """The modules that are neither random nor look at the whole batch in training mode."""
-    kinds = {type(module) for module in model.modules()}
-    stochastic = {kind for kind in kinds if any(_STOCHASTIC.search(base.__name__) for base in kind.__mro__)}
-    return [module for module in model.modules() if type(module) not in stochastic]
-
-
 @contextlib.contextmanager
-def _scoring_mode(model: nn.Module) -> Iterator[None]:
-    """Makes the losses repeatable: no batch statistics, dropout or random batch augmentation, exact convolutions."""
+def _scoring_mode(model: nn.Module) -> Iterator[list[nn.Module]]:
+    """Makes the losses repeatable.
+
+    No batch statistics, dropout or random batch augmentation; exact convolutions; and heads that ask mmengine how far
+    the training has come (TOOD, BoxInst) hear that it is over. Yields the modules that are neither random nor look at
+    the whole batch.
+    """
     modes = [(module, module.training) for module in model.modules()]
+    stochastic = {kind for kind in {type(module) for module, _ in modes}
+                  if any(_STOCHASTIC.search(base.__name__) for base in kind.__mro__)}
+    repeatable = [module for module, _ in modes if type(module) not in stochastic]
     preprocessor = model.data_preprocessor
     augments = getattr(preprocessor, 'batch_augments', None)
     cudnn = torch.backends.cudnn
+    hub = MessageHub.get_instance('per_sample_losses')
+    hub.update_info_dict(dict(epoch=10**9, iter=10**9))
     try:
         for module, _ in modes:
             module.training = False
-        for module in _repeatable(model):
+        for module in repeatable:
             module.training = True
         if augments is not None:
             preprocessor.batch_augments = nn.ModuleList(
                 augment for augment in augments if type(augment).__name__ in _FIXED_AUGMENTS)
         with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False):
-            yield
+            yield repeatable
     finally:
+        MessageHub._instance_dict.pop('per_sample_losses')
         if augments is not None:
             preprocessor.batch_augments = augments
         for module, mode in modes:
@@ -309,8 +333,7 @@ def _scoring_mode(model: nn.Module) -> Iterator[None]:
 class _LossState:
     """What losses and heads remember between batches (class counts, IoU histories), put back by ``restore``."""
 
-    def __init__(self, model: nn.Module) -> None:
-        modules = _repeatable(model)
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
         self.buffers = [(module, name, buffer, buffer.clone()) for module in modules
                         for name, buffer in module._buffers.items() if buffer is not None]
         self.versions = [buffer._version for _, _, buffer, _ in self.buffers]

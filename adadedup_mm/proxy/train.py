@@ -42,7 +42,6 @@ def train_proxy(config: Config, dataset: Mapping[str, Any], folder: str | Path, 
     folder = Path(folder).absolute()
     result, state = folder / 'proxy.pth', folder / 'last_epoch.pth'
     if not result.exists():
-        folder.mkdir(parents=True, exist_ok=True)
         with isolated(folder / 'training.log'):
             runner = Runner.from_cfg(_runner_config(config, dataset, folder, seed))
             runner.register_hook(_ProxyHook(state, seed), priority='LOWEST')

@@ -33,7 +33,7 @@ class Example:
         index: row in clusters.parquet.
         why: what it stands out by, empty if all clusters are shown.
         groups: the largest ones.
-        groups_total: how many there are.
+        partners_total: how many kept samples stand for pruned ones.
         alone: rows of kept samples that are no pruned sample's partner.
         alone_total: how many there are.
     """
@@ -41,7 +41,7 @@ class Example:
     index: int
     why: str
     groups: list[Group]
-    groups_total: int
+    partners_total: int
     alone: list[int]
     alone_total: int
 
@@ -110,7 +110,8 @@ def cluster_examples(run: Run) -> list[Example]:
         groups = group_by_partner(pruned, run.partner, run.samples['partner_similarity'])
         alone = np.setdiff1d(rows[kept[rows]], run.partner[pruned])
         spread = np.unique(np.linspace(0, len(alone) - 1, min(ALONE, len(alone))).round().astype(int))
-        examples.append(Example(index, why, groups[:GROUPS], len(groups), alone[spread].tolist(), len(alone)))
+        partners = sum(group.partner >= 0 for group in groups)
+        examples.append(Example(index, why, groups[:GROUPS], partners, alone[spread].tolist(), len(alone)))
     return examples
 
 

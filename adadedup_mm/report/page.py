@@ -146,14 +146,16 @@ def _curve(run: Run) -> dict[str, Any] | None:
     if len(points) < 2:
         return None
     ratios, thresholds = np.array(points, float).T
-    chosen = float(np.interp(manifest.keep_ratio, ratios, thresholds))
-    shown = [ratio for ratio in np.arange(1, 11) / 10 if ratios[0] - 1e-9 <= ratio <= ratios[-1] + 1e-9]
-    shown = sorted({*(ratio for ratio in shown if abs(ratio - manifest.keep_ratio) > 1e-6), manifest.keep_ratio})
-    rows = [dict(keep_ratio=ratio, threshold=float(np.interp(ratio, ratios, thresholds)),
-                 kept=ratio * manifest.samples, chosen=ratio == manifest.keep_ratio) for ratio in shown]
     own = run.clusters['threshold'][np.isfinite(run.clusters['threshold'])]
     spread = (float(own.min()), float(own.max())) if len(own) and np.ptp(own) > 5e-4 else None
-    return dict(plot=plots.curve_plot(ratios, thresholds, manifest.keep_ratio, chosen), rows=rows, threshold=chosen,
+    # A ratio below the curve's first point leaves fewer samples than there are clusters; no threshold says that.
+    chosen = manifest.keep_ratio if manifest.keep_ratio >= ratios[0] else None
+    shown = {round(.1 * step, 1) for step in range(1, 11)} | {chosen or 1.}
+    rows = [dict(keep_ratio=ratio, threshold=float(np.interp(ratio, ratios, thresholds)),
+                 kept=ratio * manifest.samples, chosen=ratio == chosen)
+            for ratio in sorted(shown) if ratios[0] <= ratio <= ratios[-1]]
+    threshold = None if chosen is None else float(np.interp(chosen, ratios, thresholds))
+    return dict(plot=plots.curve_plot(ratios, thresholds, chosen, threshold), rows=rows, threshold=threshold,
                 spread=spread)
 
 
@@ -189,15 +191,17 @@ def _gaps(run: Run) -> dict[str, Any] | None:
 def _reliability(run: Run) -> str | None:
     """One sentence on how far the gaps can be trusted."""
     given = run.manifest.gap_reliability
-    if given is None or (given.split_half is None and given.signal_share is None):
+    if given is None:
         return None
-    where = f'Over {words.count(given.clusters)} clusters' if given.clusters is not None else 'Over all clusters'
     facts = []
-    if given.split_half is not None:
+    if given.split_half is not None and np.isfinite(given.split_half):
         facts.append(f'the gaps of two random halves of the samples correlate at {words.number(given.split_half, 2)}')
-    if given.signal_share is not None:
+    if given.signal_share is not None and np.isfinite(given.signal_share):
         facts.append(f'{words.share(given.signal_share, 0)} of the variance between the gaps is signal, the rest is '
                      'noise of the measurement')
+    if not facts:
+        return None
+    where = 'Over all clusters' if given.clusters is None else f'Over {words.count(given.clusters)} clusters'
     return f'{where}, {" and ".join(facts)}. The noisier the gaps, the closer the thresholds stay to plain density.'
 
 

@@ -95,28 +95,30 @@ def per_cent(value: float) -> str:
     return words.share(value, 0)
 
 
-def curve_plot(ratios: np.ndarray, thresholds: np.ndarray, chosen: float, threshold: float) -> Markup:
+def curve_plot(ratios: np.ndarray, thresholds: np.ndarray, chosen: float | None, threshold: float | None) -> Markup:
     """The keep-ratio curve with the chosen ratio marked.
 
     Args:
         ratios: (R,) rising keep ratios in (0, 1].
         thresholds: (R,) finite thresholds.
-        chosen: the run's keep ratio.
+        chosen: the run's keep ratio, None to mark nothing.
         threshold: its threshold on the curve.
     """
-    x, y = x_axis(0, 1), y_axis(*padded(np.append(thresholds, threshold)))
+    x, y = x_axis(0, 1), y_axis(*padded(thresholds))
     points = ' '.join(f'{a:.1f},{b:.1f}' for a, b in zip(x(ratios), y(thresholds), strict=True))
-    text = f'{words.share(chosen)}: {words.number(threshold)}'
-    # Off the rising curve, and inside the plot.
-    anchor, right, down = ('end', -8, -8) if chosen > .6 else ('start', 10, 18)
-    return figure(
-        f'Threshold against keep ratio; the chosen ratio {text}',
-        grid(x, y, 'keep ratio', 'threshold (cosine similarity)', per_cent, plain(y)),
-        tag('polyline', class_='curve', points=points),
-        tag('polyline', class_='mark', points=f'{x.at(chosen)},{HEIGHT - BOTTOM} {x.at(chosen)},{y.at(threshold)} '
-                                              f'{LEFT},{y.at(threshold)}'),
-        tag('circle', class_='mark-dot', cx=x.at(chosen), cy=y.at(threshold), r=5),
-        tag('text', text, class_='strong', x=x.at(chosen), y=y.at(threshold), dx=right, dy=down, text_anchor=anchor))
+    parts = [grid(x, y, 'keep ratio', 'threshold (cosine similarity)', per_cent, plain(y)),
+             tag('polyline', class_='curve', points=points)]
+    label = 'Threshold against keep ratio'
+    if chosen is not None and threshold is not None:
+        text = f'{words.share(chosen)}: {words.number(threshold)}'
+        label += f'; the chosen ratio {text}'
+        across, up = x.at(chosen), y.at(threshold)
+        # Off the rising curve, and inside the plot.
+        anchor, right, down = ('end', -8, -8) if chosen > .6 else ('start', 10, 18)
+        parts += [tag('polyline', class_='mark', points=f'{across},{HEIGHT - BOTTOM} {across},{up} {LEFT},{up}'),
+                  tag('circle', class_='mark-dot', cx=across, cy=up, r=5),
+                  tag('text', text, class_='strong', x=across, y=up, dx=right, dy=down, text_anchor=anchor)]
+    return figure(label, *parts)
 
 
 def gap_plot(gap: np.ndarray, error: np.ndarray, rate: np.ndarray, size: np.ndarray, names: Iterable[str]) -> Markup:
@@ -130,7 +132,7 @@ def gap_plot(gap: np.ndarray, error: np.ndarray, rate: np.ndarray, size: np.ndar
         names: K texts that a dot shows when pointed at.
     """
     x, y = x_axis(*padded(np.append(gap, 0), share=.1)), y_axis(-.04, 1.04)
-    radius = 2.5 + 6 * np.sqrt(size / size.max())
+    radius = np.maximum(8 * min(1, (60 / len(gap)) ** .5) * np.sqrt(size / size.max()), 2)
     bars = np.nan_to_num(error)
     dots = []
     for row in zip(x(gap), y(rate), x(gap - bars).clip(x.start, x.end), x(gap + bars).clip(x.start, x.end), radius,
@@ -163,6 +165,7 @@ def map_plot(x: np.ndarray, y: np.ndarray, kept: np.ndarray) -> Markup:
     shapes = ((True, 'kept', 'h0'), (False, 'pruned', 'm-2-2l4 4m0-4l-4 4'))
     paths = [tag('path', class_=f'map-{name}', d=''.join(f'M{a:.1f} {b:.1f}{stroke}' for a, b in points[kept == which]))
              for which, name, stroke in sorted(shapes, key=lambda shape: -int((kept == shape[0]).sum()))]
-    return tag('svg', *paths, viewBox=f'0 0 {side} {height:.0f}', role='img', class_='plot map dense' if len(x) > 1500 else 'plot map',
+    return tag('svg', *paths, viewBox=f'0 0 {side} {height:.0f}', role='img',
+               class_='plot map dense' if len(x) > 1500 else 'plot map',
                aria_label=f'2-D map of the features of {len(x)} samples: {int(kept.sum())} kept, '
                           f'{int((~kept).sum())} pruned')

@@ -5,12 +5,13 @@ model = dict(
     neck=dict(in_channels=[16, 32, 64, 128], out_channels=48),
     rpn_head=dict(in_channels=48, feat_channels=48),
     roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=48),
+        # RoIAlign would take half of the time with as many samples as RoIs have pixels.
+        bbox_roi_extractor=dict(out_channels=48, finest_scale=28, roi_layer=dict(sampling_ratio=2)),
         bbox_head=dict(in_channels=48, fc_out_channels=128)),
     train_cfg=dict(
         rpn=dict(sampler=dict(num=128)),
-        rpn_proposal=dict(nms_pre=300, max_per_img=200),
-        rcnn=dict(sampler=dict(num=128))))
+        rpn_proposal=dict(nms_pre=200, max_per_img=100),
+        rcnn=dict(sampler=dict(num=64))))
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -96,7 +96,7 @@ class BEVFormerHead(BaseModule):
             (B, H * W, C).
         """
         needed = self.transformer.use_can_bus or prev_bev is not None
-        lidar2img = torch.as_tensor(np.stack([_lidar2img(meta) for meta in metas]), dtype=torch.float32)
+        lidar2img = torch.as_tensor(np.stack([_lidar2img(meta, features[0].shape[1]) for meta in metas]), dtype=torch.float32)
         return self.transformer.encode(
             features, self.bev_embedding.weight, self.positional_encoding(), self.bev_shape,
             lidar2img.to(features[0].device), image_size, np.stack([_can_bus(meta, needed) for meta in metas]),
@@ -185,11 +185,11 @@ def _copies(branch: nn.Module, count: int) -> nn.ModuleList:
     return nn.ModuleList([copy.deepcopy(branch) for _ in range(count)])
 
 
-def _lidar2img(meta: Mapping[str, Any]) -> np.ndarray:
+def _lidar2img(meta: Mapping[str, Any], cameras: int) -> np.ndarray:
     matrices = np.asarray(meta['lidar2img'], dtype=np.float64) if 'lidar2img' in meta else np.zeros(0)
-    if matrices.ndim != 3 or matrices.shape[1:] != (4, 4):
-        raise UserError(f"frame {_name(meta)}: 'lidar2img' must be one 4 x 4 matrix per camera, got shape "
-                        f"{matrices.shape}; LoadMultiViewImages makes it, Pack3DDetInputs' meta_keys must name it")
+    if matrices.shape != (cameras, 4, 4):
+        raise UserError(f"frame {_name(meta)}: 'lidar2img' has shape {matrices.shape}, expected {(cameras, 4, 4)} for "
+                        f"{cameras} images; LoadMultiViewImages makes it, Pack3DDetInputs' meta_keys must name it")
     return matrices
 
 

@@ -1,0 +1,141 @@
+"""KITTI's layout as mmdet3d uses it: one camera, label and calibration texts, ``kitti_infos_{train,val,trainval}.pkl``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..files import atomic_open
+from .cameras import HEIGHT, LIDAR2EGO, RIG, WIDTH, project
+from .geometry import inverse, transform, transform_boxes, wrap_angle
+from .lidar import to_ego
+from .nuscenes_infos import camera_boxes, matrix_list, write_pickle
+from .record import Frame, Record
+from .traffic import BICYCLE, BUS, CAR, PEDESTRIAN, TRUCK
+from .world import Scene
+
+CLASSES = ('Pedestrian', 'Cyclist', 'Car', 'Van', 'Truck', 'Person_sitting', 'Tram', 'Misc')
+LABELS = {PEDESTRIAN: 0, BICYCLE: 1, CAR: 2, TRUCK: 4, BUS: 7}  # cones are not labelled
+CAMERA = RIG[0]
+
+# KITTI's LiDAR frame: x forward, y left, z up, at the LiDAR's place.
+VELODYNE2EGO = np.eye(4)
+VELODYNE2EGO[:3, 3] = LIDAR2EGO[:3, 3]
+VELODYNE2CAM = inverse(CAMERA.cam2ego) @ VELODYNE2EGO
+PROJECTION = np.eye(4)
+PROJECTION[:3, :3] = CAMERA.intrinsic
+
+
+def sample_number(scene: Scene, frame: int) -> int:
+    """The number of a frame; it does not depend on the number of scenes."""
+    return scene.index * len(scene) + frame
+
+
+def image_file(scene: Scene, frame: int) -> str:
+    """Where the picture lies below the KITTI folder."""
+    return f'training/image_2/{sample_number(scene, frame):06d}.jpg'
+
+
+def write_points(folder: Path, scene: Scene, frame: int, points: np.ndarray) -> None:
+    """Writes the LiDAR's points (P, 4), given in its nuScenes frame, whole and reduced to what the picture shows."""
+    velodyne = to_ego(points)
+    velodyne[:, :3] -= VELODYNE2EGO[:3, 3].astype(np.float32)
+    in_camera = transform(VELODYNE2CAM, velodyne[:, :3].astype(np.float64))
+    ahead = in_camera[:, 2] > .1
+    pixels = project(CAMERA.intrinsic, np.where(ahead[:, None], in_camera, 1.))
+    shown = ahead & ((pixels >= 0) & (pixels < (WIDTH, HEIGHT))).all(axis=1)
+    for name, chosen in (('velodyne', velodyne), ('velodyne_reduced', velodyne[shown])):
+        path = folder / 'training' / name / f'{sample_number(scene, frame):06d}.bin'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(chosen.tobytes())
+
+
+def write_kitti(folder: Path, records: Sequence[Record]) -> None:
+    """Writes info files, image sets, labels and calibrations."""
+    infos: dict[str, list[dict[str, Any]]] = dict(train=[], val=[])
+    for record in records:
+        for number, frame in enumerate(record.frames):
+            info = _info(record.scene, number, frame)
+            infos[record.scene.split].append(info)
+            stem = f'{info["sample_idx"]:06d}.txt'
+            _write_lines(folder / 'training' / 'label_2' / stem,
+                         [_label_line(instance) for instance in info['instances']])
+            _write_lines(folder / 'training' / 'calib' / stem, _calibration())
+    infos['trainval'] = infos['train'] + infos['val']
+    for split, data_list in infos.items():
+        metainfo = dict(categories={name: i for i, name in enumerate(CLASSES)}, dataset='kitti', info_version='1.1')
+        write_pickle(folder / f'kitti_infos_{split}.pkl', dict(metainfo=metainfo, data_list=data_list))
+        lines = [f'{info["sample_idx"]:06d}' for info in data_list]
+        with atomic_open(folder / 'ImageSets' / f'{split}.txt', 'w') as file:
+            file.write('\n'.join(lines) + '\n')
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(''.join(f'{line}\n' for line in lines))
+
+
+def _info(scene: Scene, number: int, frame: Frame) -> dict[str, Any]:
+    lidar2img = matrix_list(PROJECTION @ VELODYNE2CAM)
+    images: dict[str, Any] = {f'CAM{i}': dict(cam2img=PROJECTION.tolist(), lidar2img=lidar2img) for i in range(4)}
+    images['CAM2'] = dict(img_path=Path(image_file(scene, number)).name, height=HEIGHT, width=WIDTH,
+                          cam2img=PROJECTION.tolist(), lidar2cam=matrix_list(VELODYNE2CAM), lidar2img=lidar2img)
+    images['R0_rect'] = np.eye(4).tolist()
+    sample = sample_number(scene, number)
+    lidar = dict(num_pts_feats=4, lidar_path=f'{sample:06d}.bin', Tr_velo_to_cam=matrix_list(VELODYNE2CAM),
+                 Tr_imu_to_velo=matrix_list(inverse(VELODYNE2EGO)))
+    instances = _instances(frame)
+    return dict(sample_idx=sample, images=images, lidar_points=lidar, instances=instances,
+                cam_instances=dict(CAM2=_camera_instances(instances)))
+
+
+def _instances(frame: Frame) -> list[dict[str, Any]]:
+    """What the picture shows: bottom centres in the camera frame, length, height, width and rotation."""
+    seen = frame.seen[CAMERA.name]
+    boxes = camera_boxes(CAMERA, transform_boxes(inverse(frame.ego2global), frame.objects.boxes))
+    boxes[:, 1] += boxes[:, 4] / 2
+    result: list[dict[str, Any]] = []
+    for i in np.flatnonzero(seen.labelled & (seen.centres[:, 2] > 0)):
+        label = LABELS.get(int(frame.objects.labels[i]))
+        if label is None:
+            continue
+        box = boxes[i]
+        height, truncated = seen.boxes[i, 3] - seen.boxes[i, 1], float(1 - seen.inside[i])
+        occluded = int(np.searchsorted([.25, .6], 1 - seen.visibility[i], side='right'))
+        alpha = float(wrap_angle(box[6] + np.arctan2(box[2], box[0]) - np.pi / 2))
+        result.append(dict(
+            bbox=seen.boxes[i].tolist(), bbox_label=label, bbox_3d=box.tolist(), bbox_label_3d=label,
+            depth=float(seen.centres[i, 2]), center_2d=seen.centres[i, :2].tolist(), num_lidar_pts=int(frame.points[i]),
+            difficulty=_difficulty(height, occluded, truncated), truncated=round(truncated, 2), occluded=occluded,
+            alpha=alpha, score=0., index=len(result), group_id=len(result)))
+    return result
+
+
+def _difficulty(height: float, occluded: int, truncated: float) -> int:
+    """KITTI's rule: 0 easy, 1 moderate, 2 hard, -1 none of them; heights in pixels of KITTI's pictures, 2.8 times larger."""
+    for level, (least, hidden, cut) in enumerate(((40, 0, .15), (25, 1, .3), (25, 2, .5))):
+        if height * 2.8 >= least and occluded <= hidden and truncated <= cut:
+            return level
+    return -1
+
+
+def _camera_instances(instances: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    keys = ('bbox', 'bbox_label', 'bbox_3d', 'bbox_label_3d', 'center_2d', 'depth')
+    return [dict({key: instance[key] for key in keys}, bbox_3d_isvalid=True, velocity=-1) for instance in instances
+            if instance['bbox_label'] <= 2]
+
+
+def _label_line(instance: dict[str, Any]) -> str:
+    x, y, z, length, height, width, rotation = instance['bbox_3d']
+    numbers = (instance['alpha'], *instance['bbox'], height, width, length, x, y, z, rotation)
+    start = f'{CLASSES[instance["bbox_label"]]} {instance["truncated"]:.2f} {instance["occluded"]}'
+    return ' '.join([start, *(f'{value:.2f}' for value in numbers)])
+
+
+def _calibration() -> list[str]:
+    def line(name: str, matrix: np.ndarray) -> str:
+        return f'{name}: ' + ' '.join(f'{value:.12e}' for value in matrix.ravel())
+
+    return [*(line(f'P{i}', PROJECTION[:3]) for i in range(4)), line('R0_rect', np.eye(3)),
+            line('Tr_velo_to_cam', VELODYNE2CAM[:3]), line('Tr_imu_to_velo', inverse(VELODYNE2EGO)[:3])]

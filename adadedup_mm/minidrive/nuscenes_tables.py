@@ -1,0 +1,148 @@
+"""The thirteen tables of nuScenes' own layout, as its devkit and ``NuScenesMetric`` read them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ..files import atomic_open
+from .cameras import HEIGHT, LIDAR2EGO, RIG, WIDTH
+from .geometry import quaternion
+from .record import Frame, Record
+from .tokens import token
+from .traffic import BICYCLE, CONE, PEDESTRIAN
+from .world import Scene
+
+VERSION = 'v1.0-trainval'
+SENSORS = (*(camera.name for camera in RIG), 'LIDAR_TOP')
+CATEGORIES = ('vehicle.car', 'vehicle.truck', 'vehicle.bus.rigid', 'vehicle.bicycle', 'human.pedestrian.adult',
+              'movable_object.trafficcone')
+ATTRIBUTES = ('cycle.with_rider', 'cycle.without_rider', 'pedestrian.moving', 'pedestrian.standing',
+              'pedestrian.sitting_lying_down', 'vehicle.moving', 'vehicle.parked', 'vehicle.stopped')
+
+Rows = list[dict[str, Any]]
+
+
+def sensor_file(scene: Scene, frame: int, sensor: str) -> str:
+    """Where a sensor's data lies, below the nuScenes folder."""
+    suffix = 'pcd.bin' if sensor == 'LIDAR_TOP' else 'jpg'
+    return f'samples/{sensor}/{scene.name}__{sensor}__{scene.timestamps[frame]}.{suffix}'
+
+
+def attribute(label: int, speed: float) -> int | None:
+    """The index into ``ATTRIBUTES`` that fits a class and a speed in m/s; None for cones."""
+    if label == CONE:
+        return None
+    moving = speed > .2
+    names = {BICYCLE: 'cycle.with_rider', PEDESTRIAN: 'pedestrian.moving' if moving else 'pedestrian.standing'}
+    return ATTRIBUTES.index(names.get(label, 'vehicle.moving' if moving else 'vehicle.parked'))
+
+
+def write_tables(folder: Path, records: Sequence[Record], seed: int) -> None:
+    """Writes ``v1.0-trainval`` and the map's picture below ``folder``."""
+    tables: dict[str, Rows] = dict(_constant_tables(seed), scene=[], sample=[], sample_data=[], ego_pose=[],
+                                   instance=[], sample_annotation=[])
+    for record in records:
+        _add_scene(tables, record)
+    for name, rows in tables.items():
+        with atomic_open(folder / VERSION / f'{name}.json', 'w') as file:
+            file.write(json.dumps(rows, separators=(',', ':')))
+    with atomic_open(folder / 'maps' / 'minidrive.png') as file:
+        file.write(cv2.imencode('.png', np.zeros((1, 1), dtype=np.uint8))[1].tobytes())
+
+
+def _constant_tables(seed: int) -> dict[str, Rows]:
+    levels = ('0-40', '40-60', '60-80', '80-100')
+    log = token(seed, 'log')
+    sensors, calibrated = [], []
+    for sensor in SENSORS:
+        camera = next((camera for camera in RIG if camera.name == sensor), None)
+        pose = LIDAR2EGO if camera is None else camera.cam2ego
+        sensors.append(
+            dict(token=token(seed, 'sensor', sensor), channel=sensor, modality='camera' if camera else 'lidar'))
+        calibrated.append(dict(token=token(seed, 'calibrated_sensor', sensor), sensor_token=sensors[-1]['token'],
+                               translation=pose[:3, 3].tolist(), rotation=quaternion(pose[:3, :3]),
+                               camera_intrinsic=camera.intrinsic.tolist() if camera else []))
+    return dict(
+        category=[dict(token=token(seed, 'category', name), name=name, description='') for name in CATEGORIES],
+        attribute=[dict(token=token(seed, 'attribute', name), name=name, description='') for name in ATTRIBUTES],
+        visibility=[
+            dict(token=str(i), level=f'v{level}', description=f'visibility of whole object is {level}%')
+            for i, level in enumerate(levels, start=1)
+        ], sensor=sensors, calibrated_sensor=calibrated, log=[
+            dict(token=log, logfile='minidrive', vehicle='minidrive', date_captured='2020-09-13', location='minidrive')
+        ], map=[
+            dict(token=token(seed, 'map'), category='semantic_prior', filename='maps/minidrive.png', log_tokens=[log])
+        ])
+
+
+def _add_scene(tables: dict[str, Rows], record: Record) -> None:
+    scene = record.scene
+
+    def name(kind: str, *numbers: object) -> str:
+        return token(scene.seed, kind, scene.index, *numbers)
+
+    def neighbours(kind: str, frame: int, *numbers: object) -> dict[str, str]:
+        return dict(prev=name(kind, frame - 1, *numbers) if frame else '',
+                    next=name(kind, frame + 1, *numbers) if frame + 1 < len(scene) else '')
+
+    tables['scene'].append(dict(
+        token=name('scene'), log_token=token(scene.seed, 'log'), nbr_samples=len(scene), name=scene.name,
+        first_sample_token=name('sample', 0), last_sample_token=name('sample', len(scene) - 1),
+        description=f'{scene.kind}, {scene.setting}, {"night" if scene.night else "day"}'))
+    for frame in range(len(scene)):
+        sample, stamp = name('sample', frame), int(scene.timestamps[frame])
+        pose = record.frames[frame].ego2global
+        tables['sample'].append(
+            dict(token=sample, timestamp=stamp, scene_token=name('scene'), **neighbours('sample', frame)))
+        for sensor in SENSORS:
+            data = name('sample_data', frame, sensor)
+            tables['ego_pose'].append(dict(token=data, timestamp=stamp, rotation=quaternion(pose[:3, :3]),
+                                           translation=pose[:3, 3].tolist()))
+            lidar = sensor == 'LIDAR_TOP'
+            tables['sample_data'].append(
+                dict(token=data, sample_token=sample, ego_pose_token=data,
+                     timestamp=stamp, is_key_frame=True, calibrated_sensor_token=token(
+                         scene.seed, 'calibrated_sensor', sensor), fileformat='pcd' if lidar else 'jpg',
+                     height=0 if lidar else HEIGHT, width=0 if lidar else WIDTH, filename=sensor_file(
+                         scene, frame, sensor), **neighbours('sample_data', frame, sensor)))
+    _add_annotations(tables, record)
+
+
+def _add_annotations(tables: dict[str, Rows], record: Record) -> None:
+    scene = record.scene
+    tracks: dict[int, Rows] = {}
+    for number, frame in enumerate(record.frames):
+        for i in frame.annotated:
+            actor = int(frame.objects.actors[i])
+            track = tracks.setdefault(actor, [])
+            track.append(_annotation(scene, number, frame, int(i), token(scene.seed, 'instance', scene.index, actor)))
+    for actor, track in sorted(tracks.items()):
+        names = [row['token'] for row in track]
+        for row, before, after in zip(track, ['', *names], [*names[1:], ''], strict=False):
+            row.update(prev=before, next=after)
+        category = CATEGORIES[int(scene.actors.label[actor])]
+        tables['instance'].append(
+            dict(token=token(scene.seed, 'instance', scene.index, actor), category_token=token(
+                scene.seed, 'category', category), nbr_annotations=len(track), first_annotation_token=names[0],
+                 last_annotation_token=names[-1]))
+        tables['sample_annotation'] += track
+
+
+def _annotation(scene: Scene, number: int, frame: Frame, i: int, instance: str) -> dict[str, Any]:
+    objects = frame.objects
+    box, label = objects.boxes[i], int(objects.labels[i])
+    kind = attribute(label, float(np.hypot(*objects.velocities[i])))
+    yaw = box[6] / 2
+    return dict(token=token(scene.seed, 'sample_annotation',
+                            scene.index, number, int(objects.actors[i])), sample_token=token(
+                                scene.seed, 'sample', scene.index, number), instance_token=instance,
+                visibility_token=str(1 + int(np.searchsorted([.4, .6, .8], frame.visible[i], side='right'))),
+                attribute_tokens=[] if kind is None else [token(scene.seed, 'attribute', ATTRIBUTES[kind])],
+                translation=[round(float(value), 4) for value in box[:3]], size=[
+                    round(float(value), 4) for value in box[[4, 3, 5]]
+                ], rotation=[float(np.cos(yaw)), 0., 0.,
+                             float(np.sin(yaw))], num_lidar_pts=int(frame.points[i]), num_radar_pts=0)

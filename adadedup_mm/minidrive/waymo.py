@@ -1,0 +1,97 @@
+"""Waymo's layout as mmdet3d converts it: five cameras, LiDAR in the vehicle frame, ``waymo_infos_{train,val}.pkl``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .cameras import HEIGHT, RIG, WIDTH, Camera
+from .geometry import inverse, transform_boxes
+from .nuscenes_infos import camera_boxes, matrix_list, write_pickle
+from .record import Frame, Record
+from .traffic import BICYCLE, BUS, CAR, PEDESTRIAN, TRUCK
+from .world import Scene
+
+# Waymo's cameras, in the order of their folders, and the cameras of the rig that stand for them.
+WAYMO_CAMERAS = {'CAM_FRONT': 'CAM_FRONT', 'CAM_FRONT_LEFT': 'CAM_FRONT_LEFT', 'CAM_FRONT_RIGHT': 'CAM_FRONT_RIGHT',
+                 'CAM_SIDE_LEFT': 'CAM_BACK_LEFT', 'CAM_SIDE_RIGHT': 'CAM_BACK_RIGHT'}
+LABELS = {CAR: 0, TRUCK: 0, BUS: 0, PEDESTRIAN: 1, BICYCLE: 2}  # Car, Pedestrian, Cyclist; cones are not labelled
+
+
+def file_name(scene: Scene, frame: int) -> str:
+    """The stem of a frame's files: 0 or 1 for the split, the number of the scene in it, the frame."""
+    digits = max(3, len(str(len(scene) - 1)))
+    return f'{int(scene.split == "val")}{scene.order:03d}{frame:0{digits}d}'
+
+
+def image_file(scene: Scene, frame: int, camera: str) -> str | None:
+    """Where a picture lies below the Waymo folder; None for the rig's camera that Waymo lacks."""
+    for folder, name in enumerate(WAYMO_CAMERAS.values()):
+        if name == camera:
+            return f'kitti_format/training/image_{folder}/{file_name(scene, frame)}.jpg'
+    return None
+
+
+def points_file(scene: Scene, frame: int) -> str:
+    """Where the points lie below the Waymo folder."""
+    return f'kitti_format/training/velodyne/{file_name(scene, frame)}.bin'
+
+
+def write_waymo(folder: Path, records: Sequence[Record]) -> None:
+    """Writes the info files into ``folder/kitti_format``."""
+    for split in ('train', 'val'):
+        data_list = [_info(record.scene, number, frame) for record in records if record.scene.split == split
+                     for number, frame in enumerate(record.frames)]
+        metainfo = dict(dataset='waymo', version='waymo_v1.4', info_version='mmdet3d_v1.4')
+        write_pickle(folder / 'kitti_format' / f'waymo_infos_{split}.pkl', dict(data_list=data_list, metainfo=metainfo))
+
+
+def _info(scene: Scene, number: int, frame: Frame) -> dict[str, Any]:
+    stem = file_name(scene, number)
+    rig = {camera.name: camera for camera in RIG}
+    images, cam_instances = {}, {}
+    instances = _instances(frame)
+    for name, stands_for in WAYMO_CAMERAS.items():
+        camera = rig[stands_for]
+        cam2img, lidar2cam = np.eye(3, 4), inverse(camera.cam2ego)
+        cam2img[:, :3] = camera.intrinsic
+        images[name] = dict(img_path=f'{stem}.jpg', height=HEIGHT, width=WIDTH, lidar2cam=matrix_list(lidar2cam),
+                            cam2img=matrix_list(cam2img), lidar2img=matrix_list(cam2img @ lidar2cam))
+        cam_instances[name] = _camera_instances(camera, frame)
+    return dict(
+        sample_idx=int(stem), timestamp=int(scene.timestamps[number]), ego2global=matrix_list(frame.ego2global),
+        context_name=scene.name, images=images, lidar_points=dict(lidar_path=f'{stem}.bin', num_pts_feats=6),
+        instances=instances, cam_sync_instances=[dict(instance) for instance in instances], cam_instances=cam_instances)
+
+
+def _instances(frame: Frame) -> list[dict[str, Any]]:
+    """The boxes with points on them: bottom centres in the vehicle frame, and the first camera that sees them."""
+    boxes = transform_boxes(inverse(frame.ego2global), frame.objects.boxes)
+    boxes[:, 2] -= boxes[:, 5] / 2
+    result: list[dict[str, Any]] = []
+    for i, raw in enumerate(frame.objects.labels):
+        label = LABELS.get(int(raw))
+        if label is None or frame.points[i] == 0:
+            continue
+        place = next((k for k, name in enumerate(WAYMO_CAMERAS.values()) if frame.seen[name].labelled[i]), None)
+        box = [0.] * 4 if place is None else frame.seen[list(WAYMO_CAMERAS.values())[place]].boxes[i].tolist()
+        result.append(
+            dict(group_id=len(result) + 1, camera_id=place or 0, bbox=box, bbox_label=label,
+                 bbox_3d=boxes[i].astype(np.float32).tolist(), bbox_label_3d=label, num_lidar_pts=int(frame.points[i])))
+    return result
+
+
+def _camera_instances(camera: Camera, frame: Frame) -> list[dict[str, Any]]:
+    seen = frame.seen[camera.name]
+    boxes = camera_boxes(camera, transform_boxes(inverse(frame.ego2global), frame.objects.boxes))
+    boxes[:, 1] += boxes[:, 4] / 2
+    result = []
+    for i in np.flatnonzero(seen.labelled & (seen.centres[:, 2] > 0) & (frame.points > 0)):
+        label = LABELS.get(int(frame.objects.labels[i]))
+        if label is not None:
+            result.append(
+                dict(bbox=seen.boxes[i].tolist(), bbox_label=label, bbox_3d=boxes[i].astype(np.float32).tolist(),
+                     bbox_label_3d=label, center_2d=seen.centres[i, :2].tolist(), depth=float(
+                         seen.centres[i, 2]), bbox_3d_isvalid=True, velocity=-1))
+    return result

@@ -1,0 +1,2 @@
+_base_ = ['./bevformer_s_waymo.py', '../_base_/adadedup.py']
+adadedup = dict(keep_ratio=.8)
