@@ -148,6 +148,10 @@ def _explain(run: Run, selection: Selection) -> tuple[np.ndarray, np.ndarray, np
     if not selection.has_scores:
         n = len(run.pool)
         return np.full(n, -1), np.full(n, np.nan, np.float32), None
+    if run.bad_images:
+        done = 'dropped' if run.dropped.any() else 'kept'
+        selection.notes.append(f'{len(run.bad_images)} images cannot be read; their samples were {done}: '
+                               f'{_listed([bad["path"] for bad in run.bad_images])}.')
     partner, similarity = nearest_kept(run.features, selection.assignment, selection.kept)
     selection.notes.extend(_redundancy_notes(similarity[partner >= 0], run.embedder.near_duplicate))
     return partner, similarity, map_2d(run.features)

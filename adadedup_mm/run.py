@@ -1,6 +1,7 @@
 """One pruning run: the samples, the options, and its stages, each computed at most once and kept on disk."""
 
 import functools
+import json
 import zlib
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,11 @@ class Run:
     def unreadable(self) -> np.ndarray:
         """(N,) bool, samples with an image that cannot be decoded."""
         return np.load(self._features_folder / 'unreadable.npy')
+
+    @property
+    def bad_images(self) -> list[dict[str, Any]]:
+        """``sample`` (index), ``path`` and ``reason`` of every unreadable image."""
+        return json.loads((self._features_folder / 'bad_images.json').read_text(encoding='utf-8'))
 
     @property
     def dropped(self) -> np.ndarray:

@@ -1,5 +1,13 @@
+"""Small worlds and configs that several rooms' tests use."""
+
 import pytest
-from pathlib import Path
+
+
 @pytest.fixture(scope='session')
-def world():
-    return Path('/tmp/mdw')
+def world(tmp_path_factory):
+    """A MiniDrive of 12 scenes with 6 frames each; do not write into it."""
+    from adadedup_mm.cli.make_minidrive import main
+
+    folder = tmp_path_factory.mktemp('minidrive') / 'world'
+    main([str(folder), '--scenes', '12', '--frames', '6', '--formats', 'coco'])
+    return folder

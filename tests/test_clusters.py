@@ -70,8 +70,8 @@ def test_the_number_of_clusters_is_the_square_root_of_the_number_of_samples():
 
 
 def test_the_same_seed_gives_the_same_clusters_and_another_seed_others():
-    features, _ = lumps(0, 1000, 100, noise=.5)
-    one, same, other = (SphericalKMeans(30)(features, None, seed) for seed in (0, 0, 1))
+    features, _ = lumps(0, 600, 100, noise=.5)
+    one, same, other = (SphericalKMeans(10)(features, None, seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
     assert (one != other).any()
 
@@ -91,13 +91,13 @@ def test_the_number_of_threads_does_not_change_the_clusters():
 
 
 def test_fast_clusters_are_nearly_as_good():
-    features, _ = lumps(1, 8000, 300, 64, .8)
-    full, fast = (mean_similarity(features, SphericalKMeans(40, fast=fast)(features, None, 0)) for fast in (False, True))
-    assert fast > .99 * full
+    features, _ = lumps(1, 6000, 300, 32, .4)
+    full, fast = (SphericalKMeans(20, fast=fast)(features, None, 0) for fast in (False, True))
+    assert mean_similarity(features, fast) > .97 * mean_similarity(features, full)
 
 
 def test_many_clusters_come_in_two_levels(monkeypatch):
-    features, _ = lumps(2, 3000, 200, 32, .5)
+    features, _ = lumps(2, 1500, 200, 16, .3)
     flat = SphericalKMeans(100)(features, None, 0)
     monkeypatch.setattr(kmeans, 'FLAT_CLUSTERS', 50)
     features[7] = 0
@@ -105,7 +105,7 @@ def test_many_clusters_come_in_two_levels(monkeypatch):
     assert_first_occurrence(levels)
     assert 90 <= levels.max() + 1 <= 101
     assert (levels == levels[7]).sum() == 1
-    assert mean_similarity(features, levels) > .95 * mean_similarity(features, flat)
+    assert mean_similarity(features, levels) > .92 * mean_similarity(features, flat)
     np.testing.assert_array_equal(levels, SphericalKMeans(100)(features, None, 0))
 
 

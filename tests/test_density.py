@@ -1,5 +1,7 @@
 """Density scores and partners against brute force."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -104,7 +106,7 @@ def test_kcenter_picks_a_farthest_sample_every_time_in_large_clusters(features):
     sequence = in_order(order, np.arange(len(features)))
     assert (np.diff(similarity[sequence]) >= 0).all()
     nearest = np.full(len(features), -np.inf)
-    for earlier, sample in zip(sequence, sequence[1:], strict=False):
+    for earlier, sample in itertools.pairwise(sequence):
         nearest = np.maximum(nearest, features @ features[earlier])
         nearest[earlier] = np.inf
         assert nearest[sample] == pytest.approx(similarity[sample], abs=2e-6)

@@ -261,7 +261,7 @@ def test_gaps_that_do_not_repeat_in_the_other_half_are_not_believed():
 
 
 def test_several_proxies_are_averaged_and_compared():
-    loss, kept, assignment, partner, true_gap = planted(2)
+    loss, kept, assignment, partner, _ = planted(2)
     generator = np.random.default_rng(0)
     losses = loss + .3 * generator.normal(size=(3, len(loss)))
     gaps = cluster_gaps(losses, kept, assignment, partner)

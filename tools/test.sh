@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Sets up the environment if need be, then runs the checks and the tests; further arguments go to pytest.
+# Sets up the environment if need be, then runs the checks and the tests; further arguments go to pytest, in WORKERS
+# processes (default 2).
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 bash tools/setup_env.sh || exit
 

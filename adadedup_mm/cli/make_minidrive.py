@@ -3,15 +3,15 @@
 import argparse
 import time
 
+from ..errors import UserError
 from ..minidrive.build import FORMATS, Options, make_world
 from .common import run
 
 
 def _main(arguments: list[str] | None) -> None:
     default = Options()
-    parser = argparse.ArgumentParser(
-        prog='make_minidrive.py', description='Write MiniDrive, a small simulated world of '
-        'drives with known redundancy, the same for the same options.')
+    parser = argparse.ArgumentParser(prog='make_minidrive.py', description='Write MiniDrive, a small simulated world '
+                                     'of drives with known redundancy: the same options, the same files.')
     parser.add_argument('out', help='the folder to make')
     parser.add_argument('--scenes', type=int, default=default.scenes, help='drives (default %(default)s)')
     parser.add_argument('--frames', type=int, default=default.frames, help='frames of each drive (default %(default)s)')
@@ -24,13 +24,13 @@ def _main(arguments: list[str] | None) -> None:
     parser.add_argument('--workers', type=int, help='processes (default: one per CPU core)')
     args = parser.parse_args(arguments)
 
+    if args.workers is not None and args.workers < 1:
+        raise UserError(f'--workers is {args.workers}; it must be at least 1')
     begin = time.monotonic()
     formats = tuple(name for name in FORMATS if name in args.formats)
-    options = Options(args.scenes, args.frames, args.seed, args.cameras, formats)
-    made = make_world(args.out, options, args.workers)
-    size = f'{args.scenes} scenes, {args.scenes * args.frames} samples'
-    print(f'{args.out}: {size} ({", ".join(formats)}) written in {time.monotonic() - begin:.0f} s' if made else
-          f'{args.out}: {size}, already there')
+    made = make_world(args.out, Options(args.scenes, args.frames, args.seed, args.cameras, formats), args.workers)
+    how = f'written in {time.monotonic() - begin:.0f} s' if made else 'already there'
+    print(f'{args.out}: {args.scenes} scenes, {args.scenes * args.frames} samples, {", ".join(formats)}; {how}')
 
 
 def main(arguments: list[str] | None = None) -> None:

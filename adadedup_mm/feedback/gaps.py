@@ -217,7 +217,7 @@ def _variances(gap: np.ndarray, squared_error: np.ndarray) -> tuple[float, float
 
 
 def _chance(freedom: int) -> float:
-    """The ratio v / s^2 that noise alone exceeds once in 20 times; 95 % quantile of chi-squared (Wilson and Hilferty)."""
+    """The v / s^2 that noise alone exceeds once in 20 times, from chi-squared as Wilson and Hilferty (1931) have it."""
     return (1 - 2 / (9 * freedom) + 1.645 * (2 / (9 * freedom)) ** .5) ** 3 - 1
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,9 +22,10 @@ from ..progress import progress
 from . import kitti, nuscenes_tables, waymo
 from .cameras import CAMERAS, RIG, Seen, look
 from .coco import write_coco
+from .geometry import pose_matrix
 from .lidar import sweep, to_ego
 from .nuscenes_infos import write_infos
-from .record import Record, image_name, make_frame, visible_share
+from .record import Frame, Record, image_name, visible_share
 from .render import make_stage, render
 from .truth import write_truth
 from .world import KINDS, MOST_SCENES, Scene, make_scene
@@ -64,13 +66,13 @@ def make_world(out: str | Path, options: Options, workers: int | None = None) ->
         workers: processes; all CPU cores by default.
 
     Returns:
-        Whether it was written now; False where ``out`` already holds the world of the same options.
+        Whether it was written now; False where ``out`` already holds it, perhaps in further formats.
 
     Raises:
         UserError: the options make no sense, ``out`` holds something else, or another process is writing it.
     """
     _check(options)
-    out = Path(out).absolute()
+    out = Path(out).resolve()
     if _same_world(out, options):
         return False
     with _partial_folder(out) as folder:
@@ -86,7 +88,7 @@ def make_world(out: str | Path, options: Options, workers: int | None = None) ->
         if 'kitti' in options.formats:
             kitti.write_kitti(folder / 'kitti', records)
         write_truth(folder / 'truth.parquet', records, cameras)
-        write_json(folder / 'minidrive.json', dict(version=VERSION, **asdict(options)))
+        write_json(folder / 'minidrive.json', _description(options))
     return True
 
 
@@ -95,9 +97,8 @@ def _check(options: Options) -> None:
         raise UserError(f'--scenes is {options.scenes}; it must be at least {LEAST_SCENES}: the {len(KINDS)} kinds '
                         f'({", ".join(KINDS)}) for training and one scene for validation')
     if 'nuscenes' in options.formats and options.scenes > MOST_SCENES:
-        raise UserError(
-            f'--scenes is {options.scenes}; with --formats nuscenes it must be at most {MOST_SCENES}, because '
-            'nuScenes\' evaluation knows no more names')
+        raise UserError(f'--scenes is {options.scenes}; it must be at most {MOST_SCENES} for nuScenes, whose '
+                        'evaluation knows no more names; leave nuscenes out of --formats')
     if options.frames < 1:
         raise UserError(f'--frames is {options.frames}; it must be at least 1')
     if options.seed < 0:
@@ -110,16 +111,24 @@ def _check(options: Options) -> None:
 def _same_world(out: Path, options: Options) -> bool:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
-    wanted = json.loads(json.dumps(dict(version=VERSION, **asdict(options))))
+    wanted = _description(options)
     try:
         found = json.loads((out / 'minidrive.json').read_text())
-    except (OSError, ValueError):
+        formats = set(found['formats'])
+    except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f'{out} exists and is not a MiniDrive world; choose another folder') from None
-    if found != wanted:
-        different = [key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key]]
-        raise UserError(f'{out} holds a MiniDrive world with other options ({", ".join(different)}); '
-                        'choose another folder or remove it')
+    if set(options.formats) <= formats:
+        found['formats'] = wanted['formats']
+    different = [key for key in wanted if found.get(key) != wanted[key]]
+    if different:
+        raise UserError(f'{out} holds a MiniDrive world with another {", ".join(different)}; choose another folder or '
+                        'remove it')
     return True
+
+
+def _description(options: Options) -> dict[str, Any]:
+    """What ``minidrive.json`` in the world's folder says."""
+    return dict(asdict(options), formats=list(options.formats), version=VERSION)
 
 
 @contextlib.contextmanager
@@ -134,6 +143,8 @@ def _partial_folder(out: Path) -> Iterator[Path]:
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever held the lock until now may have finished and renamed the folder.
+            os.lstat(partial)
         except OSError:
             raise UserError(f'{out} is being written by another process; wait for it') from None
         for leftover in partial.iterdir():
@@ -171,7 +182,7 @@ def _film(folder: Path, options: Options, index: int) -> Record:
     """Plays one scene, writes its pictures and points and returns what was seen and hit."""
     scene = make_scene(options.seed, index, options.frames)
     stage = make_stage(scene)
-    solid = options.formats != ('coco',)
+    in_3d = options.formats != ('coco',)
     frames = []
     for frame in range(len(scene)):
         boxes = scene.objects(frame).boxes
@@ -179,13 +190,13 @@ def _film(folder: Path, options: Options, index: int) -> Record:
         for number, camera in enumerate(RIG):
             places = [folder / place for place in _pictures(options, scene, frame, camera.name)]
             # Where the LiDAR's points go depends on what is visible from any side.
-            if places or solid:
+            if places or in_3d:
                 seen[camera.name] = look(camera, scene.ego[frame], boxes)
             if places:
                 _write_picture(render(stage, frame, camera, number), places)
-        counts = _write_points(folder, options, scene, frame, visible_share(seen)) if solid else np.zeros(
-            len(boxes), np.int64)
-        frames.append(make_frame(scene, frame, seen, counts))
+        visible = visible_share(seen)
+        counts = _write_points(folder, options, scene, frame, visible) if in_3d else np.zeros(len(boxes), np.int64)
+        frames.append(Frame(scene.objects(frame), pose_matrix(*scene.ego[frame]), seen, visible, counts))
     return Record(scene, tuple(frames))
 
 
@@ -224,13 +235,14 @@ def _write_points(folder: Path, options: Options, scene: Scene, frame: int, visi
     blank = np.zeros((len(points), 2), dtype=np.float32)
     clouds = {}
     if 'nuscenes' in options.formats:
-        clouds[f'nuscenes/{nuscenes_tables.sensor_file(scene, frame, "LIDAR_TOP")}'] = np.column_stack(
-            [points, blank[:, :1]])
+        name = nuscenes_tables.sensor_file(scene, frame, 'LIDAR_TOP')
+        clouds[f'nuscenes/{name}'] = np.column_stack([points, blank[:, :1]])
     if 'waymo' in options.formats:
         clouds[f'waymo/{waymo.points_file(scene, frame)}'] = np.column_stack([to_ego(points), blank])
-    for name, cloud in clouds.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(cloud.tobytes())
     if 'kitti' in options.formats:
-        kitti.write_points(folder / 'kitti', scene, frame, points)
+        clouds |= {f'kitti/{name}': cloud for name, cloud in kitti.point_files(scene, frame, points).items()}
+    for name, cloud in clouds.items():
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(cloud.tobytes())
     return counts

@@ -49,7 +49,8 @@ class Seen:
         boxes: (n, 4) float64 x1 y1 x2 y2 in pixels, clipped to the picture; zeros where nothing is seen.
         inside: (n,) share of the box's outline that lies inside the picture, 0..1.
         visibility: (n,) share of the part inside the picture that no nearer box hides, 0..1.
-        centres: (n, 3) float64 u, v in pixels and depth in metres of the box's centre.
+        centres: (n, 3) float64 u, v in pixels and depth in metres of the box's centre; behind the camera the depth is
+            negative and u, v mean nothing.
     """
 
     boxes: np.ndarray
@@ -62,8 +63,8 @@ class Seen:
         """(n,) bool: large, complete and free enough for a fair 2D label."""
         sides = self.boxes[:, 2:] - self.boxes[:, :2]
         complete = (self.inside >= .25) | (sides.min(axis=1) >= 24)
-        labelled: np.ndarray = complete & (sides.min(axis=1) >= 3.5) & (sides.max(axis=1) >= 7) & (self.visibility
-                                                                                                   >= .35)
+        large = (sides.min(axis=1) >= 3.5) & (sides.max(axis=1) >= 7)
+        labelled: np.ndarray = complete & large & (self.visibility >= .35)
         return labelled
 
 
@@ -87,9 +88,8 @@ def look(camera: Camera, ego: np.ndarray, boxes: np.ndarray) -> Seen:
     pose = inverse(pose_matrix(*ego) @ camera.cam2ego)
     corners = transform(pose, box_corners(boxes))
     centres = transform(pose, boxes[:, :3])
-    result = Seen(
-        np.zeros((len(boxes), 4)), np.zeros(len(boxes)), np.zeros(len(boxes)),
-        np.concatenate([project(camera.intrinsic, centres) if len(boxes) else centres[:, :2], centres[:, 2:]], axis=1))
+    result = Seen(np.zeros((len(boxes), 4)), np.zeros(len(boxes)), np.zeros(len(boxes)),
+                  np.column_stack([project(camera.intrinsic, centres), centres[:, 2]]))
     ids = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
     areas = np.zeros(len(boxes))
     painted: list[int] = []
@@ -98,7 +98,7 @@ def look(camera: Camera, ego: np.ndarray, boxes: np.ndarray) -> Seen:
         areas[i], part = cv2.intersectConvexConvex(outline, _CANVAS)
         if areas[i] <= 0 or part is None:
             continue
-        part = part.reshape(-1, 2)
+        part = np.clip(part.reshape(-1, 2), 0, (WIDTH, HEIGHT))
         result.boxes[i] = *part.min(axis=0), *part.max(axis=0)
         result.inside[i] = min(1., areas[i] / max(cv2.contourArea(outline), 1e-9))
         painted.append(i)

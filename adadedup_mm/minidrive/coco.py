@@ -13,6 +13,9 @@ from .record import Record, image_id, image_name
 from .traffic import CLASSES
 from .world import Objects, Scene
 
+INFO = dict(description='MiniDrive, a simulated world of drives', version='1.0')
+LICENSES = [dict(id=1, name='CC0 1.0', url='https://creativecommons.org/publicdomain/zero/1.0/')]
+
 
 def write_coco(folder: Path, records: Sequence[Record], cameras: tuple[str, ...]) -> None:
     """Writes ``annotations/instances_{train,val}.json`` for the pictures of some cameras."""
@@ -27,11 +30,8 @@ def write_coco(folder: Path, records: Sequence[Record], cameras: tuple[str, ...]
                     images.append(_image(record.scene, number, camera, cameras))
                     annotations += _annotations(record.scene, frame.objects, frame.seen[camera], images[-1]['id'],
                                                 len(annotations) + 1)
-        value = dict(
-            info=dict(description='MiniDrive, a simulated world of drives', version='1.0'), licenses=[
-                dict(id=1, name='CC0 1.0', url='https://creativecommons.org/publicdomain/zero/1.0/')
-            ], categories=[dict(id=i, name=name, supercategory='traffic') for i, name in enumerate(CLASSES, start=1)],
-            images=images, annotations=annotations)
+        categories = [dict(id=i, name=name, supercategory='traffic') for i, name in enumerate(CLASSES, start=1)]
+        value = dict(info=INFO, licenses=LICENSES, categories=categories, images=images, annotations=annotations)
         with atomic_open(folder / 'annotations' / f'instances_{split}.json', 'w') as file:
             file.write(json.dumps(value, separators=(',', ':')))
 
@@ -47,10 +47,9 @@ def _annotations(scene: Scene, objects: Objects, seen: Seen, image: int, first_i
     for i in np.flatnonzero(seen.labelled):
         x1, y1, x2, y2 = (round(float(value), 2) for value in seen.boxes[i])
         width, height = round(x2 - x1, 2), round(y2 - y1, 2)
-        result.append(
-            dict(id=first_id + len(result),
-                 image_id=image, category_id=int(objects.labels[i]) + 1, bbox=[x1, y1, width, height], area=round(
-                     width * height, 2), iscrowd=0, segmentation=[[x1, y1, x2, y1, x2, y2, x1, y2]],
-                 instance_id=scene.index * 100_000 + int(objects.actors[i]), visibility=round(
-                     float(seen.visibility[i]), 3)))
+        result.append(dict(
+            id=first_id + len(result), image_id=image, category_id=int(objects.labels[i]) + 1,
+            bbox=[x1, y1, width, height], area=round(width * height, 2), iscrowd=0,
+            segmentation=[[x1, y1, x2, y1, x2, y2, x1, y2]], visibility=round(float(seen.visibility[i]), 3),
+            instance_id=scene.index * 100_000 + int(objects.actors[i])))
     return result

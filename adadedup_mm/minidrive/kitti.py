@@ -1,4 +1,4 @@
-"""KITTI's layout as mmdet3d uses it: one camera, label and calibration texts, ``kitti_infos_{train,val,trainval}.pkl``."""
+"""KITTI's layout as mmdet3d uses it: one camera, label and calibration texts, ``kitti_infos_*.pkl``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +9,8 @@ import numpy as np
 from ..files import atomic_open
 from .cameras import HEIGHT, LIDAR2EGO, RIG, WIDTH, project
 from .geometry import inverse, transform, transform_boxes, wrap_angle
+from .infos import camera_boxes, matrix_list, write_pickle
 from .lidar import to_ego
-from .nuscenes_infos import camera_boxes, matrix_list, write_pickle
 from .record import Frame, Record
 from .traffic import BICYCLE, BUS, CAR, PEDESTRIAN, TRUCK
 from .world import Scene
@@ -37,18 +37,16 @@ def image_file(scene: Scene, frame: int) -> str:
     return f'training/image_2/{sample_number(scene, frame):06d}.jpg'
 
 
-def write_points(folder: Path, scene: Scene, frame: int, points: np.ndarray) -> None:
-    """Writes the LiDAR's points (P, 4), given in its nuScenes frame, whole and reduced to what the picture shows."""
+def point_files(scene: Scene, frame: int, points: np.ndarray) -> dict[str, np.ndarray]:
+    """The LiDAR's points (P, 4), given in its nuScenes frame, by file: all, and reduced to what the picture shows."""
     velodyne = to_ego(points)
     velodyne[:, :3] -= VELODYNE2EGO[:3, 3].astype(np.float32)
     in_camera = transform(VELODYNE2CAM, velodyne[:, :3].astype(np.float64))
     ahead = in_camera[:, 2] > .1
     pixels = project(CAMERA.intrinsic, np.where(ahead[:, None], in_camera, 1.))
     shown = ahead & ((pixels >= 0) & (pixels < (WIDTH, HEIGHT))).all(axis=1)
-    for name, chosen in (('velodyne', velodyne), ('velodyne_reduced', velodyne[shown])):
-        path = folder / 'training' / name / f'{sample_number(scene, frame):06d}.bin'
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(chosen.tobytes())
+    name = f'{sample_number(scene, frame):06d}.bin'
+    return {f'training/velodyne/{name}': velodyne, f'training/velodyne_reduced/{name}': velodyne[shown]}
 
 
 def write_kitti(folder: Path, records: Sequence[Record]) -> None:
@@ -113,7 +111,7 @@ def _instances(frame: Frame) -> list[dict[str, Any]]:
 
 
 def _difficulty(height: float, occluded: int, truncated: float) -> int:
-    """KITTI's rule: 0 easy, 1 moderate, 2 hard, -1 none of them; heights in pixels of KITTI's pictures, 2.8 times larger."""
+    """KITTI's rule: 0 easy, 1 moderate, 2 hard, -1 none of them; the focal length there is 2.8 times longer."""
     for level, (least, hidden, cut) in enumerate(((40, 0, .15), (25, 1, .3), (25, 2, .5))):
         if height * 2.8 >= least and occluded <= hidden and truncated <= cut:
             return level

@@ -17,6 +17,7 @@ from .traffic import BICYCLE, CONE, PEDESTRIAN
 from .world import Scene
 
 VERSION = 'v1.0-trainval'
+MAP = 'maps/minidrive.png'
 SENSORS = (*(camera.name for camera in RIG), 'LIDAR_TOP')
 CATEGORIES = ('vehicle.car', 'vehicle.truck', 'vehicle.bus.rigid', 'vehicle.bicycle', 'human.pedestrian.adult',
               'movable_object.trafficcone')
@@ -50,33 +51,31 @@ def write_tables(folder: Path, records: Sequence[Record], seed: int) -> None:
     for name, rows in tables.items():
         with atomic_open(folder / VERSION / f'{name}.json', 'w') as file:
             file.write(json.dumps(rows, separators=(',', ':')))
-    with atomic_open(folder / 'maps' / 'minidrive.png') as file:
+    with atomic_open(folder / MAP) as file:
         file.write(cv2.imencode('.png', np.zeros((1, 1), dtype=np.uint8))[1].tobytes())
 
 
 def _constant_tables(seed: int) -> dict[str, Rows]:
-    levels = ('0-40', '40-60', '60-80', '80-100')
-    log = token(seed, 'log')
+    """The tables that are the same for all scenes."""
     sensors, calibrated = [], []
+    cameras = {camera.name: camera for camera in RIG}
     for sensor in SENSORS:
-        camera = next((camera for camera in RIG if camera.name == sensor), None)
-        pose = LIDAR2EGO if camera is None else camera.cam2ego
-        sensors.append(
-            dict(token=token(seed, 'sensor', sensor), channel=sensor, modality='camera' if camera else 'lidar'))
-        calibrated.append(dict(token=token(seed, 'calibrated_sensor', sensor), sensor_token=sensors[-1]['token'],
-                               translation=pose[:3, 3].tolist(), rotation=quaternion(pose[:3, :3]),
-                               camera_intrinsic=camera.intrinsic.tolist() if camera else []))
-    return dict(
-        category=[dict(token=token(seed, 'category', name), name=name, description='') for name in CATEGORIES],
-        attribute=[dict(token=token(seed, 'attribute', name), name=name, description='') for name in ATTRIBUTES],
-        visibility=[
-            dict(token=str(i), level=f'v{level}', description=f'visibility of whole object is {level}%')
-            for i, level in enumerate(levels, start=1)
-        ], sensor=sensors, calibrated_sensor=calibrated, log=[
-            dict(token=log, logfile='minidrive', vehicle='minidrive', date_captured='2020-09-13', location='minidrive')
-        ], map=[
-            dict(token=token(seed, 'map'), category='semantic_prior', filename='maps/minidrive.png', log_tokens=[log])
-        ])
+        camera = cameras.get(sensor)
+        pose = camera.cam2ego if camera else LIDAR2EGO
+        name, modality = token(seed, 'sensor', sensor), 'camera' if camera else 'lidar'
+        sensors.append(dict(token=name, channel=sensor, modality=modality))
+        calibrated.append(dict(
+            token=token(seed, 'calibrated_sensor', sensor), sensor_token=name, translation=pose[:3, 3].tolist(),
+            rotation=quaternion(pose[:3, :3]), camera_intrinsic=camera.intrinsic.tolist() if camera else []))
+    log = dict(token=token(seed, 'log'), logfile='minidrive', vehicle='minidrive', date_captured='2020-09-13',
+               location='minidrive')
+    world = dict(token=token(seed, 'map'), category='semantic_prior', filename=MAP, log_tokens=[log['token']])
+    visibility = [dict(token=str(i), level=f'v{level}', description=f'visibility of whole object is {level}%')
+                  for i, level in enumerate(('0-40', '40-60', '60-80', '80-100'), start=1)]
+    categories = [dict(token=token(seed, 'category', name), name=name, description='') for name in CATEGORIES]
+    attributes = [dict(token=token(seed, 'attribute', name), name=name, description='') for name in ATTRIBUTES]
+    return dict(category=categories, attribute=attributes, visibility=visibility, sensor=sensors,
+                calibrated_sensor=calibrated, log=[log], map=[world])
 
 
 def _add_scene(tables: dict[str, Rows], record: Record) -> None:
@@ -93,22 +92,19 @@ def _add_scene(tables: dict[str, Rows], record: Record) -> None:
         token=name('scene'), log_token=token(scene.seed, 'log'), nbr_samples=len(scene), name=scene.name,
         first_sample_token=name('sample', 0), last_sample_token=name('sample', len(scene) - 1),
         description=f'{scene.kind}, {scene.setting}, {"night" if scene.night else "day"}'))
-    for frame in range(len(scene)):
-        sample, stamp = name('sample', frame), int(scene.timestamps[frame])
-        pose = record.frames[frame].ego2global
-        tables['sample'].append(
-            dict(token=sample, timestamp=stamp, scene_token=name('scene'), **neighbours('sample', frame)))
+    for frame, moment in enumerate(record.frames):
+        sample, stamp, pose = name('sample', frame), int(scene.timestamps[frame]), moment.ego2global
+        rotation, translation = quaternion(pose[:3, :3]), pose[:3, 3].tolist()
+        tables['sample'].append(dict(token=sample, timestamp=stamp, scene_token=name('scene'),
+                                     **neighbours('sample', frame)))
         for sensor in SENSORS:
-            data = name('sample_data', frame, sensor)
-            tables['ego_pose'].append(dict(token=data, timestamp=stamp, rotation=quaternion(pose[:3, :3]),
-                                           translation=pose[:3, 3].tolist()))
-            lidar = sensor == 'LIDAR_TOP'
-            tables['sample_data'].append(
-                dict(token=data, sample_token=sample, ego_pose_token=data,
-                     timestamp=stamp, is_key_frame=True, calibrated_sensor_token=token(
-                         scene.seed, 'calibrated_sensor', sensor), fileformat='pcd' if lidar else 'jpg',
-                     height=0 if lidar else HEIGHT, width=0 if lidar else WIDTH, filename=sensor_file(
-                         scene, frame, sensor), **neighbours('sample_data', frame, sensor)))
+            data, lidar = name('sample_data', frame, sensor), sensor == 'LIDAR_TOP'
+            tables['ego_pose'].append(dict(token=data, timestamp=stamp, rotation=rotation, translation=translation))
+            tables['sample_data'].append(dict(
+                token=data, sample_token=sample, ego_pose_token=data, timestamp=stamp, is_key_frame=True,
+                calibrated_sensor_token=token(scene.seed, 'calibrated_sensor', sensor),
+                fileformat='pcd' if lidar else 'jpg', height=0 if lidar else HEIGHT, width=0 if lidar else WIDTH,
+                filename=sensor_file(scene, frame, sensor), **neighbours('sample_data', frame, sensor)))
     _add_annotations(tables, record)
 
 
@@ -117,32 +113,30 @@ def _add_annotations(tables: dict[str, Rows], record: Record) -> None:
     tracks: dict[int, Rows] = {}
     for number, frame in enumerate(record.frames):
         for i in frame.annotated:
-            actor = int(frame.objects.actors[i])
-            track = tracks.setdefault(actor, [])
-            track.append(_annotation(scene, number, frame, int(i), token(scene.seed, 'instance', scene.index, actor)))
+            track = tracks.setdefault(int(frame.objects.actors[i]), [])
+            track.append(_annotation(scene, number, frame, int(i)))
     for actor, track in sorted(tracks.items()):
-        names = [row['token'] for row in track]
-        for row, before, after in zip(track, ['', *names], [*names[1:], ''], strict=False):
+        names, category = [row['token'] for row in track], CATEGORIES[int(scene.actors.label[actor])]
+        for row, before, after in zip(track, ['', *names[:-1]], [*names[1:], ''], strict=True):
             row.update(prev=before, next=after)
-        category = CATEGORIES[int(scene.actors.label[actor])]
-        tables['instance'].append(
-            dict(token=token(scene.seed, 'instance', scene.index, actor), category_token=token(
-                scene.seed, 'category', category), nbr_annotations=len(track), first_annotation_token=names[0],
-                 last_annotation_token=names[-1]))
+        tables['instance'].append(dict(
+            token=token(scene.seed, 'instance', scene.index, actor),
+            category_token=token(scene.seed, 'category', category), nbr_annotations=len(track),
+            first_annotation_token=names[0], last_annotation_token=names[-1]))
         tables['sample_annotation'] += track
 
 
-def _annotation(scene: Scene, number: int, frame: Frame, i: int, instance: str) -> dict[str, Any]:
+def _annotation(scene: Scene, number: int, frame: Frame, i: int) -> dict[str, Any]:
+    """One box in nuScenes' global frame: centre, width, length, height and a quaternion; neighbours follow later."""
     objects = frame.objects
-    box, label = objects.boxes[i], int(objects.labels[i])
+    box, label, actor = objects.boxes[i], int(objects.labels[i]), int(objects.actors[i])
     kind = attribute(label, float(np.hypot(*objects.velocities[i])))
-    yaw = box[6] / 2
-    return dict(token=token(scene.seed, 'sample_annotation',
-                            scene.index, number, int(objects.actors[i])), sample_token=token(
-                                scene.seed, 'sample', scene.index, number), instance_token=instance,
-                visibility_token=str(1 + int(np.searchsorted([.4, .6, .8], frame.visible[i], side='right'))),
-                attribute_tokens=[] if kind is None else [token(scene.seed, 'attribute', ATTRIBUTES[kind])],
-                translation=[round(float(value), 4) for value in box[:3]], size=[
-                    round(float(value), 4) for value in box[[4, 3, 5]]
-                ], rotation=[float(np.cos(yaw)), 0., 0.,
-                             float(np.sin(yaw))], num_lidar_pts=int(frame.points[i]), num_radar_pts=0)
+    visibility = 1 + int(np.searchsorted([.4, .6, .8], frame.visible[i], side='right'))
+    return dict(
+        token=token(scene.seed, 'sample_annotation', scene.index, number, actor),
+        sample_token=token(scene.seed, 'sample', scene.index, number),
+        instance_token=token(scene.seed, 'instance', scene.index, actor), visibility_token=str(visibility),
+        attribute_tokens=[] if kind is None else [token(scene.seed, 'attribute', ATTRIBUTES[kind])],
+        translation=box[:3].round(4).tolist(), size=box[[4, 3, 5]].round(4).tolist(),
+        rotation=[float(np.cos(box[6] / 2)), 0., 0., float(np.sin(box[6] / 2))], num_lidar_pts=int(frame.points[i]),
+        num_radar_pts=0)

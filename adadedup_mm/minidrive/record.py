@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from .cameras import CAMERAS, Seen
-from .geometry import pose_matrix
 from .world import Objects, Scene
 
 
@@ -39,11 +38,6 @@ class Record:
 
     scene: Scene
     frames: tuple[Frame, ...]
-
-
-def make_frame(scene: Scene, frame: int, seen: dict[str, Seen], points: np.ndarray) -> Frame:
-    """Puts a moment together; ``points`` as in ``Frame``."""
-    return Frame(scene.objects(frame), pose_matrix(*scene.ego[frame]), seen, visible_share(seen), points)
 
 
 def visible_share(seen: dict[str, Seen]) -> np.ndarray:

@@ -8,10 +8,12 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from .backdrop import HIGHEST, LOWEST, PANORAMA, TILE, Backdrop, Prop, make_backdrop
+from .backdrop import PIXELS_PER_METRE, TILE, Backdrop, make_backdrop
 from .cameras import HEIGHT, NEAR, WIDTH, Camera
 from .geometry import box_corners, inverse, pose_matrix, transform
+from .props import Prop
 from .shapes import Colour, Mesh, actor_meshes, shade
+from .sky import HIGHEST, LOWEST, PANORAMA
 from .traffic import PEDESTRIAN
 from .world import Scene
 
@@ -87,7 +89,7 @@ def _sensor(picture: np.ndarray, scene: Scene, rng: np.random.Generator) -> np.n
 
 @cache
 def _rays(name: str, focal: float, direction: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Azimuth in the ego frame and elevation of the pixels of a camera: for the sky large, for the night's light small."""
+    """Azimuth in the ego frame and elevation of a camera's pixels: of the large sky, and of a small whole picture."""
     result = []
     for scale, rows in ((SCALE, int(HEIGHT * SCALE * .56)), (.25, int(HEIGHT * .25))):
         u, v = np.meshgrid((np.arange(int(WIDTH * scale)) + .5) / scale - WIDTH / 2,
@@ -118,7 +120,7 @@ def _pixels(view: View, points: np.ndarray) -> np.ndarray:
 
 
 def clip_near(points: np.ndarray) -> np.ndarray:
-    """The part of a polygon (k, 3) in the camera frame that lies beyond the near plane; Sutherland and Hodgman's rule."""
+    """The part of a polygon (k, 3) in the camera frame beyond the near plane, by Sutherland and Hodgman's rule."""
     depth = points[:, 2] - NEAR
     following = np.roll(points, -1, axis=0)
     result = []
@@ -185,9 +187,9 @@ def _texture_ground(canvas: np.ndarray, view: View, backdrop: Backdrop, horizon:
     intrinsic[1, 2] -= horizon / SCALE
     plane = intrinsic @ np.column_stack([view.pose[:3, 0], view.pose[:3, 1], view.pose[:3, 3]])
     # Whole tiles are taken off to keep the numbers small.
-    period = TILE / 8
+    period = TILE / PIXELS_PER_METRE
     origin = np.floor(view.place[:2] / period) * period
-    to_metres = np.array([[1 / 8, 0, origin[0]], [0, 1 / 8, origin[1]], [0, 0, 1]])
+    to_metres = np.array([[1 / PIXELS_PER_METRE, 0, origin[0]], [0, 1 / PIXELS_PER_METRE, origin[1]], [0, 0, 1]])
     ground = canvas[horizon:]
     rows, columns = ground.shape[:2]
     texture = cv2.warpPerspective(backdrop.texture, plane @ to_metres, (columns // SCALE, rows // SCALE),
@@ -207,11 +209,11 @@ def _paint_things(canvas: np.ndarray, view: View, stage: Stage, frame: int) -> N
     objects = scene.objects(frame)
     poses = np.array([prop.pose for prop in backdrop.props]).reshape(-1, 3)
     distance = np.hypot(*(poses[:, :2] - view.place[:2]).T)
-    things: list[tuple[bool, float, Prop | int]] = [(not prop.tall, -far, prop)
-                                                    for prop, far in zip(backdrop.props, distance, strict=True)
-                                                    if far < (120 if prop.tall else 80)]
-    nearness = -np.hypot(*(objects.boxes[:, :2] - view.place[:2]).T)
-    things += [(True, float(near), i) for i, near in enumerate(nearness)]
+    things: list[tuple[bool, float, Prop | int]] = []
+    for prop, far in zip(backdrop.props, distance, strict=True):
+        if far < (120 if prop.tall else 80):
+            things.append((not prop.tall, -far, prop))
+    things += [(True, -far, i) for i, far in enumerate(np.hypot(*(objects.boxes[:, :2] - view.place[:2]).T))]
     for _, _, thing in sorted(things, key=lambda item: item[:2]):
         if isinstance(thing, Prop):
             _paint_mesh(canvas, view, thing.mesh, thing.pose, backdrop)
@@ -222,11 +224,16 @@ def _paint_things(canvas: np.ndarray, view: View, stage: Stage, frame: int) -> N
             continue
         shadow = transform(view.pose, box_corners(box[None])[0, :4] * (1, 1, 0))
         _fill(canvas, view, [shadow], shade(backdrop.asphalt, .5))
-        meshes = _meshes(stage, actor, frame)
-        turned = pose_matrix(*pose)
-        for mesh in sorted(meshes, key=lambda mesh: -np.linalg.norm(transform(turned, mesh.middle) - view.place)
-                           ) if len(meshes) > 1 and not meshes[-1].upright else meshes:
+        for mesh in _from_far_to_near(_meshes(stage, actor, frame), pose, view):
             _paint_mesh(canvas, view, mesh, pose, backdrop)
+
+
+def _from_far_to_near(meshes: tuple[Mesh, ...], pose: np.ndarray, view: View) -> Sequence[Mesh]:
+    """The meshes of one actor in the order of painting; what turns to the camera, such as a rider, stays last."""
+    if len(meshes) == 1 or meshes[-1].upright:
+        return meshes
+    matrix = pose_matrix(*pose)
+    return sorted(meshes, key=lambda mesh: -float(np.linalg.norm(transform(matrix, mesh.middle) - view.place)))
 
 
 def _meshes(stage: Stage, actor: int, frame: int) -> tuple[Mesh, ...]:
@@ -273,8 +280,8 @@ def _paint_mesh(canvas: np.ndarray, view: View, mesh: Mesh, pose: np.ndarray, ba
     light = np.where(two_sided, .94, .72 + (mesh.normals @ (pose_matrix(0, 0, -yaw)[:3, :3] @ backdrop.sun)).clip(0))
     share = 1 - np.exp(-far / HAZE)
     colours = mesh.colours[order]
-    colours[:, :3] = np.minimum(colours[:, :3] * light[order, None], 255) * (1 - share) + np.array(
-        backdrop.haze) * share
+    lit = np.minimum(colours[:, :3] * light[order, None], 255)
+    colours[:, :3] = lit * (1 - share) + np.array(backdrop.haze) * share
     # Neighbours in the order with one colour, such as a wall's windows, go in one call.
     change = (np.diff(colours, axis=0) != 0).any(axis=1) | (order[1:] < mesh.solid)
     bounds = [0, *(np.flatnonzero(change) + 1), len(order)]
@@ -301,11 +308,11 @@ def _night(small: np.ndarray, view: View, backdrop: Backdrop) -> np.ndarray:
         centre = (int(x / z * intrinsic[0, 0] + intrinsic[0, 2]), int(y / z * intrinsic[1, 1] + intrinsic[1, 2]))
         pool = np.zeros_like(glow)
         radius = 5. / z * intrinsic[0, 0]
-        cv2.ellipse(pool, centre, (max(1, int(radius)), max(1, int(radius * 1.5 / z + radius * .25))), 0, 0, 360, [.28],
-                    -1)
+        axes = (max(1, int(radius)), max(1, int(radius * (1.5 / z + .25))))
+        cv2.ellipse(pool, centre, axes, 0, 0, 360, [.28], -1)
         glow += pool
-    spread: np.ndarray = cv2.resize(cv2.GaussianBlur(glow, (0, 0), 2.5), (WIDTH, HEIGHT),
-                                    interpolation=cv2.INTER_LINEAR)
+    blurred = cv2.GaussianBlur(glow, (0, 0), 2.5)
+    spread: np.ndarray = cv2.resize(blurred, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
     colour = small[..., :3].astype(np.float32)
     shine = small[..., 3:].astype(np.float32) / 255
     light = NIGHT + spread[..., None] * np.array([1., .94, .8], dtype=np.float32)

@@ -55,17 +55,15 @@ class Road:
 
     @property
     def end(self) -> float:
-        """S of the last point."""
+        """Where the last point is, as s."""
         return self.start + len(self.points) - 1
 
     def lane(self, number: int) -> float:
-        """D of a lane's middle: 0, 1, ... are the lanes of the ego's direction from the centre line outwards, -1, -2, ...
-        the oncoming ones.
-        """
+        """The middle of a lane, as d: from the centre line outwards 0, 1, ... ahead and -1, -2, ... oncoming."""
         return -(number + .5) * self.lane_width
 
     def place(self, s: np.ndarray | float, d: np.ndarray | float) -> np.ndarray:
-        """(s, d), broadcast together to shape (...), to x, y, heading in the global frame, (..., 3)."""
+        """Places (s, d), broadcast together to shape (...), to x, y, heading in the global frame, (..., 3)."""
         s, d = np.broadcast_arrays(np.asarray(s, dtype=np.float64), np.asarray(d, dtype=np.float64))
         grid = np.arange(len(self.points)) + self.start
         x, y, heading = (np.interp(s, grid, values) for values in (*self.points.T, self.headings))

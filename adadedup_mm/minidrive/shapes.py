@@ -1,31 +1,32 @@
 """What things look like: small coloured meshes for every class, built from the actor's size and look."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from .traffic import BICYCLE, BUS, CAR, PEDESTRIAN, TRUCK
 
 Colour = tuple[float, float, float]  # R G B, 0..255
+Palette = tuple[Colour, ...]
 
 GLASS: Colour = (58, 74, 90)
 TYRE: Colour = (32, 32, 34)
 STEEL: Colour = (150, 154, 160)
+CHASSIS: Colour = (52, 52, 56)
 HEADLIGHT: Colour = (255, 250, 215)
 TAILLIGHT: Colour = (200, 26, 22)
 ORANGE: Colour = (244, 104, 24)
 
-PAINTS: tuple[Colour,
-              ...] = ((222, 224, 226), (176, 180, 186), (92, 96, 104), (42, 44, 50), (176, 34, 36), (36, 78, 156),
-                      (24, 112, 120), (214, 176, 56), (58, 116, 66), (120, 66, 40), (196, 110, 44), (112, 150, 190))
-CARGO: tuple[Colour,
-             ...] = ((232, 232, 228), (206, 210, 214), (60, 104, 170), (190, 60, 50), (236, 200, 70), (84, 140, 90))
-LIVERY: tuple[Colour, ...] = ((206, 42, 40), (242, 190, 40), (36, 100, 176), (40, 136, 92), (236, 236, 232))
-CLOTHES: tuple[Colour, ...] = ((200, 50, 48), (48, 92, 168), (240, 196, 60), (58, 130, 78), (236, 236, 232),
-                               (120, 70, 130), (232, 120, 50), (70, 72, 80), (90, 180, 190), (226, 130, 160))
-TROUSERS: tuple[Colour, ...] = ((40, 48, 74), (62, 58, 54), (34, 34, 38), (96, 84, 66), (70, 92, 128))
-SKIN: tuple[Colour, ...] = ((240, 200, 170), (206, 158, 120), (150, 104, 74), (96, 66, 48))
-HAIR: tuple[Colour, ...] = ((44, 32, 26), (96, 62, 34), (196, 160, 90), (120, 120, 120), (20, 20, 22))
+PAINTS: Palette = ((222, 224, 226), (176, 180, 186), (92, 96, 104), (42, 44, 50), (176, 34, 36), (36, 78, 156),
+                   (24, 112, 120), (214, 176, 56), (58, 116, 66), (120, 66, 40), (196, 110, 44), (112, 150, 190))
+CARGO: Palette = ((232, 232, 228), (206, 210, 214), (60, 104, 170), (190, 60, 50), (236, 200, 70), (84, 140, 90))
+LIVERY: Palette = ((206, 42, 40), (242, 190, 40), (36, 100, 176), (40, 136, 92), (236, 236, 232))
+CLOTHES: Palette = ((200, 50, 48), (48, 92, 168), (240, 196, 60), (58, 130, 78), (236, 236, 232), (120, 70, 130),
+                    (232, 120, 50), (70, 72, 80), (90, 180, 190), (226, 130, 160))
+TROUSERS: Palette = ((40, 48, 74), (62, 58, 54), (34, 34, 38), (96, 84, 66), (70, 92, 128))
+SKIN: Palette = ((240, 200, 170), (206, 158, 120), (150, 104, 74), (96, 66, 48))
+HAIR: Palette = ((44, 32, 26), (96, 62, 34), (196, 160, 90), (120, 120, 120), (20, 20, 22))
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def polygon(*corners: tuple[float, float, float]) -> np.ndarray:
 
 
 def side_panel(outline: np.ndarray, y: float) -> np.ndarray:
-    """An outline (k, 2) in x and z, counter-clockwise with x to the right, set into the side at ``y``, facing outwards."""
+    """An outline (k, 2) in x and z, counter-clockwise with x to the right, in the side at ``y``, facing outwards."""
     corners = np.column_stack([outline[:, 0], np.full(len(outline), y), outline[:, 1]])
     return corners[::-1] if y > 0 else corners
 
@@ -111,9 +112,7 @@ def extrude(profile: np.ndarray, width: float, colours: list[Colour], side: Colo
 def cuboid(x0: float, x1: float, width: float, z0: float, z1: float, colour: Colour,
            roof: Colour | None = None) -> list[Face]:
     """An upright box from x0 to x1 and z0 to z1, centred on y = 0, without a floor."""
-    profile = np.array([[x0, z0], [x1, z0], [x1, z1], [x0, z1]])
-    faces = extrude(profile, width, [colour, colour, roof or colour, colour], colour)
-    return faces[1:]
+    return extrude(rectangle(x0, x1, z0, z1), width, [colour, colour, roof or colour, colour], colour)[1:]
 
 
 def disc(radius: float, x: float = 0., z: float = 0., count: int = 10) -> np.ndarray:
@@ -127,6 +126,17 @@ def upper_half(outline: np.ndarray, bottom: float) -> np.ndarray:
     return np.column_stack([outline[:, 0], np.maximum(outline[:, 1], bottom)])
 
 
+def flat(outline: np.ndarray) -> np.ndarray:
+    """An outline (k, 2) in y and z of a mesh that faces the camera."""
+    return np.column_stack([np.zeros(len(outline)), outline])
+
+
+def trapezium(y: float, z0: float, z1: float, bottom: float, top: float | None = None) -> np.ndarray:
+    """Part of a mesh that faces the camera: from z0 to z1 around ``y``, with half widths ``bottom`` and ``top``."""
+    top = bottom if top is None else top
+    return flat(np.array([[y - bottom, z0], [y + bottom, z0], [y + top, z1], [y - top, z1]]))
+
+
 def wheels(places: list[float], radius: float, width: float) -> list[Face]:
     """Wheels in the side walls."""
     faces: list[Face] = []
@@ -137,15 +147,20 @@ def wheels(places: list[float], radius: float, width: float) -> list[Face]:
     return faces
 
 
-def lights(length: float, width: float, low: float, high: float, front: float | None = None) -> list[Face]:
-    """Two headlights and two tail lights between the heights ``low`` and ``high``."""
-    faces: list[Face] = []
-    for sign in (1, -1):
-        outer, inner = sign * width * .47, sign * width * .27
-        left, right = max(outer, inner), min(outer, inner)
-        faces.append((end_panel(front or length / 2, left, right, low, high), HEADLIGHT, 255.))
-        faces.append((end_panel(-length / 2, left, right, low, high), TAILLIGHT, 200.))
-    return faces
+def rectangle(x0: float, x1: float, z0: float, z1: float) -> np.ndarray:
+    """(4, 2) outline in x and z, counter-clockwise with x to the right."""
+    return np.array([[x0, z0], [x1, z0], [x1, z1], [x0, z1]])
+
+
+def both_sides(outline: np.ndarray, width: float, colour: Colour, shine: float = 0.) -> list[Face]:
+    """An outline (k, 2) in both side walls."""
+    return [(side_panel(outline, y), colour, shine) for y in (width / 2, -width / 2)]
+
+
+def light_pair(x: float, inner: float, outer: float, low: float, high: float) -> list[Face]:
+    """Headlights (x > 0) or tail lights, ``inner`` to ``outer`` metres from the middle, ``low`` to ``high`` up."""
+    colour, shine = (HEADLIGHT, 255.) if x > 0 else (TAILLIGHT, 200.)
+    return [(end_panel(x, left, right, low, high), colour, shine) for left, right in ((outer, inner), (-inner, -outer))]
 
 
 def shade(colour: Colour, factor: float) -> Colour:
@@ -154,7 +169,7 @@ def shade(colour: Colour, factor: float) -> Colour:
     return r, g, b
 
 
-def pick(options: tuple[Colour, ...], rng: np.random.Generator, jitter: float = 10.) -> Colour:
+def pick(options: Palette, rng: np.random.Generator, jitter: float = 10.) -> Colour:
     """One of the colours, slightly changed."""
     r, g, b = np.clip(np.array(options[rng.integers(len(options))]) + rng.normal(0, jitter, 3), 0, 255)
     return float(r), float(g), float(b)
@@ -183,12 +198,14 @@ def car(size: np.ndarray, rng: np.random.Generator) -> tuple[Mesh, ...]:
     for begin_low, begin_top, end_low, end_top in (
             (front_low - 2 * inset, front_top - inset / 2, middle + inset / 3, middle + inset / 3),
             (middle - inset / 3, middle - inset / 3, rear_low + 2 * inset, rear_top + inset / 2)):
-        outline = np.array([[end_low, belt], [begin_low, belt], [begin_top, roof], [end_top, roof]])
-        windows += [(side_panel(outline, y), GLASS, 0.) for y in (width / 2, -width / 2)]
+        windows += both_sides(np.array([[end_low, belt], [begin_low, belt], [begin_top, roof], [end_top, roof]]), width,
+                              GLASS)
     dark = shade(paint, .35)
     plates: list[Face] = [(end_panel(x, width * .2, -width * .2, .26 * height, .36 * height), colour, 0.)
                           for x, colour in ((length / 2, dark), (-length / 2, (225., 225., 215.)))]
-    details = windows + plates + lights(length, width, .40 * height, .50 * height)
+    details = windows + plates
+    for x in (length / 2, -length / 2):
+        details += light_pair(x, .27 * width, .47 * width, .40 * height, .50 * height)
     details += wheels([.30 * length, -.30 * length], .22 * height, width)
     return (make_mesh(extrude(profile, width, colours, paint), details),)
 
@@ -204,26 +221,16 @@ def truck(size: np.ndarray, rng: np.random.Generator) -> tuple[Mesh, ...]:
     cabin = extrude(profile, width * .94, [paint, paint, GLASS, paint, paint], paint)
     window = np.array([[front - .62 * cab, .52 * height], [front - .12 * cab, .52 * height],
                        [front - .22 * cab, .78 * height], [front - .62 * cab, .78 * height]])
-    details: list[Face] = [(side_panel(window, y), GLASS, 0.) for y in (width * .47, -width * .47)]
-    for sign in (1, -1):
-        outer, inner = sign * width * .42, sign * width * .24
-        details.append((end_panel(front, max(outer, inner), min(outer, inner), .22 * height,
-                                  .30 * height), HEADLIGHT, 255.))
+    details = both_sides(window, width * .94, GLASS)
+    details += light_pair(front, .24 * width, .42 * width, .22 * height, .30 * height)
     details += wheels([front - .5 * cab], .17 * height, width * .94)
-    cargo = cuboid(-front, front - cab - gap, width, .24 * height, height, box, shade(box, 1.08))
-    stripe = pick(LIVERY, rng)
-    band = np.array([[-front, .36 * height], [front - cab - gap, .36 * height],
-                     [front - cab - gap, .44 * height], [-front, .44 * height]])
-    trim: list[Face] = [(side_panel(band, y), stripe, 0.) for y in (width / 2, -width / 2)]
-    chassis = np.array([[-front, .14 * height], [front - cab, .14 * height], [front - cab, .24 * height],
-                        [-front, .24 * height]])
-    trim += [(side_panel(chassis, y), (52, 52, 56), 0.) for y in (width / 2, -width / 2)]
-    trim.append((end_panel(-front, width / 2, -width / 2, .14 * height, .24 * height), (52, 52, 56), 0.))
+    end = front - cab - gap
+    cargo = cuboid(-front, end, width, .24 * height, height, box, shade(box, 1.08))
+    trim = both_sides(rectangle(-front, end, .36 * height, .44 * height), width, pick(LIVERY, rng))
+    trim += both_sides(rectangle(-front, front - cab, .14 * height, .24 * height), width, CHASSIS)
+    trim.append((end_panel(-front, width / 2, -width / 2, .14 * height, .24 * height), CHASSIS, 0.))
     trim.append((end_panel(-front, .02, -.02, .26 * height, .96 * height), shade(box, .6), 0.))
-    for sign in (1, -1):
-        outer, inner = sign * width * .47, sign * width * .30
-        trim.append((end_panel(-front, max(outer, inner), min(outer, inner), .16 * height,
-                               .22 * height), TAILLIGHT, 200.))
+    trim += light_pair(-front, .30 * width, .47 * width, .16 * height, .22 * height)
     trim += wheels([-.30 * length, -.14 * length], .17 * height, width)
     return make_mesh(cabin, details), make_mesh(cargo, trim)
 
@@ -234,34 +241,18 @@ def bus(size: np.ndarray, rng: np.random.Generator) -> tuple[Mesh, ...]:
     paint = pick(LIVERY, rng)
     body = cuboid(-length / 2, length / 2, width, .10 * height, height, paint, shade(paint, 1.1))
     details: list[Face] = []
-    count = 6
-    edges = np.linspace(-.46 * length, .44 * length, count + 1)
-    for begin, end in zip(edges[:-1] + .12, edges[1:] - .12, strict=True):
-        pane = np.array([[begin, .50 * height], [end, .50 * height], [end, .82 * height], [begin, .82 * height]])
-        details += [(side_panel(pane, y), GLASS, 60.) for y in (width / 2, -width / 2)]
-    skirt = np.array([[-length / 2, .10 * height], [length / 2, .10 * height], [length / 2, .18 * height],
-                      [-length / 2, .18 * height]])
-    details += [(side_panel(skirt, y), shade(paint, .45), 0.) for y in (width / 2, -width / 2)]
-    door = np.array([[.33 * length, .14 * height], [.43 * length, .14 * height], [.43 * length, .82 * height],
-                     [.33 * length, .82 * height]])
+    for begin, end in pairwise(np.linspace(-.46 * length, .44 * length, 7)):
+        details += both_sides(rectangle(begin + .12, end - .12, .50 * height, .82 * height), width, GLASS, 60.)
+    details += both_sides(rectangle(-length / 2, length / 2, .10 * height, .18 * height), width, shade(paint, .45))
+    door = rectangle(.33 * length, .43 * length, .14 * height, .82 * height)
     details.append((side_panel(door, -width / 2), shade(GLASS, .8), 40.))
     details.append((end_panel(length / 2, width * .45, -width * .45, .40 * height, .84 * height), GLASS, 0.))
     details.append((end_panel(length / 2, width * .3, -width * .3, .87 * height, .96 * height), (250, 190, 60), 220.))
     details.append((end_panel(-length / 2, width * .4, -width * .4, .52 * height, .82 * height), GLASS, 0.))
-    details += lights(length, width, .18 * height, .25 * height)
+    for x in (length / 2, -length / 2):
+        details += light_pair(x, .27 * width, .47 * width, .18 * height, .25 * height)
     details += wheels([.30 * length, -.28 * length], .15 * height, width)
     return (make_mesh(body, details),)
-
-
-def _flat(outline: np.ndarray) -> np.ndarray:
-    """An outline (k, 2) in y and z of a mesh that faces the camera."""
-    return np.column_stack([np.zeros(len(outline)), outline])
-
-
-def _rectangle(y: float, z0: float, z1: float, bottom: float, top: float | None = None) -> np.ndarray:
-    """A trapezium around ``y`` with half widths ``bottom`` and ``top``."""
-    top = bottom if top is None else top
-    return _flat(np.array([[y - bottom, z0], [y + bottom, z0], [y + top, z1], [y - top, z1]]))
 
 
 def pedestrian(size: np.ndarray, rng: np.random.Generator, stride: float = 0.) -> tuple[Mesh, ...]:
@@ -275,18 +266,18 @@ def pedestrian(size: np.ndarray, rng: np.random.Generator, stride: float = 0.) -
         hip = sign * half * .28
         leg = np.array([[foot - half * .2, 0], [foot + half * .2, 0], [hip + half * .27, .50 * height],
                         [hip - half * .27, .50 * height]])
-        faces.append((_flat(leg), shade(legs, 1. if sign > 0 else .85), 0.))
+        faces.append((flat(leg), shade(legs, 1. if sign > 0 else .85), 0.))
         hand = sign * half * (.80 + .14 * stride * sign)
         shoulder = sign * half * .62
         arm = np.array([[hand - half * .13, .44 * height], [hand + half * .13, .44 * height],
                         [shoulder + half * .2, .80 * height], [shoulder - half * .2, .80 * height]])
-        faces.append((_flat(arm), shade(shirt, .8), 0.))
-    faces.append((_rectangle(0, .47 * height, .83 * height, half * .52, half * .70), shirt, 0.))
+        faces.append((flat(arm), shade(shirt, .8), 0.))
+    faces.append((trapezium(0, .47 * height, .83 * height, half * .52, half * .70), shirt, 0.))
     if rng.random() < .4:
-        faces.append((_rectangle(half * .1, .54 * height, .80 * height, half * .34), pick(CLOTHES, rng), 0.))
+        faces.append((trapezium(half * .1, .54 * height, .80 * height, half * .34), pick(CLOTHES, rng), 0.))
     crown = .915 * height
-    faces.append((_flat(disc(.078 * height, z=crown, count=8)), skin, 0.))
-    faces.append((_flat(upper_half(disc(.086 * height, z=crown, count=8), crown + .01 * height)), hair, 0.))
+    faces.append((flat(disc(.078 * height, z=crown, count=8)), skin, 0.))
+    faces.append((flat(upper_half(disc(.086 * height, z=crown, count=8), crown + .01 * height)), hair, 0.))
     return (make_mesh([], faces, upright=True),)
 
 
@@ -310,17 +301,17 @@ def bicycle(size: np.ndarray, rng: np.random.Generator) -> tuple[Mesh, ...]:
     plane = make_mesh([], faces)
     plane = Mesh(plane.vertices, plane.faces, plane.colours, np.zeros_like(plane.normals), 0)
     half = width / 2
-    rider: list[Face] = [(_rectangle(0, 0, .40 * height, .045), TYRE, 0.),
-                         (_rectangle(0, .56 * height, .60 * height, half * .9), (40, 40, 44), 0.)]
+    rider: list[Face] = [(trapezium(0, 0, .40 * height, .045), TYRE, 0.),
+                         (trapezium(0, .56 * height, .60 * height, half * .9), (40, 40, 44), 0.)]
     for sign in (1, -1):
-        rider.append((_rectangle(sign * half * .36, (.16 + .06 * sign) * height, .56 * height, half * .18,
-                                 half * .26), legs, 0.))
-        rider.append((_rectangle(sign * half * .74, .58 * height, .80 * height, half * .16), shade(shirt, .8), 0.))
-    rider.append((_rectangle(0, .50 * height, .83 * height, half * .50, half * .72), shirt, 0.))
+        foot = (.16 + .06 * sign) * height
+        rider.append((trapezium(sign * half * .36, foot, .56 * height, half * .18, half * .26), legs, 0.))
+        rider.append((trapezium(sign * half * .74, .58 * height, .80 * height, half * .16), shade(shirt, .8), 0.))
+    rider.append((trapezium(0, .50 * height, .83 * height, half * .50, half * .72), shirt, 0.))
     crown = .915 * height
-    rider.append((_flat(disc(.075 * height, z=crown, count=8)), skin, 0.))
-    rider.append((_flat(upper_half(disc(.09 * height, z=crown, count=8), crown)), pick(CLOTHES, rng), 0.))
-    rider.append((_rectangle(0, .42 * height, .46 * height, .07), TAILLIGHT, 200.))
+    rider.append((flat(disc(.075 * height, z=crown, count=8)), skin, 0.))
+    rider.append((flat(upper_half(disc(.09 * height, z=crown, count=8), crown)), pick(CLOTHES, rng), 0.))
+    rider.append((trapezium(0, .42 * height, .46 * height, .07), TAILLIGHT, 200.))
     return plane, make_mesh([], rider, upright=True)
 
 
@@ -328,11 +319,11 @@ def cone(size: np.ndarray, rng: np.random.Generator) -> tuple[Mesh, ...]:
     """A traffic cone with one or two white bands."""
     half, height = float(size[1]) / 2, float(size[2])
     orange = pick((ORANGE,), rng, 8)
-    faces: list[Face] = [(_rectangle(0, 0, .09 * height, half), shade(orange, .65), 0.),
-                         (_rectangle(0, .09 * height, height, half * .72, half * .14), orange, 0.)]
+    faces: list[Face] = [(trapezium(0, 0, .09 * height, half), shade(orange, .65), 0.),
+                         (trapezium(0, .09 * height, height, half * .72, half * .14), orange, 0.)]
     for low, high in ((.36, .54), (.68, .80))[:int(rng.integers(1, 3))]:
         wide, narrow = (half * (.72 - .58 * (share - .09) / .91) for share in (low, high))
-        faces.append((_rectangle(0, low * height, high * height, wide, narrow), (245, 245, 240), 40.))
+        faces.append((trapezium(0, low * height, high * height, wide, narrow), (245, 245, 240), 40.))
     return (make_mesh([], faces, upright=True),)
 
 

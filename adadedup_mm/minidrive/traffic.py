@@ -44,10 +44,14 @@ class Actors:
     Attributes:
         label: (A,) index into ``CLASSES``.
         size: (A, 3) length, width, height in metres.
-        s, d: (A,) where the actor is at time 0.
-        speed, drift: (A,) metres per second along and across the road.
-        sway, rate, phase: (A,) metres, radians per second, radians.
-        turn: (A,) heading relative to the road.
+        s: (A,) metres along the road at time 0, without the sway.
+        d: (A,) metres to the left of the road's centre line at time 0.
+        speed: (A,) metres per second along the road.
+        drift: (A,) metres per second to the left.
+        sway: (A,) metres.
+        rate: (A,) radians per second.
+        phase: (A,) radians.
+        turn: (A,) heading relative to the road, radians.
         look: (A,) seed of colours and shape.
     """
 
@@ -64,7 +68,7 @@ class Actors:
     look: np.ndarray
 
     def path(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """S and d at times (T,), both (T, A)."""
+        """Places s and d at times (T,), both (T, A)."""
         t = times[:, None]
         s = self.s + self.speed * t + self.sway * np.sin(self.rate * t + self.phase)
         return s, self.d + self.drift * t
@@ -96,11 +100,10 @@ def make_actors(label: np.ndarray, s: np.ndarray, d: np.ndarray, rng: np.random.
     mean = np.array([SIZES[i][0] for i in label]).reshape(count, 3)
     spread = np.array([SIZES[i][1] for i in label]).reshape(count, 3)
     size = mean + spread * rng.uniform(-1.5, 1.5, (count, 3))
-    spread_out = [
-        np.broadcast_to(np.asarray(value, dtype=np.float64), (count, )) for value in (s, d, speed, drift, turn)
-    ]
-    return Actors(label, size, *spread_out[:4], sway * rng.uniform(.3, 1, count), rng.uniform(.2, .6, count),
-                  rng.uniform(0, 2 * np.pi, count), spread_out[4], rng.integers(0, 2 ** 31, count))
+    s, d, speed, drift, turn = (np.broadcast_to(np.asarray(value, dtype=np.float64), (count,))
+                                for value in (s, d, speed, drift, turn))
+    return Actors(label, size, s, d, speed, drift, sway * rng.uniform(.3, 1, count), rng.uniform(.2, .6, count),
+                  rng.uniform(0, 2 * np.pi, count), turn, rng.integers(0, 2 ** 31, count))
 
 
 def vehicles(count: int, buses: float, rng: np.random.Generator) -> np.ndarray:
@@ -180,26 +183,23 @@ def works(road: Road, first: float, last: float, density: Density, rng: np.rando
     return make_actors(np.full(sum(map(len, s)), CONE), np.concatenate(s), np.concatenate(d), rng)
 
 
-def crossing_traffic(road: Road, seconds: float, rng: np.random.Generator) -> Actors:
-    """Small objects that come and go in front of a standing camera, for ``seconds``.
+# class, seconds between two, slowest and fastest speed, metres from the crossing's middle, spread, directions (1: left)
+_CROSSING: tuple[tuple[int, float, float, float, float, float, tuple[int, ...]], ...] = (
+    (PEDESTRIAN, 5., .9, 1.7, -9., 1.4, (-1, 1)), (PEDESTRIAN, 9., .9, 1.7, 9., 1.4, (-1, 1)),
+    (BICYCLE, 7., 2.5, 4.5, -6.2, .5, (-1,)), (CAR, 5., 5., 8., 1.8, .2, (1,)), (CAR, 6., 5., 8., -1.8, .2, (-1,)))
 
-    Cars cross on the far side street, people and cyclists on the zebra crossing; each passes the road once.
-    """
-    crossing = road.crossings[0]
+
+def crossing_traffic(road: Road, seconds: float, rng: np.random.Generator) -> Actors:
+    """Small objects that come and go far in front of a standing camera, for ``seconds``; each crosses the road once."""
     groups = []
-    for label, every, slowest, fastest, spot, spread in ((PEDESTRIAN, 5., .9, 1.7, crossing - 9, 1.4),
-                                                         (PEDESTRIAN, 9., .9, 1.7, crossing + 9, 1.4),
-                                                         (BICYCLE, 7., 2.5, 4.5, crossing - 6.2, .5),
-                                                         (CAR, 5., 5., 8., crossing + 1.8, .2),
-                                                         (CAR, 6., 5., 8., crossing - 1.8, .2)):
-        direction = 1 if spot in (crossing + 1.8, crossing - 9) else -1
+    for label, every, slowest, fastest, offset, spread, directions in _CROSSING:
         start = np.arange(-2 * road.front_line / slowest, seconds, every)
-        start = start + rng.uniform(-.3, .3, len(start)) * every
+        count = len(start)
+        start = start + rng.uniform(-.3, .3, count) * every
         # One speed for the cars of a lane, so that none drives through another.
-        speed = np.full(len(start), rng.uniform(slowest, fastest)) if label == CAR else rng.uniform(
-            slowest, fastest, len(start))
-        sides = np.full(len(start), direction) if label != PEDESTRIAN else rng.choice([-1, 1], len(start))
-        groups.append(make_actors(np.full(len(start), label), spot + rng.uniform(-spread, spread, len(start)),
-                                  -sides * (road.front_line + speed * start), rng, drift=sides * speed,
-                                  turn=sides * np.pi / 2))
+        speed = np.broadcast_to(rng.uniform(slowest, fastest, 1 if label == CAR else count), (count,))
+        direction = rng.choice(directions, count)
+        s = road.crossings[0] + offset + rng.uniform(-spread, spread, count)
+        groups.append(make_actors(np.full(count, label), s, -direction * (road.front_line + speed * start), rng,
+                                  drift=direction * speed, turn=direction * np.pi / 2))
     return join(groups)

@@ -8,7 +8,7 @@ import numpy as np
 
 from .cameras import HEIGHT, RIG, WIDTH, Camera
 from .geometry import inverse, transform_boxes
-from .nuscenes_infos import camera_boxes, matrix_list, write_pickle
+from .infos import camera_boxes, matrix_list, write_pickle
 from .record import Frame, Record
 from .traffic import BICYCLE, BUS, CAR, PEDESTRIAN, TRUCK
 from .world import Scene
@@ -74,11 +74,12 @@ def _instances(frame: Frame) -> list[dict[str, Any]]:
         label = LABELS.get(int(raw))
         if label is None or frame.points[i] == 0:
             continue
-        place = next((k for k, name in enumerate(WAYMO_CAMERAS.values()) if frame.seen[name].labelled[i]), None)
-        box = [0.] * 4 if place is None else frame.seen[list(WAYMO_CAMERAS.values())[place]].boxes[i].tolist()
-        result.append(
-            dict(group_id=len(result) + 1, camera_id=place or 0, bbox=box, bbox_label=label,
-                 bbox_3d=boxes[i].astype(np.float32).tolist(), bbox_label_3d=label, num_lidar_pts=int(frame.points[i])))
+        views = [frame.seen[name] for name in WAYMO_CAMERAS.values()]
+        seen = ((place, view.boxes[i].tolist()) for place, view in enumerate(views) if view.labelled[i])
+        place, box = next(seen, (0, [0.] * 4))
+        result.append(dict(
+            group_id=len(result) + 1, camera_id=place, bbox=box, bbox_label=label, bbox_label_3d=label,
+            bbox_3d=boxes[i].astype(np.float32).tolist(), num_lidar_pts=int(frame.points[i])))
     return result
 
 
@@ -90,8 +91,8 @@ def _camera_instances(camera: Camera, frame: Frame) -> list[dict[str, Any]]:
     for i in np.flatnonzero(seen.labelled & (seen.centres[:, 2] > 0) & (frame.points > 0)):
         label = LABELS.get(int(frame.objects.labels[i]))
         if label is not None:
-            result.append(
-                dict(bbox=seen.boxes[i].tolist(), bbox_label=label, bbox_3d=boxes[i].astype(np.float32).tolist(),
-                     bbox_label_3d=label, center_2d=seen.centres[i, :2].tolist(), depth=float(
-                         seen.centres[i, 2]), bbox_3d_isvalid=True, velocity=-1))
+            result.append(dict(
+                bbox=seen.boxes[i].tolist(), bbox_label=label, bbox_3d=boxes[i].astype(np.float32).tolist(),
+                bbox_label_3d=label, center_2d=seen.centres[i, :2].tolist(), depth=float(seen.centres[i, 2]),
+                bbox_3d_isvalid=True, velocity=-1))
     return result

@@ -13,7 +13,7 @@ KINDS = ('parked', 'slow', 'drive', 'fixed', 'rare')
 MOST_SCENES = 480  # for which ``NUMBERS`` has names
 RANGE = 60.  # metres around the ego vehicle within which objects exist
 
-# What scene i is. A scene never depends on how many others there are, so the table is fixed; from entry 12 on it repeats.
+# What scene i is. A scene must not depend on how many others there are, so the table is fixed; entries 12.. repeat.
 # The first six hold every kind for training and one scene for validation. Validation has no parked scenes.
 SCHEDULE = (
     'drive', 'parked', 'fixed', 'slow', 'rare', 'val rare',
@@ -30,13 +30,15 @@ NUMBERS = {
     'train': ((41, 76), (120, 135), (157, 168), (170, 185), (224, 264), (283, 306), (347, 386), (388, 403), (410, 459),
               (525, 539), (582, 600), (639, 679), (703, 719), (882, 903), (994, 1025), (1044, 1058), (1074, 1102)),
     'val': ((12, 18), (92, 110), (268, 278), (519, 524), (552, 565), (632, 638), (780, 784), (794, 800), (904, 917),
-            (919, 931), (1059, 1073))
+            (919, 931), (1059, 1073)),
 }
 
 # kind -> slowest and fastest speed of the ego vehicle (m/s), seconds between frames
-MOTION = {
-    'parked': (0., 0., .5), 'slow': (.7, 1.2, .5), 'drive': (7., 11., .5), 'fixed': (0., 0., 1.), 'rare': (5., 8., .5)
-}
+MOTION = {'parked': (0., 0., .5), 'slow': (.7, 1.2, .5), 'drive': (7., 11., .5), 'fixed': (0., 0., 1.),
+          'rare': (5., 8., .5)}
+
+# setting -> share of parking places taken, people per 100 m of pavement
+BUSY = {'city': (.5, 6.), 'suburb': (.4, 4.), 'country': (.06, .8)}
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,8 @@ class Scene:
         """The objects of one frame, in the order of the actors."""
         chosen = np.flatnonzero(self.present[frame])
         size = self.actors.size[chosen]
-        boxes = np.concatenate([self.poses[frame, chosen, :2], size[:, 2:] / 2, size, self.poses[frame, chosen, 2:]],
-                               axis=1)
+        pose = self.poses[frame, chosen]
+        boxes = np.column_stack([pose[:, :2], size[:, 2] / 2, size, pose[:, 2]])
         return Objects(boxes, self.velocities[frame, chosen], self.actors.label[chosen], chosen)
 
     def generator(self, *key: int) -> np.random.Generator:
@@ -125,7 +127,7 @@ def scene_plan(index: int) -> tuple[str, bool, str]:
 
 
 def scene_name(index: int, order: int, split: str) -> str:
-    """NuScenes' name for scene ``order`` of a split; beyond those that are listed here, a number that nuScenes lacks."""
+    """The name of scene ``order`` of a split: one of nuScenes', or where they run out, a number that nuScenes lacks."""
     numbers = _numbers(split)
     return f'scene-{numbers[order] if order < len(numbers) else 2000 + index:04d}'
 
@@ -153,7 +155,7 @@ def make_scene(seed: int, index: int, frames: int) -> Scene:
     crossings = _crossings(kind, setting, speed * clock[-1], rng)
     road = make_road(setting, speed * clock[-1] + 10, crossings, rng)
     ego = _ego(road, speed, rng)
-    actors = _populate(kind, road, ego, times, rng)
+    actors = _populate(kind, setting, road, ego, times, rng)
     poses, velocities = _trace(road, actors, times)
     ego_pose, ego_velocity = _trace(road, ego, times)
     s, d = actors.path(times)
@@ -186,13 +188,13 @@ def _ego(road: Road, speed: float, rng: np.random.Generator) -> Actors:
                                speed=speed, sway=min(1.5, speed / 5))
 
 
-def _populate(kind: str, road: Road, ego: Actors, times: np.ndarray, rng: np.random.Generator) -> Actors:
+def _populate(kind: str, setting: str, road: Road, ego: Actors, times: np.ndarray, rng: np.random.Generator) -> Actors:
     """Everybody else."""
     rare = kind == 'rare'
-    town = road.pavement > 0
-    density = Density(gap=4. if kind == 'slow' else 20., parked=.5 if road.lanes > 1 else .4 if town else .06,
-                      pedestrians=(2. if kind == 'fixed' else 6. if road.lanes > 1 else 4.) if town else .8,
-                      bicycles=2.2 if rare else .25, works=.55 if rare else .06, buses=.3 if rare else .03)
+    parked, pedestrians = BUSY[setting]
+    density = Density(gap=4. if kind == 'slow' else 20., parked=parked,
+                      pedestrians=2. if kind == 'fixed' else pedestrians, bicycles=2.2 if rare else .25,
+                      works=.55 if rare else .06, buses=.3 if rare else .03)
     first, last = -RANGE - 10, float(ego.path(times)[0].max()) + RANGE + 10
     groups = []
     for side in (-1, 1):
@@ -208,7 +210,7 @@ def _populate(kind: str, road: Road, ego: Actors, times: np.ndarray, rng: np.ran
 
 
 def _lanes(road: Road, ego: Actors, times: np.ndarray, density: Density, rng: np.random.Generator) -> list[Actors]:
-    """The traffic of all lanes. In the ego vehicle's own lane those in front may draw away, and those behind fall back."""
+    """The traffic of all lanes; in the ego vehicle's own those in front may draw away and those behind fall back."""
     own = int(np.argmin([abs(road.lane(number) - ego.d[0]) for number in range(road.lanes)]))
     s, speed = ego.path(times)[0], float(ego.speed[0])
     groups = []
@@ -219,11 +221,9 @@ def _lanes(road: Road, ego: Actors, times: np.ndarray, density: Density, rng: np
             groups.append(traffic.lane_traffic(road.lane(own), speed / leaving, -RANGE, -10., density, rng))
             continue
         pace = speed * rng.uniform(.75, 1.3) * (1 if number >= 0 else -1)
-        seen = s - pace * times[:, None]
-        groups.append(
-            traffic.lane_traffic(road.lane(number), pace,
-                                 float(seen.min()) - RANGE,
-                                 float(seen.max()) + RANGE, density, rng))
+        start = s - pace * times[:, None]
+        first, last = float(start.min()) - RANGE, float(start.max()) + RANGE
+        groups.append(traffic.lane_traffic(road.lane(number), pace, first, last, density, rng))
     return groups
 
 

@@ -37,7 +37,7 @@ def train_proxy(config: Config, dataset: Mapping[str, Any], folder: str | Path, 
         ``folder/proxy.pth``, the weights alone.
 
     Raises:
-        UserError: the loss is no finite number, or there are fewer samples than a batch needs.
+        UserError: the loss is no finite number.
     """
     folder = Path(folder).absolute()
     result, state = folder / 'proxy.pth', folder / 'last_epoch.pth'
@@ -55,7 +55,8 @@ def train_proxy(config: Config, dataset: Mapping[str, Any], folder: str | Path, 
 
 
 def _runner_config(config: Config, dataset: Mapping[str, Any], folder: Path, seed: int) -> Config:
-    loader = dict(config.train_dataloader, dataset=training_dataset(config, dataset), persistent_workers=False)
+    loader = dict(config.train_dataloader, dataset=training_dataset(config, dataset), persistent_workers=False,
+                  drop_last=False)
     wanted = ('model', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr', 'custom_hooks', 'env_cfg',
               'load_from')
     return Config(dict(
@@ -79,9 +80,6 @@ class _ProxyHook(Hook):
         self.seed = seed
 
     def before_train(self, runner: Runner) -> None:
-        if runner.max_iters == 0:
-            raise UserError(f'the proxy cannot be trained: its {len(runner.train_dataloader.dataset)} samples do not '
-                            f'fill one batch of {runner.train_dataloader.batch_size}')
         if self.state.exists():
             _resume(runner, _load(self.state))
         self.bar = progress(runner.max_iters, 'proxy training', 'batch')

@@ -1,4 +1,4 @@
-# The default proxy: ResNet-18, images up to 640x384, 12 epochs; about a tenth of the cost per image of Faster R-CNN R50
+# The default proxy: ResNet-18, images of at most 640 pixels a side, 12 epochs; about a tenth of the cost per image of Faster R-CNN R50
 # at 1333x800. It starts from random weights so that it needs no download. With a network,
 # model.backbone.init_cfg = dict(type='Pretrained', checkpoint='torchvision://resnet18') makes it better.
 _base_ = 'mmdet::_base_/models/faster-rcnn_r50_fpn.py'
@@ -14,13 +14,13 @@ model = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale=(640, 384), keep_ratio=True),
+    dict(type='Resize', scale=(640, 640), keep_ratio=True),
     dict(type='RandomFlip', prob=.5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(640, 384), keep_ratio=True),
+    dict(type='Resize', scale=(640, 640), keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]

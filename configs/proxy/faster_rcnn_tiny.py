@@ -1,4 +1,4 @@
-# A proxy that trains on a CPU in minutes: a quarter of ResNet-18's channels, images up to 320x192.
+# A proxy that trains on a CPU in minutes: a quarter of ResNet-18's channels, images of at most 320 pixels a side.
 _base_ = './faster_rcnn_r18_small.py'
 model = dict(
     backbone=dict(base_channels=16),
@@ -16,13 +16,13 @@ model = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale=(320, 192), keep_ratio=True),
+    dict(type='Resize', scale=(320, 320), keep_ratio=True),
     dict(type='RandomFlip', prob=.5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(320, 192), keep_ratio=True),
+    dict(type='Resize', scale=(320, 320), keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from ...errors import UserError
 from .coder import encode_boxes, scale_centres, select_boxes
+from .infos import HOW_TO_MAKE, frame_name
 from .losses import box_loss, focal_loss, match
 from .transformer import CAN_BUS_SIZE
 
-NO_CAN_BUS = ("frame {}: no 'can_bus' in its meta data. Temporal BEVFormer needs the infos of BEVFormer's "
-              'tools/create_data.py (nuscenes_infos_temporal_*.pkl) or of tools/make_minidrive.py, read by '
-              "BEVFormerDataset, and 'can_bus' among Pack3DDetInputs' meta_keys; BEVFormer-S does without")
+NO_CAN_BUS = ("frame {}: no 'can_bus'; BEVFormer needs nuscenes_infos_temporal_*.pkl, " + HOW_TO_MAKE +
+              ', read by BEVFormerDataset; BEVFormer-S does without')
 
 
 class LearnedPositionalEncoding(nn.Module):
@@ -96,11 +96,12 @@ class BEVFormerHead(BaseModule):
             (B, H * W, C).
         """
         needed = self.transformer.use_can_bus or prev_bev is not None
-        lidar2img = torch.as_tensor(np.stack([_lidar2img(meta, features[0].shape[1]) for meta in metas]), dtype=torch.float32)
+        cameras, device = features[0].shape[1], features[0].device
+        lidar2img = np.stack([_lidar2img(meta, cameras) for meta in metas])
         return self.transformer.encode(
             features, self.bev_embedding.weight, self.positional_encoding(), self.bev_shape,
-            lidar2img.to(features[0].device), image_size, np.stack([_can_bus(meta, needed) for meta in metas]),
-            prev_bev, has_history)
+            torch.as_tensor(lidar2img, dtype=torch.float32, device=device), image_size,
+            np.stack([_can_bus(meta, needed) for meta in metas]), prev_bev, has_history)
 
     def decode(self, bev: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Per decoder layer logits (B, Q, classes) and box codes (B, Q, 8 or 10) with centres in metres, float32."""
@@ -188,21 +189,18 @@ def _copies(branch: nn.Module, count: int) -> nn.ModuleList:
 def _lidar2img(meta: Mapping[str, Any], cameras: int) -> np.ndarray:
     matrices = np.asarray(meta['lidar2img'], dtype=np.float64) if 'lidar2img' in meta else np.zeros(0)
     if matrices.shape != (cameras, 4, 4):
-        raise UserError(f"frame {_name(meta)}: 'lidar2img' has shape {matrices.shape}, expected {(cameras, 4, 4)} for "
-                        f"{cameras} images; LoadMultiViewImages makes it, Pack3DDetInputs' meta_keys must name it")
+        raise UserError(f"frame {frame_name(meta)}: 'lidar2img' has shape {matrices.shape}, expected "
+                        f'{(cameras, 4, 4)} for {cameras} images; LoadMultiViewImages makes it, '
+                        "Pack3DDetInputs' meta_keys must name it")
     return matrices
 
 
 def _can_bus(meta: Mapping[str, Any], needed: bool) -> np.ndarray:
     if 'can_bus' not in meta:
         if needed:
-            raise UserError(NO_CAN_BUS.format(_name(meta)))
+            raise UserError(NO_CAN_BUS.format(frame_name(meta)))
         return np.zeros(CAN_BUS_SIZE)
     signals = np.asarray(meta['can_bus'], dtype=np.float64)
     if signals.shape != (CAN_BUS_SIZE,):
-        raise UserError(f"frame {_name(meta)}: 'can_bus' must hold {CAN_BUS_SIZE} numbers, got shape {signals.shape}")
+        raise UserError(f"frame {frame_name(meta)}: 'can_bus' has shape {signals.shape}, expected {(CAN_BUS_SIZE,)}")
     return signals
-
-
-def _name(meta: Mapping[str, Any]) -> str:
-    return str(meta.get('token', meta.get('sample_idx', '?')))

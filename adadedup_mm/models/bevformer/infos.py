@@ -45,6 +45,11 @@ def temporal_records(annotations: Mapping[str, Any], classes: Sequence[str], pat
     return records
 
 
+def frame_name(record: Mapping[str, Any]) -> str:
+    """What a user finds a frame by in the infos."""
+    return str(record.get('token', record.get('sample_idx', '?')))
+
+
 def _check_keys(info: Mapping[str, Any], name: str, with_can_bus: bool) -> None:
     needed = ['token', 'scene_token', 'cams', 'lidar2ego_translation', 'lidar2ego_rotation', 'ego2global_translation',
               'ego2global_rotation', 'timestamp', *(['can_bus'] if with_can_bus else [])]

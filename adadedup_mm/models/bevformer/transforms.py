@@ -16,6 +16,7 @@ from mmengine.fileio import get
 from mmengine.registry import TRANSFORMS
 
 from ...errors import UserError
+from .infos import frame_name
 
 
 @TRANSFORMS.register_module()
@@ -78,11 +79,6 @@ def _matrix(camera: Mapping[str, Any], key: str, shapes: Sequence[tuple[int, int
         raise UserError(f"frame {name}: '{key}' has shape {matrix.shape}, expected "
                         f"{' or '.join(str(shape) for shape in shapes)}")
     return matrix
-
-
-def frame_name(record: Mapping[str, Any]) -> str:
-    """What a user finds a frame by in the infos."""
-    return str(record.get('token', record.get('sample_idx', '?')))
 
 
 def _pad(image: np.ndarray, shape: np.ndarray) -> np.ndarray:

@@ -1,0 +1,64 @@
+"""Features without a network, for comparison."""
+
+import zlib
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from .cpu import default_workers
+from .decode import Transform
+from .embedder import whole
+
+
+class PixelEmbedder:
+    """The pixels of a small copy of the image, minus their mean.
+
+    Args:
+        size: side of the copy in pixels.
+        workers: threads that decode; None means one per core.
+    """
+
+    near_duplicate = .99
+    batch_size = 64
+
+    def __init__(self, size: int = 16, workers: int | None = None) -> None:
+        self.size = whole('size', size, 16)
+        self.workers = whole('workers', workers, default_workers())
+        self.transform = Transform(self.size, self.size, squash=True)
+        self.dim = 3 * self.size**2
+        self.key: dict[str, Any] = dict(type='PixelEmbedder', size=self.size, version=1)
+
+    def encode(self, images: Tensor) -> np.ndarray:
+        """(B, 3, size, size) uint8 to (B, dim) float32, unit rows; zero for images of one colour."""
+        pixels = images.numpy().reshape(len(images), -1).astype(np.float32)
+        return _unit(pixels - pixels.mean(axis=1, keepdims=True))
+
+
+class RandomEmbedder:
+    """A random direction for every image: features that know nothing but whether two images are equal.
+
+    Args:
+        dim: length of a feature.
+        seed: of the directions.
+        workers: threads that decode; None means one per core.
+    """
+
+    near_duplicate = .999
+    batch_size = 64
+    transform = Transform(16, 16, squash=True)
+
+    def __init__(self, dim: int = 64, seed: int = 0, workers: int | None = None) -> None:
+        self.dim = whole('dim', dim, 64)
+        self.seed = seed
+        self.workers = whole('workers', workers, default_workers())
+        self.key: dict[str, Any] = dict(type='RandomEmbedder', dim=dim, seed=seed, version=1)
+
+    def encode(self, images: Tensor) -> np.ndarray:
+        """(B, 3, 16, 16) uint8 to (B, dim) float32, unit rows."""
+        generators = [np.random.default_rng([self.seed, zlib.crc32(image.tobytes())]) for image in images.numpy()]
+        return _unit(np.stack([generator.standard_normal(self.dim, np.float32) for generator in generators]))
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

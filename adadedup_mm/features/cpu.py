@@ -1,0 +1,135 @@
+"""What makes networks faster on a CPU without changing what they compute."""
+
+import contextlib
+import ctypes
+import itertools
+import os
+import platform
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+# glibc's names for the options of mallopt.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
+
+
+def has_fast_bf16() -> bool:
+    """Whether this machine's CPU multiplies bfloat16 numbers itself (Linux only; elsewhere the answer is no)."""
+    try:
+        flags = Path('/proc/cpuinfo').read_text(encoding='utf-8').split()
+    except OSError:
+        return False
+    return 'avx512_bf16' in flags or 'amx_bf16' in flags
+
+
+def default_workers() -> int:
+    """The cores this process may use, shared with the other processes of a launcher on this machine; at most 32."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    return max(1, min(32, cores // int(os.environ.get('LOCAL_WORLD_SIZE', 1))))
+
+
+@contextlib.contextmanager
+def single_threads(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that each run torch on one core.
+
+    Whole batches side by side use the cores better than one batch split over them, and the results do not depend on
+    how many cores there are.
+    """
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def keep_freed_pages() -> Iterator[None]:
+    """Keeps glibc's malloc from handing memory back to the system between two batches.
+
+    By default it unmaps the activations of every layer, and the page faults of the next batch take longer than its
+    arithmetic. Without glibc this does nothing.
+    """
+    if platform.libc_ver()[0] != 'glibc':
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_MAX, 0)
+    libc.mallopt(_M_TRIM_THRESHOLD, -1)
+    # Threads would otherwise get arenas of at most 64 MiB each, too small for a batch's activations.
+    libc.mallopt(_M_ARENA_MAX, 1)
+    try:
+        yield
+    finally:
+        libc.mallopt(_M_MMAP_MAX, 65536)
+        libc.mallopt(_M_TRIM_THRESHOLD, 64 << 20)
+        libc.malloc_trim(0)
+
+
+def accelerate(network: nn.Module, size: int) -> bool:
+    """Folds the batch norms of a float32 network and gives it oneDNN's matrix products, in place.
+
+    Args:
+        network: takes (B, 3, size, size), in evaluation mode.
+        size: in pixels.
+
+    Returns:
+        Whether it still computes the same on random images. It does not where batch norms are used in another order
+        than they are listed, or where torch has no oneDNN: the network is of no use then.
+    """
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = network(images)
+        _fold_batch_norms(network)
+        for module in network.modules():
+            if type(module) is nn.Linear:
+                module.__class__ = _Linear
+            elif type(module) is nn.MultiheadAttention:
+                module.__class__ = _Attention
+        try:
+            return bool((network(images) - expected).norm() < 1e-4 * expected.norm())
+        except (RuntimeError, AttributeError):
+            return False
+
+
+def _fold_batch_norms(network: nn.Module) -> None:
+    for parent in network.modules():
+        children = list(parent.named_children())
+        for (conv_name, conv), (norm_name, norm) in itertools.pairwise(children):
+            if (isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+                    and conv.out_channels == norm.num_features and norm.running_mean is not None):
+                setattr(parent, conv_name, fuse_conv_bn_eval(conv, norm))
+                # timm's batch norms carry the activation that follows.
+                setattr(parent, norm_name, getattr(norm, 'act', nn.Identity()))
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``functional.linear`` by oneDNN: torch takes MKL, which is half as fast on AMD processors."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, 'none', [], '')
+
+
+class _Linear(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return _linear(input, self.weight, self.bias)
+
+
+class _Attention(nn.MultiheadAttention):
+    """Self-attention without a mask; everything else is left to torch."""
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **options: Any) -> Any:
+        plain = query is key is value and query.ndim == 3 and self.batch_first and self._qkv_same_embed_dim
+        if not plain or args or set(options) - {'need_weights', 'attn_mask'} or options.get('need_weights', True) \
+                or options.get('attn_mask') is not None or self.bias_k is not None or self.add_zero_attn:
+            return super().forward(query, key, value, *args, **options)
+        batch, length, width = query.shape
+        qkv = _linear(query, self.in_proj_weight, self.in_proj_bias).view(batch, length, 3, self.num_heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).reshape(3, batch * self.num_heads, length, -1).unbind()
+        weights = torch.baddbmm(q.new_empty(1), q, k.transpose(1, 2), beta=0, alpha=self.head_dim**-.5).softmax(-1)
+        heads = torch.bmm(weights, v).view(batch, self.num_heads, length, -1)
+        return _linear(heads.transpose(1, 2).reshape(batch, length, width), self.out_proj.weight,
+                       self.out_proj.bias), None

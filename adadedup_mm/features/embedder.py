@@ -1,0 +1,188 @@
+"""What all embedders share: options, the device, and batches in, unit vectors out."""
+
+import contextlib
+import functools
+import threading
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..errors import UserError
+from ..files import sha256_file
+from ..options import choose
+from .cpu import accelerate, default_workers, has_fast_bf16
+from .decode import Transform
+
+_DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+OFFLINE_HINT = 'give a local file, or use the offline default: _base_/adadedup_offline.py in place of adadedup.py'
+
+
+class Embedder:
+    """Turns images into features by a network, which is loaded when the first image comes.
+
+    Subclasses say which network (``_load``) and how it is identified (``_identity``).
+
+    Args:
+        precision: ``'fp32'``, ``'bf16'`` or ``'fp16'`` (GPU only) weights and activations; ``'auto'`` is bf16 where the
+            processor multiplies it itself (GPUs of compute capability 8, CPUs with AVX512_BF16 or AMX) and fp32
+            elsewhere, so name one if machines of several kinds must agree.
+        batch_size: images at a time; None means 16 on a CPU and 128 on a GPU. Changes features by rounding errors only.
+        workers: threads that decode, and on a CPU also run the network; None means one per core.
+        device: such as ``'cpu'`` or ``'cuda:1'``; None takes the current GPU if there is one.
+        near_duplicate: similarity from which the report calls two samples near-duplicates.
+
+    Attributes:
+        key: everything the features depend on besides the images, as plain values.
+
+    Raises:
+        UserError: an option is wrong, or a local file is missing.
+    """
+
+    def __init__(self, precision: str, batch_size: int | None, workers: int | None, device: str | None,
+                 near_duplicate: float) -> None:
+        self.device = _device(device)
+        on_gpu = self.device.type == 'cuda'
+        choose(precision, ('auto', *_DTYPES), 'adadedup.embedder.precision')
+        if precision == 'fp16' and not on_gpu:
+            raise UserError("adadedup.embedder.precision is 'fp16', which needs a GPU: use 'bf16' or 'fp32' on a CPU")
+        if precision == 'auto':
+            fast = torch.cuda.get_device_capability(self.device)[0] >= 8 if on_gpu else has_fast_bf16()
+            precision = 'bf16' if fast else 'fp32'
+        self.precision = precision
+        self.batch_size = whole('batch_size', batch_size, 128 if on_gpu else 16)
+        self.workers = whole('workers', workers, default_workers())
+        self.near_duplicate = near_duplicate
+        # Threads share a GPU one after the other: each batch fills it, and two would need twice the memory.
+        self._turn: contextlib.AbstractContextManager[Any] = threading.Lock() if on_gpu else contextlib.nullcontext()
+
+    @functools.cached_property
+    def key(self) -> dict[str, Any]:
+        """See the class."""
+        return dict(self._identity(), type=type(self).__name__, precision=self.precision, version=1)
+
+    @property
+    def transform(self) -> Transform:
+        """How images become the network's input."""
+        return self._network[1]
+
+    @functools.cached_property
+    def dim(self) -> int:
+        """Length of a feature."""
+        size = self.transform.size
+        return self.encode(torch.zeros(1, 3, size, size, dtype=torch.uint8)).shape[1]
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor) -> np.ndarray:
+        """Computes features.
+
+        Args:
+            images: (B, 3, S, S) uint8, RGB, from ``decode`` with this embedder's transform.
+
+        Returns:
+            (B, d) float32, unit rows.
+        """
+        network, transform = self._network
+        with self._turn:
+            mean, std = (torch.tensor(values, device=self.device).mul_(255).view(3, 1, 1)
+                         for values in (transform.mean, transform.std))
+            inputs = images.to(self.device, torch.float32).sub_(mean).div_(std).to(_DTYPES[self.precision])
+            features = network(inputs.contiguous(memory_format=torch.channels_last))
+            return functional.normalize(features.float(), dim=1).cpu().numpy()
+
+    def _identity(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _load(self) -> tuple[nn.Module, Transform]:
+        """The network, (B, 3, S, S) -> (B, d) float32 on the CPU, and its transform."""
+        raise NotImplementedError
+
+    @functools.cached_property
+    def _network(self) -> tuple[nn.Module, Transform]:
+        network, transform = self._load()
+        if self.device.type == 'cpu' and not accelerate(network.eval(), transform.size):
+            network, transform = self._load()
+        network.eval().requires_grad_(False).to(self.device, _DTYPES[self.precision])
+        return network.to(memory_format=torch.channels_last), transform  # type: ignore[call-overload]
+
+
+def make_transform(size: Any, resize: int | None, squash: bool, options: Mapping[str, Any]) -> Transform:
+    """A transform from the preprocessing options of open_clip or timm.
+
+    Raises:
+        UserError: the network wants something else than square images.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    if height != width:
+        raise UserError(f'adadedup.embedder: the model wants images of {height}x{width}: choose one with square input')
+    interpolation = options['interpolation']
+    return Transform(height, resize or height, squash, interpolation if interpolation == 'bilinear' else 'bicubic',
+                     tuple(options['mean']), tuple(options['std']))
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+    """The weights in a local file, without running code from it.
+
+    Args:
+        path: ``.safetensors``, or a PyTorch file that holds a state dict, or one under ``state_dict`` or ``model``.
+
+    Raises:
+        UserError: the file cannot be read, or holds anything but tensors and plain values.
+    """
+    try:
+        if str(path).endswith('.safetensors'):
+            from safetensors.torch import load_file
+            return load_file(path)
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', 'TypedStorage is deprecated')  # torch 2.1 about its own old formats
+            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        for name in ('state_dict', 'model'):
+            checkpoint = checkpoint.get(name, checkpoint)
+        return {key.removeprefix('module.'): value for key, value in checkpoint.items() if isinstance(value, Tensor)}
+    except Exception as error:  # many kinds, for many kinds of damage
+        raise UserError(f'the weights {path} cannot be read as a plain state dict of tensors '
+                        f"({type(error).__name__}): save the model's state_dict with torch.save") from error
+
+
+def checkpoint_hash(path: str | Path, option: str) -> str:
+    """The SHA-256 of a local weights file.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if not Path(path).is_file():
+        raise UserError(f'adadedup.embedder.{option}: there is no file {path}')
+    return sha256_file(path)
+
+
+def whole(name: str, value: int | None, default: int) -> int:
+    """The option's value, or its default for None.
+
+    Raises:
+        UserError: the value is not a whole number of at least 1.
+    """
+    if value is None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f'adadedup.embedder.{name} is {value!r}, but must be a whole number of at least 1')
+    return value
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        name = 'cuda' if torch.cuda.is_available() else 'cpu'
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"adadedup.embedder.device is {name!r}, but must be 'cpu' or 'cuda', as in 'cuda:0'") from error
+    if device.type == 'cuda':
+        if not torch.cuda.is_available():
+            raise UserError(f'adadedup.embedder.device is {name!r}, but torch sees no GPU: leave the option out')
+        # Threads start on the first GPU, so that the current one has to be named.
+        return torch.device('cuda', torch.cuda.current_device() if device.index is None else device.index)
+    return device

@@ -1,0 +1,236 @@
+"""The features stage: every image decoded once, in shards that any process can write and any later run can reuse."""
+
+import functools
+import json
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..files import atomic_open, write_array, write_json
+from ..progress import progress
+from .cpu import keep_freed_pages, single_threads
+from .decode import BadImage, Transform, decode
+
+# Images per shard. Batches end where shards end, so that the features do not depend on who computes which shard.
+SHARD = 256
+_ROWS = 1024
+
+
+class AnyEmbedder(Protocol):
+    """What the stage needs of an embedder."""
+
+    transform: Transform
+    batch_size: int
+    workers: int
+
+    def encode(self, images: Tensor) -> np.ndarray:
+        """(B, 3, S, S) uint8 to (B, d) float32, unit rows."""
+
+
+def extract_shards(image_paths: Sequence[Sequence[str]], views: Sequence[str], use_views: str | Sequence[str],
+                   embedder: AnyEmbedder, folder: Path, rank: int = 0, world: int = 1) -> None:
+    """Writes this process's share of the features into ``folder``; shards that are already there stay.
+
+    Images that cannot be read, or whose features are not finite, get NaN and a line in the shard's ``.json``.
+
+    Args:
+        image_paths: N tuples of V paths. A path that occurs more than once is decoded once.
+        views: V camera names.
+        use_views: see ``choose_views``.
+        embedder: see ``Embedder``.
+        folder: of the stage.
+        rank: index of this process.
+        world: number of processes.
+    """
+    paths = list(_positions(image_paths, choose_views(views, use_views)))
+    shards = [shard for shard in range(rank, _shard_count(paths), world) if not _shard_file(folder, shard).exists()]
+    if not shards or (folder / 'features.npy').exists():
+        return
+    transform = embedder.transform  # loads the network before the threads start
+    parts = {shard: paths[shard * SHARD:(shard + 1) * SHARD] for shard in shards}
+    batches = [part[start:start + embedder.batch_size]
+               for part in parts.values() for start in range(0, len(part), embedder.batch_size)]
+    with (keep_freed_pages(), single_threads(embedder.workers) as threads,
+          progress(sum(map(len, parts.values())), 'features', 'img', disable=rank > 0) as bar):
+        results = _in_order(threads, functools.partial(_embed, embedder, transform), batches, 2 * embedder.workers)
+        for shard, part in parts.items():
+            rows: list[np.ndarray] = []
+            bad: dict[int, str] = {}
+            for start in range(0, len(part), embedder.batch_size):
+                features, reasons = next(results)
+                rows.append(features)
+                bad |= {shard * SHARD + start + row: reason for row, reason in reasons.items()}
+                bar.update(len(features))
+            if bad:
+                write_json(_reasons_file(folder, shard), bad)
+            write_array(_shard_file(folder, shard), np.concatenate(rows))
+
+
+def merge_shards(image_paths: Sequence[Sequence[str]], views: Sequence[str], use_views: str | Sequence[str],
+                 folder: Path, on_bad_image: str = 'keep',
+                 wait_for: Callable[[Callable[[], bool]], None] | None = None) -> list[dict[str, Any]]:
+    """Turns the shards of all processes into the stage's result, and removes them.
+
+    Writes ``features.npy``, (N, d) float32 with unit rows (several views: concatenated / sqrt(V), so that a product of
+    two rows is the mean of the views' cosines; zero for samples with a bad image), ``unreadable.npy``, (N,) bool, and
+    ``bad_images.json``. Needs memory for a block of rows only.
+
+    Args:
+        image_paths: as for ``extract_shards``.
+        views: likewise.
+        use_views: likewise.
+        folder: of the stage.
+        on_bad_image: ``'error'`` refuses bad images; ``'keep'`` and ``'drop'`` differ in what the caller makes of them.
+        wait_for: returns once its argument, a condition, holds; None where no other process writes shards.
+
+    Returns:
+        What ``bad_images.json`` says: dicts of ``sample`` (its index), ``path`` and ``reason``.
+
+    Raises:
+        UserError: there are bad images and ``on_bad_image`` is ``'error'``, or no image at all is readable. Their
+            shards are removed, so that a later run looks at them again.
+    """
+    if not (folder / 'features.npy').exists():
+        _merge(image_paths, choose_views(views, use_views), folder, on_bad_image, wait_for)
+    for file in folder.glob('shard_*'):
+        file.unlink()
+    return json.loads((folder / 'bad_images.json').read_text(encoding='utf-8'))
+
+
+def _merge(image_paths: Sequence[Sequence[str]], columns: Sequence[int], folder: Path, on_bad_image: str,
+           wait_for: Callable[[Callable[[], bool]], None] | None) -> None:
+    positions = _positions(image_paths, columns)
+    shards = [_shard_file(folder, shard) for shard in range(_shard_count(positions))]
+    if wait_for is not None:
+        for shard in shards:
+            wait_for(shard.exists)
+    reasons = _read_reasons(folder, len(shards))
+    if reasons and (on_bad_image == 'error' or len(reasons) == len(positions)):
+        for number in {position // SHARD for position in reasons}:
+            shards[number].unlink()
+            _reasons_file(folder, number).unlink()
+        raise UserError(_message(reasons, list(positions)))
+    rows = np.array([[positions[paths[column]] for column in columns] for paths in image_paths])
+    is_bad = np.isin(rows, list(reasons))
+    bad = [dict(sample=int(sample), path=_printable(image_paths[sample][columns[view]]),
+                reason=reasons[rows[sample, view]]) for sample, view in np.argwhere(is_bad)]
+    write_json(folder / 'bad_images.json', bad)
+    write_array(folder / 'unreadable.npy', is_bad.any(axis=1))
+    _write_features(folder / 'features.npy', shards, rows, is_bad.any(axis=1))
+
+
+def choose_views(views: Sequence[str], use_views: str | Sequence[str]) -> list[int]:
+    """The indices of the cameras that features are taken from.
+
+    Args:
+        views: V camera names.
+        use_views: ``'front'``: the camera called ``CAM_FRONT``, ``FRONT`` or ``image_0``, otherwise the first one;
+            ``'all'``; or names.
+
+    Raises:
+        UserError: a name is not among the views.
+    """
+    if use_views == 'all':
+        return list(range(len(views)))
+    if use_views == 'front':
+        names = [name.upper().removeprefix('CAM_') for name in views]
+        return [next((names.index(name) for name in ('FRONT', 'IMAGE_0') if name in names), 0)]
+    unknown = [name for name in use_views if name not in views]
+    if unknown or not use_views:
+        raise UserError(f'adadedup.views names {", ".join(map(repr, unknown)) or "no camera"}, but the dataset has '
+                        f'{", ".join(map(repr, views))}')
+    return [views.index(name) for name in dict.fromkeys(use_views)]
+
+
+def _positions(image_paths: Sequence[Sequence[str]], columns: Sequence[int]) -> dict[str, int]:
+    """Each image that is needed and its place in the shards, in the order of first use."""
+    paths = dict.fromkeys(paths[column] for paths in image_paths for column in columns)
+    return {path: position for position, path in enumerate(paths)}
+
+
+def _embed(embedder: AnyEmbedder, transform: Transform, paths: Sequence[str]) -> tuple[np.ndarray, dict[int, str]]:
+    """One batch: (B, d) float32 features, and for the rows that are NaN the reason."""
+    # Bad images stay in the batch as black ones: the other features must not depend on them.
+    images = torch.zeros(len(paths), 3, transform.size, transform.size, dtype=torch.uint8)
+    reasons = {}
+    for row, path in enumerate(paths):
+        try:
+            images[row] = decode(path, transform)
+        except BadImage as error:
+            reasons[row] = str(error)
+    features = np.array(embedder.encode(images), np.float32)
+    for row in np.flatnonzero(~np.isfinite(features).all(axis=1)):
+        reasons.setdefault(int(row), 'the network gives no finite features')
+    features[list(reasons)] = np.nan
+    return features, reasons
+
+
+def _in_order(threads: Executor, function: Callable[[Any], Any], items: Iterable[Any], ahead: int) -> Iterator[Any]:
+    """The results in the items' order, with at most ``ahead`` of them computed before they are asked for."""
+    waiting: deque[Future[Any]] = deque()
+    for item in items:
+        waiting.append(threads.submit(function, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _write_features(path: Path, shards: Sequence[Path], rows: np.ndarray, unreadable: np.ndarray) -> None:
+    """Gathers rows of the shards, given as (N, V) positions, block by block."""
+    open_shard = functools.lru_cache(maxsize=64)(lambda shard: np.load(shards[shard], mmap_mode='r'))
+    n, v = rows.shape
+    d = open_shard(0).shape[1]
+    with atomic_open(path) as file:
+        np.lib.format.write_array_header_1_0(file, dict(descr='<f4', fortran_order=False, shape=(n, v * d)))
+        for start in range(0, n, _ROWS):
+            block = rows[start:start + _ROWS].ravel()
+            features = np.empty((len(block), d), np.float32)
+            for shard in np.unique(block // SHARD):
+                here = block // SHARD == shard
+                features[here] = open_shard(shard)[block[here] % SHARD]
+            features = features.reshape(-1, v * d) / math.sqrt(v)
+            features[unreadable[start:start + _ROWS]] = 0
+            file.write(features.astype('<f4').tobytes())
+
+
+def _read_reasons(folder: Path, count: int) -> dict[int, str]:
+    """Why images are bad, by their place in the shards."""
+    reasons: dict[int, str] = {}
+    for file in filter(Path.exists, (_reasons_file(folder, shard) for shard in range(count))):
+        reasons |= {int(position): reason for position, reason in json.loads(file.read_text(encoding='utf-8')).items()}
+    return reasons
+
+
+def _message(reasons: dict[int, str], paths: Sequence[str]) -> str:
+    first = '; '.join(f'{_printable(paths[position])} ({reasons[position]})' for position in sorted(reasons)[:5])
+    if len(reasons) == len(paths):
+        return (f"none of the {len(paths)} images can be read: check the dataset's data_root and data_prefix; "
+                f'first: {first}')
+    return (f'{len(reasons)} of {len(paths)} images cannot be read: repair them, or set adadedup.on_bad_image to '
+            f"'keep' or 'drop'; {'all' if len(reasons) <= 5 else 'first'}: {first}")
+
+
+def _printable(path: str) -> str:
+    """The path with whatever is no text in it escaped."""
+    return path.encode(errors='backslashreplace').decode()
+
+
+def _shard_count(images: Sequence[str] | dict[str, int]) -> int:
+    return math.ceil(len(images) / SHARD)
+
+
+def _shard_file(folder: Path, shard: int) -> Path:
+    return folder / f'shard_{shard:05d}.npy'
+
+
+def _reasons_file(folder: Path, shard: int) -> Path:
+    return folder / f'shard_{shard:05d}.json'

