@@ -37,7 +37,8 @@ def faiss_own(features: np.ndarray, clusters: int, points: int) -> np.ndarray:
 
 def mean_similarity(features: np.ndarray, assignment: np.ndarray) -> float:
     """Mean cosine of the samples to the centroid of their cluster: the objective."""
-    return float(sum(np.linalg.norm(features[members].sum(0)) for members in cluster_members(assignment)) / len(features))
+    total = sum(float(np.linalg.norm(features[members].sum(0))) for members in cluster_members(assignment))
+    return total / len(features)
 
 
 def main() -> None:

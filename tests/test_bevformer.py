@@ -426,3 +426,21 @@ def test_frames_that_do_not_fit_are_named() -> None:
     assert 'meta_keys' in error(images, lidar2img=None)
     assert '(6, 4, 4)' in error(images, lidar2img=arrays['lidar2img'][:5])
     assert '6 cameras' in error(images[:, :5], lidar2img=arrays['lidar2img'][:5])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_a_gpu_gives_what_the_official_code_gave_on_the_cpu() -> None:
+    arrays, model = oracle('tiny_like_e2e'), build().cuda()
+    for frame in range(4):
+        sample = e2e_sample(arrays, frame, scene_token=str(arrays[f'test{frame}_scene']))
+        with torch.no_grad():
+            model.predict({'imgs': e2e_images(arrays, [frame]).cuda()}, [sample])
+        assert model.history is not None
+        close(model.history.bev.transpose(0, 1).cpu(), arrays[f'test{frame}_bev_embed'], atol=1e-3, rtol=1e-3)
+    model.train()
+    images = e2e_images(arrays, [0, 1, 2]).flatten(0, 1)[None].cuda()
+    with torch.autocast('cuda', dtype=torch.bfloat16):
+        losses = model.loss({'imgs': images.expand(2, -1, -1, -1, -1)},
+                            [e2e_queue(arrays, case) for case in ('same', 'last')])
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)

@@ -315,3 +315,17 @@ def test_originals_are_never_changed(world, config, tmp_path):
     before = digest()
     prune_main([str(config), '--work-dir', str(tmp_path / 'run'), '--strategy', 'random'])
     assert digest() == before
+
+
+def test_density_pruning_removes_the_planted_duplicates(world, config, tmp_path):
+    truth = pq.read_table(world / 'truth.parquet').to_pylist()
+    groups = {str(row['sample_id']): row['duplicate_group'] for row in truth if row['split'] == 'train'}
+    redundant = sum(row['is_duplicate'] for row in truth if row['split'] == 'train')
+    prune_main([str(config), '--work-dir', str(tmp_path / 'run'), '--strategy', 'clip_dedup',
+                '--keep-ratio', str(1 - redundant / len(groups)), '--cfg-options',
+                'adadedup.embedder.type=OfflineEmbedder'])
+    kept = selection(tmp_path / 'run')
+    represented = {groups[name] for name, stays in kept.items() if stays}
+    pruned = [groups[name] for name, stays in kept.items() if not stays]
+    assert len(pruned) == redundant > 0
+    assert sum(group >= 0 and group in represented for group in pruned) >= .9 * len(pruned)

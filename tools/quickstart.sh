@@ -13,6 +13,6 @@ bash tools/setup_env.sh
 # One thread per process is steady; two beside another busy process can be 20 times slower.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
-$PYTHON tools/make_minidrive.py "$DATA" --formats coco
+$PYTHON tools/make_minidrive.py "$DATA" --scenes 24 --frames 20 --formats coco
 $PYTHON tools/train.py "$CONFIG" --work-dir "$WORK_DIR" "$@"
-echo "The report: $PWD/$WORK_DIR/report.html"
+echo "The report: $PWD/$WORK_DIR/adadedup/report.html"

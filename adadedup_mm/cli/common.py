@@ -14,7 +14,9 @@ def run(main: Callable[[list[str] | None], None], arguments: list[str] | None = 
     try:
         main(arguments)
     except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
+        # A DataLoader's worker hands on its whole traceback as the message; its last line is ours.
+        line = str(error).strip().splitlines()[-1].removeprefix('adadedup_mm.errors.UserError: ')
+        print(f'error: {line}', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print('interrupted; run the same command with --resume to go on', file=sys.stderr)

@@ -72,7 +72,7 @@ def semdedup_scores(features: np.ndarray, assignment: np.ndarray, order: str = '
         else:
             centrality = _centrality(rows)
             positions = np.argsort(-centrality if order == 'easy' else centrality, kind='stable')
-        return positions, snap(_nearest_earlier(rows[positions], later))
+        return positions, snap(_nearest_earlier(_take_rows(rows, positions), later))
 
     return _score_clusters(features, assignment, score, workers)
 
@@ -94,7 +94,10 @@ def kcenter_scores(features: np.ndarray, assignment: np.ndarray,
 def _score_clusters(features: np.ndarray, assignment: np.ndarray,
                     score: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
                     workers: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Runs ``score(rows, members) -> positions, similarity in that order`` on each cluster, the largest first."""
+    """Runs ``score(rows, members) -> positions, similarity in that order`` on each cluster, the largest first.
+
+    ``score`` may overwrite its rows.
+    """
     features = np.asarray(features)
     order = np.zeros(len(assignment), np.int32)
     similarity = np.full(len(assignment), -1, np.float32)
@@ -122,6 +125,14 @@ def _centrality(rows: np.ndarray) -> np.ndarray:
     return snap(np.einsum('ij,j->i', rows, rows.sum(0)) * np.float32(.5 ** len(rows).bit_length()))
 
 
+def _take_rows(rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """``rows[positions]`` for distinct positions, in place: a few columns at a time, because a cluster can be large."""
+    for column in range(0, rows.shape[1], 128):
+        columns = slice(column, column + 128)
+        rows[:len(positions), columns] = rows[positions, columns]
+    return rows[:len(positions)]
+
+
 def _nearest_earlier(rows: np.ndarray, later: np.ndarray) -> np.ndarray:
     """(n,) float32 similarity of each row to the nearest row before it; below -1 for the first.
 
@@ -143,6 +154,8 @@ def _nearest_earlier(rows: np.ndarray, later: np.ndarray) -> np.ndarray:
 
 def _farthest_first(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Farthest-first traversal of unit rows: (n,) positions in that order, (n,) float32 similarities along it.
+
+    Overwrites the rows.
 
     ``nearest``, the similarity to the nearest traversed row, can only grow. So the rows where it is smallest can be
     traversed among themselves until none of them comes before the smallest of the others; only then are the others
@@ -178,7 +191,7 @@ def _farthest_first(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         nearest[candidates] = own
         waiting = nearest < np.inf
         if waiting.sum() < .75 * len(rows):
-            rows, left, nearest = rows[waiting], left[waiting], nearest[waiting]
+            rows, left, nearest = _take_rows(rows, np.flatnonzero(waiting)), left[waiting], nearest[waiting]
     return order, similarity
 
 

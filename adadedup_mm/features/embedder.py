@@ -91,7 +91,7 @@ class Embedder:
         with self._turn:
             mean, std = (torch.tensor(values, device=self.device).mul_(255).view(3, 1, 1)
                          for values in (transform.mean, transform.std))
-            inputs = images.to(self.device, torch.float32).sub_(mean).div_(std).to(_DTYPES[self.precision])
+            inputs = images.to(self.device, torch.float32).sub_(mean).div_(std).to(next(network.parameters()).dtype)
             features = network(inputs.contiguous(memory_format=torch.channels_last))
             return functional.normalize(features.float(), dim=1).cpu().numpy()
 
@@ -102,13 +102,20 @@ class Embedder:
         """The network, (B, 3, S, S) -> (B, d) float32 on the CPU, and its transform."""
         raise NotImplementedError
 
+    def _narrow(self, network: nn.Module, dtype: torch.dtype) -> None:
+        """Converts the network to a precision below float32, in place."""
+        network.to(dtype)
+
     @functools.cached_property
     def _network(self) -> tuple[nn.Module, Transform]:
         network, transform = self._load()
         if self.device.type == 'cpu' and not accelerate(network.eval(), transform.size):
             network, transform = self._load()
-        network.eval().requires_grad_(False).to(self.device, _DTYPES[self.precision])
-        return network.to(memory_format=torch.channels_last), transform  # type: ignore[call-overload]
+        network.eval().requires_grad_(False).to(self.device)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.precision != 'fp32':
+            self._narrow(network, _DTYPES[self.precision])
+        return network, transform
 
 
 def make_transform(size: Any, resize: int | None, squash: bool, options: Mapping[str, Any]) -> Transform:

@@ -45,6 +45,11 @@ _tensor_pickle: Any = SimpleNamespace(__name__='tensor_pickle', Unpickler=_Tenso
                                       load=lambda file, **options: _TensorUnpickler(file, **options).load())
 
 
+def load_tensors(path: str | Path) -> Any:
+    """Reads a checkpoint onto the CPU; of pickled objects only tensors, numbers, strings and containers come through."""
+    return torch.load(path, map_location='cpu', pickle_module=_tensor_pickle, weights_only=False)
+
+
 def load_weights(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint's ``state_dict``; whatever else is pickled in it is neither imported nor run.
 
@@ -52,7 +57,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
         UserError: the file cannot be read or holds no weights.
     """
     try:
-        checkpoint = torch.load(path, map_location='cpu', pickle_module=_tensor_pickle, weights_only=False)
+        checkpoint = load_tensors(path)
     except FileNotFoundError as error:
         raise UserError(f"the proxy's checkpoint {path} does not exist: give the path of a local file") from error
     except Exception as error:

@@ -89,8 +89,8 @@ def _with_leaf(own: ConfigDict, dataset: Mapping[str, Any]) -> ConfigDict:
 def scoring_dataset(config: Config, dataset: Mapping[str, Any]) -> ConfigDict:
     """The samples of ``dataset`` as the proxy sees them in a test, with annotations: nothing is random.
 
-    The pipeline is the config's test pipeline with the loading steps of its training pipeline in front, because test
-    pipelines load annotations after resizing, if at all.
+    The pipeline is the config's test pipeline, but loads and packs what its training pipeline does: test pipelines load
+    annotations after resizing, if at all.
 
     Raises:
         UserError: the config has no test pipeline.
@@ -99,16 +99,19 @@ def scoring_dataset(config: Config, dataset: Mapping[str, Any]) -> ConfigDict:
     if not loader:
         raise UserError("the proxy's config has no 'test_dataloader': its pipeline tells how to prepare images without "
                         'augmentation')
-    training = _leaf(config.train_dataloader.dataset).pipeline
+    training, testing = _steps(config.train_dataloader.dataset), _steps(loader.dataset)
     loading = [step for step in training if type_name(step).startswith('Load')]
-    testing = [step for step in _leaf(loader.dataset).pipeline if not type_name(step).startswith('Load')]
-    return _with_pipeline(dataset, [*loading, *testing])
+    middle = [step for step in testing if not type_name(step).startswith(('Load', 'Pack'))]
+    packing = [step for step in training if type_name(step).startswith('Pack')]
+    return _with_pipeline(dataset, [*loading, *middle, *packing])
 
 
-def _leaf(dataset: ConfigDict) -> ConfigDict:
+def _steps(dataset: ConfigDict) -> list[Any]:
+    """The steps of a dataset's pipeline and of the wrappers around it, the inner ones first."""
     if 'datasets' in dataset:
-        return _leaf(dataset.datasets[0])
-    return _leaf(dataset.dataset) if 'dataset' in dataset else dataset
+        return _steps(dataset.datasets[0])
+    inner = _steps(dataset.dataset) if 'dataset' in dataset else []
+    return [*inner, *dataset.get('pipeline', [])]
 
 
 def _with_pipeline(dataset: Mapping[str, Any], pipeline: Sequence[Any]) -> ConfigDict:

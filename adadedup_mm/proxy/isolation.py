@@ -14,7 +14,7 @@ from mmengine.utils import ManagerMixin
 
 @contextlib.contextmanager
 def isolated(log_file: str | Path) -> Iterator[None]:
-    """Inside, a mmengine Runner is alone; afterwards the process is as it was.
+    """Inside, an mmengine Runner is alone; afterwards the process is as it was.
 
     Put back are the random states, the "current" instances (logger, message hub, visualizer, default scope), cuDNN's
     flags, OpenCV's threads and the start method of processes. A process group is hidden, so that one process can train
@@ -75,8 +75,12 @@ def _current_instances() -> Iterator[None]:
         yield
     finally:
         for kind in _subclasses(ManagerMixin):
+            old = saved.get(kind, {})
+            for name in kind._instance_dict.keys() - old.keys():
+                for handler in getattr(kind._instance_dict[name], 'handlers', ()):
+                    handler.close()
             kind._instance_dict.clear()
-            kind._instance_dict.update(saved.get(kind, {}))
+            kind._instance_dict.update(old)
 
 
 def _subclasses(kind: Any) -> Iterator[Any]:

@@ -6,6 +6,7 @@ that the loss of one image depends on the others. Here it does not.
 
 import contextlib
 import copy
+import functools
 import hashlib
 import math
 import random
@@ -82,12 +83,8 @@ def per_sample_losses(model: nn.Module, batch: dict[str, Any], *, seed: int = 0,
             augments = getattr(model.data_preprocessor, 'batch_augments', None)
             data = model.data_preprocessor(copy.deepcopy(raw) if augments else raw, training=True)
             seeds = [sample_seed(seed, samples[i]) for i in group]
-
-            def before_image(position: int, seeds: list[int] = seeds) -> None:
-                state.restore()
-                _set_seed(seeds[position], device)
-
-            losses = forward_losses_per_image(model, data['inputs'], data['data_samples'], before_image)
+            losses = forward_losses_per_image(model, data['inputs'], data['data_samples'],
+                                              functools.partial(_prepare, state, seeds, device))
             for i, image_losses in zip(group, losses, strict=True):
                 parts[i] = loss_components(model, image_losses)
         state.restore()
@@ -286,7 +283,10 @@ def _pick(value: Any, positions: list[int]) -> Any:
     return [value[i] for i in positions]
 
 
-def _set_seed(seed: int, device: torch.device) -> None:
+def _prepare(state: '_LossState', seeds: Sequence[int], device: torch.device, position: int) -> None:
+    """Lets every image start from the same memories and from random states of its own."""
+    state.restore()
+    seed = seeds[position]
     random.seed(seed)
     np.random.seed(seed)
     torch.default_generator.manual_seed(seed)
@@ -348,4 +348,4 @@ class _LossState:
                 self.versions[i] = buffer._version
         for module, name, value, items in self.lists:
             value[:] = items
-            setattr(module, name, value)
+            vars(module)[name] = value

@@ -16,6 +16,7 @@ from torch import nn
 from ..errors import UserError
 from ..files import atomic_open
 from ..progress import progress
+from .checkpoint import load_tensors
 from .config import training_dataset
 from .isolation import isolated
 
@@ -46,10 +47,8 @@ def train_proxy(config: Config, dataset: Mapping[str, Any], folder: str | Path, 
             runner = Runner.from_cfg(_runner_config(config, dataset, folder, seed))
             runner.register_hook(_ProxyHook(state, seed), priority='LOWEST')
             runner.train()
-            for handler in runner.logger.handlers:
-                handler.close()
         with atomic_open(result) as file:
-            torch.save(dict(state_dict=_load(state)['state_dict']), file)
+            torch.save(dict(state_dict=load_tensors(state)['state_dict']), file)
     state.unlink(missing_ok=True)
     return result
 
@@ -81,11 +80,12 @@ class _ProxyHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         if self.state.exists():
-            _resume(runner, _load(self.state))
+            _resume(runner, load_tensors(self.state))
         self.bar = progress(runner.max_iters, 'proxy training', 'batch')
         self.bar.initial = self.bar.n = runner.iter
 
     def before_train_epoch(self, runner: Runner) -> None:
+        # A factor above any number of epochs, so that trainings with neighbouring seeds share no epoch.
         seed = self.seed * 100_003 + runner.epoch
         random.seed(seed)
         np.random.seed(seed % 2**32)
@@ -130,7 +130,3 @@ def _schedulers(runner: Runner) -> Sequence[Any]:
 
 def _bare(model: nn.Module) -> nn.Module:
     return model.module if is_model_wrapper(model) else model
-
-
-def _load(path: Path) -> dict[str, Any]:
-    return torch.load(path, map_location='cpu', weights_only=True)

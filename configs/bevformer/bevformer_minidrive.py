@@ -1,5 +1,5 @@
-# A small BEVFormer for MiniDrive that trains on a CPU: ResNet-18 of a quarter of the width, 25 x 25 BEV, two layers each.
-#   python tools/make_minidrive.py data/minidrive
+# A small BEVFormer for MiniDrive that trains on a CPU: a narrow ResNet-18, 25 x 25 BEV, two layers each.
+#   python tools/make_minidrive.py data/minidrive --formats nuscenes
 #   python tools/train.py configs/bevformer/bevformer_minidrive.py
 _base_ = ['mmdet3d::_base_/default_runtime.py']
 custom_imports = dict(imports=['adadedup_mm.models.bevformer'], allow_failed_imports=False)
@@ -52,10 +52,10 @@ val_evaluator = dict(
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(
-    type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, weight_decay=.01), clip_grad=dict(max_norm=35))
+    type='OptimWrapper', optimizer=dict(type='AdamW', lr=2e-3, weight_decay=.01), clip_grad=dict(max_norm=35))
 param_scheduler = [
     dict(type='LinearLR', start_factor=.1, begin=0, end=50, by_epoch=False),
-    dict(type='CosineAnnealingLR', begin=0, end=12, T_max=12, by_epoch=True, eta_min_ratio=1e-2, convert_to_iter_based=True)]
+    dict(type='CosineAnnealingLR', begin=0, end=12, T_max=12, by_epoch=True, eta_min_ratio=1e-2)]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=12)
 val_cfg = dict()
 test_cfg = dict()

@@ -1,5 +1,5 @@
-# The default proxy: ResNet-18, images of at most 640 pixels a side, 12 epochs; about a tenth of the cost per image of Faster R-CNN R50
-# at 1333x800. It starts from random weights so that it needs no download. With a network,
+# The default proxy: a narrow Faster R-CNN with ResNet-18, images of at most 640 pixels a side, 12 epochs. It starts
+# from random weights so that it needs no download; with a network,
 # model.backbone.init_cfg = dict(type='Pretrained', checkpoint='torchvision://resnet18') makes it better.
 _base_ = 'mmdet::_base_/models/faster-rcnn_r50_fpn.py'
 model = dict(

@@ -1,0 +1,330 @@
+"""Which samples the next period trains on: pure functions of the losses seen so far.
+
+A policy's ``select(state, epoch, generator)`` returns ``indices``, (k,) int64, ascending, and ``weights``, (k,) float64
+factors of these samples' losses.
+"""
+
+import dataclasses
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..errors import UserError
+from ..options import choose
+
+Selection = tuple[np.ndarray, np.ndarray]
+
+
+@dataclasses.dataclass
+class ScoreState:
+    """What the training has shown about N samples.
+
+    Attributes:
+        mean: (N,) float64, running mean m of the loss, 0 before the first one.
+        variance: (N,) float64, running squared surprise v.
+        last: (N,) float64, the latest loss, NaN before the first one.
+        seen: (N,) int64, number of losses seen.
+    """
+
+    mean: np.ndarray
+    variance: np.ndarray
+    last: np.ndarray
+    seen: np.ndarray
+
+    @classmethod
+    def empty(cls, size: int) -> 'ScoreState':
+        """The state before any training."""
+        return cls(np.zeros(size), np.zeros(size), np.full(size, np.nan), np.zeros(size, np.int64))
+
+    def update(self, indices: np.ndarray, losses: np.ndarray, rate: float) -> None:
+        """Takes up one loss of each of some samples.
+
+        ``v <- (1-a) v + a (l - m)^2`` with the old m, then ``m <- (1-a) m + a l`` (arXiv 2111.12621).
+
+        Args:
+            indices: (k,) int64; no sample twice.
+            losses: (k,) float64.
+            rate: a, in (0, 1].
+        """
+        old = self.mean[indices]
+        self.variance[indices] = (1 - rate) * self.variance[indices] + rate * (losses - old) ** 2
+        self.mean[indices] = (1 - rate) * old + rate * losses
+        self.last[indices] = losses
+        self.seen[indices] += 1
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Copies of the arrays."""
+        return {name: value.copy() for name, value in vars(self).items()}
+
+    def load_state_dict(self, arrays: dict[str, np.ndarray]) -> None:
+        """Takes the arrays of ``state_dict``.
+
+        Raises:
+            UserError: they are of another number of samples.
+        """
+        for name, value in arrays.items():
+            if len(value) != len(self.mean):
+                raise UserError(f'the checkpoint is of a training on {len(value)} samples, but the dataset has '
+                                f'{len(self.mean)}: resume with the same training set')
+            setattr(self, name, np.array(value))
+
+
+@dataclasses.dataclass
+class RandomSubset:
+    """A fresh uniform subset each period.
+
+    Attributes:
+        keep_ratio: kept / all samples, in (0, 1].
+        period: epochs between two selections.
+        epochs: length of the training; None if not known yet.
+    """
+
+    keep_ratio: float = .5
+    period: int = 10
+    epochs: int | None = None
+    needs_losses: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        _number('keep_ratio', self.keep_ratio, above=True)
+        _check_period(self.period, self.epochs)
+
+    def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Selection:
+        size = len(state.mean)
+        return _unweighted(generator.permutation(size)[:_budget(self.keep_ratio, size)])
+
+
+@dataclasses.dataclass
+class EpsilonGreedy:
+    """The samples with the highest running losses, and some others (arXiv 2111.12621).
+
+    Of K = keep_ratio N samples, floor(epsilon K) are drawn uniformly from those that are not among the best. Equal
+    scores, such as those of samples not seen yet, are ordered at random.
+
+    Attributes:
+        keep_ratio: kept / all samples, in (0, 1].
+        period: epochs between two selections.
+        epsilon: share of the subset that explores, in [0, 1].
+        rate: a of the running mean, in (0, 1].
+        epochs: length of the training; None if not known yet.
+    """
+
+    keep_ratio: float = .5
+    period: int = 10
+    epsilon: float = .1
+    rate: float = .8
+    epochs: int | None = None
+    needs_losses: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _number('keep_ratio', self.keep_ratio, above=True)
+        _number('epsilon', self.epsilon)
+        _number('rate', self.rate, above=True)
+        _check_period(self.period, self.epochs)
+
+    def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Selection:
+        budget = _budget(self.keep_ratio, len(state.mean))
+        order = _descending(state.mean, generator)
+        # Not more explorers than there are samples to explore.
+        best = budget - min(math.floor(self.epsilon * budget), len(order) - budget)
+        explored = generator.permutation(order[best:])[:budget - best]
+        return _unweighted(np.concatenate([order[:best], explored]))
+
+
+@dataclasses.dataclass
+class UCB:
+    """The samples with the highest upper bounds of the loss, m + c v (arXiv 2111.12621).
+
+    Attributes:
+        keep_ratio: kept / all samples, in (0, 1].
+        period: epochs between two selections.
+        c: weight of the variance, at least 0.
+        rate: a of the running mean and variance, in (0, 1].
+        epochs: length of the training; None if not known yet.
+    """
+
+    keep_ratio: float = .5
+    period: int = 10
+    c: float = 1.
+    rate: float = .8
+    epochs: int | None = None
+    needs_losses: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _number('keep_ratio', self.keep_ratio, above=True)
+        _number('c', self.c, high=math.inf)
+        _number('rate', self.rate, above=True)
+        _check_period(self.period, self.epochs)
+
+    def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Selection:
+        order = _descending(state.mean + self.c * state.variance, generator)
+        return _unweighted(order[:_budget(self.keep_ratio, len(order))])
+
+
+@dataclasses.dataclass
+class InfoBatch:
+    """Drops a part of the well-learned samples and makes up for it with the weight of the rest (InfoBatch, ICLR 2024).
+
+    Of the samples whose latest loss is below the mean, floor((1-r) n) random ones stay, with weight 1 / (1-r). The last
+    epochs see all samples. Samples not seen yet count as a loss of 3.
+
+    Attributes:
+        ratio: r, share of the well-learned samples that goes, in [0, 1).
+        delta: share of the training after which nothing is pruned any more, in [0, 1].
+        epochs: length of the training; needed from epoch 1 on.
+    """
+
+    ratio: float = .5
+    delta: float = .875
+    epochs: int | None = None
+    period: ClassVar[int] = 1
+    rate: ClassVar[float] = 1.
+    needs_losses: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _number('ratio', self.ratio)
+        if self.ratio == 1:
+            raise UserError('dynamic.ratio is 1, but must be below 1: otherwise no weight can make up for the loss')
+        _number('delta', self.delta)
+
+    def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Selection:
+        size = len(state.last)
+        # Epoch 0 sees all samples anyhow, because none is below the mean.
+        if epoch == 0 or epoch >= self.delta * _known(self.epochs):
+            return _unweighted(np.arange(size))
+        scores = np.where(np.isnan(state.last), 3., state.last)
+        easy = np.flatnonzero(scores < scores.mean())
+        kept = generator.permutation(easy)[:math.floor((1 - self.ratio) * len(easy))]
+        weights = np.ones(size)
+        weights[kept] = 1 / (1 - self.ratio)
+        indices = np.sort(np.concatenate([np.flatnonzero(scores >= scores.mean()), kept]))
+        return indices, weights[indices]
+
+
+@dataclasses.dataclass
+class SeTa:
+    """A window that slides from easy to hard losses over a random part of the samples (SeTa).
+
+    A random (1-r) N samples are split into groups of similar loss by k-means. Epoch t trains on ``round(width *
+    groups)`` neighbouring groups, the first being ``t mod (groups - window + 1)``; epoch 0 and the last epochs train on
+    the random part as it is. Samples not seen yet count as the mean loss.
+
+    Attributes:
+        ratio: r, share that goes at random, in [0, 1).
+        groups: k.
+        width: a, width of the window as a share of the groups, in (0, 1].
+        delta: share of the training after which only the random part is pruned, in [0, 1].
+        epochs: length of the training; needed from epoch 1 on.
+    """
+
+    ratio: float = .1
+    groups: int = 10
+    width: float = .5
+    delta: float = .875
+    epochs: int | None = None
+    period: ClassVar[int] = 1
+    rate: ClassVar[float] = 1.
+    needs_losses: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _number('ratio', self.ratio)
+        if self.ratio == 1:
+            raise UserError('dynamic.ratio is 1, but must be below 1: otherwise nothing is left')
+        _whole('groups', self.groups)
+        _number('width', self.width, above=True)
+        _number('delta', self.delta)
+
+    def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Selection:
+        size = len(state.last)
+        subset = np.sort(generator.permutation(size)[:_budget(1 - self.ratio, size)])
+        seen = ~np.isnan(state.last)
+        if epoch == 0 or epoch >= self.delta * _known(self.epochs) or not seen.any():
+            return _unweighted(subset)
+        losses = np.where(seen, state.last, state.last[seen].mean())[subset]
+        window = max(1, math.floor(self.width * self.groups + .5))
+        first = epoch % (self.groups - window + 1)
+        group = loss_groups(losses, self.groups)
+        chosen = subset[(group >= first) & (group < first + window)]
+        # Groups can be empty when many losses are equal.
+        return _unweighted(chosen if len(chosen) else subset)
+
+
+def loss_groups(losses: np.ndarray, groups: int, iterations: int = 50) -> np.ndarray:
+    """One-dimensional k-means from evenly spaced quantiles.
+
+    Args:
+        losses: (n,) float64.
+        groups: k; some are empty when there are fewer different losses.
+        iterations: of Lloyd's algorithm at most.
+
+    Returns:
+        (n,) int64: group of each loss, 0 for the lowest.
+    """
+    centres = np.quantile(losses, (np.arange(groups) + .5) / groups)
+    for _ in range(iterations):
+        group = np.searchsorted((centres[1:] + centres[:-1]) / 2, losses, side='left')
+        count = np.bincount(group, minlength=groups)
+        total = np.bincount(group, weights=losses, minlength=groups)
+        moved = np.where(count > 0, total / np.maximum(count, 1), centres)
+        if np.array_equal(moved, centres):
+            break
+        centres = moved
+    return group
+
+
+POLICIES: dict[str, Any] = dict(random=RandomSubset, epsilon_greedy=EpsilonGreedy, ucb=UCB, infobatch=InfoBatch,
+                                seta=SeTa)
+
+
+def build_policy(name: Any, arguments: dict[str, Any]) -> Any:
+    """The policy of that name.
+
+    Raises:
+        UserError: the name or an argument is unknown (the message lists the valid ones), or a value is out of range.
+    """
+    choose(name, POLICIES, 'dynamic.policy')
+    valid = {field.name for field in dataclasses.fields(POLICIES[name])}
+    for key in arguments:
+        choose(key, valid, f'a key of dynamic with policy {name!r}')
+    return POLICIES[name](**arguments)
+
+
+def _budget(ratio: float, size: int) -> int:
+    """round(ratio * size), halves up, and at least one sample."""
+    return max(1, math.floor(ratio * size + .5))
+
+
+def _descending(scores: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Indices by falling score, equal ones in random order."""
+    shuffled = generator.permutation(len(scores))
+    return shuffled[np.argsort(-scores[shuffled], kind='stable')]
+
+
+def _unweighted(indices: np.ndarray) -> Selection:
+    return np.sort(indices), np.ones(len(indices))
+
+
+def _number(name: str, value: Any, high: float = 1., above: bool = False) -> None:
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= high
+    if not good or not math.isfinite(value) or (above and value == 0):
+        low = 'above 0' if above else 'of at least 0'
+        end = f' and at most {high:g}' if high < math.inf else ''
+        raise UserError(f'dynamic.{name} is {value!r}, but must be a number {low}{end}')
+
+
+def _whole(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f'dynamic.{name} is {value!r}, but must be a whole number of at least 1')
+
+
+def _check_period(period: Any, epochs: int | None) -> None:
+    _whole('period', period)
+    if epochs is not None and period > epochs:
+        raise UserError(f'dynamic.period is {period}, but the training has only {epochs} epochs: nothing would ever be '
+                        'selected anew; shorten the period')
+
+
+def _known(epochs: int | None) -> int:
+    if epochs is None:
+        raise UserError('this policy must know how long the training is: give it epochs')
+    return epochs

@@ -1,0 +1,177 @@
+"""What the dataloader draws from, and how its samples say which ones they are."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dataset import Compose
+from mmengine.dist import get_dist_info, sync_random_seed
+from mmengine.registry import DATA_SAMPLERS, DATASETS
+from torch.utils.data import Sampler
+
+from ..errors import UserError
+from .policies import ScoreState, build_policy
+
+INDEX_KEY = 'dynamic_index'
+
+
+@DATASETS.register_module()
+class IndexedDataset:
+    """Any dataset whose samples carry their index, as ``dynamic_index`` in the meta information of the data sample.
+
+    Args:
+        dataset: config of any dataset, or the dataset; wrappers such as ``RepeatDataset`` go inside.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+
+    def __getattr__(self, name: str) -> Any:
+        if name == 'dataset':  # Asked for by copy and pickle before there is any attribute.
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    @property
+    def metainfo(self) -> dict[str, Any]:
+        """The wrapped dataset's meta information."""
+        return copy.deepcopy(getattr(self.dataset, 'metainfo', {}))
+
+    @property
+    def pipeline(self) -> Compose:
+        """The wrapped dataset's pipeline; hooks that switch pipelines set it."""
+        return self.dataset.pipeline
+
+    @pipeline.setter
+    def pipeline(self, pipeline: Compose) -> None:
+        self.dataset.pipeline = pipeline
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        data = self.dataset[index]
+        sample = data.get('data_samples') if isinstance(data, dict) else None
+        if not hasattr(sample, 'set_metainfo'):
+            raise UserError(f"dynamic pruning: {type(self.dataset).__name__} hides its samples' indices, because it "
+                            "yields no dict with a data element 'data_samples'; end its pipeline with a Pack... "
+                            'transform')
+        sample.set_metainfo({INDEX_KEY: int(index)})
+        return data
+
+
+def batch_indices(batch: Any) -> np.ndarray:
+    """The (B,) int64 indices of a batch's samples.
+
+    Raises:
+        UserError: they carry none.
+    """
+    samples = batch.get('data_samples') if isinstance(batch, dict) else None
+    if not isinstance(samples, (list, tuple)) or not all(INDEX_KEY in getattr(sample, 'metainfo', {})
+                                                         for sample in samples):
+        raise UserError("dynamic pruning: a batch's data samples carry no indices; wrap the training dataset in "
+                        'IndexedDataset and use a collate function that keeps data samples')
+    return np.array([sample.metainfo[INDEX_KEY] for sample in samples], np.int64)
+
+
+@DATA_SAMPLERS.register_module()
+class DynamicPruningSampler(Sampler):
+    """Draws each sample of the present subset once per epoch; a policy chooses the subset anew every period.
+
+    All processes choose the same subset, and each of its samples goes to exactly one of them. To give every process
+    equally many, the subset of W processes leaves out up to W - 1 of the samples that the policy chose.
+    ``DynamicPruningHook`` feeds the losses back.
+
+    Args:
+        dataset: N samples.
+        policy: ``policy``, a name in ``POLICIES``, and its arguments.
+        seed: of selections and order; None draws one.
+        shuffle: whether the order is random.
+
+    Attributes:
+        state: what the policy knows.
+        indices: (k,) int64, the present subset of all processes.
+        weights: (N,) float32, factor of each sample's loss.
+        used: (N,) int64, in how many epochs each sample was used.
+        churn: share of the subset that was not in the one before.
+    """
+
+    def __init__(self, dataset: Any, policy: dict[str, Any], seed: int | None = None, shuffle: bool = True) -> None:
+        self.rank, self.world = get_dist_info()
+        self.dataset = dataset
+        self.shuffle = shuffle
+        self.seed = sync_random_seed() if seed is None else seed
+        arguments = dict(policy)
+        self.policy = build_policy(arguments.pop('policy', None), arguments)
+        if len(dataset) < self.world:
+            raise UserError(f'dynamic pruning: {len(dataset)} samples are too few for {self.world} processes')
+        self.state = ScoreState.empty(len(dataset))
+        self.indices = np.arange(0)
+        self.weights = np.ones(len(dataset), np.float32)
+        self.used = np.zeros(len(dataset), np.int64)
+        self.churn = 0.
+        self.epoch = 0
+        self.selected_in = -1
+        # Loops and schedulers ask for the length of an epoch before the training starts. No policy has a longer one.
+        self._select(0)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Chooses a new subset if a period begins, and counts the samples as used."""
+        self.epoch = epoch
+        if epoch % self.policy.period == 0 and epoch != self.selected_in:
+            self._select(epoch)
+        self.used[self.indices] += 1
+
+    def _select(self, epoch: int) -> None:
+        generator = np.random.default_rng([self.seed, epoch, 1])
+        indices, weights = self.policy.select(self.state, epoch, generator)
+        rest = len(indices) % self.world
+        if rest or len(indices) < self.world:
+            indices, weights = self._even_out(indices, weights, generator)
+        self.churn = float(np.isin(indices, self.indices, invert=True).mean()) if len(self.indices) else 0.
+        self.indices = indices
+        self.weights = np.ones(len(self.weights), np.float32)
+        self.weights[indices] = weights
+        self.selected_in = epoch
+
+    def _even_out(self, indices: np.ndarray, weights: np.ndarray,
+                  generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        if len(indices) < self.world:
+            raise UserError(f'dynamic pruning keeps {len(indices)} of {len(self.used)} samples, too few for '
+                            f'{self.world} processes: raise the keep ratio')
+        chosen = np.sort(generator.permutation(len(indices))[:len(indices) - len(indices) % self.world])
+        return indices[chosen], weights[chosen]
+
+    def __iter__(self) -> Iterator[int]:
+        order = self.indices
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, self.epoch, 2]).permutation(order)
+        return iter(order[self.rank::self.world].tolist())
+
+    def __len__(self) -> int:
+        return len(self.indices) // self.world
+
+    def set_epoch(self, epoch: int) -> None:
+        """mmengine's own call; ``start_epoch`` has already set the epoch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next selections and orders depend on, as tensors and plain numbers."""
+        arrays = dict(self.state.state_dict(), indices=self.indices, weights=self.weights, used=self.used)
+        return dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()}, seed=int(self.seed),
+                    epoch=self.epoch, selected_in=self.selected_in, churn=self.churn, world=self.world)
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Takes what ``state_dict`` gave.
+
+        Raises:
+            UserError: it is of another dataset or number of processes.
+        """
+        if saved['world'] != self.world:
+            raise UserError(f"the checkpoint's subset is split over {saved['world']} processes: resume with as many, "
+                            f'not with {self.world}')
+        self.state.load_state_dict({name: saved[name].cpu().numpy() for name in vars(self.state)})
+        for name in ('indices', 'weights', 'used'):
+            setattr(self, name, saved[name].cpu().numpy().copy())
+        for name in ('seed', 'epoch', 'selected_in', 'churn'):
+            setattr(self, name, saved[name])
