@@ -13,7 +13,7 @@ import numpy as np
 from mmengine.config import Config
 
 from . import __version__
-from .datasets import Source, pruned_config, read_pool, write_pruned
+from .datasets import pruned_config, read_pool, write_pruned
 from .density import nearest_kept
 from .errors import UserError
 from .feedback import label_suspects, threshold_curve
@@ -56,8 +56,9 @@ def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0,
     strategy = find(STRATEGIES, options.strategy_name, 'adadedup.strategy')
     pool, sources = read_pool(config)
     run = Run(config, options, StageStore(work_dir / 'stages', rank, world), pool, sources)
+    ann_files = [source.ann_file for source in sources if source.ann_file]
     identity = dict(options=options.identity(), pool=pool_key(pool),
-                    inputs={str(source.ann_file): sha256_file(source.ann_file) for source in sources if source.ann_file})
+                    inputs={str(path): sha256_file(path) for path in ann_files})
     if finished_manifest(work_dir, identity) is None:
         with claim(work_dir, identity, run.store, resume) as is_new:
             try:
@@ -108,7 +109,8 @@ def break_even(pruning_seconds: float, kept_share: float, training_seconds: floa
         text = (f'Pays back in the first training if that takes longer than '
                 f'{pruning_seconds / (1 - kept_share) / 60:.1f} minutes on all samples.')
     else:
-        text = f'Pays back after {trainings:.2f} trainings: each one saves {saved:.0f} of {training_seconds:.0f} seconds.'
+        text = (f'Pays back after {trainings:.2f} trainings: each one saves {saved:.0f} of {training_seconds:.0f} '
+                'seconds.')
     return dict(pruning_seconds=round(pruning_seconds, 3), training_seconds=training_seconds,
                 training_seconds_source=source, saved_seconds_per_training=saved, trainings=trainings, text=text)
 
@@ -121,8 +123,8 @@ def _write_results(run: Run, selection: Selection, work_dir: Path, identity: dic
     suspect = np.zeros(len(run.pool), bool)
     if selection.loss is not None:
         suspect = label_suspects(selection.loss, selection.assignment, partner)
-    reason = reasons(selection, before_guards, run.unreadable if selection.has_scores else np.zeros(len(run.pool), bool),
-                     run.options.strategy_name)
+    unreadable = run.unreadable if selection.has_scores else np.zeros(len(run.pool), bool)
+    reason = reasons(selection, before_guards, unreadable, run.options.strategy_name)
     write_table(work_dir / 'samples.parquet', samples_table(run.pool, selection, reason, partner, partner_similarity,
                                                             suspect, xy))
     write_table(work_dir / 'clusters.parquet', clusters_table(selection))
@@ -169,8 +171,8 @@ def _redundancy_notes(similarity: np.ndarray, near_duplicate: float) -> list[str
     share = float((similarity >= near_duplicate).mean())
     level = f'similarity to a kept sample at least {near_duplicate:g}'
     if share < .05:
-        return [f'No duplicates found: {share:.0%} of the pruned samples are near-duplicates ({level}; the most similar '
-                f'pair has {similarity.max():.3f}). Pruning this dataset removes distinct content.']
+        return [f'No duplicates found: {share:.0%} of the pruned samples are near-duplicates ({level}; the most '
+                f'similar pair has {similarity.max():.3f}). Pruning this dataset removes distinct content.']
     return [f'{share:.0%} of the pruned samples are near-duplicates ({level}).']
 
 
@@ -178,7 +180,7 @@ def _manifest(run: Run, selection: Selection, identity: dict[str, Any], files: S
               started: float) -> dict[str, Any]:
     kept, n = int(selection.kept.sum()), len(run.pool)
     finished = time.time()
-    curve = threshold_curve(selection.similarity, CURVE_RATIOS) if selection.has_scores else []
+    curve = threshold_curve(selection.similarity, CURVE_RATIOS) if selection.has_scores else np.empty(0)
     # A resumed run has stages that another process paid for.
     seconds = round(max(finished - started, sum(cost['seconds'] for cost in run.costs().values())), 3)
     return dict(
@@ -188,7 +190,8 @@ def _manifest(run: Run, selection: Selection, identity: dict[str, Any], files: S
         inputs=[dict(path=path, sha256=digest) for path, digest in (identity['inputs'] | run.inputs).items()],
         files=list(files), stages=run.costs(), seconds=seconds, break_even=break_even(seconds, kept / n),
         notes=selection.notes, gap_reliability=selection.reliability,
-        threshold_curve=[dict(keep_ratio=ratio, threshold=float(tau)) for ratio, tau in zip(CURVE_RATIOS, curve, strict=selection.has_scores)],
+        threshold_curve=[dict(keep_ratio=ratio, threshold=float(tau))
+                         for ratio, tau in zip(CURVE_RATIOS, curve, strict=selection.has_scores)],
         started=_utc(started), finished=_utc(finished))
 
 
@@ -203,7 +206,7 @@ def _versions() -> dict[str, str]:
 
 
 def _utc(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).isoformat(timespec='seconds')
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec='seconds')
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -129,13 +129,15 @@ class Run:
         options = self.options
         key = self._key('features', dict(images=self._images_key, embedder=self.embedder.key, views=options.views,
                                          on_bad_image=options.on_bad_image))
-        arguments = dict(image_paths=self.pool.image_paths, views=self.pool.views, use_views=options.views)
-        return self.store.run(
-            'features', key,
-            compute=lambda folder: merge_shards(folder=folder, on_bad_image=options.on_bad_image,
-                                                wait_for=self.store.wait_for, **arguments),
-            share=lambda folder: extract_shards(embedder=self.embedder, folder=folder, rank=self.store.rank,
-                                                world=self.store.world, **arguments))
+        images = (self.pool.image_paths, self.pool.views, options.views)
+
+        def share(folder: Path) -> None:
+            extract_shards(*images, self.embedder, folder, self.store.rank, self.store.world)
+
+        def compute(folder: Path) -> None:
+            merge_shards(*images, folder, options.on_bad_image, self.store.wait_for)
+
+        return self.store.run('features', key, compute, share)
 
     @functools.cached_property
     def _images_key(self) -> str:

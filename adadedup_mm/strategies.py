@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .density import nearest_kept
-from .feedback import adaptive_set, cluster_gaps, initial_set, keep_count, shrink
+from .feedback import adaptive_set, cluster_gaps, initial_set, keep_count, shrink, standardise
 from .selection import Selection
 
 if TYPE_CHECKING:

@@ -62,7 +62,7 @@ def samples_table(pool: Pool, selection: Selection, reason: list[str], partner: 
         'cluster': pa.array(selection.assignment, pa.int32()),
         'order': pa.array(selection.order, pa.int32()),
         'similarity': _nullable(selection.similarity),
-        'partner_id': pa.array(np.where(has_partner, ids[partner], None), pa.string()),
+        'partner_id': pa.array(ids[partner], pa.string(), mask=~has_partner),
         'loss': _nullable(absent if selection.loss is None else selection.loss),
         'kept': pa.array(selection.kept),
         'reason': pa.array(reason, pa.string()),

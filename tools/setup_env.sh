@@ -234,8 +234,9 @@ build_mmcv() {
     fi
     # mmcv's set-up builds for CUDA whenever it sees a GPU, also where no nvcc could.
     [ "$1" != 0 ] || export CUDA_VISIBLE_DEVICES=
+    # pip's own cache does not know which torch a wheel was built against.
     MMCV_WITH_OPS=1 FORCE_CUDA=$1 MAX_JOBS=$jobs \
-        pip wheel --no-deps --no-build-isolation --no-binary mmcv -w "$SCRATCH/built" "$MMCV"
+        pip wheel --no-cache-dir --no-deps --no-build-isolation --no-binary mmcv -w "$SCRATCH/built" "$MMCV"
 }
 
 install_plugin() {

@@ -6,6 +6,7 @@ from pathlib import Path
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 
 from ..pipeline import record_training
 from ..report import build_report
@@ -28,17 +29,17 @@ class AdaDeDupHook(Hook):
         self.seconds = 0.
         self.start: float | None = None
 
-    def before_train(self, runner) -> None:
+    def before_train(self, runner: Runner) -> None:
         self._complete = runner.epoch == 0 and runner.iter == 0
         self.start = time.perf_counter()
 
-    def before_val(self, runner) -> None:
+    def before_val(self, runner: Runner) -> None:
         self._pause()
 
-    def after_val(self, runner) -> None:
+    def after_val(self, runner: Runner) -> None:
         self.start = time.perf_counter()
 
-    def after_train(self, runner) -> None:
+    def after_train(self, runner: Runner) -> None:
         """Writes the seconds into the manifest, unless the training was a resumed part of a longer one."""
         self._pause()
         if self._complete and is_main_process():

@@ -46,7 +46,7 @@ _tensor_pickle: Any = SimpleNamespace(__name__='tensor_pickle', Unpickler=_Tenso
 
 
 def load_tensors(path: str | Path) -> Any:
-    """Reads a checkpoint onto the CPU; of pickled objects only tensors, numbers, strings and containers come through."""
+    """Reads a checkpoint onto the CPU; only its tensors, numbers, strings, lists and dicts come through."""
     return torch.load(path, map_location='cpu', pickle_module=_tensor_pickle, weights_only=False)
 
 

@@ -314,9 +314,7 @@ def _scoring_mode(model: nn.Module) -> Iterator[list[nn.Module]]:
     hub.update_info_dict(dict(epoch=10**9, iter=10**9))
     try:
         for module, _ in modes:
-            module.training = False
-        for module in repeatable:
-            module.training = True
+            module.training = type(module) not in stochastic
         if augments is not None:
             preprocessor.batch_augments = nn.ModuleList(
                 augment for augment in augments if type(augment).__name__ in _FIXED_AUGMENTS)
