@@ -82,8 +82,12 @@ class Run:
     def clusters(self) -> np.ndarray:
         """(N,) int32 labels 0..K-1."""
         features = self.features
-        return self._array('clusters', dict(features=self.used['features'], options=self.options.clusterer),
-                           lambda: self.clusterer(features, self.pool, self.options.seed))
+        key = self._key('clusters', dict(features=self.used['features'], options=self.options.clusterer))
+
+        def compute(folder: Path) -> None:
+            write_array(folder / 'clusters.npy', self.clusterer(features, self.pool, self.options.seed))
+
+        return np.load(self.store.run('clusters', key, compute) / 'clusters.npy')
 
     @functools.cached_property
     def density(self) -> tuple[np.ndarray, np.ndarray]:
@@ -172,11 +176,6 @@ class Run:
         """The inner datasets of the training set as one, without the wrappers that repeat or mix samples."""
         inner = [value_at(config, source.path) for source in self.sources]
         return inner[0] if len(inner) == 1 else dict(type='ConcatDataset', datasets=inner)
-
-    def _array(self, name: str, inputs: dict[str, Any], compute: Any) -> np.ndarray:
-        """A stage whose result is one array."""
-        folder = self.store.run(name, self._key(name, inputs), lambda folder: write_array(folder / f'{name}.npy', compute()))
-        return np.load(folder / f'{name}.npy')
 
     def _key(self, name: str, inputs: dict[str, Any]) -> str:
         """The stage's key, noted so that the stages after it can depend on it."""

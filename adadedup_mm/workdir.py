@@ -41,10 +41,11 @@ def claim(work_dir: Path, identity: dict[str, Any], store: StageStore, resume: b
     _check_owner(work_dir, identity, resume)
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(record.parent / 'lock', 'w', encoding='utf-8')
+        (record.parent / 'lock').touch()
     except OSError as error:
-        raise UserError(f'work dir {work_dir} cannot be written ({error.strerror}): choose another --work-dir') from error
-    with lock:
+        raise UserError(f'work dir {work_dir} cannot be written ({error.strerror}): choose another '
+                        '--work-dir') from error
+    with (record.parent / 'lock').open('w', encoding='utf-8') as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

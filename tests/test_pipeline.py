@@ -28,7 +28,8 @@ val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
 train_cfg = dict(max_epochs=2, val_interval=2)
 model = dict(backbone=dict(base_channels=4), neck=dict(in_channels=[4, 8, 16, 32], out_channels=16),
              rpn_head=dict(in_channels=16, feat_channels=16),
-             roi_head=dict(bbox_roi_extractor=dict(out_channels=16), bbox_head=dict(in_channels=16, fc_out_channels=16)))
+             roi_head=dict(bbox_roi_extractor=dict(out_channels=16),
+                           bbox_head=dict(in_channels=16, fc_out_channels=16)))
 """
 
 
@@ -151,7 +152,8 @@ def test_every_strategy_meets_the_budget(strategy, ratio, config, tmp_path):
 
 
 def test_uniform_stride_takes_every_nth(config, tmp_path):
-    prune_main([str(config), '--work-dir', str(tmp_path / 'run'), '--strategy', 'uniform_stride', '--keep-ratio', '.25'])
+    prune_main([str(config), '--work-dir', str(tmp_path / 'run'), '--strategy', 'uniform_stride',
+                '--keep-ratio', '.25'])
     assert np.flatnonzero(list(selection(tmp_path / 'run').values())).tolist() == list(range(0, 48, 4))
 
 
