@@ -162,7 +162,8 @@ def _number(value: Any, where: str, low: float, high: float = math.inf, above: b
     """Raises UserError unless value is a finite number in [low, high], or in (low, high] with ``above``."""
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if not good or not (low < value if above else low <= value) or value > high:
-        bounds = f'{"above" if above else "of at least"} {low:g}' + ('' if high == math.inf else f' and at most {high:g}')
+        bounds = f'{"above" if above else "of at least"} {low:g}'
+        bounds += '' if high == math.inf else f' and at most {high:g}'
         raise UserError(f'{where} is {value!r}, but must be a number {bounds}')
 
 

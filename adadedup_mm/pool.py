@@ -9,8 +9,8 @@ import numpy as np
 class Pool:
     """N samples in the order of the user's training dataset, as plain arrays.
 
-    A sample is what one index of the training dataset yields: an image, or a frame with all its cameras. M is the number
-    of annotated objects over all samples; sample ``i`` owns rows ``offsets[i]:offsets[i + 1]`` of ``labels`` and
+    A sample is what one index of the training dataset yields: an image, or a frame with all its cameras. M is the
+    number of annotated objects over all samples; sample ``i`` owns rows ``offsets[i]:offsets[i + 1]`` of ``labels`` and
     ``boxes``.
 
     Attributes:

@@ -62,9 +62,9 @@ METHODS: dict[str, Callable[[np.ndarray, np.ndarray], object]] = {
 
 
 def make_case(n: int, d: int, clusters: int) -> tuple[np.ndarray, np.ndarray]:
-    """(n, d) float32 unit features in lumps of uneven size, and the (n,) int32 lumps as clusters."""
+    """(n, d) float32 unit features in lumps, and the (n,) int32 lumps as clusters, as uneven as k-means makes them."""
     generator = np.random.default_rng(0)
-    assignment = generator.choice(clusters, n, p=generator.dirichlet(np.full(clusters, 3.))).astype(np.int32)
+    assignment = generator.choice(clusters, n, p=generator.dirichlet(np.full(clusters, 1.5))).astype(np.int32)
     features = generator.standard_normal((n, d), np.float32)
     features += generator.standard_normal((clusters, d), np.float32)[assignment]
     features /= np.linalg.norm(features, axis=1, keepdims=True)

@@ -185,7 +185,7 @@ install_mmcv() {
     cuda=$(build_cuda)
     if [ "$cuda" = 1 ]; then
         folder+=-cuda
-        usual='30 minutes on 8 cores'
+        usual='half an hour or more'
     fi
     for wheel in "$(wheel_in "$SCRATCH/prebuilt")" "$(wheel_in "$folder")"; do
         [ -n "$wheel" ] || continue

@@ -44,7 +44,8 @@ def snap(similarity: np.ndarray) -> np.ndarray:
     similarity *= 2 ** 20
     np.rint(similarity, out=similarity)
     similarity *= 2 ** -20
-    return np.clip(similarity, -1, 1, out=similarity)
+    np.minimum(similarity, 1, out=similarity)
+    return np.maximum(similarity, -1, out=similarity)
 
 
 def cluster_members(assignment: np.ndarray) -> list[np.ndarray]:

@@ -13,6 +13,8 @@ ORDERS = ('hard', 'easy', 'random')
 # How many samples the farthest-first traversal orders among themselves, and how many it updates at a time.
 CANDIDATES = 256
 UPDATE = 1024
+# How many numbers are copied at a time when rows change places.
+COPIED = 2 ** 19
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,13 @@ class KCenter:
 
 
 def semdedup_scores(features: np.ndarray, assignment: np.ndarray, order: str = 'hard', seed: int = 0,
-                    workers: int | None = None, block: int = 384) -> tuple[np.ndarray, np.ndarray]:
+                    workers: int | None = None, block: int = 192) -> tuple[np.ndarray, np.ndarray]:
     """Scores of SemDeDup (Abbas et al., arXiv 2303.09540): samples are sorted by their distance to the centroid.
 
     A sample is compared with all earlier ones, those that a threshold removes included. Similarities are multiples of
     2**-20. Samples without a direction (zero or NaN features) come first and score -1: nothing is known to resemble
-    them. Beside the result, memory holds the rows of one cluster per worker and a (block, block) tile, never the
-    similarities of a whole cluster.
+    them. Beside the result, memory holds the rows of one cluster per worker and some tiles, never the similarities of a
+    whole cluster.
 
     Args:
         features: (N, d) float32 or float16, in memory or memory-mapped.
@@ -57,7 +59,7 @@ def semdedup_scores(features: np.ndarray, assignment: np.ndarray, order: str = '
             shuffles. Ties are decided by the sample's index.
         seed: of the random order.
         workers: number of threads; None means as many as BLAS would use. No effect on the result.
-        block: samples per tile; affects scores by 2**-20 at most.
+        block: columns per tile; affects scores by 2**-20 at most.
 
     Returns:
         order: (N,) int32, position inside the cluster, 0 = first.
@@ -72,7 +74,7 @@ def semdedup_scores(features: np.ndarray, assignment: np.ndarray, order: str = '
         else:
             centrality = _centrality(rows)
             positions = np.argsort(-centrality if order == 'easy' else centrality, kind='stable')
-        return positions, snap(_nearest_earlier(_take_rows(rows, positions), later))
+        return positions, _nearest_earlier(_take_rows(rows, positions), later)
 
     return _score_clusters(features, assignment, score, workers)
 
@@ -116,7 +118,7 @@ def _score_clusters(features: np.ndarray, assignment: np.ndarray,
     with progress(len(assignment), 'density scores', 'sample') as bar:
         for count in run_parallel(job, clusters, workers):
             bar.update(count)
-    return order, similarity
+    return order, snap(similarity)
 
 
 def _centrality(rows: np.ndarray) -> np.ndarray:
@@ -126,9 +128,10 @@ def _centrality(rows: np.ndarray) -> np.ndarray:
 
 
 def _take_rows(rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """``rows[positions]`` for distinct positions, in place: a few columns at a time, because a cluster can be large."""
-    for column in range(0, rows.shape[1], 128):
-        columns = slice(column, column + 128)
+    """``rows[positions]`` in place: in large clusters a few columns at a time, which saves the memory of a copy."""
+    width = max(1, COPIED // max(1, len(positions)))
+    for column in range(0, rows.shape[1], width):
+        columns = slice(column, column + width)
         rows[:len(positions), columns] = rows[positions, columns]
     return rows[:len(positions)]
 
@@ -146,8 +149,8 @@ def _nearest_earlier(rows: np.ndarray, later: np.ndarray) -> np.ndarray:
         tile = columns @ columns.T
         tile += later[:len(columns), :len(columns)]
         best = tile.max(0)
-        for above in range(0, start, block):
-            np.maximum(best, (rows[above:above + block] @ columns.T).max(0), out=best)
+        for above in range(0, start, 4 * block):
+            np.maximum(best, (rows[above:min(above + 4 * block, start)] @ columns.T).max(0), out=best)
         nearest[start:start + block] = best
     return nearest
 
@@ -176,15 +179,18 @@ def _farthest_first(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             similarity[done:] = 1
             break
         candidates, bound = _smallest(nearest)
-        close, own, picks, scores = rows[candidates], nearest[candidates], [], []
+        close, own = rows[candidates], nearest[candidates]
+        between = snap(close @ close.T)
+        picks = []
         while (own[first := own.argmin()], candidates[first]) < bound:
             picks.append(first)
-            scores.append(own[first])
-            np.maximum(own, snap(close @ close[first]), out=own)
+            similarity[done] = own[first]
+            np.maximum(own, between[first], out=own)
             own[first] = np.inf
-        order[done:done + len(picks)] = left[candidates[picks]]
-        similarity[done:done + len(picks)] = scores
-        done += len(picks)
+            done += 1
+        order[done - len(picks):done] = left[candidates[picks]]
+        if done == len(order):
+            break
         for start in range(0, len(rows), UPDATE):
             fresh = snap((close[picks] @ rows[start:start + UPDATE].T).max(0))
             np.maximum(nearest[start:start + UPDATE], fresh, out=nearest[start:start + UPDATE])

@@ -20,8 +20,11 @@ ORANGE: Colour = (244, 104, 24)
 
 PAINTS: Palette = ((222, 224, 226), (176, 180, 186), (92, 96, 104), (42, 44, 50), (176, 34, 36), (36, 78, 156),
                    (24, 112, 120), (214, 176, 56), (58, 116, 66), (120, 66, 40), (196, 110, 44), (112, 150, 190))
-CARGO: Palette = ((232, 232, 228), (206, 210, 214), (60, 104, 170), (190, 60, 50), (236, 200, 70), (84, 140, 90))
-LIVERY: Palette = ((206, 42, 40), (242, 190, 40), (36, 100, 176), (40, 136, 92), (236, 236, 232))
+# Colours hint at the class: boxes of lorries are pale or blue, buses red or yellow, riders wear signal colours.
+CARGO: Palette = ((232, 232, 228), (206, 210, 214), (222, 214, 196), (170, 186, 200), (60, 104, 170))
+STRIPES: Palette = ((190, 60, 50), (60, 104, 170), (84, 140, 90), (90, 92, 98))
+LIVERY: Palette = ((206, 42, 40), (242, 190, 40), (238, 150, 40), (170, 40, 70))
+SIGNAL: Palette = ((236, 240, 70), (255, 140, 30), (120, 230, 90), (250, 90, 130))
 CLOTHES: Palette = ((200, 50, 48), (48, 92, 168), (240, 196, 60), (58, 130, 78), (236, 236, 232), (120, 70, 130),
                     (232, 120, 50), (70, 72, 80), (90, 180, 190), (226, 130, 160))
 TROUSERS: Palette = ((40, 48, 74), (62, 58, 54), (34, 34, 38), (96, 84, 66), (70, 92, 128))
@@ -226,7 +229,7 @@ def truck(size: np.ndarray, rng: np.random.Generator) -> tuple[Mesh, ...]:
     details += wheels([front - .5 * cab], .17 * height, width * .94)
     end = front - cab - gap
     cargo = cuboid(-front, end, width, .24 * height, height, box, shade(box, 1.08))
-    trim = both_sides(rectangle(-front, end, .36 * height, .44 * height), width, pick(LIVERY, rng))
+    trim = both_sides(rectangle(-front, end, .36 * height, .44 * height), width, pick(STRIPES, rng))
     trim += both_sides(rectangle(-front, front - cab, .14 * height, .24 * height), width, CHASSIS)
     trim.append((end_panel(-front, width / 2, -width / 2, .14 * height, .24 * height), CHASSIS, 0.))
     trim.append((end_panel(-front, .02, -.02, .26 * height, .96 * height), shade(box, .6), 0.))
@@ -285,7 +288,7 @@ def bicycle(size: np.ndarray, rng: np.random.Generator) -> tuple[Mesh, ...]:
     """A bicycle with its rider: wheels and frame lie in the plane of travel, the rider turns to the camera."""
     length, width, height = (float(value) for value in size)
     radius = length * .2
-    frame, shirt, legs, skin = pick(CLOTHES, rng), pick(CLOTHES, rng), pick(TROUSERS, rng), pick(SKIN, rng, 4)
+    frame, shirt, legs, skin = pick(CLOTHES, rng), pick(SIGNAL, rng), pick(TROUSERS, rng), pick(SKIN, rng, 4)
     faces: list[Face] = []
     for x in (length / 2 - radius, radius - length / 2):
         # A ring is one closed line round the outside and back round the inside; painted even-odd, it has a hole.

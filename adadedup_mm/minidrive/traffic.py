@@ -13,7 +13,7 @@ CAR, TRUCK, BUS, BICYCLE, PEDESTRIAN, CONE = range(len(CLASSES))
 # mean and spread of length, width, height in metres
 SIZES = {CAR: ((4.4, 1.85, 1.55), (.3, .08, .12)), TRUCK: ((7.2, 2.45, 2.95), (.9, .1, .25)),
          BUS: ((10.6, 2.7, 3.2), (.7, .06, .1)), BICYCLE: ((1.75, .62, 1.72), (.06, .03, .06)),
-         PEDESTRIAN: ((.6, .6, 1.72), (.04, .04, .1)), CONE: ((.44, .44, .8), (.03, .03, .08))}
+         PEDESTRIAN: ((.6, .6, 1.72), (.04, .04, .1)), CONE: ((.55, .55, .95), (.03, .03, .08))}
 
 
 @dataclass(frozen=True)

@@ -193,8 +193,8 @@ def _populate(kind: str, setting: str, road: Road, ego: Actors, times: np.ndarra
     rare = kind == 'rare'
     parked, pedestrians = BUSY[setting]
     density = Density(gap=4. if kind == 'slow' else 20., parked=parked,
-                      pedestrians=2. if kind == 'fixed' else pedestrians, bicycles=2.2 if rare else .25,
-                      works=.55 if rare else .06, buses=.3 if rare else .03)
+                      pedestrians=2. if kind == 'fixed' else pedestrians, bicycles=2.6 if rare else .5,
+                      works=.6 if rare else .1, buses=.3 if rare else .04)
     first, last = -RANGE - 10, float(ego.path(times)[0].max()) + RANGE + 10
     groups = []
     for side in (-1, 1):

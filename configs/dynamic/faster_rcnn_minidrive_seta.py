@@ -1,0 +1,1 @@
+_base_ = ['../minidrive/faster_rcnn_minidrive.py', '../_base_/dynamic_seta.py']
