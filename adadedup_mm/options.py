@@ -77,6 +77,9 @@ class Options:
         proxy: see ``ProxyOptions``.
         feedback: see ``FeedbackOptions``.
         guards: see ``GuardOptions``.
+        temporal: what becomes of ``prev`` and ``next`` in infos of frames: ``'relink'`` joins them over the pruned
+            frames, ``'keep'`` leaves them.
+        trust_pickles: whether pickled annotation files may hold more than plain data, which can run code.
         work_dir: where training with ``AdaDeDupRunner`` keeps its pruning run; None means ``adadedup/`` in the
             training's work dir. ``tools/prune.py --work-dir`` goes first.
     """
@@ -92,6 +95,8 @@ class Options:
     proxy: ProxyOptions = dataclasses.field(default_factory=ProxyOptions)
     feedback: FeedbackOptions = dataclasses.field(default_factory=FeedbackOptions)
     guards: GuardOptions = dataclasses.field(default_factory=GuardOptions)
+    temporal: str = 'relink'
+    trust_pickles: bool = False
     work_dir: str | None = None
 
     @property
@@ -176,6 +181,9 @@ def _check(options: Options) -> None:
     _number(options.keep_ratio, 'keep_ratio', 0, 1, above=True)
     _whole(options.seed, 'adadedup.seed', 0)
     choose(options.on_bad_image, ('keep', 'drop', 'error'), 'adadedup.on_bad_image')
+    choose(options.temporal, ('relink', 'keep'), 'adadedup.temporal')
+    if not isinstance(options.trust_pickles, bool):
+        raise UserError(f'adadedup.trust_pickles is {options.trust_pickles!r}, but must be True or False')
     views = options.views
     if isinstance(views, str):
         choose(views, ('front', 'all'), 'adadedup.views (unless it is a list of camera names)')

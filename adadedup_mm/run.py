@@ -12,13 +12,16 @@ from mmengine.config import Config
 from .config import load_config
 from .datasets import Source, subset_config
 from .datasets.sources import value_at
-from .features import extract_shards, merge_shards
+from .datasets.view_samples import view_sizes, write_view_samples
+from .errors import UserError
+from .features import choose_views, extract_shards, merge_shards
 from .files import sha256_file, sha256_value, write_array
 from .options import Options, plain
 from .pool import Pool
 from .proxy import merge_losses, score_shards, train_proxy
 from .proxy import proxy_config as fit_proxy_config
 from .proxy.checkpoint import load_weights
+from .proxy.config import is_3d
 from .registry import CLUSTERERS, DENSITIES, EMBEDDERS, build
 from .stages import StageStore
 
@@ -111,20 +114,29 @@ class Run:
             scored: (N,) bool, the samples that get a loss.
 
         Returns:
-            (N,) float32, NaN where no loss was computed.
+            (N,) float32, NaN where no loss was computed; the mean of its views for a frame that the proxy sees view by
+            view.
         """
         weights = self._proxy(trained)
         key = self._key('losses', dict(proxy=self.used['proxy'], scored=_bits(scored)))
-        indices = np.flatnonzero(scored)
-        arguments = dict(indices=indices, sizes=self.pool.image_sizes[indices])
+        items, sizes = self._proxy_items(scored)
+        arguments = dict(indices=items.ravel(), sizes=sizes)
 
         def share(folder: Path) -> None:
-            score_shards(self.proxy_config, weights, self._dataset(self.config), folder=folder,
-                         seed=self.options.seed, rank=self.store.rank, world=self.store.world, **arguments)
+            dataset = self._dataset(self.config)
+            if self._columns:
+                # A file of its own for each process: none has to wait for another.
+                dataset = write_view_samples(self.pool, self.sources, self._columns, scored,
+                                             folder / f'views_{self.store.rank}.json')
+            score_shards(self.proxy_config, weights, dataset, folder=folder, seed=self.options.seed,
+                         rank=self.store.rank, world=self.store.world, **arguments)
 
         def compute(folder: Path) -> None:
-            write_array(folder / 'losses.npy', merge_losses(count=len(self.pool), folder=folder,
-                                                            wait_for=self.store.wait_for, **arguments))
+            by_item = merge_losses(count=int(items.max()) + 1, folder=folder, wait_for=self.store.wait_for,
+                                   **arguments)
+            losses = np.full(len(self.pool), np.nan, np.float32)
+            losses[scored] = by_item[items].mean(axis=1)
+            write_array(folder / 'losses.npy', losses)
 
         return np.load(self.store.run('losses', key, compute, share) / 'losses.npy')
 
@@ -152,13 +164,37 @@ class Run:
     def proxy_config(self) -> Config:
         """The proxy's training config, fitted to the classes of the pool."""
         proxy = self.options.proxy
-        return fit_proxy_config(load_config(proxy.config), len(self.pool.classes), proxy.epochs)
+        config = fit_proxy_config(load_config(proxy.config), len(self.pool.classes), proxy.epochs)
+        if is_3d(config) and any(source.objects is None or source.kind == 'coco' for source in self.sources):
+            raise UserError(f'adadedup.proxy.config {proxy.config} is a 3D detector, but the training set holds images '
+                            'with 2D boxes: name a 2D detector')
+        return config
+
+    @functools.cached_property
+    def _columns(self) -> list[int]:
+        """The cameras whose pictures a 2D proxy sees one by one; none for plain images and 3D proxies."""
+        if self.sources[0].objects is None or is_3d(self.proxy_config):
+            return []
+        return choose_views(self.pool.views, self.options.views)
+
+    def _proxy_items(self, scored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the proxy gives a loss to.
+
+        Returns:
+            (n, C) items of its dataset, C of them for each scored sample, and (n * C, 2) the sizes of their images.
+        """
+        if self._columns:
+            sizes = view_sizes(self.pool, self.sources, self._columns, scored)
+            return np.arange(len(sizes)).reshape(-1, len(self._columns)), sizes
+        count = self.sources[0].items
+        items = np.flatnonzero(scored)[:, None] * count + np.arange(count)
+        return items, np.repeat(self.pool.image_sizes[scored], count, axis=0)
 
     def _proxy(self, trained: np.ndarray) -> Path:
         """The proxy's weights: the user's, or those of a training on the given samples."""
         checkpoint = self.options.proxy.checkpoint
         inputs = dict(config=plain(self.proxy_config.to_dict()), data=sha256_value(self.pool.sample_ids),
-                      dataset=plain(self._dataset(self.config)))
+                      dataset=plain(self._dataset(self.config)), views=[self.pool.views[i] for i in self._columns])
         if checkpoint is not None:
             load_weights(checkpoint)
             self.inputs[checkpoint] = sha256_file(checkpoint)
@@ -167,8 +203,12 @@ class Run:
         key = self._key('proxy', inputs | dict(trained=_bits(trained)))
 
         def compute(folder: Path) -> None:
-            subset = subset_config(self.config, self.sources, self.pool, trained, folder / 'samples')
-            train_proxy(self.proxy_config, self._dataset(subset), folder, self.options.seed)
+            if self._columns:
+                dataset = write_view_samples(self.pool, self.sources, self._columns, trained, folder / 'views.json')
+            else:
+                subset = subset_config(self.config, self.sources, self.pool, trained, folder / 'samples')
+                dataset = self._dataset(subset)
+            train_proxy(self.proxy_config, dataset, folder, self.options.seed)
 
         return self.store.run('proxy', key, compute) / 'proxy.pth'
 

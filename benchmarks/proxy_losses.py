@@ -28,7 +28,7 @@ from adadedup_mm.proxy import per_sample_losses, proxy_config  # noqa: E402
 from adadedup_mm.proxy.losses import sample_seed  # noqa: E402
 
 SIZES = ((112, 192), (192, 112), (128, 160))
-BATCH_SIZE = 8
+BATCH_SIZE = 16
 TARGETS = {'ours, one process': 1.25, 'ours, two processes': 1.9}
 
 

@@ -345,10 +345,13 @@ class TestBadInput:
                     'data_prefix.img')
 
     def test_missing_images(self, tmp_path, settings):
-        (tmp_path / 'images' / '1.png').unlink()
-        self.refuse(settings, '1 of 3 images do not exist', f'{tmp_path}/images/1.png')
-        pool, _ = read_pool(config_of(settings), check_images=False)
-        assert len(pool) == 3
+        first, *others = sorted((tmp_path / 'images').iterdir())
+        first.unlink()
+        assert len(read_pool(config_of(settings))[0]) == 3
+        for image in others:
+            image.unlink()
+        self.refuse(settings, 'none of the 3 images in', f'{tmp_path}/images')
+        assert len(read_pool(config_of(settings), check_images=False)[0]) == 3
 
     def test_duplicate_image_ids(self, tmp_path, settings):
         self.edit(tmp_path, lambda content: content['images'].append(content['images'][0]))

@@ -225,7 +225,7 @@ def test_the_coco_files_load_and_are_sound(world):
             assert picture.shape == (image['height'], image['width'], 3) == (HEIGHT, WIDTH, 3)
         for annotation in coco.dataset['annotations']:
             x, y, width, height = annotation['bbox']
-            assert min(width, height) > 3
+            assert min(width, height) > 4.9
             assert min(x, y) >= 0
             assert x + width <= WIDTH + .01
             assert y + height <= HEIGHT + .01

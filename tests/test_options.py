@@ -38,6 +38,8 @@ def test_the_work_dir_is_no_part_of_the_identity():
     (dict(on_bad_image='skip'), "'drop', 'error', 'keep'"),
     (dict(views='left'), "'all', 'front'"),
     (dict(views=[]), 'views'),
+    (dict(temporal='mend'), "'keep', 'relink'"),
+    (dict(trust_pickles='yes'), 'trust_pickles'),
     (dict(embedder='OpenCLIPEmbedder'), "a dict with a 'type'"),
     (dict(strategy=3), 'strategy'),
     (dict(proxy=dict(epoch=3)), "did you mean 'epochs'"),

@@ -220,7 +220,7 @@ def test_a_folder_of_somebody_else_is_not_touched(config, tmp_path, capsys):
 
 @contextlib.contextmanager
 def truncated_images(world, folder, count):
-    """A copy of the world with some broken training images; yields their sample ids."""
+    """A copy of the world with broken training images, one of them missing; yields their sample ids."""
     import shutil
 
     shutil.copytree(world, folder)
@@ -228,6 +228,7 @@ def truncated_images(world, folder, count):
     for image in images:
         path = folder / 'coco/images' / image['file_name']
         path.write_bytes(path.read_bytes()[:100])
+    path.unlink()
     yield [str(image['id']) for image in images]
 
 

@@ -22,6 +22,7 @@ class _Image(msgspec.Struct):
     scene_token: Any = None
     video_id: Any = None
     video: Any = None
+    token: Any = None
 
 
 class _ImageId(msgspec.Struct):
@@ -42,10 +43,13 @@ class CocoIndex(NamedTuple):
     Attributes:
         scenes: scene name by image id; '' where the image's record has none.
         categories: names of the categories.
+        frames: ``token`` by image id where images share theirs, as the cameras of a frame do in mmdet3d's mono3d files;
+            empty otherwise.
     """
 
     scenes: dict[Id, str]
     categories: list[str]
+    frames: dict[Id, str] = {}
 
 
 def scene_name(record: Mapping[str, Any]) -> str:
@@ -70,7 +74,9 @@ def index_coco(path: str | Path) -> CocoIndex:
         raise UserError(f'{path}: no annotation belongs to an image: image_id is for example {_some(annotated, 1)}, id '
                         f'of an image {_some(counts, 1)}; make them the same numbers or the same texts')
     scenes = {image.id: scene_name(msgspec.structs.asdict(image)) for image in images}
-    return CocoIndex(scenes, [category.name for category in categories])
+    tokens = {image.id: str(image.token) for image in images if image.token}
+    frames = tokens if len(tokens) == len(images) and len(set(tokens.values())) < len(images) else {}
+    return CocoIndex(scenes, [category.name for category in categories], frames)
 
 
 def rewrite_coco(source: str | Path, target: str | Path, keep_ids: Collection[Id]) -> dict[str, Counts]:

@@ -10,7 +10,7 @@ import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,9 +20,13 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope
 
 from ..annotations.coco import CocoIndex, index_coco, scene_name
+from ..annotations.infos import info_records
+from ..annotations.pickles import plain_pickles
 from ..errors import UserError
 from ..pool import Pool
 from ..progress import progress
+from .databases import find_databases
+from .frames import ViewObjects, camera_settings, check_cameras, is_frames, read_frames
 from .samples import sample_id, stored_infos
 from .sources import ConfigPath, Source, dotted, inner_datasets, type_name, value_at
 
@@ -54,21 +58,27 @@ def read_pool(config: Config, check_images: bool = True) -> tuple[Pool, list[Sou
 
     Args:
         config: an mmdet config; its ``default_scope`` holds while this runs.
-        check_images: whether all image files must exist.
+        check_images: whether every image folder must hold some of its images.
 
     Returns:
         The pool, and where its samples come from: one source for each inner dataset.
 
     Raises:
-        UserError: there is no training set; an annotation file, image folder or image is missing; an annotation file is
+        UserError: there is no training set; an annotation file or image folder is missing; an annotation file is
             broken, has the same image id twice, or none of the classes; no sample is left; a dataset cannot be built.
     """
+    options = config.get('adadedup') or {}
+    trust, temporal = bool(options.get('trust_pickles', False)), options.get('temporal', 'relink')
     with DefaultScope.overwrite_default_scope(config.get('default_scope')), _collector_paused():
-        parts = [_read_dataset(value_at(config, path), path, check_images) for path in inner_datasets(config)]
+        parts = [_read_dataset(value_at(config, path), path, check_images, trust) for path in inner_datasets(config)]
+    _check_views(parts)
+    parts = [replace(part, source=replace(part.source, temporal=temporal, trust=trust)) for part in parts]
     several = len(parts) > 1
     classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
     position = {name: index for index, name in enumerate(classes)}
-    labels = [np.array([position[name] for name in part.classes], np.int32)[part.labels] for part in parts]
+    maps = [np.array([position[name] for name in part.classes], np.int32) for part in parts]
+    labels = [mapping[part.labels] for mapping, part in zip(maps, parts, strict=True)]
+    sources = [_relabelled(part.source, mapping) for mapping, part in zip(maps, parts, strict=True)]
     names = [f'{i}:{name}' if several else name for i, part in enumerate(parts) for name in part.sample_ids]
     scenes = [f'{i}:{scene}' if several and scene else scene for i, part in enumerate(parts) for scene in part.scenes]
     pool = Pool(
@@ -82,7 +92,14 @@ def read_pool(config: Config, check_images: bool = True) -> tuple[Pool, list[Sou
         boxes=np.concatenate([part.boxes for part in parts]),
         dataset_index=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part.sample_ids) for part in parts]),
         scenes=tuple(scenes) if any(scenes) else None)
-    return pool, [part.source for part in parts]
+    return pool, sources
+
+
+def _relabelled(source: Source, mapping: np.ndarray) -> Source:
+    """The source with its objects' labels as indices into the pool's classes."""
+    if source.objects is None:
+        return source
+    return replace(source, objects=replace(source.objects, labels=mapping[source.objects.labels]))
 
 
 @contextlib.contextmanager
@@ -97,7 +114,15 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _read_dataset(settings: Mapping[str, Any], path: ConfigPath, check_images: bool) -> _Part:
+def _check_views(parts: Sequence[_Part]) -> None:
+    for part in parts[1:]:
+        if part.views != parts[0].views:
+            raise UserError(f'{dotted(part.source.path)} has the cameras {", ".join(part.views)}, but '
+                            f'{dotted(parts[0].source.path)} has {", ".join(parts[0].views)}: datasets that are pruned '
+                            'together need the same cameras')
+
+
+def _read_dataset(settings: Mapping[str, Any], path: ConfigPath, check_images: bool, trust: bool) -> _Part:
     where = f'{dotted(path)} ({type_name(settings)})'
     dataset = _build(settings, where)
     ann_file = _annotation_file(dataset, where)
@@ -105,14 +130,21 @@ def _read_dataset(settings: Mapping[str, Any], path: ConfigPath, check_images: b
         _check_folders(dataset, where)
     # CocoDataset and everything made from it.
     index = index_coco(ann_file) if ann_file and hasattr(dataset, 'COCOAPI') else None
-    _load(dataset, where, ann_file)
+    filters = getattr(dataset, 'filter_cfg', None) or {}
+    if index and index.frames:
+        # A frame goes or stays with all its cameras, so that none of them may be missing here.
+        dataset.filter_cfg = None
+    _load(dataset, where, ann_file, trust)
     if index and index.categories and not dataset.cat_ids:
         raise UserError(f'{where}: none of its classes ({_some(dataset.metainfo["classes"])}) is a category of '
                         f'{ann_file} ({_some(index.categories)}): set metainfo=dict(classes=...) to names of the file')
-    part = _take_samples(dataset, path, where, ann_file, index)
+    if index and index.frames and ann_file:
+        part = _take_views(dataset, path, where, ann_file, index, bool(filters.get('filter_empty_gt')))
+    else:
+        part = _take_samples(dataset, path, where, ann_file, index)
     if check_images:
-        _check_images([paths[0] for paths in part.image_paths], where)
-    return part
+        _check_images(list(dict.fromkeys(itertools.chain.from_iterable(part.image_paths))), where)
+    return replace(part, source=replace(part.source, databases=find_databases(settings, path)))
 
 
 def _build(settings: Mapping[str, Any], where: str) -> Any:
@@ -123,6 +155,7 @@ def _build(settings: Mapping[str, Any], where: str) -> Any:
     takes_more = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     changes = dict(pipeline=[], lazy_init=True) if inspect.isclass(kind) and issubclass(kind, BaseDataset) else {}
     changes = {name: value for name, value in changes.items() if takes_more or name in parameters}
+    changes |= camera_settings(settings, kind)
     try:
         return DATASETS.build({**settings, **changes})
     except Exception as error:
@@ -157,14 +190,25 @@ def _check_folders(dataset: Any, where: str) -> None:
             raise UserError(f'image folder {folder} does not exist (data_prefix.{name} and data_root of {where})')
 
 
-def _load(dataset: Any, where: str, ann_file: Path | None) -> None:
+def _load(dataset: Any, where: str, ann_file: Path | None, trust: bool) -> None:
     if not isinstance(dataset, BaseDataset):
         return
     # Serialising saves memory for data loading workers, of which there are none.
     dataset.serialize_data = False
     _watch_records(dataset)
+
+    def check(content: Any) -> None:
+        if hasattr(dataset, 'box_type_3d'):
+            info_records(content, ann_file or '')
+            if 'infos' in content:
+                raise UserError(f'{where} cannot read {ann_file}, which holds older infos: use BEVFormerDataset for '
+                                "it, or make infos with mmdet3d's tools/create_data.py")
+
     try:
-        dataset.full_init()
+        with plain_pickles(ann_file or '', trust, check):
+            dataset.full_init()
+    except UserError:
+        raise
     except _BadRecord as error:
         raise UserError(f'{where} cannot read the record with {error.name} of {ann_file}: {_words(error.__cause__)}'
                         ) from error
@@ -217,11 +261,10 @@ def _take_samples(dataset: Any, path: ConfigPath, where: str, ann_file: Path | N
     infos = list(stored_infos(dataset))
     if not infos:
         raise UserError(f'{where} is empty: no sample of {ann_file} passes its filter_cfg')
+    if is_frames(dataset, infos):
+        return _take_frames(dataset, path, where, ann_file, infos)
     names = [sample_id(info, getattr(dataset, 'data_root', None)) for info in infos]
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise UserError(f'{where}: {len(repeated)} sample ids appear more than once in {ann_file}, first '
-                        f'{_some(repeated)}; give every sample an id of its own')
+    _check_names(names, where, ann_file)
     counts, labels, boxes = _take_objects(infos)
     kind, native_ids = _address(dataset, ann_file, infos, names)
     scenes = [index.scenes.get(info['img_id'], '') if index else scene_name(info) for info in infos]
@@ -230,6 +273,61 @@ def _take_samples(dataset: Any, path: ConfigPath, where: str, ann_file: Path | N
         image_paths=[(_image_path(info, where),) for info in infos], views=('image',),
         image_sizes=np.array([(info.get('height') or 0, info.get('width') or 0) for info in infos], np.int32),
         classes=_classes(dataset, labels, where), counts=counts, labels=labels, boxes=boxes, scenes=scenes)
+
+
+def _take_frames(dataset: Any, path: ConfigPath, where: str, ann_file: Path | None,
+                 infos: Sequence[Mapping[str, Any]]) -> _Part:
+    """Frames of 3D infos; what a dataset splits into cameras is put together again."""
+    frames = [list(items) for _, items in itertools.groupby(infos, key=lambda info: info[_RECORD])]
+    names = [sample_id(items[0]) for items in frames]
+    _check_names(names, where, ann_file)
+    read = read_frames(dataset, frames, where)
+    if not len(read.labels):
+        raise UserError(f'{where}: no frame of {ann_file} has an object of its classes '
+                        f'({_some(dataset.metainfo["classes"])}): there is nothing to train on')
+    is_pickle = ann_file is not None and ann_file.suffix in ('.pkl', '.pickle')
+    return _Part(
+        source=Source('infos' if is_pickle else 'ids', path, ann_file, tuple(names), objects=read.objects,
+                      items=read.items),
+        sample_ids=names, image_paths=read.image_paths, views=read.views,
+        image_sizes=read.objects.sizes[::len(read.views)], classes=_classes(dataset, read.labels, where),
+        counts=read.counts, labels=read.labels, boxes=read.boxes, scenes=read.scenes)
+
+
+def _take_views(dataset: Any, path: ConfigPath, where: str, ann_file: Path, index: CocoIndex, skip_empty: bool
+                ) -> _Part:
+    """Frames whose cameras are images of a COCO json, each in a folder of its own; see ``CocoIndex.frames``."""
+    frames: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
+    for info in stored_infos(dataset):
+        frames[index.frames[info['img_id']]][Path(_image_path(info, where)).parent.name] = info
+    if skip_empty:
+        frames = {name: cameras for name, cameras in frames.items()
+                  if any(info.get('instances') for info in cameras.values())}
+    if not frames:
+        raise UserError(f'{where} is empty: no sample of {ann_file} passes its filter_cfg')
+    views = tuple(next(iter(frames.values())))
+    for name, cameras in frames.items():
+        check_cameras(cameras, views, f'{where}: frame {name}')
+    infos = [cameras[view] for cameras in frames.values() for view in views]
+    counts, labels, boxes = _take_objects(infos)
+    sizes = np.array([(info.get('height') or 0, info.get('width') or 0) for info in infos], np.int32)
+    in_first = np.repeat(np.arange(len(infos)) % len(views) == 0, counts)
+    native = [tuple(cameras[view]['img_id'] for view in views) for cameras in frames.values()]
+    source = Source('coco', path, ann_file, tuple(native), items=len(views), objects=ViewObjects(
+        sizes, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), labels, boxes))
+    return _Part(
+        source=source, sample_ids=list(frames), views=views, image_sizes=sizes[::len(views)],
+        image_paths=[tuple(cameras[view]['img_path'] for view in views) for cameras in frames.values()],
+        classes=_classes(dataset, labels, where), counts=counts.reshape(-1, len(views)).sum(axis=1), labels=labels,
+        boxes=np.where(in_first[:, None], boxes, np.float32(np.nan)),
+        scenes=[index.scenes[ids[0]] for ids in native])
+
+
+def _check_names(names: Sequence[str], where: str, ann_file: Path | None) -> None:
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise UserError(f'{where}: {len(repeated)} sample ids appear more than once in {ann_file}, first '
+                        f'{_some(repeated)}; give every sample an id of its own')
 
 
 def _address(dataset: Any, ann_file: Path | None, infos: Sequence[Mapping[str, Any]], names: Sequence[str]
@@ -284,21 +382,22 @@ def _image_path(info: Mapping[str, Any], where: str) -> str:
 
 
 def _check_images(paths: Sequence[str], where: str) -> None:
-    """Lists every folder once, which is far quicker than asking for each file, above all on network drives."""
+    """Refuses folders of which not one image exists; a missing image among others counts as unreadable later on.
+
+    Lists every folder once, which is far quicker than asking for each file, above all on network drives.
+    """
     by_folder: dict[str, list[str]] = defaultdict(list)
     for path in paths:
         by_folder[os.path.dirname(path)].append(path)
-    missing = []
     for folder, members in by_folder.items():
         try:
             with os.scandir(folder or '.') as entries:
                 present = {entry.name for entry in entries}
         except OSError:
             present = set()
-        missing += [path for path in members if os.path.basename(path) not in present and not os.path.exists(path)]
-    if missing:
-        raise UserError(f'{len(missing)} of {len(paths)} images do not exist, first {_some(missing)} (data_root and '
-                        f'data_prefix of {where})')
+        if not any(os.path.basename(path) in present or os.path.exists(path) for path in members):
+            raise UserError(f'none of the {len(members)} images in {folder or "."} exists, first {_some(members)} '
+                            f'(data_root and data_prefix of {where})')
 
 
 def _some(names: Sequence[Any]) -> str:

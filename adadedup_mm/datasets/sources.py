@@ -1,6 +1,7 @@
 """The inner datasets of a training config: where they are, and configs and annotation files with some samples only."""
 
 import copy
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,11 @@ from mmengine.config import Config, ConfigDict
 from ..annotations.coco import rewrite_coco
 from ..annotations.data_list import rewrite_data_list
 from ..annotations.image_set import rewrite_image_set
+from ..annotations.infos import rewrite_infos
 from ..errors import UserError
 from ..pool import Pool
+from .databases import Database, write_database
+from .frames import ViewObjects
 from .pruned_dataset import write_ids
 
 ConfigPath = tuple[str | int, ...]
@@ -24,18 +28,28 @@ class Source:
     """An inner dataset, and how to write it with fewer samples.
 
     Attributes:
-        kind: what its annotation file is: a COCO json, a list with one image per line, a ``data_list`` json, or
-            anything else, which ``PrunedDataset`` wraps.
+        kind: what its annotation file is: a COCO json, a list with one image per line, a ``data_list`` json, pickled
+            3D infos, or anything else, which ``PrunedDataset`` wraps.
         path: keys that lead to the dataset's dict from the top of the config.
         ann_file: absolute; None if the dataset has none.
         native_ids: what addresses each of its samples, in the pool's order: COCO image ids, lines of the list,
-            positions in ``data_list``, or sample ids.
+            positions in ``data_list``, or sample ids; a tuple of image ids for a frame of several images.
+        objects: what the pictures of its frames show; None for plain images.
+        items: how many items of the dataset make up a sample: 1, or the cameras of a frame.
+        databases: the ground-truth databases that its pipeline draws objects from.
+        temporal: what becomes of links between frames (see ``rewrite_infos``).
+        trust: whether its pickles may hold more than plain data.
     """
 
-    kind: Literal['coco', 'image_set', 'data_list', 'ids']
+    kind: Literal['coco', 'image_set', 'data_list', 'infos', 'ids']
     path: ConfigPath
     ann_file: Path | None
     native_ids: tuple[Any, ...]
+    objects: ViewObjects | None = None
+    items: int = 1
+    databases: tuple[Database, ...] = ()
+    temporal: str = 'relink'
+    trust: bool = False
 
 
 def dotted(path: ConfigPath) -> str:
@@ -111,6 +125,18 @@ def write_pruned(sources: Sequence[Source], pool: Pool, kept: np.ndarray, folder
         records, count = _write(source, target, keep)
         files.append(dict(input=source.ann_file and str(source.ann_file), output=str(target), records=records,
                           kept=count))
+    return files + _write_databases(sources, pool, kept, folder)
+
+
+def _write_databases(sources: Sequence[Source], pool: Pool, kept: np.ndarray, folder: str | Path
+                     ) -> list[dict[str, Any]]:
+    files = []
+    for index, (source, targets) in enumerate(zip(sources, database_files(sources, folder), strict=True)):
+        prefix = f'{index}:' if len(sources) > 1 else ''
+        for database, target in zip(source.databases, targets, strict=True):
+            counts = write_database(database, target, pool, pool.dataset_index == index, kept, prefix,
+                                    source.trust)
+            files.append(dict(input=str(database.file), output=str(target), records=counts.records, kept=counts.kept))
     return files
 
 
@@ -119,9 +145,12 @@ def _write(source: Source, target: Path, keep: list[Any]) -> tuple[int, int]:
         write_ids(target, keep)
         return len(source.native_ids), len(keep)
     if source.kind == 'coco':
-        return rewrite_coco(source.ann_file, target, keep)['images']
+        images = [image for frame in keep for image in frame] if source.items > 1 else keep
+        return rewrite_coco(source.ann_file, target, images)['images']
     if source.kind == 'image_set':
         return rewrite_image_set(source.ann_file, target, keep)
+    if source.kind == 'infos':
+        return rewrite_infos(source.ann_file, target, keep, source.temporal, source.trust)
     return rewrite_data_list(source.ann_file, target, keep)
 
 
@@ -130,6 +159,15 @@ def pruned_files(sources: Sequence[Source], folder: str | Path) -> list[Path]:
     folder = Path(folder).absolute()
     names = [_file_name(source) for source in sources]
     return [folder / name if names.count(name) == 1 else folder / str(index) / name for index, name in enumerate(names)]
+
+
+def database_files(sources: Sequence[Source], folder: str | Path) -> list[list[Path]]:
+    """Where ``write_pruned`` puts the ground-truth databases of each source; absolute."""
+    folder = Path(folder).absolute()
+    names = [database.file.name for source in sources for database in source.databases]
+    return [[folder / name if names.count(name) == 1 else folder / f'{index}_{number}' / name
+             for number, name in enumerate(database.file.name for database in source.databases)]
+            for index, source in enumerate(sources)]
 
 
 def _file_name(source: Source) -> str:
@@ -142,8 +180,9 @@ def pruned_config(config: Config, sources: Sequence[Source], folder: str | Path)
     """A copy of a config that trains on the files of ``write_pruned``, and has nothing left of the pruning itself.
 
     Only these things differ: ``ann_file`` of the inner datasets, now absolute (datasets of kind ``'ids'`` are wrapped
-    in ``PrunedDataset`` instead, and ``custom_imports`` names its module); their ``indices``, whose choice is in the
-    files; and the keys ``adadedup`` and ``runner_type``, which are gone.
+    in ``PrunedDataset`` instead, and ``custom_imports`` names its module); their ``indices`` and ``load_interval``,
+    whose choice is in the files; ``info_path`` of ground-truth databases; and the keys ``adadedup`` and
+    ``runner_type``, which are gone.
 
     Args:
         config: the training config.
@@ -151,13 +190,19 @@ def pruned_config(config: Config, sources: Sequence[Source], folder: str | Path)
         folder: that of ``write_pruned``.
     """
     pruned = _without_pruning(config)
-    for source, target in zip(sources, pruned_files(sources, folder), strict=True):
+    for source, target, databases in zip(sources, pruned_files(sources, folder), database_files(sources, folder),
+                                         strict=True):
         settings = value_at(pruned, source.path)
+        for database, file in zip(source.databases, databases, strict=True):
+            value_at(pruned, database.path)['info_path'] = str(file)
         if source.kind == 'ids':
             _wrap(settings, target)
         else:
             settings['ann_file'] = str(target)
             settings.pop('indices', None)
+            # Waymo's: the frames that it passes over are not in the file.
+            if settings.get('load_interval', 1) != 1:
+                settings['load_interval'] = 1
     if any(source.kind == 'ids' for source in sources):
         _import_wrapper(pruned)
     return pruned
@@ -181,6 +226,9 @@ def subset_config(config: Config, sources: Sequence[Source], pool: Pool, kept: n
     for index, source in enumerate(sources):
         prefix = f'{index}:' if len(sources) > 1 else ''
         names = [pool.sample_ids[i].removeprefix(prefix) for i in np.flatnonzero(kept & (pool.dataset_index == index))]
+        if source.kind == 'coco' and source.items > 1:
+            native = itertools.compress(source.native_ids, kept[pool.dataset_index == index])
+            names = [str(image) for frame in native for image in frame]
         _require_samples(source, names)
         ids_file = Path(folder).absolute() / f'{index}.txt'
         write_ids(ids_file, names)

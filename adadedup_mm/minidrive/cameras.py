@@ -63,7 +63,7 @@ class Seen:
         """(n,) bool: large, complete and free enough for a fair 2D label."""
         sides = self.boxes[:, 2:] - self.boxes[:, :2]
         complete = (self.inside >= .25) | (sides.min(axis=1) >= 24)
-        large = (sides.min(axis=1) >= 3.5) & (sides.max(axis=1) >= 7)
+        large = (sides.min(axis=1) >= 5) & (sides.max(axis=1) >= 10)
         labelled: np.ndarray = complete & large & (self.visibility >= .35)
         return labelled
 

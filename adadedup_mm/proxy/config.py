@@ -22,7 +22,7 @@ def proxy_config(config: Config, num_classes: int, epochs: int | None = None) ->
 
     Args:
         config: any MMDetection training config; its pipelines, optimiser and schedule are kept.
-        num_classes: number of classes of the dataset; heads of another number are changed.
+        num_classes: number of classes of the dataset; heads of another number are changed, except for 3D detectors.
         epochs: training epochs; the schedule is stretched to them. None keeps the config's.
 
     Raises:
@@ -33,7 +33,9 @@ def proxy_config(config: Config, num_classes: int, epochs: int | None = None) ->
             raise UserError(f"the proxy's config {config.filename or ''} has no {key!r}: name a detector's training "
                             'config')
     fitted = Config(copy.deepcopy(config._cfg_dict))
-    _set_classes(fitted.model, num_classes)
+    # 3D heads have anchors, tasks and codes for each of their classes: one number does not fit them to others.
+    if not is_3d(config):
+        _set_classes(fitted.model, num_classes)
     if epochs is not None:
         _set_epochs(fitted, epochs)
     return fitted
@@ -66,6 +68,11 @@ def _set_epochs(config: Config, epochs: int) -> None:
             scheduler[key] = stretched if np.ndim(value) else stretched[0]
 
 
+def is_3d(config: Config) -> bool:
+    """Whether a training config is one of a 3D detector, which sees frames rather than images."""
+    return any(type_name(step) == 'Pack3DDetInputs' for step in _steps(config.train_dataloader.dataset))
+
+
 def training_dataset(config: Config, dataset: Mapping[str, Any]) -> ConfigDict:
     """The samples of ``dataset`` with the training pipeline and the wrappers of the proxy's config.
 
@@ -90,7 +97,7 @@ def scoring_dataset(config: Config, dataset: Mapping[str, Any]) -> ConfigDict:
     """The samples of ``dataset`` as the proxy sees them in a test, with annotations: nothing is random.
 
     The pipeline is the config's test pipeline, but loads and packs what its training pipeline does: test pipelines load
-    annotations after resizing, if at all.
+    annotations after resizing, if at all. 3D detectors filter objects as in training, and see frames without any.
 
     Raises:
         UserError: the config has no test pipeline.
@@ -101,9 +108,31 @@ def scoring_dataset(config: Config, dataset: Mapping[str, Any]) -> ConfigDict:
                         'augmentation')
     training, testing = _steps(config.train_dataloader.dataset), _steps(loader.dataset)
     loading = [step for step in training if type_name(step).startswith('Load')]
-    middle = [step for step in testing if not type_name(step).startswith(('Load', 'Pack'))]
+    middle = [step for step in _plain_steps(testing) if not type_name(step).startswith(('Load', 'Pack'))]
+    filters = [step for step in training if type_name(step).startswith('Object') and 'Filter' in type_name(step)]
     packing = [step for step in training if type_name(step).startswith('Pack')]
-    return _with_pipeline(dataset, [*loading, *middle, *packing])
+    scoring = _with_pipeline(dataset, [*loading, *filters, *middle, *packing])
+    if is_3d(config):
+        _keep_empty(scoring)
+    return scoring
+
+
+def _plain_steps(steps: Sequence[Any]) -> list[Any]:
+    """The steps with mmdet3d's test-time augmentation replaced by what it holds that is not random."""
+    plain: list[Any] = []
+    for step in steps:
+        augmented = type_name(step) == 'MultiScaleFlipAug3D'
+        inner = [one for one in step.get('transforms', []) if not type_name(one).startswith(('Random', 'GlobalRot'))]
+        plain += inner if augmented else [step]
+    return plain
+
+
+def _keep_empty(dataset: ConfigDict) -> None:
+    """Frames without objects are not to be replaced by others, in place."""
+    for inner in dataset.get('datasets', [dataset.dataset] if 'dataset' in dataset else []):
+        _keep_empty(inner)
+    if 'pipeline' in dataset:
+        dataset.filter_empty_gt = False
 
 
 def _steps(dataset: ConfigDict) -> list[Any]:

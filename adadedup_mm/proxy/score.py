@@ -1,6 +1,7 @@
 """The proxy's losses on many samples, split over processes and resumable."""
 
 import itertools
+import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, DefaultScope
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from ..files import write_array
 from ..progress import progress
@@ -48,7 +49,8 @@ def score_shards(config: Config, checkpoint: str | Path, dataset: Mapping[str, A
               if not path.exists()}
     if not shards:
         return
-    size = config.train_dataloader.get('batch_size', 8)
+    # Without gradients twice as many images as in training fit.
+    size = 2 * config.train_dataloader.get('batch_size', 8)
     batches = {path: [part[i:i + size].tolist() for i in range(0, len(part), size)] for path, part in shards.items()}
     with (isolated(folder / f'scoring_{rank}.log'),
           progress(sum(map(len, shards.values())), 'proxy losses', 'image', disable=rank > 0) as bar):
@@ -56,7 +58,7 @@ def score_shards(config: Config, checkpoint: str | Path, dataset: Mapping[str, A
         with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
             samples = DATASETS.build(scoring_dataset(config, dataset))
         samples.full_init()
-        stream = iter(DataLoader(samples, batch_sampler=list(itertools.chain(*batches.values())),
+        stream = iter(DataLoader(_Seeded(samples, seed), batch_sampler=list(itertools.chain(*batches.values())),
                                  num_workers=config.train_dataloader.get('num_workers', 0), collate_fn=pseudo_collate))
         for path, positions in batches.items():
             losses = []
@@ -64,6 +66,21 @@ def score_shards(config: Config, checkpoint: str | Path, dataset: Mapping[str, A
                 losses.append(per_sample_losses(model, next(stream), seed=seed).cpu())
                 bar.update(len(losses[-1]))
             write_array(path, torch.cat(losses).numpy())
+
+
+class _Seeded(Dataset):
+    """A dataset whose samples do not depend on those before: some draw at random even without augmentation."""
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        self.dataset = dataset
+        self.seed = seed
+
+    def __getitem__(self, index: int) -> Any:
+        seed = (self.seed * 1_000_003 + index) % 2**32
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.default_generator.manual_seed(seed)
+        return self.dataset[index]
 
 
 def merge_losses(indices: np.ndarray, sizes: np.ndarray, count: int, folder: str | Path,

@@ -15,6 +15,7 @@ from mmengine.dist import get_dist_info
 from mmengine.registry import DATA_SAMPLERS, DATASETS, METRICS
 from torch.utils.data import Sampler
 
+from ...annotations.pickles import load_pickle
 from ...errors import UserError
 from .geometry import relative_can_bus
 from .infos import temporal_records
@@ -36,12 +37,15 @@ class BEVFormerDataset(NuScenesDataset):
             ``samples/`` on, under ``data_root``.
         use_valid_flag: whether objects without any LiDAR or radar point are left out.
         modality: as NuScenesDataset's.
+        trust_pickles: whether the infos may hold more than plain data, which can run code.
         kwargs: as NuScenesDataset's.
     """
 
     def __init__(self, *args: Any, queue_length: int = 1, data_prefix: Mapping[str, str] | None = None,
-                 use_valid_flag: bool = True, modality: Mapping[str, bool] | None = None, **kwargs: Any) -> None:
+                 use_valid_flag: bool = True, modality: Mapping[str, bool] | None = None, trust_pickles: bool = False,
+                 **kwargs: Any) -> None:
         self.queue_length = queue_length
+        self.trust_pickles = trust_pickles
         super().__init__(*args, data_prefix=dict(data_prefix or {'img': ''}), use_valid_flag=use_valid_flag,
                          modality=dict(modality or {'use_camera': True}), **kwargs)
 
@@ -51,7 +55,7 @@ class BEVFormerDataset(NuScenesDataset):
         Raises:
             UserError: the infos are of the wrong generation or incomplete.
         """
-        annotations = mmengine.load(self.ann_file, backend_args=self.backend_args)
+        annotations = load_pickle(self.ann_file, self.trust_pickles)
         if 'data_list' in annotations and self.queue_length == 1:
             for key, value in annotations['metainfo'].items():
                 self._metainfo.setdefault(key, value)
@@ -126,9 +130,18 @@ class ContiguousSampler(Sampler):
 
 @METRICS.register_module()
 class BEVFormerNuScenesMetric(NuScenesMetric):
-    """NuScenesMetric that also reads temporal infos, and finds a frame by its token rather than by its position."""
+    """NuScenesMetric that also reads temporal infos, and finds a frame by its token rather than by its position.
+
+    Args:
+        trust_pickles: as BEVFormerDataset's.
+        kwargs: as NuScenesMetric's.
+    """
 
     ann_file: str
+
+    def __init__(self, *args: Any, trust_pickles: bool = False, **kwargs: Any) -> None:
+        self.trust_pickles = trust_pickles
+        super().__init__(*args, **kwargs)
 
     def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Data samples need ``token`` in their meta data."""
@@ -138,7 +151,7 @@ class BEVFormerNuScenesMetric(NuScenesMetric):
 
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
         """The official devkit's detection metrics."""
-        annotations = mmengine.load(self.ann_file, backend_args=self.backend_args)
+        annotations = load_pickle(self.ann_file, self.trust_pickles)
         records = annotations.get('data_list') or temporal_records(annotations, [], self.ann_file, with_can_bus=False)
         position = {record['token']: index for index, record in enumerate(records)}
         unknown = [result['sample_idx'] for result in results if result['sample_idx'] not in position]
