@@ -2,10 +2,14 @@
 
 import numpy as np
 import pyarrow as pa
+from scipy.sparse.linalg import LinearOperator, eigsh
 
 from .guards import class_membership
 from .pool import Pool
 from .selection import Selection
+
+# Up to here all axes take a second; their time grows with the cube of the number.
+_MOST_COLUMNS = 2048
 
 
 def map_2d(features: np.ndarray) -> np.ndarray:
@@ -20,10 +24,26 @@ def map_2d(features: np.ndarray) -> np.ndarray:
     if min(features.shape) < 2:
         return np.zeros((len(features), 2), np.float32)
     mean = features.mean(axis=0, dtype=np.float64)
+    if features.shape[1] > _MOST_COLUMNS:
+        axes = _leading_axes(features, mean)
+        return (features @ axes.astype(np.float32) - (mean @ axes).astype(np.float32)).astype(np.float32)
     covariance = features.T.astype(np.float64) @ features - len(features) * np.outer(mean, mean)
     axes = np.linalg.eigh(covariance)[1][:, :-3:-1]
     axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), range(2)])
     return (features @ axes.astype(np.float32) - (mean @ axes).astype(np.float32)).astype(np.float32)
+
+
+def _leading_axes(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """(d, 2) float64: the two leading principal axes, without the covariance of features of several cameras."""
+    n, d = features.shape
+
+    def multiply(vector: np.ndarray) -> np.ndarray:
+        vector = vector.ravel()
+        return features.T @ (features @ vector.astype(np.float32)) - n * mean * (mean @ vector)
+
+    covariance = LinearOperator((d, d), matvec=multiply, dtype=np.float64)
+    axes = eigsh(covariance, k=2, v0=np.ones(d), tol=1e-4)[1][:, ::-1]
+    return axes * np.sign(axes[np.abs(axes).argmax(axis=0), range(2)])
 
 
 def reasons(selection: Selection, kept_before_guards: np.ndarray, unreadable: np.ndarray, strategy: str) -> list[str]:

@@ -210,6 +210,12 @@ def test_annotations_without_an_image_go(tmp_path):
     assert counts['annotations'] == (9, 8)
 
 
+def test_numbers_of_any_length_stay(tmp_path):
+    text = '{"images": [{"id": 1, "x": ' + '9' * 5000 + '}, {"id": 2}]}'
+    rewrite_coco(write(tmp_path / 'a.json', text), tmp_path / 'b.json', {1})
+    assert (tmp_path / 'b.json').read_text() == text.replace(', {"id": 2}', '')
+
+
 @pytest.mark.parametrize('content, keep, message', [
     ('', {1}, 'is not valid JSON'),
     ('{"images": [}', {1}, r'is not valid JSON: .*line 1 column 13'),
@@ -217,6 +223,7 @@ def test_annotations_without_an_image_go(tmp_path):
     ('{"annotations": []}', {1}, "no 'images' list"),
     ('{"images": {}}', {1}, "'images' is a dict instead of a list"),
     ('{"images": [{"id": null}]}', {1}, 'Expected `int'),
+    ('{"images": [{"id": 1}, ' + '9' * 5000 + ']}', {1}, 'is not valid JSON'),
     ('{"images": [{"file_name": "a"}]}', {1}, 'missing required field `id`'),
     ('{"images": [{"id": 1}, {"id": 1}]}', {1}, '2 records for 1 image ids'),
     ('{"images": [{"id": 1}]}', {1, 2}, '1 records for 2 image ids'),

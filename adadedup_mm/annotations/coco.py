@@ -49,7 +49,7 @@ class CocoIndex(NamedTuple):
 
     scenes: dict[Id, str]
     categories: list[str]
-    frames: dict[Id, str] = {}
+    frames: dict[Id, str]
 
 
 def scene_name(record: Mapping[str, Any]) -> str:
@@ -98,7 +98,7 @@ def rewrite_coco(source: str | Path, target: str | Path, keep_ids: Collection[Id
             image ids are texts where the images' are numbers, or the other way round.
     """
     keep = frozenset(keep_ids)
-    # Whether ids are texts, for images and for annotations.
+    # Whether ids are texts: of images, and of annotations that go.
     texts: dict[str, set[bool]] = {'images': set(), 'annotations': set()}
 
     def keep_image(_: int, image: _ImageId) -> bool:
@@ -106,8 +106,10 @@ def rewrite_coco(source: str | Path, target: str | Path, keep_ids: Collection[Id
         return image.id in keep
 
     def keep_annotation(_: int, annotation: _Annotation) -> bool:
+        if annotation.image_id in keep:
+            return True
         texts['annotations'].add(isinstance(annotation.image_id, str))
-        return annotation.image_id in keep
+        return False
 
     selectors: dict[str, Selector] = dict(images=(_ImageId, keep_image), annotations=(_Annotation, keep_annotation))
     return rewrite_records(source, target, selectors, check=functools.partial(_check, source, len(keep), texts))
@@ -119,7 +121,8 @@ def _check(source: str | Path, expected: int, texts: dict[str, set[bool]], count
     if counts['images'].kept != expected:
         raise UserError(f'{source} has {counts["images"].kept} records for {expected} image ids to keep: it changed '
                         'since it was read, or ids appear more than once')
-    if texts['images'] and texts['annotations'] and texts['images'].isdisjoint(texts['annotations']):
+    kept = counts['annotations'].kept if 'annotations' in counts else 0
+    if not kept and texts['images'] and texts['annotations'] and texts['images'].isdisjoint(texts['annotations']):
         raise UserError(f'{source}: image_id of the annotations and id of the images are not the same kind of value '
                         '(number or text); no annotation belongs to an image')
 

@@ -250,7 +250,7 @@ def _watch_records(dataset: BaseDataset) -> None:
 def _record_name(raw: Any, position: int) -> str:
     if isinstance(raw, Mapping):
         raw = raw.get('raw_img_info', raw)
-        for key in ('xml_path', 'file_name', 'img_path', 'img_id', 'token'):
+        for key in ('token', 'sample_idx', 'xml_path', 'file_name', 'img_path', 'img_id'):
             if isinstance(raw.get(key), (str, int)):
                 return f'{key} {raw[key]}'
     return f'number {position}'

@@ -1,5 +1,6 @@
 """Density scores: an order of the samples of each cluster, and the similarity of each to its nearest earlier one."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,8 +14,12 @@ ORDERS = ('hard', 'easy', 'random')
 # How many samples the farthest-first traversal orders among themselves, and how many it updates at a time.
 CANDIDATES = 256
 UPDATE = 1024
-# How many numbers are copied at a time when rows change places.
-COPIED = 2 ** 19
+# How many numbers small clusters are read together for, and how many are copied at a time when rows change places.
+BATCH = 2 ** 19
+
+# (n, d) float32 rows, which it may overwrite, (n,) sample indices, and the slice of each cluster -> (n,) positions of
+# the rows in their order, cluster by cluster, and (n,) float32 similarities along it.
+Score = Callable[[np.ndarray, np.ndarray, list[slice]], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -68,13 +73,14 @@ def semdedup_scores(features: np.ndarray, assignment: np.ndarray, order: str = '
     later = np.tri(block, dtype=np.float32) * -4
     lots = np.random.default_rng(seed).permutation(len(assignment))
 
-    def score(rows: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if order == 'random':
-            positions = np.argsort(lots[members])
-        else:
-            centrality = _centrality(rows)
-            positions = np.argsort(-centrality if order == 'easy' else centrality, kind='stable')
-        return positions, _nearest_earlier(_take_rows(rows, positions), later)
+    def score(rows: np.ndarray, members: np.ndarray, clusters: list[slice]) -> tuple[np.ndarray, np.ndarray]:
+        key = lots[members]
+        if order != 'random':
+            key = np.concatenate([_centrality(rows[cluster]) for cluster in clusters])
+        label = np.repeat(np.arange(len(clusters)), [cluster.stop - cluster.start for cluster in clusters])
+        positions = np.lexsort((-key if order == 'easy' else key, label))
+        rows = _take_rows(rows, positions)
+        return positions, np.concatenate([_nearest_earlier(rows[cluster], later) for cluster in clusters])
 
     return _score_clusters(features, assignment, score, workers)
 
@@ -90,35 +96,57 @@ def kcenter_scores(features: np.ndarray, assignment: np.ndarray,
 
     Args, returns, precision, samples without a direction and memory: as ``semdedup_scores``.
     """
-    return _score_clusters(features, assignment, lambda rows, members: _farthest_first(rows), workers)
+
+    def score(rows: np.ndarray, members: np.ndarray, clusters: list[slice]) -> tuple[np.ndarray, np.ndarray]:
+        positions, scores = zip(*(_farthest_first(rows[cluster]) for cluster in clusters), strict=True)
+        firsts = np.repeat([cluster.start for cluster in clusters], [len(part) for part in positions])
+        return firsts + np.concatenate(positions), np.concatenate(scores)
+
+    return _score_clusters(features, assignment, score, workers)
 
 
-def _score_clusters(features: np.ndarray, assignment: np.ndarray,
-                    score: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
+def _score_clusters(features: np.ndarray, assignment: np.ndarray, score: Score,
                     workers: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Runs ``score(rows, members) -> positions, similarity in that order`` on each cluster, the largest first.
-
-    ``score`` may overwrite its rows.
-    """
+    """Runs ``score`` on all clusters, the largest first, and puts samples without a direction before all others."""
     features = np.asarray(features)
     order = np.zeros(len(assignment), np.int32)
     similarity = np.full(len(assignment), -1, np.float32)
 
-    def job(members: np.ndarray) -> int:
+    def job(batch: list[np.ndarray]) -> int:
+        members = np.concatenate(batch)
+        sizes = [len(cluster) for cluster in batch]
+        label = np.repeat(np.arange(len(batch)), sizes)
         rows, blank = read_rows(features, members)
-        seen = members
-        if blank.any():
-            rows, seen = rows[~blank], members[~blank]
-        positions, scores = score(rows, seen)
-        order[np.concatenate([members[blank], seen[positions]])] = np.arange(len(members))
-        similarity[seen[positions]] = scores
+        sequence = members[blank]
+        if not blank.all():
+            seen = ~blank
+            ends = np.cumsum(np.bincount(label[seen]))
+            clusters = [slice(start, end) for start, end in itertools.pairwise([0, *ends]) if start < end]
+            positions, scores = score(rows[seen] if blank.any() else rows, members[seen], clusters)
+            sequence = np.concatenate([sequence, members[seen][positions]])
+            similarity[sequence[blank.sum():]] = scores
+        sequence = sequence[np.argsort(np.concatenate([label[blank], label[~blank]]), kind='stable')]
+        order[sequence] = np.arange(len(members)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         return len(members)
 
     clusters = sorted((members for members in cluster_members(assignment) if len(members)), key=len, reverse=True)
     with progress(len(assignment), 'density scores', 'sample') as bar:
-        for count in run_parallel(job, clusters, workers):
+        for count in run_parallel(job, _batches(clusters, BATCH // features.shape[1]), workers):
             bar.update(count)
     return order, snap(similarity)
+
+
+def _batches(clusters: list[np.ndarray], limit: int) -> list[list[np.ndarray]]:
+    """The clusters in groups of ``limit`` samples or a little more; with less to do, threads mostly change places."""
+    batches: list[list[np.ndarray]] = []
+    room = 0
+    for cluster in clusters:
+        if room <= 0:
+            batches.append([])
+            room = limit
+        batches[-1].append(cluster)
+        room -= len(cluster)
+    return batches
 
 
 def _centrality(rows: np.ndarray) -> np.ndarray:
@@ -129,7 +157,7 @@ def _centrality(rows: np.ndarray) -> np.ndarray:
 
 def _take_rows(rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """``rows[positions]`` in place: in large clusters a few columns at a time, which saves the memory of a copy."""
-    width = max(1, COPIED // max(1, len(positions)))
+    width = max(1, BATCH // max(1, len(positions)))
     for column in range(0, rows.shape[1], width):
         columns = slice(column, column + width)
         rows[:len(positions), columns] = rows[positions, columns]

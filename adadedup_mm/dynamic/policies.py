@@ -77,17 +77,15 @@ class RandomSubset:
     Attributes:
         keep_ratio: kept / all samples, in (0, 1].
         period: epochs between two selections.
-        epochs: length of the training; None if not known yet.
     """
 
     keep_ratio: float = .5
     period: int = 10
-    epochs: int | None = None
     needs_losses: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _number('keep_ratio', self.keep_ratio, above=True)
-        _check_period(self.period, self.epochs)
+        _whole('period', self.period)
 
     def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Selection:
         size = len(state.mean)
@@ -106,21 +104,19 @@ class EpsilonGreedy:
         period: epochs between two selections.
         epsilon: share of the subset that explores, in [0, 1].
         rate: a of the running mean, in (0, 1].
-        epochs: length of the training; None if not known yet.
     """
 
     keep_ratio: float = .5
     period: int = 10
     epsilon: float = .1
     rate: float = .8
-    epochs: int | None = None
     needs_losses: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _number('keep_ratio', self.keep_ratio, above=True)
         _number('epsilon', self.epsilon)
         _number('rate', self.rate, above=True)
-        _check_period(self.period, self.epochs)
+        _whole('period', self.period)
 
     def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Selection:
         budget = _budget(self.keep_ratio, len(state.mean))
@@ -140,21 +136,19 @@ class UCB:
         period: epochs between two selections.
         c: weight of the variance, at least 0.
         rate: a of the running mean and variance, in (0, 1].
-        epochs: length of the training; None if not known yet.
     """
 
     keep_ratio: float = .5
     period: int = 10
     c: float = 1.
     rate: float = .8
-    epochs: int | None = None
     needs_losses: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _number('keep_ratio', self.keep_ratio, above=True)
         _number('c', self.c, high=math.inf)
         _number('rate', self.rate, above=True)
-        _check_period(self.period, self.epochs)
+        _whole('period', self.period)
 
     def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Selection:
         order = _descending(state.mean + self.c * state.variance, generator)
@@ -184,7 +178,7 @@ class InfoBatch:
     def __post_init__(self) -> None:
         _number('ratio', self.ratio)
         if self.ratio == 1:
-            raise UserError('dynamic.ratio is 1, but must be below 1: otherwise no weight can make up for the loss')
+            raise UserError('dynamic.ratio is 1.0, but must be below 1: otherwise no weight can make up for the rest')
         _number('delta', self.delta)
 
     def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Selection:
@@ -229,7 +223,7 @@ class SeTa:
     def __post_init__(self) -> None:
         _number('ratio', self.ratio)
         if self.ratio == 1:
-            raise UserError('dynamic.ratio is 1, but must be below 1: otherwise nothing is left')
+            raise UserError('dynamic.ratio is 1.0, but must be below 1: otherwise nothing is left')
         _whole('groups', self.groups)
         _number('width', self.width, above=True)
         _number('delta', self.delta)
@@ -289,6 +283,13 @@ def build_policy(name: Any, arguments: dict[str, Any]) -> Any:
     return POLICIES[name](**arguments)
 
 
+def check_period(policy: Any, epochs: int) -> None:
+    """Raises UserError if a training of so many epochs never gets to a second selection."""
+    if policy.period > epochs:
+        raise UserError(f'dynamic.period is {policy.period}, but the training has only {epochs} epochs: nothing would '
+                        'ever be selected anew; shorten the period')
+
+
 def _budget(ratio: float, size: int) -> int:
     """round(ratio * size), halves up, and at least one sample."""
     return max(1, math.floor(ratio * size + .5))
@@ -315,13 +316,6 @@ def _number(name: str, value: Any, high: float = 1., above: bool = False) -> Non
 def _whole(name: str, value: Any) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UserError(f'dynamic.{name} is {value!r}, but must be a whole number of at least 1')
-
-
-def _check_period(period: Any, epochs: int | None) -> None:
-    _whole('period', period)
-    if epochs is not None and period > epochs:
-        raise UserError(f'dynamic.period is {period}, but the training has only {epochs} epochs: nothing would ever be '
-                        'selected anew; shorten the period')
 
 
 def _known(epochs: int | None) -> int:

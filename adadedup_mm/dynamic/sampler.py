@@ -52,7 +52,7 @@ class IndexedDataset:
 
     def __getitem__(self, index: int) -> Any:
         data = self.dataset[index]
-        sample = data.get('data_samples') if isinstance(data, dict) else None
+        sample: Any = data.get('data_samples') if isinstance(data, dict) else None
         if not hasattr(sample, 'set_metainfo'):
             raise UserError(f"dynamic pruning: {type(self.dataset).__name__} hides its samples' indices, because it "
                             "yields no dict with a data element 'data_samples'; end its pipeline with a Pack... "
@@ -153,7 +153,7 @@ class DynamicPruningSampler(Sampler):
         return len(self.indices) // self.world
 
     def set_epoch(self, epoch: int) -> None:
-        """mmengine's own call; ``start_epoch`` has already set the epoch."""
+        """Mmengine's own call; ``start_epoch`` has already set the epoch."""
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next selections and orders depend on, as tensors and plain numbers."""

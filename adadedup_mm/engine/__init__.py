@@ -2,6 +2,6 @@
 
 from .distributed import rank_and_world, use_gloo_without_gpu
 from .hook import AdaDeDupHook
-from .runner import AdaDeDupRunner
+from .runner import AdaDeDupRunner, prune_first
 
-__all__ = ['AdaDeDupHook', 'AdaDeDupRunner', 'rank_and_world', 'use_gloo_without_gpu']
+__all__ = ['AdaDeDupHook', 'AdaDeDupRunner', 'prune_first', 'rank_and_world', 'use_gloo_without_gpu']

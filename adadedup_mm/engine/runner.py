@@ -25,12 +25,23 @@ class AdaDeDupRunner(Runner):
     @classmethod
     def from_cfg(cls, cfg: Any) -> 'Runner':
         """Prunes as ``cfg.adadedup`` says and builds a plain mmengine Runner from the resulting config."""
-        config = cfg if isinstance(cfg, Config) else Config(dict(cfg))
-        options = resolve_options(config)
-        folder = Path(options.work_dir or Path(config['work_dir']) / 'adadedup')
-        rank, world = rank_and_world(config.get('launcher', 'none'))
-        pruned = prune(config, options, folder, rank=rank, world=world, resume=True)
-        pruned.custom_hooks = [*pruned.get('custom_hooks', []), dict(type='adadedup_mm.engine.AdaDeDupHook',
-                                                                      pruning_dir=str(folder.absolute()))]
+        pruned, folder = prune_first(cfg if isinstance(cfg, Config) else Config(dict(cfg)))
+        pruned.custom_hooks = [*pruned.get('custom_hooks', []),
+                               dict(type='adadedup_mm.engine.AdaDeDupHook', pruning_dir=str(folder))]
         use_gloo_without_gpu(pruned)
         return Runner.from_cfg(pruned)
+
+
+def prune_first(config: Config) -> tuple[Config, Path]:
+    """Prunes as ``config.adadedup`` says, or takes a finished run of the same inputs and options.
+
+    Returns:
+        The config on the pruned set, and the work dir of the pruning run.
+
+    Raises:
+        UserError: the input is wrong.
+    """
+    options = resolve_options(config)
+    folder = Path(options.work_dir or Path(config['work_dir']) / 'adadedup').absolute()
+    rank, world = rank_and_world(config.get('launcher', 'none'))
+    return prune(config, options, folder, rank=rank, world=world, resume=True), folder

@@ -120,8 +120,9 @@ def _use_onednn(network: nn.Module) -> None:
                 module.__class__ = _Attention
             elif type(module) is nn.Conv2d and module.padding_mode == 'zeros' and not isinstance(module.padding, str):
                 module.__class__ = _Conv
-                module.activation = _ACTIVATIONS.get(type(following), _NO_ACTIVATION)
-                if module.activation is not _NO_ACTIVATION:
+                activation = _ACTIVATIONS.get(type(following), _NO_ACTIVATION)
+                module.activation = activation  # type: ignore[assignment]
+                if activation is not _NO_ACTIVATION:
                     setattr(parent, name, nn.Identity())
 
 

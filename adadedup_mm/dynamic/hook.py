@@ -1,0 +1,256 @@
+"""Feeds the training's own losses back to the sampler, and keeps loops, schedulers and checkpoints right."""
+
+import math
+import random
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import torch
+from mmengine.dist import all_gather_object, get_rank, is_main_process
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import IterBasedTrainLoop
+
+from ..datasets.samples import sample_id
+from ..errors import UserError
+from ..files import write_table
+from .losses import SampleLosses
+from .policies import check_period
+from .sampler import DynamicPruningSampler, batch_indices
+
+CHECKPOINT_KEY = 'dynamic_pruning'
+TABLE_NAME = 'dynamic_samples.parquet'
+
+
+@HOOKS.register_module()
+class DynamicPruningHook(Hook):
+    """Trains on ``DynamicPruningSampler``'s subsets and tells it the losses.
+
+    ``DynamicPruningRunner`` adds it. A pass over the subset is an epoch, in loops that count iterations as well. At its
+    start all global random states are seeded from the sampler's seed, the epoch and the rank, so that a resumed
+    training is identical to an uninterrupted one. Where epochs change their length (InfoBatch, SeTa), schedulers that
+    count iterations make up at the end of an epoch for the steps that it was short of, so that every epoch starts where
+    it would without pruning; ETA and ``max_iters`` follow the present length.
+
+    Logged once an epoch: ``dynamic/kept_share``, ``dynamic/mean_score``, ``dynamic/churn`` and
+    ``dynamic/seconds_saved``. After the training ``dynamic_samples.parquet`` in the work dir tells how often each
+    sample was used.
+
+    Args:
+        loss: how losses are taken from a training step (see ``adadedup_mm.dynamic.losses``).
+    """
+
+    priority = 'ABOVE_NORMAL'
+
+    def __init__(self, loss: str = 'auto') -> None:
+        self.loss = loss
+        self.losses: SampleLosses | None = None
+        self.resumed: dict[str, Any] | None = None
+        self.pending: list[tuple[np.ndarray, torch.Tensor]] = []
+        self.position = 0
+        self.seconds_saved = 0.
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Remembers the sampler's state; weights that are only loaded bring none along."""
+        if runner._resume:
+            self.resumed = checkpoint.get(CHECKPOINT_KEY)
+            if self.resumed is None:
+                raise UserError('the checkpoint to resume from has no dynamic pruning in it: use it as load_from')
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        self._feed_back()
+        checkpoint[CHECKPOINT_KEY] = dict(sampler=self.sampler.state_dict(), position=self.position,
+                                          random=_random_states(), seconds_saved=self.seconds_saved)
+
+    def before_train(self, runner: Any) -> None:
+        loop = runner.train_loop
+        self.loader = loop.dataloader
+        self.sampler = _find_sampler(self.loader)
+        policy = self.sampler.policy
+        self.full_length = len(self.loader)
+        self.by_iter = isinstance(loop, IterBasedTrainLoop)
+        epochs = math.ceil(loop.max_iters / self.full_length) if self.by_iter else loop.max_epochs
+        check_period(policy, epochs)
+        policy.epochs = epochs
+        if self.resumed is not None:
+            self.sampler.load_state_dict(self.resumed['sampler'])
+            self.seconds_saved = self.resumed['seconds_saved']
+        if policy.needs_losses:
+            self.losses = SampleLosses(runner.model, self.loss)
+            runner.logger.info(f'dynamic pruning: per-sample losses by mode {self.losses.mode!r}')
+
+    def before_train_epoch(self, runner: Any) -> None:
+        if self.by_iter:
+            runner.train_loop.dataloader_iterator = _Passes(self, runner)
+        else:
+            self.start_pass(runner, runner.epoch)
+            loop = runner.train_loop
+            loop._max_iters = runner.iter + (loop.max_epochs - runner.epoch) * len(self.loader)
+
+    def start_pass(self, runner: Any, epoch: int) -> None:
+        """Begins a pass over a subset that is new if a period begins."""
+        self.sampler.start_epoch(epoch)
+        self.position = 0
+        _seed(self.sampler.seed, epoch)
+        known = self.sampler.state.seen > 0
+        scores = dict(kept_share=len(self.sampler.indices) / len(known), churn=self.sampler.churn,
+                      seconds_saved=self.seconds_saved)
+        if known.any():
+            scores['mean_score'] = float(self.sampler.state.mean[known].mean())
+        for name, value in scores.items():
+            runner.message_hub.update_scalar(f'train/dynamic/{name}', value)
+        self.start = time.perf_counter()
+
+    def end_pass(self) -> None:
+        """Feeds the losses of a pass back and adds up what it saved."""
+        self._feed_back()
+        kept = len(self.sampler.indices) / len(self.sampler.used)
+        self.seconds_saved += (time.perf_counter() - self.start) * (1 / kept - 1)
+        self.position = 0
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        if self.losses is not None:
+            self.batch = batch_indices(data_batch)
+            self.losses.start(torch.from_numpy(self.sampler.weights[self.batch]))
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        self.position += 1
+        if self.losses is not None:
+            self.pending.append((self.batch, self.losses.take()))
+            if self.sampler.world > 1 and _saves_now(runner):
+                # Only the main process gets to know that a checkpoint is written.
+                self._feed_back()
+
+    def after_train_epoch(self, runner: Any) -> None:
+        if self.by_iter:
+            self._feed_back()
+            return
+        self.end_pass()
+        groups = runner.param_schedulers or []
+        for schedulers in groups.values() if isinstance(groups, dict) else [groups]:
+            for scheduler in schedulers:
+                for _ in range(0 if scheduler.by_epoch else self.full_length - len(self.loader)):
+                    scheduler.step()
+
+    def after_train(self, runner: Any) -> None:
+        if self.losses is not None:
+            self.losses.detach()
+        runner.logger.info(f'dynamic pruning saved about {self.seconds_saved:.1f} s of training')
+        if is_main_process():
+            write_table(Path(runner.work_dir) / TABLE_NAME, usage_table(self.sampler))
+
+    def _feed_back(self) -> None:
+        """Lets the sampler of every process know the losses that all processes have seen since the last time."""
+        if not self.pending:
+            return
+        indices = np.concatenate([batch for batch, _ in self.pending])
+        losses = torch.cat([loss for _, loss in self.pending]).cpu().numpy().astype(np.float64)
+        self.pending = []
+        if self.sampler.world > 1:
+            parts = all_gather_object((indices, losses))
+            indices, losses = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        good = np.isfinite(losses)
+        self.sampler.state.update(indices[good], losses[good], self.sampler.policy.rate)
+
+
+class _Passes:
+    """Stands in for the endless iterator of a loop that counts iterations: one pass over a subset after the other.
+
+    mmengine's own draws all subsets from the losses of a few batches ago, waits two seconds between passes, and reads
+    everything again on resuming.
+    """
+
+    def __init__(self, hook: DynamicPruningHook, runner: Any) -> None:
+        self.hook = hook
+        self.runner = runner
+        self.epoch = 0
+        self.batches: Any = None
+        # The loop asks for that many batches of before the checkpoint, which need not be made.
+        self.skip = runner.iter
+
+    def __next__(self) -> Any:
+        if self.skip:
+            self.skip -= 1
+            return None
+        if self.batches is None:
+            self._start()
+        try:
+            return next(self.batches)
+        except StopIteration:
+            self.hook.end_pass()
+            self.epoch += 1
+            self.hook.start_pass(self.runner, self.epoch)
+            self.batches = iter(self.hook.loader)
+            return next(self.batches)
+
+    def _start(self) -> None:
+        hook, saved = self.hook, self.hook.resumed
+        if saved is None:
+            hook.start_pass(self.runner, 0)
+            self.batches = iter(hook.loader)
+            return
+        self.epoch = saved['sampler']['epoch']
+        used = hook.sampler.used.copy()
+        hook.start_pass(self.runner, self.epoch)
+        hook.sampler.used = used
+        self.batches = iter(hook.loader)
+        for _ in range(saved['position']):
+            next(self.batches)
+        hook.position = saved['position']
+        _set_random_states(saved['random'])
+
+
+def usage_table(sampler: DynamicPruningSampler) -> pa.Table:
+    """A row a sample: index, sample_id (null if the dataset does not tell), epochs used, losses seen, mean and last."""
+    last = sampler.state.last
+    return pa.table(dict(index=pa.array(np.arange(len(last)), pa.int64()),
+                         sample_id=pa.array([_name(sampler.dataset, i) for i in range(len(last))], pa.string()),
+                         epochs_used=sampler.used, losses_seen=sampler.state.seen, mean_score=sampler.state.mean,
+                         last_loss=pa.array(last, mask=np.isnan(last))))
+
+
+def _name(dataset: Any, index: int) -> str | None:
+    try:
+        return sample_id(dataset.get_data_info(index), getattr(dataset, 'data_root', None))
+    except (AttributeError, NotImplementedError, UserError):
+        return None
+
+
+def _find_sampler(loader: Any) -> DynamicPruningSampler:
+    for sampler in (loader.sampler, getattr(loader.batch_sampler, 'sampler', None)):
+        if isinstance(sampler, DynamicPruningSampler):
+            return sampler
+    raise UserError('DynamicPruningHook needs train_dataloader.sampler to be a DynamicPruningSampler')
+
+
+def _saves_now(runner: Any) -> bool:
+    """Whether a checkpoint is written after this iteration."""
+    return any(isinstance(hook, CheckpointHook) and not hook.by_epoch
+               and (hook.every_n_train_iters(runner, hook.interval) or hook.is_last_train_iter(runner))
+               for hook in runner.hooks)
+
+
+def _seed(seed: int, epoch: int) -> None:
+    state = np.random.SeedSequence([seed, epoch, get_rank()]).generate_state(1)
+    random.seed(int(state[0]))
+    np.random.seed(state[0])
+    torch.manual_seed(int(state[0]))
+
+
+def _random_states() -> dict[str, Any]:
+    _, keys, position, has_gauss, gauss = cast(Any, np.random.get_state())
+    return dict(python=random.getstate(), torch=torch.get_rng_state(),
+                cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+                numpy=(torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(gauss)))
+
+
+def _set_random_states(states: dict[str, Any]) -> None:
+    random.setstate(states['python'])
+    torch.set_rng_state(states['torch'].cpu())
+    if states['cuda'] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([state.cpu() for state in states['cuda']])
+    keys, *rest = states['numpy']
+    np.random.set_state(('MT19937', keys.cpu().numpy().astype(np.uint32), *rest))

@@ -1,0 +1,185 @@
+"""Per-sample losses out of a detector's training step, and detectors that train with dynamic pruning."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+
+from adadedup_mm.config import load_config
+from adadedup_mm.dynamic import IndexedDataset, SampleLosses
+from adadedup_mm.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+MMDET = Path(sys.modules['mmdet'].__file__).parent / '.mim/configs'
+SMALL = dict(backbone=dict(depth=18, base_channels=4, init_cfg=None),
+             neck=dict(in_channels=[4, 8, 16, 32], out_channels=16))
+
+
+def detector(name, **change):
+    """A small, randomly initialised detector that uses all of its candidates, so that nothing in it is random."""
+    register_all_modules(False)
+    init_default_scope('mmdet')
+    config = Config.fromfile(MMDET / name)
+    config.merge_from_dict({f'model.{key}': value for key, value in dict(SMALL, **change).items()})
+    torch.manual_seed(0)
+    return MODELS.build(config.model).train()
+
+
+def faster_rcnn():
+    everything = {f'{part}.sampler': dict(num=10_000) for part in ('rpn', 'rcnn')}
+    return detector('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', rpn_head=dict(in_channels=16, feat_channels=16),
+                    roi_head=dict(bbox_roi_extractor=dict(out_channels=16),
+                                  bbox_head=dict(in_channels=16, fc_out_channels=16)),
+                    **{f'train_cfg.{key}': value for key, value in everything.items()})
+
+
+def retinanet():
+    return detector('retinanet/retinanet_r50_fpn_1x_coco.py', bbox_head=dict(in_channels=16, feat_channels=16))
+
+
+def fcos():
+    return detector('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', bbox_head=dict(in_channels=16, feat_channels=64))
+
+
+def samples(count=3, seed=0):
+    """A batch as the data preprocessor yields it: pixels and ground truth of images of one size."""
+    rng = np.random.default_rng(seed)
+    result = []
+    for i in range(count):
+        corner = rng.uniform(0, 60, (i + 1, 2))
+        boxes = torch.tensor(np.concatenate([corner, corner + rng.uniform(20, 60, (i + 1, 2))], 1), dtype=torch.float32)
+        sample = DetDataSample(metainfo=dict(img_shape=(128, 128), pad_shape=(128, 128), batch_input_shape=(128, 128),
+                                             ori_shape=(128, 128), scale_factor=(1., 1.), img_id=i))
+        sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.arange(i + 1))
+        result.append(sample)
+    return torch.from_numpy(rng.normal(size=(count, 3, 128, 128)).astype(np.float32)), result
+
+
+def observed(model, inputs, data_samples, weights=None, mode='auto'):
+    """Total loss and per-sample losses of one step, and the mode."""
+    losses = SampleLosses(model, mode)
+    losses.start(torch.ones(len(data_samples)) if weights is None else weights)
+    torch.manual_seed(0)
+    total = model.parse_losses(model.loss(inputs, data_samples))[0]
+    values = losses.take()
+    losses.detach()
+    return total.detach(), values, losses.mode
+
+
+@pytest.mark.parametrize('build', [faster_rcnn, retinanet])
+def test_the_batch_loss_is_unchanged_and_split_over_its_images(build):
+    model, (inputs, data) = build(), samples()
+    model.backbone.eval()
+    torch.manual_seed(0)
+    plain = model.parse_losses(model.loss(inputs, data))[0]
+    total, values, mode = observed(model, inputs, data)
+    assert mode == 'batch' and torch.equal(total, plain)
+    torch.testing.assert_close(values.mean(), plain, rtol=1e-5, atol=0)
+    # Each share goes with its image.
+    order = [2, 0, 1]
+    torch.testing.assert_close(observed(model, inputs[order], [data[i] for i in order])[1], values[order], rtol=1e-4,
+                               atol=1e-6)
+    # And a weight multiplies the loss of the right image.
+    weights = torch.tensor([2., 0., .5])
+    torch.testing.assert_close(observed(model, inputs, data, weights)[0], (weights * values).mean(), rtol=1e-4, atol=0)
+    # The last image changes, and only its share does.
+    if build is retinanet:
+        changed = torch.cat([inputs[:2], inputs[2:] * 3])
+        others = observed(model, changed, data)[1]
+        torch.testing.assert_close(others[:2], values[:2], rtol=1e-5, atol=0)
+        assert abs(others[2] - values[2]) > 1e-3 * values[2]
+
+
+def test_other_detectors_train_on_the_mean_of_their_images_own_losses():
+    model, (inputs, data) = fcos(), samples()
+    model.backbone.eval()
+    weights = torch.tensor([2., 0., .5])
+    total, values, mode = observed(model, inputs, data, weights)
+    assert mode == 'image'
+    alone = torch.stack([model.parse_losses(model.loss(inputs[i:i + 1], data[i:i + 1]))[0] for i in range(3)])
+    torch.testing.assert_close(values, alone, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(total, (weights * alone).mean(), rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match="use 'image'"):
+        SampleLosses(model, 'batch')
+
+
+def test_gradients_of_a_weighted_step_are_those_of_the_weighted_loss():
+    model, (inputs, data) = retinanet(), samples()
+    model.backbone.eval()
+    losses = SampleLosses(model)
+    losses.start(torch.tensor([0., 0., 0.]))
+    model.parse_losses(model.loss(inputs, data))[0].backward()
+    assert all(not parameter.grad.any() for parameter in model.parameters() if parameter.grad is not None)
+    assert losses.take().min() > 0
+
+
+def test_mixed_images_carry_the_index_of_the_main_one(world):
+    config = load_config(ROOT / 'configs/minidrive/faster_rcnn_minidrive.py', dict(data_root=f'{world}/coco/'))
+    register_all_modules(True)
+    inner = config.train_dataloader.dataset
+    inner.data_root = f'{world}/coco/'
+    pack, inner.pipeline = inner.pipeline[-1], inner.pipeline[:2]
+    dataset = IndexedDataset(dict(type='MultiImageMixDataset', dataset=inner, pipeline=[
+        dict(type='Mosaic', img_scale=(96, 160), pad_val=0.), pack]))
+    assert dataset[7]['data_samples'].metainfo['dynamic_index'] == 7 and len(dataset) == len(dataset.dataset)
+
+
+CONFIG = """
+_base_ = ['{root}/configs/dynamic/faster_rcnn_minidrive_{policy}.py']
+data_root = '{world}/coco/'
+train_dataloader = dict(batch_size=4, dataset=dict(data_root=data_root))
+val_dataloader = dict(dataset=dict(data_root=data_root))
+val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
+train_cfg = dict(max_epochs=2, val_interval=2)
+dynamic = dict({dynamic})
+model = dict(backbone=dict(base_channels=4), neck=dict(in_channels=[4, 8, 16, 32], out_channels=16),
+             rpn_head=dict(in_channels=16, feat_channels=16),
+             roi_head=dict(bbox_roi_extractor=dict(out_channels=16),
+                           bbox_head=dict(in_channels=16, fc_out_channels=16)))
+{more}
+"""
+
+
+def run_train(tmp_path, world, policy='ucb', dynamic='', more='', processes=1):
+    """``tools/train.py``; returns the table of samples and the logged rows."""
+    config = tmp_path / 'config.py'
+    config.write_text(CONFIG.format(root=ROOT, world=world, policy=policy, dynamic=dynamic, more=more))
+    start = ['-m', 'torch.distributed.run', f'--nproc_per_node={processes}', '--master_port=29541']
+    environment = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT), CUDA_VISIBLE_DEVICES='')
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', *(start if processes > 1 else []), str(ROOT / 'tools/train.py'), str(config),
+         '--work-dir', str(tmp_path / 'run'), '--launcher', 'pytorch' if processes > 1 else 'none',
+         '--cfg-options', 'default_hooks.logger.interval=1'], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, env=environment)
+    assert done.returncode == 0, done.stdout[-3000:]
+    [log] = (tmp_path / 'run').glob('*/vis_data/scalars.json')
+    rows = [row for row in map(json.loads, log.read_text().splitlines()) if 'loss' in row]
+    return pq.read_table(tmp_path / 'run/dynamic_samples.parquet').to_pydict(), rows
+
+
+def test_two_processes_train_each_selected_sample_once(world, tmp_path):
+    table, rows = run_train(tmp_path, world, dynamic='period=1', processes=2)
+    # 24 of 48 samples over two ranks in batches of 4, for two epochs.
+    assert len(rows) == 6 and rows[0]['dynamic/kept_share'] == .5
+    assert sum(table['epochs_used']) == 48 and table['losses_seen'] == table['epochs_used']
+    assert all((loss is not None) == bool(seen) for loss, seen in
+               zip(table['last_loss'], table['losses_seen'], strict=True))
+
+
+def test_a_policy_on_top_of_a_statically_pruned_set(world, tmp_path):
+    more = "adadedup = dict(strategy='random', keep_ratio=.5, embedder=dict(type='PixelEmbedder'))"
+    table, rows = run_train(tmp_path, world, 'epsilon_greedy', more=more)
+    assert len(table['index']) == 24 and sum(table['epochs_used']) == 24 and len(rows) == 6
+    assert (tmp_path / 'run/adadedup/manifest.json').exists()
