@@ -316,6 +316,7 @@ def test_waymo_frames_that_are_passed_over_are_not_in_the_pruned_file(tmp_path, 
             del frame['token']
             for camera in frame['images'].values():
                 camera['lidar2img'] = np.eye(4).tolist()
+            frame['instances'] = [instance()]
             frame.update(sample_idx=1000 + i, context_name='drive', cam_sync_instances=frame['instances'])
 
     config = make_nuscenes(tmp_path, to_waymo)

@@ -1,5 +1,6 @@
 """Frames with several cameras: their pictures, their objects in 3D, and where those are in every picture."""
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ def camera_settings(settings: Mapping[str, Any], kind: Any) -> dict[str, Any]:
     if layout is None or kind.__name__ not in _IMAGE_FOLDERS or (modality or {}).get('use_camera'):
         return {}
     given = settings.get('data_prefix') or {}
-    prefix = {**layout, **{name: folder for name, folder in given.items() if folder}}
+    prefix = {**given, **{name: folder for name, folder in layout.items() if not given.get(name)}}
     return dict(modality=dict(modality or {'use_lidar': True}, use_camera=True), data_prefix=prefix)
 
 
@@ -251,11 +252,11 @@ def _array(value: Any) -> np.ndarray:
 
 def _scene_table(dataset: Any) -> dict[str, str]:
     """Scene of each nuScenes sample token, where the dataset's tables lie beside its infos."""
-    table = Path(getattr(dataset, 'data_root', None) or '.') / str(dataset.metainfo.get('version', '')) / 'sample.json'
-    try:
-        return {row['token']: row['scene_token'] for row in json.loads(table.read_bytes())}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+    scenes: dict[str, str] = {}
+    for table in sorted(Path(getattr(dataset, 'data_root', None) or '.').glob('v1.*/sample.json')):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            scenes |= {row['token']: row['scene_token'] for row in json.loads(table.read_bytes())}
+    return scenes
 
 
 def _scene(item: Item, path: str, known: Mapping[str, str]) -> str:
