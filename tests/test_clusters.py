@@ -107,6 +107,7 @@ def test_many_clusters_come_in_two_levels(monkeypatch):
     assert (levels == levels[7]).sum() == 1
     assert mean_similarity(features, levels) > .92 * mean_similarity(features, flat)
     np.testing.assert_array_equal(levels, SphericalKMeans(100)(features, None, 0))
+    assert (SphericalKMeans(100)(np.zeros_like(features), None, 0) == 0).all()
 
 
 def test_zero_and_nan_features_share_a_cluster_of_their_own():

@@ -2,26 +2,34 @@ import collections
 import copy
 import datetime
 import itertools
+import json
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.config import Config
 from PIL import Image
+from torchvision.ops import box_iou
 
 pytest.importorskip('mmdet3d')
+
+from mmdet3d.structures import LiDARInstance3DBoxes
 
 import adadedup_mm.models.bevformer
 from adadedup_mm.annotations.infos import info_records, relink, rewrite_infos
 from adadedup_mm.annotations.pickles import load_pickle
+from adadedup_mm.config import load_config
 from adadedup_mm.datasets import pruned_config, read_pool, write_pruned
 from adadedup_mm.datasets.projection import MIN_SIZE, project_boxes
 from adadedup_mm.datasets.view_samples import view_sizes, write_view_samples
 from adadedup_mm.errors import UserError
+from adadedup_mm.proxy.config import is_3d, proxy_config, scoring_dataset
 
 SHARED = Path(__file__).resolve().parents[2] / 'shared' / 'data'
 CAMERAS = ('CAM_FRONT', 'CAM_BACK')
@@ -255,10 +263,10 @@ def test_bad_infos_are_named_in_one_line(tmp_path, damage, words):
     assert '\n' not in str(error.value)
 
 
-def test_a_missing_picture_of_any_camera_is_named(tmp_path):
+def test_a_camera_without_pictures_is_named(tmp_path):
     config = make_nuscenes(tmp_path)
-    (tmp_path / 'samples' / 'CAM_BACK' / 'log0__CAM_BACK__1.png').unlink()
-    with pytest.raises(UserError, match='1 of 12 images do not exist, first .*CAM_BACK__1.png'):
+    shutil.rmtree(tmp_path / 'samples' / 'CAM_BACK')
+    with pytest.raises(UserError, match='none of the 6 images in .*samples/CAM_BACK exists'):
         read_pool(config)
 
 
@@ -478,6 +486,24 @@ def test_2d_boxes_lie_in_the_picture_whatever_the_order_of_corners(cubes, random
     assert (found[:, 2:] - found[:, :2] >= MIN_SIZE - 1e-4).all()
 
 
+def test_projected_boxes_of_a_real_frame_are_those_of_its_cameras():
+    files = sorted((SHARED / 'nusc_two' / 'raw').glob('*.pkl'))
+    if not files:
+        pytest.skip('no real infos here')
+    frame = load_pickle(files[0])['data_list'][0]
+    raw = np.array([one['bbox_3d'] for one in frame['instances']], np.float32)
+    corners = LiDARInstance3DBoxes(raw, origin=(.5, .5, .5)).corners.numpy()
+    overlaps = []
+    for camera, image in frame['images'].items():
+        intrinsic = np.eye(4)
+        intrinsic[:3, :3] = image['cam2img']
+        boxes = torch.from_numpy(project_boxes(corners, intrinsic @ np.array(image['lidar2cam']), 900, 1600))
+        given = torch.tensor([one['bbox'] for one in frame['cam_instances'][camera]])
+        overlaps += box_iou(given, boxes[boxes.isfinite().all(dim=1)]).max(dim=1).values.tolist()
+    # Not 1: the infos' matrices leave out how far the car drives between the LiDAR's and the cameras' moments.
+    assert np.mean(np.array(overlaps) > .9) > .9
+
+
 # Views
 
 
@@ -495,3 +521,70 @@ def test_frames_taken_apart_have_the_boxes_of_their_views(tmp_path, columns):
     assert [[pool.classes[one['bbox_label']] for one in info['instances']] for info in infos] == [
         [['car'], ['pedestrian']][column] for _ in (4, 5) for column in columns]
     assert view_sizes(pool, sources, columns, chosen).tolist() == [[10, 20]] * (2 * len(columns))
+
+
+# mono3d json
+
+
+def make_mono(root, damage=None):
+    """Three frames of two cameras; the second frame shows nothing, the others an object in front."""
+    images = [dict(make_mono_image(root, i, camera), id=f'{camera}{i}', token=f't{i}', width=20, height=10)
+              for i in range(3) for camera in CAMERAS]
+    annotations = [dict(id=i, image_id=f'CAM_FRONT{i}', category_id=0, bbox=[1., 2., 5., 6.], area=30., iscrowd=0,
+                        bbox_cam3d=[1.] * 7) for i in (0, 2)]
+    content = dict(images=images, annotations=annotations, categories=[dict(id=0, name='car')])
+    if damage:
+        damage(content)
+    (root / 'mono.json').write_text(json.dumps(content))
+    return Config(dict(default_scope='mmdet', train_dataloader=dict(dataset=dict(
+        type='CocoDataset', data_root=f'{root}/', ann_file='mono.json', data_prefix=dict(img=''),
+        metainfo=dict(classes=['car']), pipeline=[]))))
+
+
+def make_mono_image(root, i, camera):
+    make_frame(root, i)
+    return dict(file_name=f'samples/{camera}/log0__{camera}__{i}.png')
+
+
+def test_cameras_of_a_mono3d_frame_go_together(tmp_path):
+    config = make_mono(tmp_path)
+    pool, sources = read_pool(config)
+    assert (pool.sample_ids, pool.views) == (('t0', 't1', 't2'), CAMERAS)
+    assert np.diff(pool.offsets).tolist() == [1, 0, 1] and pool.boxes[0].tolist() == [1, 2, 6, 8]
+    files = write_pruned(sources, pool, np.array([False, True, True]), tmp_path / 'out')
+    old = json.loads((tmp_path / 'mono.json').read_text())
+    new = json.loads((tmp_path / 'out' / 'mono.json').read_text())
+    assert new == old | dict(images=old['images'][2:], annotations=old['annotations'][1:])
+    assert (files[0]['records'], files[0]['kept']) == (6, 4)
+
+
+def test_mono3d_frames_that_show_nothing_follow_the_filter(tmp_path):
+    config = make_mono(tmp_path)
+    config.train_dataloader.dataset.filter_cfg = dict(filter_empty_gt=True)
+    pool, sources = read_pool(config)
+    assert pool.sample_ids == ('t0', 't2')
+    assert write_pruned(sources, pool, np.array([False, True]), tmp_path / 'out')[0]['kept'] == 2
+
+
+def test_a_mono3d_frame_without_one_of_its_cameras_is_named(tmp_path):
+    with pytest.raises(UserError, match='frame t2 lacks CAM_BACK'):
+        read_pool(make_mono(tmp_path, lambda content: content['images'].pop()))
+
+
+# Proxies
+
+
+@pytest.mark.parametrize('path, classes', [('configs/bevformer/bevformer_minidrive.py', 10),
+                                           ('configs/proxy/faster_rcnn_tiny.py', 3)])
+def test_only_2d_detectors_are_fitted_to_the_classes(path, classes):
+    config = proxy_config(load_config(Path(__file__).resolve().parents[1] / path), 3, epochs=1)
+    head = config.model.pts_bbox_head if is_3d(config) else config.model.roi_head.bbox_head
+    assert head.num_classes == classes
+
+
+def test_3d_proxies_score_every_frame_with_the_objects_they_train_on():
+    config = load_config(Path(__file__).resolve().parents[1] / 'configs/bevformer/bevformer_minidrive.py')
+    dataset = scoring_dataset(config, dict(type='PrunedDataset', dataset=dict(type='BEVFormerDataset', ann_file='x')))
+    assert dataset.dataset.filter_empty_gt is False
+    assert [step.type for step in dataset.dataset.pipeline] == [
+        'LoadMultiViewImages', 'LoadAnnotations3D', 'ObjectRangeFilter', 'ObjectNameFilter', 'Pack3DDetInputs']

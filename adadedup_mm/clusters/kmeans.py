@@ -12,7 +12,7 @@ from .fixed import label
 from .rows import read_rows, run_parallel, snap
 
 BLOCK = 1024
-# From here on two levels are much faster: the cost grows with N * sqrt(K) instead of N * K.
+# Beyond this, two levels are much faster: the cost grows with N * sqrt(K) instead of N * K.
 FLAT_CLUSTERS = 1024
 
 
@@ -20,12 +20,14 @@ class SphericalKMeans:
     """k-means on the unit sphere (Dhillon and Modha 2001), by faiss on a sample of the rows.
 
     The centroids come from 256 random samples per cluster, which is as good as all of them (``benchmarks/kmeans.py``).
+    More than 1,024 clusters are made in two levels, which costs 1 to 2 % of the mean similarity between samples and
+    their centroids.
 
     Args:
         num_clusters: K; None means about the square root of the number of samples.
         iterations: of k-means.
-        fast: fewer samples per cluster and fewer iterations: more than twice as quick, at over .998 of the mean
-            similarity between samples and their centroids.
+        fast: half the samples per cluster and at most 10 iterations: a third of the time for .1 to .2 % of the mean
+            similarity.
     """
 
     def __init__(self, num_clusters: int | None = None, iterations: int = 20, fast: bool = False) -> None:
@@ -69,14 +71,17 @@ class SphericalKMeans:
             rows, blank = read_rows(features, np.sort(generator.choice(members, learn, replace=False, shuffle=False)))
             return nearest_centroid(features, members, self._centroids(rows[~blank], count, generator))
         coarse = self._split(features, members, round(math.sqrt(count)), generator)
-        parts = [members[coarse == part] for part in range(coarse.max() + 1)]
-        parts = [part for part in parts if len(part)]
+        parts = [members[coarse == part] for part in np.unique(coarse[coarse >= 0])]
+        if not parts:
+            return coarse
         # One each, and the rest in proportion to the number of samples.
         ends = np.cumsum([len(part) for part in parts])
         shares = 1 + np.diff(np.rint((count - len(parts)) * ends / ends[-1]).astype(int), prepend=0)
         labels = np.full(len(features), -1, np.int64)
-        for part, share, start in zip(parts, shares, np.cumsum(shares) - shares, strict=True):
-            labels[part] = start + self._split(features, part, int(min(share, len(part))), generator)
+        with progress(len(members), 'k-means, second level', 'sample') as bar:
+            for part, share, start in zip(parts, shares, np.cumsum(shares) - shares, strict=True):
+                labels[part] = start + self._split(features, part, int(min(share, len(part))), generator)
+                bar.update(len(part))
         return labels[members]
 
     def _centroids(self, rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
@@ -92,6 +97,7 @@ class SphericalKMeans:
                 clustering = faiss.Clustering(rows.shape[1], count)
                 clustering.niter = 1
                 clustering.spherical = True
+                clustering.check_input_data_for_NaNs = False
                 clustering.min_points_per_centroid, clustering.max_points_per_centroid = 1, len(rows)
                 faiss.copy_array_to_vector(centroids.ravel(), clustering.centroids)
                 clustering.train(rows, index)

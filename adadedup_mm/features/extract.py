@@ -27,9 +27,12 @@ _ROWS = 1024
 class AnyEmbedder(Protocol):
     """What the stage needs of an embedder."""
 
-    transform: Transform
     batch_size: int
     workers: int
+
+    @property
+    def transform(self) -> Transform:
+        """How images become its input."""
 
     def encode(self, images: Tensor) -> np.ndarray:
         """(B, 3, S, S) uint8 to (B, d) float32, unit rows."""
