@@ -28,7 +28,7 @@ QUICK_CASES = ((20_000, 512, 20), (20_000, 512, 200))
 
 def sorted_clusters(features: np.ndarray, assignment: np.ndarray) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
     """The members and features of each cluster, farthest from the centroid first."""
-    for members in cluster_members(assignment):
+    for members in filter(len, cluster_members(assignment)):
         rows = torch.from_numpy(features[members])
         centroid = torch.nn.functional.normalize(rows.mean(0), dim=0)
         ranking = torch.argsort(rows @ centroid)

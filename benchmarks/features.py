@@ -4,19 +4,21 @@
 
 Without ``--images``, images of the sizes of COCO and nuScenes are drawn. CLIP has random weights, which cost the same.
 Methods alternate, and ratios are medians over the rounds. Ratios are of images per core-second, which count the time
-that this process computes: what else runs on the machine matters less to them. The usual loop runs on one thread, because
-it does less per core-second on more of them.
+that this process computes: what else runs on the machine matters less to them. The usual loop runs on one thread,
+because it does less per core-second on more of them.
 """
 
 import argparse
+import contextlib
 import functools
 import logging
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -37,6 +39,9 @@ from adadedup_mm.features import (
     plain_decode,
 )
 
+Preprocess = Callable[[Image.Image], torch.Tensor]
+PRECISIONS = ('fp32', 'bf16')
+
 
 def main() -> None:
     """Runs all methods in turn and prints two tables."""
@@ -46,15 +51,30 @@ def main() -> None:
     parser.add_argument('--images', type=Path, nargs='+', default=[], help='folders with JPEGs, one set each')
     args = parser.parse_args()
     logging.disable()  # open_clip warns of random weights
-    rounds, count = (1, 16) if args.quick else (args.rounds, 96)
+    rounds, count = (1, 96) if args.quick else (args.rounds, 384)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sets = {images.name: sorted(map(str, images.rglob('*.jpg')))[:count] for images in args.images} or {
-            f'drawn {width}x{height}': draw(folder / str(width), count, height, width)
+            f'{width}x{height}': draw(folder / str(width), count, height, width)
             for width, height in ((640, 480), (1600, 900))}
-        clip = random_clip(folder)
-        decoding_table(sets, rounds, [OpenCLIPEmbedder('ViT-B-32', clip, precision='fp32'), OfflineEmbedder()])
-        end_to_end_table(next(iter(sets.values())), rounds, clip, folder)
+        clip, clip_file = random_clip(folder)
+        lite = OfflineEmbedder()._load()[0].eval()
+        usual: dict[str, tuple[nn.Module, Preprocess]] = {
+            'CLIP ViT-B-32': (clip, open_clip.image_transform(224, is_train=False)),
+            'offline': (lite, timm.data.create_transform(**timm.data.resolve_model_data_config(lite)))}
+        embedders: dict[str, list[Embedder]] = {
+            'CLIP ViT-B-32': [OpenCLIPEmbedder('ViT-B-32', clip_file, precision=precision) for precision in PRECISIONS],
+            'offline': [OfflineEmbedder(precision) for precision in PRECISIONS]}
+        print(f'{"decoding":36}{"usual":>9}{"ours":>9}{"ratio":>8}   feature cosine, mean and minimum')
+        for network, (_, preprocess) in usual.items():
+            for name, paths in sets.items():
+                row = decoding(paths[:count // 4], preprocess, embedders[network][0], rounds)
+                print(f'{f"{network}, {name}":36}{row}')
+        print(f'\n{"files to features":36}{"img/s":>9}{"per core":>9}{"ratio":>8}   feature cosine, mean and minimum')
+        for network, size in (('CLIP ViT-B-32', count // 6), ('offline', count)):
+            paths = next(iter(sets.values()))[:size]
+            for method, row in end_to_end(paths, *usual[network], embedders[network], rounds).items():
+                print(f'{f"{network}, {method}":36}{row}')
 
 
 def draw(folder: Path, count: int, height: int, width: int) -> list[str]:
@@ -77,80 +97,78 @@ def draw(folder: Path, count: int, height: int, width: int) -> list[str]:
     return paths
 
 
-def random_clip(folder: Path) -> str:
-    """A checkpoint of ViT-B-32's image side with random weights."""
+def random_clip(folder: Path) -> tuple[nn.Module, str]:
+    """ViT-B-32's image side with random weights, and a file that holds them."""
     torch.manual_seed(0)
-    weights = open_clip.create_model('ViT-B-32').visual.state_dict()
-    torch.save({f'visual.{name}': value for name, value in weights.items()}, folder / 'clip.pt')
-    return str(folder / 'clip.pt')
+    network = open_clip.create_model('ViT-B-32').visual.eval()
+    torch.save({f'visual.{name}': value for name, value in network.state_dict().items()}, folder / 'clip.pt')
+    return network, str(folder / 'clip.pt')
 
 
-def usual_transform(embedder: Embedder) -> Callable[[Image.Image], torch.Tensor]:
-    """What open_clip or timm would put before this network."""
-    if isinstance(embedder, OpenCLIPEmbedder):
-        return open_clip.image_transform(224, is_train=False)
-    return timm.data.create_transform(**timm.data.resolve_model_data_config(timm.create_model(embedder.model)))
+def decoding(paths: Sequence[str], preprocess: Preprocess, embedder: Embedder, rounds: int) -> str:
+    """A row: images per core-second to the network's input, and what the shortcut does to the features."""
+    transform = embedder.transform
+    usual, ours = [], []
+    with one_thread():
+        for _ in range(rounds):
+            usual.append(timed(lambda: [preprocess(Image.open(path)) for path in paths], len(paths))[2])
+            ours.append(timed(lambda: [decode(path, transform) for path in paths], len(paths))[2])
+    fast, plain = (np.concatenate([embedder.encode(read(path, transform)[None]) for path in paths])
+                   for read in (decode, plain_decode))
+    speeds = f'{statistics.median(usual):9.0f}{statistics.median(ours):9.0f}{ratio(ours, usual):8.2f}'
+    return speeds + cosine(fast, plain)
 
 
-def decoding_table(sets: dict[str, list[str]], rounds: int, embedders: Sequence[Embedder]) -> None:
-    """Images per core-second to the network's input, and what the shortcut does to the features."""
-    print(f'\n{"images per core-second":40}{"usual":>8}{"ours":>8}{"ratio":>8}   feature cosine, mean and minimum')
-    for embedder in embedders:
-        usual, transform = usual_transform(embedder), embedder.transform
-        for name, paths in sets.items():
-            slow, fast = [], []
-            for _ in range(rounds):
-                slow.append(per_core_second(lambda path, usual=usual: usual(Image.open(path)), paths))
-                fast.append(per_core_second(lambda path, transform=transform: decode(path, transform), paths))
-            ours, plain = (np.concatenate([embedder.encode(torch.stack([read(path, transform) for path in paths[i:i + 16]]))
-                                           for i in range(0, len(paths), 16)]) for read in (decode, plain_decode))
-            label = f'decode, {type(embedder).__name__}, {name}'
-            print(f'{label:40}{statistics.median(slow):8.0f}{statistics.median(fast):8.0f}{ratio(fast, slow):8.2f}'
-                  f'{cosine(ours, plain)}')
+def end_to_end(paths: Sequence[str], network: nn.Module, preprocess: Preprocess, embedders: Sequence[Embedder],
+               rounds: int) -> dict[str, str]:
+    """Rows by method: images per second on all cores and per core-second."""
+    methods = {'usual': functools.partial(one_by_one, paths, network, preprocess)} | {
+        embedder.precision: functools.partial(staged, paths, embedder) for embedder in embedders}
+    features: dict[str, np.ndarray] = {}
+    wall: dict[str, list[float]] = {name: [] for name in methods}
+    core: dict[str, list[float]] = {name: [] for name in methods}
+    for number in range(rounds + 1):
+        for name, method in methods.items():
+            features[name], *speeds = timed(method, len(paths))
+            if number:  # the first one warms up
+                wall[name].append(speeds[0])
+                core[name].append(speeds[1])
+    return {name: f'{statistics.median(wall[name]):9.1f}{statistics.median(core[name]):9.1f}'
+                  f'{ratio(core[name], core["usual"]):8.2f}' + cosine(features[name], features['usual'])
+            for name in methods}
 
 
-def per_core_second(function: Callable[[str], object], paths: Sequence[str]) -> float:
-    """Images per second of processor time on one thread."""
-    threads = torch.get_num_threads()
+@torch.inference_mode()
+def one_by_one(paths: Sequence[str], network: nn.Module, preprocess: Preprocess) -> np.ndarray:
+    """The usual loop."""
+    with one_thread():
+        features = [network(preprocess(Image.open(path))[None]) for path in paths]
+    return nn.functional.normalize(torch.cat(features)).numpy()
+
+
+def staged(paths: Sequence[str], embedder: Embedder) -> np.ndarray:
+    """The package's stage."""
+    with tempfile.TemporaryDirectory() as folder:
+        images = [(path,) for path in paths]
+        extract_shards(images, ('image',), 'front', embedder, Path(folder))
+        merge_shards(images, ('image',), 'front', Path(folder))
+        return np.load(Path(folder) / 'features.npy')
+
+
+def timed(function: Callable[[], Any], count: int) -> tuple[Any, float, float]:
+    """The result, images per second, and images per core-second."""
+    wall, core = time.perf_counter(), time.process_time()
+    result = function()
+    return result, count / (time.perf_counter() - wall), count / (time.process_time() - core)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one core."""
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
-    start = time.process_time()
-    for path in paths:
-        function(path)
-    seconds = time.process_time() - start
-    torch.set_num_threads(threads)
-    return len(paths) / seconds
-
-
-def end_to_end_table(paths: list[str], rounds: int, clip: str, folder: Path) -> None:
-    """Files to features, on all cores."""
-    model = open_clip.create_model('ViT-B-32').visual.eval()
-    weights = torch.load(clip)
-    model.load_state_dict({name.removeprefix('visual.'): value for name, value in weights.items()})
-    lite = OfflineEmbedder()._load()[0].eval()
-    lite_transform = timm.data.create_transform(**timm.data.resolve_model_data_config(lite))
-    methods = {
-        'CLIP ViT-B-32': (
-            lambda: one_by_one(paths, model, open_clip.image_transform(224, is_train=False)),
-            {precision: OpenCLIPEmbedder('ViT-B-32', clip, precision=precision) for precision in ('fp32', 'bf16')}),
-        'offline embedder': (
-            lambda: one_by_one(paths, lite, lite_transform),
-            {precision: OfflineEmbedder(precision=precision) for precision in ('fp32', 'bf16')})}
-    print(f'\n{"files to features":40}{"img/s":>8}{"per core":>8}{"ratio":>8}   feature cosine, mean and minimum')
-    for name, (usual, embedders) in methods.items():
-        functions = {'usual': usual} | {precision: functools.partial(staged, paths, embedder, folder)
-                                        for precision, embedder in embedders.items()}
-        walls: dict[str, list[float]] = {label: [] for label in functions}
-        cores: dict[str, list[float]] = {label: [] for label in functions}
-        features = {}
-        for number in range(rounds + 1):
-            for label, function in functions.items():
-                features[label], wall, core = timed(function, len(paths))
-                if number:  # the first one warms up
-                    walls[label].append(wall)
-                    cores[label].append(core)
-        for label in functions:
-            print(f'{f"{name}, {label}":40}{statistics.median(walls[label]):8.1f}{statistics.median(cores[label]):8.1f}'
-                  f'{ratio(cores[label], cores["usual"]):8.2f}{cosine(features[label], features["usual"])}')
+    yield
+    torch.set_num_threads(before)
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
@@ -162,33 +180,6 @@ def cosine(a: np.ndarray, b: np.ndarray) -> str:
     """Mean and minimum over the images, as text."""
     cosines = (a * b).sum(axis=1)
     return f'{cosines.mean():12.6f} {cosines.min():.6f}'
-
-
-@torch.inference_mode()
-def one_by_one(paths: Sequence[str], network: nn.Module,
-               transform: Callable[[Image.Image], torch.Tensor]) -> np.ndarray:
-    """The usual loop."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    features = [network(transform(Image.open(path))[None]) for path in paths]
-    torch.set_num_threads(threads)
-    return nn.functional.normalize(torch.cat(features)).numpy()
-
-
-def staged(paths: Sequence[str], embedder: Embedder, folder: Path) -> np.ndarray:
-    """The package's stage."""
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        images = [(path,) for path in paths]
-        extract_shards(images, ('image',), 'front', embedder, Path(name))
-        merge_shards(images, ('image',), 'front', Path(name))
-        return np.load(Path(name) / 'features.npy')
-
-
-def timed(function: Callable[[], np.ndarray], count: int) -> tuple[np.ndarray, float, float]:
-    """The result, images per second, and images per core-second."""
-    wall, core = time.perf_counter(), time.process_time()
-    result = function()
-    return result, count / (time.perf_counter() - wall), count / (time.process_time() - core)
 
 
 if __name__ == '__main__':

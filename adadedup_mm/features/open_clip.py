@@ -145,11 +145,15 @@ def _common_preprocessing(model: str) -> dict[str, Any]:
 def _quiet_root_logger() -> Iterator[None]:
     """Drops what open_clip says on the root logger: that weights are random, before ours are loaded, and errors."""
     root, handler = logging.getLogger(), logging.NullHandler()
+    hub = logging.getLogger('huggingface_hub')
+    level = hub.level
     root.addFilter(_drop)
     root.addHandler(handler)
+    hub.setLevel(logging.CRITICAL)  # it tells of every retry
     try:
         yield
     finally:
+        hub.setLevel(level)
         root.removeHandler(handler)
         root.removeFilter(_drop)
 
