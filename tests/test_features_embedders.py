@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import pickle
+import zipfile
 
 import numpy as np
 import open_clip
@@ -276,7 +277,9 @@ def test_checkpoints_are_never_run(tmp_path, tiny_clip):
     (tmp_path / 'pickle.pt').write_bytes(pickle.dumps(Evil(tmp_path / 'trace')))
     torch.save(dict(state_dict=Evil(tmp_path / 'trace')), tmp_path / 'torch.pt')
     (tmp_path / 'text.pt').write_bytes(b'no checkpoint')
-    for name in ('pickle.pt', 'torch.pt', 'text.pt'):
+    with zipfile.ZipFile(tmp_path / 'torchscript.pt', 'w') as archive:
+        archive.writestr('model/constants.pkl', pickle.dumps(Evil(tmp_path / 'trace')))
+    for name in ('pickle.pt', 'torch.pt', 'text.pt', 'torchscript.pt'):
         path = str(tmp_path / name)
         for embedder in (TimmEmbedder('test_vit', path), OpenCLIPEmbedder('tiny', path)):
             with pytest.raises(UserError, match='cannot be read as a plain state dict'):

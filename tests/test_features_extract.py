@@ -202,6 +202,12 @@ def test_refused_bad_images_are_listed_and_looked_at_again(damaged, tmp_path, de
     assert {damaged[2][0], damaged[9][0]} <= set(decoded)
 
 
+def test_reasons_without_a_shard_are_forgotten(images, tmp_path):
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run' / 'shard_00001.json').write_text('{"7": "a hiccup of the disk, before the run was killed"}')
+    assert not run(images, tmp_path / 'run')[1]
+
+
 def test_only_five_bad_images_are_listed(images, tmp_path):
     paths = [*images, *((f'/missing/{i}.jpg',) for i in range(8))]
     with pytest.raises(UserError, match=r'8 of 29 .*first: .*0\.jpg.*4\.jpg') as error:

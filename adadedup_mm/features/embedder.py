@@ -4,6 +4,7 @@ import contextlib
 import functools
 import threading
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """The weights in a local file, without running code from it.
 
     Args:
-        path: ``.safetensors``, or a PyTorch file that holds a state dict, or one under ``state_dict`` or ``model``.
+        path: ``.safetensors``, a TorchScript archive, or a PyTorch file with a state dict, maybe under ``state_dict``
+            or ``model``.
 
     Raises:
         UserError: the file cannot be read, or holds anything but tensors and plain values.
@@ -148,6 +150,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         if str(path).endswith('.safetensors'):
             from safetensors.torch import load_file
             return load_file(path)
+        if is_torchscript(path):
+            return dict(torch.jit.load(str(path), map_location='cpu').state_dict())
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', 'TypedStorage is deprecated')  # torch 2.1 about its own old formats
             checkpoint = torch.load(path, map_location='cpu', weights_only=True)
@@ -157,6 +161,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     except Exception as error:  # many kinds, for many kinds of damage
         raise UserError(f'the weights {path} cannot be read as a plain state dict of tensors '
                         f"({type(error).__name__}): save the model's state_dict with torch.save") from error
+
+
+def is_torchscript(path: str | Path) -> bool:
+    """Whether a file is a compiled model, as OpenAI publishes CLIP, rather than a dict of weights."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith('/constants.pkl') for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return False
 
 
 def checkpoint_hash(path: str | Path, option: str) -> str:
@@ -194,5 +207,7 @@ def _device(name: str | None) -> torch.device:
         if not torch.cuda.is_available():
             raise UserError(f'adadedup.embedder.device is {name!r}, but torch sees no GPU: leave the option out')
         # Threads start on the first GPU, so that the current one has to be named.
-        return torch.device('cuda', torch.cuda.current_device() if device.index is None else device.index)
+        device = torch.device('cuda', torch.cuda.current_device() if device.index is None else device.index)
+        if device.index >= torch.cuda.device_count():
+            raise UserError(f'adadedup.embedder.device is {name!r}, but torch sees {torch.cuda.device_count()} GPUs')
     return device

@@ -74,6 +74,8 @@ def extract_shards(image_paths: Sequence[Sequence[str]], views: Sequence[str], u
                 bar.update(len(features))
             if bad:
                 write_json(_reasons_file(folder, shard), bad)
+            else:  # an interrupted run may have left one
+                _reasons_file(folder, shard).unlink(missing_ok=True)
             write_array(_shard_file(folder, shard), np.concatenate(rows))
 
 

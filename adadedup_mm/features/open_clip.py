@@ -2,17 +2,15 @@
 
 import contextlib
 import logging
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import UserError
 from .decode import Transform
-from .embedder import OFFLINE_HINT, Embedder, checkpoint_hash, make_transform, read_checkpoint
+from .embedder import OFFLINE_HINT, Embedder, checkpoint_hash, is_torchscript, make_transform, read_checkpoint
 
 _SCHEMAS = ('local-dir:', 'hf-hub:')
 
@@ -77,7 +75,7 @@ class OpenCLIPEmbedder(Embedder):
         if self.model.startswith(_SCHEMAS):
             return False
         if self.checkpoint:
-            return 'openai' in self.checkpoint.name.lower() or _is_torchscript(self.checkpoint)
+            return 'openai' in self.checkpoint.name.lower() or is_torchscript(self.checkpoint)
         import open_clip
         return open_clip.get_pretrained_cfg(self.model, self.pretrained).get('quick_gelu', False)
 
@@ -111,21 +109,10 @@ def _checkpoint_in(folder: Path) -> Path:
     return min(files, key=lambda file: (not file.name.startswith('open_clip'), file.suffix != '.safetensors'))
 
 
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith('/constants.pkl') for name in archive.namelist())
-
-
 def _load_visual(visual: nn.Module, path: Path, model: str) -> None:
     """Puts the image side's weights of a local file into the network."""
-    weights: dict[str, Tensor]
-    if _is_torchscript(path):
-        weights = dict(torch.jit.load(str(path), map_location='cpu').state_dict())
-    else:
-        weights = read_checkpoint(path)
-    weights = {key.removeprefix('visual.'): value for key, value in weights.items() if key.startswith('visual.')}
+    weights = {key.removeprefix('visual.'): value for key, value in read_checkpoint(path).items()
+               if key.startswith('visual.')}
     try:
         visual.load_state_dict(weights)
     except RuntimeError as error:
