@@ -36,7 +36,7 @@ def keep_class_floor(pool: Pool, kept: np.ndarray, margin: np.ndarray, floor_rat
     locked = np.zeros(len(pool), bool) if locked is None else locked
     samples, classes = class_membership(pool)
     total = np.bincount(classes, minlength=len(pool.classes))
-    floor = np.array([math.ceil(round(floor_ratio * count, 9)) for count in total], np.int64)
+    floor = _floors(pool, classes, floor_ratio)
     have = np.bincount(classes[kept[samples]], minlength=len(pool.classes))
     starts = np.searchsorted(samples, np.arange(len(pool) + 1))
 
@@ -67,5 +67,17 @@ def keep_class_floor(pool: Pool, kept: np.ndarray, margin: np.ndarray, floor_rat
         for sample in newest[np.argsort(-margin[newest], kind='stable')][:surplus]:
             kept[sample] = False
             have[classes[starts[sample]:starts[sample + 1]]] -= 1
-    missed = [pool.classes[name] for name in np.flatnonzero(have < floor)]
-    return kept, missed
+    return kept, classes_below(pool, kept, floor_ratio)
+
+
+def classes_below(pool: Pool, kept: np.ndarray, floor_ratio: float) -> list[str]:
+    """The classes that keep fewer samples than ``keep_class_floor`` guarantees."""
+    samples, classes = class_membership(pool)
+    have = np.bincount(classes[kept[samples]], minlength=len(pool.classes))
+    return [pool.classes[name] for name in np.flatnonzero(have < _floors(pool, classes, floor_ratio))]
+
+
+def _floors(pool: Pool, classes: np.ndarray, ratio: float) -> np.ndarray:
+    """(C,) int64, how many samples of each class have to stay."""
+    total = np.bincount(classes, minlength=len(pool.classes))
+    return np.array([math.ceil(round(ratio * count, 9)) for count in total], np.int64)

@@ -30,9 +30,11 @@ class ProxyOptions:
 
 @dataclasses.dataclass(frozen=True)
 class FeedbackOptions:
-    """How the proxy's losses move the clusters' thresholds (see ``adadedup_mm.feedback``).
+    """What labels and proxy say about redundancy (see ``adadedup_mm.density.layout`` and ``adadedup_mm.feedback``).
 
     Attributes:
+        layout: share of the label layout in the density scores of ``adadedup``; the rest is the images'. 0 is the
+            paper's plain form.
         gap: ``'mean'``, ``'paired'`` or ``'held_out'``.
         beta: adaptation strength, in units of the spread of the density scores.
         alpha_plus: factor of positive gaps (informative clusters, which keep more).
@@ -41,6 +43,7 @@ class FeedbackOptions:
         initial_ratio: keep ratio of the initial set; None takes the final one.
     """
 
+    layout: float = .3
     gap: str = 'paired'
     beta: float = .5
     alpha_plus: float = 1.
@@ -77,9 +80,14 @@ class Options:
         proxy: see ``ProxyOptions``.
         feedback: see ``FeedbackOptions``.
         guards: see ``GuardOptions``.
+        group_by: ``'scene'`` keeps or drops whole scenes, by the share of their samples that the strategy chose; the
+            number of kept samples then comes as near to the budget as whole scenes allow.
+        min_gap: how many frames of a scene are to lie between two that are kept, as far as the budget allows.
         temporal: what becomes of ``prev`` and ``next`` in infos of frames: ``'relink'`` joins them over the pruned
             frames, ``'keep'`` leaves them.
         trust_pickles: whether pickled annotation files may hold more than plain data, which can run code.
+        shared_stages: a folder where runs on the same data keep finished stages for each other; equal stages are then
+            computed once. ``tools/benchmark.py`` sets it.
         work_dir: where training with ``AdaDeDupRunner`` keeps its pruning run; None means ``adadedup/`` in the
             training's work dir. ``tools/prune.py --work-dir`` goes first.
     """
@@ -95,18 +103,27 @@ class Options:
     proxy: ProxyOptions = dataclasses.field(default_factory=ProxyOptions)
     feedback: FeedbackOptions = dataclasses.field(default_factory=FeedbackOptions)
     guards: GuardOptions = dataclasses.field(default_factory=GuardOptions)
+    group_by: str | None = None
+    min_gap: int = 0
     temporal: str = 'relink'
     trust_pickles: bool = False
     work_dir: str | None = None
+    shared_stages: str | None = None
 
     @property
     def strategy_name(self) -> str:
         return self.strategy if isinstance(self.strategy, str) else self.strategy['type']
 
+    @property
+    def layout(self) -> float:
+        """Share of the label layout in the density scores: only ``adadedup`` looks at it."""
+        return self.feedback.layout if self.strategy_name == 'adadedup' else 0.
+
     def identity(self) -> dict[str, Any]:
         """The options as a plain dict without what cannot change the result, for hashing and for the manifest."""
         values = dataclasses.asdict(self)
-        values.pop('work_dir')
+        for name in ('work_dir', 'shared_stages'):
+            values.pop(name)
         return values
 
 
@@ -117,7 +134,7 @@ def resolve_options(config: Mapping[str, Any], keep_ratio: float | None = None,
     Args:
         config: the whole config.
         keep_ratio: overrides the dict's.
-        strategy: overrides the dict's.
+        strategy: overrides the dict's; the arguments there stay if they are those of this strategy.
 
     Raises:
         UserError: the dict is missing, has unknown keys, or a value is out of range.
@@ -127,7 +144,8 @@ def resolve_options(config: Mapping[str, Any], keep_ratio: float | None = None,
     raw = plain(config['adadedup'])
     if keep_ratio is not None:
         raw['keep_ratio'] = keep_ratio
-    if strategy is not None:
+    given = raw.get('strategy')
+    if strategy is not None and not (isinstance(given, dict) and given.get('type') == strategy):
         raw['strategy'] = strategy
     for name, kind in (('proxy', ProxyOptions), ('feedback', FeedbackOptions), ('guards', GuardOptions)):
         raw[name] = _construct(kind, raw.get(name, {}), f'adadedup.{name}')
@@ -172,16 +190,23 @@ def _number(value: Any, where: str, low: float, high: float = math.inf, above: b
         raise UserError(f'{where} is {value!r}, but must be a number {bounds}')
 
 
-def _whole(value: Any, where: str, low: int) -> None:
+def whole(value: Any, where: str, low: int) -> None:
+    """Raises UserError unless ``value`` is a whole number of at least ``low``."""
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
         raise UserError(f'{where} is {value!r}, but must be a whole number of at least {low}')
 
 
 def _check(options: Options) -> None:
     _number(options.keep_ratio, 'keep_ratio', 0, 1, above=True)
-    _whole(options.seed, 'adadedup.seed', 0)
+    whole(options.seed, 'adadedup.seed', 0)
     choose(options.on_bad_image, ('keep', 'drop', 'error'), 'adadedup.on_bad_image')
     choose(options.temporal, ('relink', 'keep'), 'adadedup.temporal')
+    if options.group_by is not None:
+        choose(options.group_by, ('scene',), 'adadedup.group_by (unless it is None)')
+    whole(options.min_gap, 'adadedup.min_gap', 0)
+    if options.group_by and options.min_gap:
+        raise UserError(f'adadedup.group_by={options.group_by!r} keeps whole scenes, adadedup.min_gap='
+                        f'{options.min_gap} thins them out: set one of the two')
     if not isinstance(options.trust_pickles, bool):
         raise UserError(f'adadedup.trust_pickles is {options.trust_pickles!r}, but must be True or False')
     views = options.views
@@ -208,7 +233,7 @@ def _check_proxy(proxy: ProxyOptions) -> None:
         raise UserError(f'adadedup.proxy.checkpoint is {proxy.checkpoint!r}, but must be a path or None')
     for name in ('epochs', 'max_loss_samples'):
         if getattr(proxy, name) is not None:
-            _whole(getattr(proxy, name), f'adadedup.proxy.{name}', 1)
+            whole(getattr(proxy, name), f'adadedup.proxy.{name}', 1)
     _number(proxy.held_out, 'adadedup.proxy.held_out', 0, .9)
 
 
@@ -216,6 +241,7 @@ def _check_feedback(feedback: FeedbackOptions, proxy: ProxyOptions) -> None:
     choose(feedback.gap, ('mean', 'paired', 'held_out'), 'adadedup.feedback.gap')
     for name in ('beta', 'alpha_plus', 'alpha_minus'):
         _number(getattr(feedback, name), f'adadedup.feedback.{name}', 0)
+    _number(feedback.layout, 'adadedup.feedback.layout', 0, .9)
     if not isinstance(feedback.shrink, bool):
         raise UserError(f'adadedup.feedback.shrink is {feedback.shrink!r}, but must be True or False')
     if feedback.initial_ratio is not None:

@@ -1,6 +1,7 @@
 """A pruning run from the user's config to the files in its work dir: the stages in their order."""
 
 import datetime
+import functools
 import importlib.metadata
 import json
 import shutil
@@ -16,17 +17,20 @@ from . import __version__
 from .datasets import pruned_config, read_pool, write_pruned
 from .density import nearest_kept
 from .errors import UserError
+from .estimate import estimate_line
 from .feedback import label_suspects, threshold_curve
 from .files import atomic_open, sha256_file, sha256_value, write_json, write_table
-from .guards import keep_class_floor
+from .guards import classes_below, keep_class_floor
 from .options import Options
-from .pool import Pool
-from .registry import STRATEGIES, find
+from .pool import pool_key
+from .registry import STRATEGIES, bind
 from .report import build_report
 from .run import Run
+from .scenes import keep_groups, preference, spread_frames
 from .selection import Selection
 from .stages import StageStore
 from .tables import classes_table, clusters_table, map_2d, reasons, samples_table
+from .update import update
 from .workdir import claim, finished_manifest
 
 CURVE_RATIOS = tuple(round(.05 * step, 2) for step in range(1, 21))
@@ -34,7 +38,7 @@ VERSIONS = ('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmdet3d', 'faiss-cpu
 
 
 def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0, world: int = 1,
-          resume: bool = False) -> Config:
+          resume: bool = False, update_of: Path | None = None) -> Config:
     """Selects the samples worth keeping and writes DESIGN's files into ``work_dir``; does nothing if it is all there.
 
     Args:
@@ -44,6 +48,7 @@ def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0,
         rank: index of this process; the first one writes.
         world: number of processes. All of them call this and must see the same file system.
         resume: whether an interrupted run, or a run with other options, may be taken over.
+        update_of: work dir of a finished run whose decisions stay (see ``update``); None decides about all samples.
 
     Returns:
         The config with the training set replaced by the pruned one, and nothing of ours left in it.
@@ -53,15 +58,22 @@ def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0,
     """
     started = time.time()
     work_dir = Path(work_dir).absolute()
-    strategy = find(STRATEGIES, options.strategy_name, 'adadedup.strategy')
+    strategy = bind(STRATEGIES, options.strategy, 'adadedup.strategy')
     pool, sources = read_pool(config)
-    run = Run(config, options, StageStore(work_dir / 'stages', rank, world), pool, sources)
     ann_files = [source.ann_file for source in sources if source.ann_file]
-    identity = dict(options=options.identity(), pool=pool_key(pool),
+    pool_hash = pool_key(pool)
+    identity = dict(options=options.identity(), pool=pool_hash,
                     inputs={str(path): sha256_file(path) for path in ann_files})
+    if update_of is not None:
+        strategy = functools.partial(update, folder=_old_work_dir(update_of, work_dir))
+        identity['update'] = sha256_file(update_of / 'samples.parquet')
+    shared = Path(options.shared_stages) / pool_hash[:16] if options.shared_stages else None
+    run = Run(config, options, StageStore(work_dir / 'stages', rank, world, shared=shared), pool, sources)
     if finished_manifest(work_dir, identity) is None:
         with claim(work_dir, identity, run.store, resume) as is_new:
             try:
+                if rank == 0 and update_of is None:
+                    print(estimate_line(run))
                 selection = strategy(run)
                 if rank == 0:
                     _write_results(run, selection, work_dir, identity, started)
@@ -77,10 +89,14 @@ def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0,
     return pruned_config(config, sources, work_dir / 'annotations')
 
 
-def pool_key(pool: Pool) -> str:
-    """Hash of everything a pool says."""
-    return sha256_value([pool.sample_ids, pool.image_paths, pool.classes, pool.scenes,
-                         *(sha256_value(array.tolist()) for array in (pool.offsets, pool.labels, pool.boxes))])
+def _old_work_dir(folder: Path, work_dir: Path) -> Path:
+    """The checked work dir of an older run; absolute."""
+    if folder.resolve() == work_dir.resolve():
+        raise UserError(f'--update {folder} is the work dir itself: name a new one with --work-dir, the old selection '
+                        'stays as it is')
+    if not (folder / 'samples.parquet').is_file():
+        raise UserError(f'{folder} holds no finished run (samples.parquet): --update needs the work dir of one')
+    return folder.absolute()
 
 
 def record_training(work_dir: Path, seconds: float) -> None:
@@ -118,13 +134,21 @@ def break_even(pruning_seconds: float, kept_share: float, training_seconds: floa
 def _write_results(run: Run, selection: Selection, work_dir: Path, identity: dict[str, Any], started: float) -> None:
     """Guards, then every file of the contract; the manifest comes last and marks the run as finished."""
     before_guards = selection.kept
-    _apply_guards(run, selection)
+    missed = _apply_class_floor(run, selection)
+    before_scenes = selection.kept
+    if run.scenes is not None and not selection.update:
+        missed = _apply_scenes(run, selection, run.scenes, added=before_scenes & ~before_guards)
+    if missed:
+        selection.notes.append(f'The class floor of {_listed(missed)} cannot be met: the keep ratio is too small'
+                               f'{"" if run.scenes is None else ", or the rule for scenes is in its way"}.')
     partner, partner_similarity, xy = _explain(run, selection)
     suspect = np.zeros(len(run.pool), bool)
     if selection.loss is not None:
         suspect = label_suspects(selection.loss, selection.assignment, partner)
     unreadable = run.unreadable if selection.has_scores else np.zeros(len(run.pool), bool)
-    reason = reasons(selection, before_guards, unreadable, run.options.strategy_name)
+    reason = reasons(selection, before_guards, before_scenes, unreadable, run.options)
+    if selection.update:
+        reason = [old or new for old, new in zip(selection.update.reason, reason, strict=True)]
     write_table(work_dir / 'samples.parquet', samples_table(run.pool, selection, reason, partner, partner_similarity,
                                                             suspect, xy))
     write_table(work_dir / 'clusters.parquet', clusters_table(selection))
@@ -132,17 +156,44 @@ def _write_results(run: Run, selection: Selection, work_dir: Path, identity: dic
     files = write_pruned(run.sources, run.pool, selection.kept, work_dir / 'annotations')
     with atomic_open(work_dir / 'config.py', 'w') as file:
         file.write(pruned_config(run.config, run.sources, work_dir / 'annotations').pretty_text)
-    write_json(work_dir / 'manifest.json', _manifest(run, selection, identity, files, started))
+    manifest = _manifest(run, selection, identity, files, started)
+    if selection.update:
+        manifest['update'] = selection.update.facts
+    write_json(work_dir / 'manifest.json', manifest)
 
 
-def _apply_guards(run: Run, selection: Selection) -> None:
-    """The class floor, for strategies that know how redundant a sample is."""
+def _apply_class_floor(run: Run, selection: Selection) -> list[str]:
+    """For strategies that know how redundant a sample is; returns the classes whose floor cannot be met."""
     ratio = run.options.guards.min_class_ratio * run.options.keep_ratio
-    if not selection.has_scores or not ratio:
-        return
+    if not selection.has_scores or not ratio or selection.update:
+        return []
     selection.kept, missed = keep_class_floor(run.pool, selection.kept, selection.margin, ratio, run.unreadable)
-    if missed:
-        selection.notes.append(f'The keep ratio is too small to meet the class floor of {_listed(missed)}.')
+    return missed
+
+
+def _apply_scenes(run: Run, selection: Selection, scenes: np.ndarray, added: np.ndarray) -> list[str]:
+    """``group_by`` or ``min_gap``; ``added`` came in for the class floor. Returns the classes below their floor."""
+    options, n, budget = run.options, len(run.pool), int(selection.kept.sum())
+    looked_at = 'features' in run.used
+    usable = ~run.dropped if looked_at else np.ones(n, bool)
+    first = added | (run.unreadable & usable) if looked_at else added
+    redundancy = np.zeros(n) if selection.score is None else -selection.score
+    places = preference(selection.kept, selection.margin if selection.has_scores else redundancy,
+                        run.generator('scenes'), first)
+    if options.group_by:
+        selection.kept = keep_groups(scenes, selection.kept, places, usable)
+        count = len(np.unique(scenes[selection.kept]))
+        selection.notes.append(f"group_by='scene': {count} of {scenes.max() + 1} scenes stay, with "
+                               f'{selection.kept.sum()} samples for a budget of {budget}.')
+    else:
+        spread = spread_frames(scenes, selection.kept, places, usable, options.min_gap)
+        selection.kept = spread.kept
+        met = f'kept frames of a scene have at least {spread.gap} others between them'
+        selection.notes.append(f'min_gap={options.min_gap}: {met}.' if spread.room >= budget else (
+            f'min_gap={options.min_gap} cannot be met, which has room for {spread.room} samples while {budget} are '
+            f'kept: {met}.'))
+    floor_ratio = options.guards.min_class_ratio * options.keep_ratio
+    return classes_below(run.pool, selection.kept, floor_ratio) if selection.has_scores else []
 
 
 def _explain(run: Run, selection: Selection) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -151,11 +202,13 @@ def _explain(run: Run, selection: Selection) -> tuple[np.ndarray, np.ndarray, np
         n = len(run.pool)
         return np.full(n, -1), np.full(n, np.nan, np.float32), None
     if run.bad_images:
-        done = 'dropped' if run.dropped.any() else 'kept'
-        selection.notes.append(f'{len(run.bad_images)} images cannot be read; their samples were {done}: '
-                               f'{_listed([bad["path"] for bad in run.bad_images])}.')
-    partner, similarity = nearest_kept(run.features, selection.assignment, selection.kept)
-    selection.notes.extend(_redundancy_notes(similarity[partner >= 0], run.embedder.near_duplicate))
+        stays = selection.kept[run.unreadable]
+        selection.notes.append(f'{len(run.bad_images)} images cannot be read; {stays.sum()} of their {len(stays)} '
+                               f'samples were kept: {_listed([bad["path"] for bad in run.bad_images])}.')
+    partner, similarity = nearest_kept(run.compared(selection.layout), selection.assignment, selection.kept)
+    paired = np.flatnonzero(partner >= 0)
+    looks = np.einsum('nd,nd->n', run.features[paired], run.features[partner[paired]])
+    selection.notes.extend(_redundancy_notes(looks, run.embedder.near_duplicate))
     return partner, similarity, map_2d(run.features)
 
 
@@ -184,7 +237,7 @@ def _manifest(run: Run, selection: Selection, identity: dict[str, Any], files: S
     # A resumed run has stages that another process paid for.
     seconds = round(max(finished - started, sum(cost['seconds'] for cost in run.costs().values())), 3)
     return dict(
-        adadedup_mm=__version__, key=sha256_value(identity), versions=_versions(),
+        adadedup_mm=__version__, key=sha256_value(identity), versions=installed_versions(),
         strategy=run.options.strategy_name, keep_ratio=run.options.keep_ratio, seed=run.options.seed,
         samples=n, kept=kept, pruned=n - kept, options=identity['options'],
         inputs=[dict(path=path, sha256=digest) for path, digest in (identity['inputs'] | run.inputs).items()],
@@ -195,7 +248,8 @@ def _manifest(run: Run, selection: Selection, identity: dict[str, Any], files: S
         started=_utc(started), finished=_utc(finished))
 
 
-def _versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
+    """Versions of the packages that results may depend on."""
     installed = {}
     for name in VERSIONS:
         try:
@@ -216,5 +270,7 @@ def _listed(names: Sequence[str]) -> str:
 def _headline(work_dir: Path) -> str:
     manifest = json.loads((work_dir / 'manifest.json').read_text(encoding='utf-8'))
     outputs = ', '.join(file['output'] for file in manifest['files'])
+    due = '; '.join(manifest.get('update', {}).get('full_run_due', ()))
     return (f"kept {manifest['kept']} of {manifest['samples']} samples ({manifest['kept'] / manifest['samples']:.1%}) "
-            f"in {manifest['seconds']:.0f} s: {outputs}; report: {work_dir / 'report.html'}")
+            f"in {manifest['seconds']:.0f} s: {outputs}; report: {work_dir / 'report.html'}"
+            + (f'; a full run is due: {due}' if due else ''))

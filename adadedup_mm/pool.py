@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .files import sha256_value
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -15,7 +17,7 @@ class Pool:
 
     Attributes:
         sample_ids: N unique strings. With several inner datasets they start with the dataset's index: ``'1:000042'``.
-        image_paths: N tuples of V paths, in the order of ``views``.
+        image_paths: N tuples of V paths, in the order of ``views``; empty ones for images that are no files.
         views: V camera names; ``('image',)`` for plain images.
         image_sizes: (N, 2) int32, height and width in pixels of the first view, 0 where the annotations do not say.
         classes: names of the C classes.
@@ -39,3 +41,9 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.sample_ids)
+
+
+def pool_key(pool: Pool) -> str:
+    """Hash of everything a pool says."""
+    return sha256_value([pool.sample_ids, pool.image_paths, pool.classes, pool.scenes,
+                         *(sha256_value(array.tolist()) for array in (pool.offsets, pool.labels, pool.boxes))])

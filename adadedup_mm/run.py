@@ -3,6 +3,7 @@
 import functools
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,21 @@ from mmengine.config import Config
 
 from .config import load_config
 from .datasets import Source, subset_config
-from .datasets.sources import value_at
-from .datasets.view_samples import view_sizes, write_view_samples
+from .datasets.reading import camera_paths, missing_images
+from .datasets.sources import dotted, value_at
+from .datasets.view_samples import view_objects, view_sizes, write_view_samples
+from .density import joint_features, layout_features
 from .errors import UserError
 from .features import choose_views, extract_shards, merge_shards
-from .files import sha256_file, sha256_value, write_array
+from .files import sha256_file, sha256_value, write_array, write_json
 from .options import Options, plain
-from .pool import Pool
+from .pool import Pool, pool_key
 from .proxy import merge_losses, score_shards, train_proxy
 from .proxy import proxy_config as fit_proxy_config
 from .proxy.checkpoint import load_weights
-from .proxy.config import is_3d
+from .proxy.config import is_3d, is_classifier
 from .registry import CLUSTERERS, DENSITIES, EMBEDDERS, build
+from .scenes import scene_labels
 from .stages import StageStore
 
 
@@ -37,7 +41,8 @@ class Run:
         sources: the inner datasets that they come from.
 
     Raises:
-        UserError: a component's type or arguments are wrong.
+        UserError: a component's type or arguments are wrong, or ``group_by`` or ``min_gap`` is set and the samples
+            belong to no scenes.
     """
 
     def __init__(self, config: Config, options: Options, store: StageStore, pool: Pool, sources: list[Source]) -> None:
@@ -49,6 +54,9 @@ class Run:
         self.embedder = build(EMBEDDERS, options.embedder, 'adadedup.embedder')
         self.clusterer = build(CLUSTERERS, options.clusterer, 'adadedup.clusterer')
         self.density_method = build(DENSITIES, options.density, 'adadedup.density')
+        by_scene = 'group_by' if options.group_by else 'min_gap' if options.min_gap else ''
+        # (N,) int32, or None where no option asks for scenes.
+        self.scenes = scene_labels(pool, by_scene) if by_scene else None
         self.used: dict[str, str] = {}  # keys of the stages this run asked for, in their order
         self.inputs: dict[str, str] = {}  # SHA-256 of the files they read besides the dataset
 
@@ -60,6 +68,18 @@ class Run:
         """Seconds and bytes of the stages that this run used, in their order."""
         records = {name: self.store.record(name) for name in self.used if self.store.record(name)}
         return {name: dict(seconds=record['seconds'], bytes=record['bytes']) for name, record in records.items()}
+
+    def stage(self, name: str, inputs: dict[str, Any], compute: Callable[[Path], None],
+              share: Callable[[Path], None] | None = None) -> Path:
+        """Runs a stage of a strategy's own, unless it is finished; see ``StageStore.run``.
+
+        Args:
+            name: the stage.
+            inputs: JSON-like values of everything that the result depends on besides the seed.
+            compute: writes the results into the folder.
+            share: the part that is split over the processes.
+        """
+        return self.store.run(name, self._key(name, inputs), compute, share)
 
     @functools.cached_property
     def features(self) -> np.ndarray:
@@ -92,14 +112,36 @@ class Run:
 
         return np.load(self.store.run('clusters', key, compute) / 'clusters.npy')
 
-    @functools.cached_property
-    def density(self) -> tuple[np.ndarray, np.ndarray]:
-        """Order inside the cluster, (N,) int32, and density score, (N,) float32."""
+    def compared(self, layout: float = 0.) -> np.ndarray:
+        """The vectors whose cosine says how redundant a sample is beside another.
+
+        Args:
+            layout: share of the label layout (see ``layout_features``) in that cosine; the rest is the images'.
+
+        Returns:
+            (N, e) float32; zero for unreadable images.
+        """
+        if not layout:
+            return self.features
+        pool, seed = self.pool, self.options.seed
+        if self.sources[0].objects is None:
+            owner = np.repeat(np.arange(len(pool)), np.diff(pool.offsets))
+            layouts = layout_features(owner, pool.labels, pool.boxes, pool.image_sizes[owner], len(pool), seed)
+        else:
+            views = choose_views(pool.views, self.options.views)
+            layouts = layout_features(*view_objects(pool, self.sources, views), len(pool), seed)
+        return joint_features(self.features, layouts, layout)
+
+    def density(self, layout: float = 0.) -> tuple[np.ndarray, np.ndarray]:
+        """Order inside the cluster, (N,) int32, and density score, (N,) float32; ``layout`` as in ``compared``."""
         clusters = self.clusters
-        key = self._key('density', dict(clusters=self.used['clusters'], options=self.options.density))
+        inputs: dict[str, Any] = dict(clusters=self.used['clusters'], options=self.options.density)
+        if layout:
+            inputs |= dict(layout=layout, objects=pool_key(self.pool))
+        key = self._key('density', inputs)
 
         def compute(folder: Path) -> None:
-            order, similarity = self.density_method(self.features, clusters, self.options.seed)
+            order, similarity = self.density_method(self.compared(layout), clusters, self.options.seed)
             write_array(folder / 'order.npy', order)
             write_array(folder / 'similarity.npy', similarity)
 
@@ -123,11 +165,8 @@ class Run:
         arguments = dict(indices=items.ravel(), sizes=sizes)
 
         def share(folder: Path) -> None:
-            dataset = self._dataset(self.config)
-            if self._columns:
-                # A file of its own for each process: none has to wait for another.
-                dataset = write_view_samples(self.pool, self.sources, self._columns, scored,
-                                             folder / f'views_{self.store.rank}.json')
+            # A file of its own for each process: none has to wait for another.
+            dataset = self.scoring_data(scored, folder / f'views_{self.store.rank}.json')
             score_shards(self.proxy_config, weights, dataset, folder=folder, seed=self.options.seed,
                          rank=self.store.rank, world=self.store.world, **arguments)
 
@@ -141,22 +180,51 @@ class Run:
         return np.load(self.store.run('losses', key, compute, share) / 'losses.npy')
 
     @functools.cached_property
-    def _features_folder(self) -> Path:
+    def features_key(self) -> str:
+        """The key of the features stage.
+
+        Raises:
+            UserError: the images are no files.
+        """
         options = self.options
-        key = self._key('features', dict(images=self._images_key, embedder=self.embedder.key, views=options.views,
-                                         on_bad_image=options.on_bad_image))
-        images = (self.pool.image_paths, self.pool.views, options.views)
+        if not all(self.pool.image_paths):
+            raise UserError(f'the images of {dotted(self.sources[0].path)} are arrays, not files, so that strategy '
+                            f'{options.strategy_name} cannot look at them: use one without features, such as random, '
+                            'el2n, grand, forgetting or loss_topk')
+        return self._key('features', dict(images=self.images_key, embedder=self.embedder.key, views=options.views,
+                                          on_bad_image=options.on_bad_image), seeded=False)
+
+    @functools.cached_property
+    def _features_folder(self) -> Path:
+        images = (self.pool.image_paths, self.pool.views, self.options.views)
 
         def share(folder: Path) -> None:
             extract_shards(*images, self.embedder, folder, self.store.rank, self.store.world)
 
         def compute(folder: Path) -> None:
-            merge_shards(*images, folder, options.on_bad_image, self.store.wait_for)
+            merge_shards(*images, folder, self.options.on_bad_image, self.store.wait_for)
+            self.write_origin(folder)
 
-        return self.store.run('features', key, compute, share)
+        return self.store.run('features', self.features_key, compute, share)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What the features of an image depend on besides the image."""
+        columns = choose_views(self.pool.views, self.options.views)
+        return dict(embedder=self.embedder.key, views=[self.pool.views[column] for column in columns])
+
+    def stamps(self) -> np.ndarray:
+        """(N, C, 2) int64, size and modification time (ns) of the images that features are taken from."""
+        columns = choose_views(self.pool.views, self.options.views)
+        return np.array([[_stamp(paths[column]) for column in columns] for paths in self.pool.image_paths], np.int64)
+
+    def write_origin(self, folder: Path) -> None:
+        """Notes beside the features what they are of, so that ``--update`` can use them for other sets of images."""
+        write_array(folder / 'stamps.npy', self.stamps())
+        write_json(folder / 'origin.json', self.origin)
 
     @functools.cached_property
-    def _images_key(self) -> str:
+    def images_key(self) -> str:
         """Hash of every image's path, size and modification time; reading all bytes would cost as much as features."""
         return sha256_value([(path, *_stamp(path)) for paths in self.pool.image_paths for path in paths])
 
@@ -164,11 +232,27 @@ class Run:
     def proxy_config(self) -> Config:
         """The proxy's training config, fitted to the classes of the pool."""
         proxy = self.options.proxy
-        config = fit_proxy_config(load_config(proxy.config), len(self.pool.classes), proxy.epochs)
+        config = load_config(proxy.config)
+        if is_classifier(self.config) and not is_classifier(config):
+            # A detector says nothing about samples without boxes; the training that the user is about to do does.
+            config = self.config
+        config = fit_proxy_config(config, len(self.pool.classes), proxy.epochs)
         if is_3d(config) and any(source.objects is None or source.kind == 'coco' for source in self.sources):
             raise UserError(f'adadedup.proxy.config {proxy.config} is a 3D detector, but the training set holds images '
                             'with 2D boxes: name a 2D detector')
+        if is_3d(config):
+            self._require_all_cameras()
         return config
+
+    def _require_all_cameras(self) -> None:
+        """Raises UserError if a camera that ``views`` does not choose lacks images: a 3D proxy sees all of them."""
+        chosen = choose_views(self.pool.views, self.options.views)
+        others = [column for column in range(len(self.pool.views)) if column not in chosen]
+        missing = missing_images(camera_paths(self.pool.image_paths, others))
+        if missing:
+            raise UserError(f'adadedup.proxy.config {self.options.proxy.config} is a 3D detector, which needs all '
+                            f'cameras, but {len(missing)} of their images do not exist, first {missing[0]}: complete '
+                            'them, or name a 2D detector')
 
     @functools.cached_property
     def _columns(self) -> list[int]:
@@ -193,33 +277,67 @@ class Run:
     def _proxy(self, trained: np.ndarray) -> Path:
         """The proxy's weights: the user's, or those of a training on the given samples."""
         checkpoint = self.options.proxy.checkpoint
-        inputs = dict(config=plain(self.proxy_config.to_dict()), data=sha256_value(self.pool.sample_ids),
-                      dataset=plain(self._dataset(self.config)), views=[self.pool.views[i] for i in self._columns])
+        inputs = self.proxy_inputs(self.proxy_config)
         if checkpoint is not None:
-            load_weights(checkpoint)
-            self.inputs[checkpoint] = sha256_file(checkpoint)
-            self._key('proxy', inputs | dict(weights=self.inputs[checkpoint]))
+            self._key('proxy', inputs | dict(weights=self.checkpoint_digest(checkpoint)))
             return Path(checkpoint)
         key = self._key('proxy', inputs | dict(trained=_bits(trained)))
 
         def compute(folder: Path) -> None:
-            if self._columns:
-                dataset = write_view_samples(self.pool, self.sources, self._columns, trained, folder / 'views.json')
-            else:
-                subset = subset_config(self.config, self.sources, self.pool, trained, folder / 'samples')
-                dataset = self._dataset(subset)
-            train_proxy(self.proxy_config, dataset, folder, self.options.seed)
+            train_proxy(self.proxy_config, self.training_data(trained, folder), folder, self.options.seed)
 
         return self.store.run('proxy', key, compute) / 'proxy.pth'
+
+    def proxy_inputs(self, config: Config) -> dict[str, Any]:
+        """What a proxy depends on besides the samples that it learns from and the seed, for a stage's key."""
+        return dict(config=plain(config.to_dict()), data=sha256_value(self.pool.sample_ids),
+                    dataset=plain(self._dataset(self.config)), views=[self.pool.views[i] for i in self._columns])
+
+    def checkpoint_digest(self, path: str) -> str:
+        """SHA-256 of weights that the user gives, which are among the run's inputs from now on.
+
+        Raises:
+            UserError: the file cannot be read or holds no weights.
+        """
+        load_weights(path)
+        self.inputs[path] = sha256_file(path)
+        return self.inputs[path]
+
+    def training_data(self, trained: np.ndarray, folder: Path) -> dict[str, Any]:
+        """The config of a dataset with the (N,) bool chosen samples as a proxy learns from them.
+
+        Args:
+            trained: the samples.
+            folder: where lists and annotations that it needs are written.
+        """
+        if self._columns:
+            return write_view_samples(self.pool, self.sources, self._columns, trained, folder / 'views.json')
+        return self._dataset(subset_config(self.config, self.sources, self.pool, trained, folder / 'samples'))
+
+    def scoring_data(self, scored: np.ndarray, views_file: Path) -> dict[str, Any]:
+        """The config of a dataset that holds the (N,) bool chosen samples, among others unless it is made of views.
+
+        Args:
+            scored: the samples.
+            views_file: where the pictures of frames that are seen one by one are listed.
+        """
+        if self._columns:
+            return write_view_samples(self.pool, self.sources, self._columns, scored, views_file)
+        return self._dataset(self.config)
+
+    @property
+    def item_count(self) -> int:
+        """How many items all samples together are for the proxy: as many for each, one after the other."""
+        return len(self.pool) * (len(self._columns) or self.sources[0].items)
 
     def _dataset(self, config: Config) -> dict[str, Any]:
         """The inner datasets of the training set as one, without the wrappers that repeat or mix samples."""
         inner = [value_at(config, source.path) for source in self.sources]
         return inner[0] if len(inner) == 1 else dict(type='ConcatDataset', datasets=inner)
 
-    def _key(self, name: str, inputs: dict[str, Any]) -> str:
+    def _key(self, name: str, inputs: dict[str, Any], seeded: bool = True) -> str:
         """The stage's key, noted so that the stages after it can depend on it."""
-        self.used[name] = sha256_value(dict(inputs, stage=name, seed=self.options.seed))
+        self.used[name] = sha256_value(dict(inputs, stage=name, seed=self.options.seed if seeded else None))
         return self.used[name]
 
 

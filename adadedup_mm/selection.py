@@ -8,6 +8,19 @@ import numpy as np
 from .feedback import Gaps
 
 
+@dataclass(frozen=True)
+class Update:
+    """What a selection took over from an older run.
+
+    Attributes:
+        facts: for the manifest.
+        reason: N phrases, None for samples that were decided now.
+    """
+
+    facts: dict[str, Any]
+    reason: list[str | None]
+
+
 @dataclass
 class Selection:
     """Which of N samples stay, and what the decision was made of.
@@ -19,11 +32,14 @@ class Selection:
         similarity: (N,) float32 density scores; NaN likewise.
         thresholds: (K,) float64, tau_k.
         initial: (N,) bool, the initial set; None for strategies without a proxy.
+        score: (N,) float64, higher stays; None for strategies that do not rank samples by one number.
         loss: (N,) float32 proxy losses, NaN where none was computed; None likewise.
         gaps: per-cluster losses and gaps; None likewise.
         shift: (K,) float64, tau_k - tau_0 before the budget is met; None likewise.
         reliability: how far the gaps can be trusted, for the manifest; None likewise.
+        layout: share of the label layout in the density scores.
         notes: sentences for the report.
+        update: set where an older run's decisions stay; guards must not touch such a selection.
     """
 
     kept: np.ndarray
@@ -32,11 +48,14 @@ class Selection:
     similarity: np.ndarray
     thresholds: np.ndarray
     initial: np.ndarray | None = None
+    score: np.ndarray | None = None
     loss: np.ndarray | None = None
     gaps: Gaps | None = None
     shift: np.ndarray | None = None
     reliability: dict[str, Any] | None = None
+    layout: float = 0.
     notes: list[str] = field(default_factory=list)
+    update: Update | None = None
 
     @classmethod
     def without_features(cls, kept: np.ndarray) -> 'Selection':

@@ -1,9 +1,12 @@
 """Resumable stages: where intermediate results live, and when they may be used again."""
 
+import contextlib
+import fcntl
 import json
+import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +26,14 @@ class StageStore:
         rank: index of this process.
         world: number of processes.
         poll: seconds between two looks at ``done.json``.
+        shared: a folder where several runs keep finished stages for each other, or None. A stage that one of them
+            computes, the others wait for; they get its files and its record, so that its cost is the full one.
     """
 
-    def __init__(self, root: str | Path, rank: int = 0, world: int = 1, poll: float = .2) -> None:
+    def __init__(self, root: str | Path, rank: int = 0, world: int = 1, poll: float = .2,
+                 shared: str | Path | None = None) -> None:
         self.root = Path(root)
+        self.shared = None if shared is None else Path(shared)
         self.rank = rank
         self.world = world
         self.poll = poll
@@ -60,20 +67,54 @@ class StageStore:
         if self.is_finished(name, key):
             return folder
         if self.rank == 0:
-            self._claim(folder, key)
+            with self._for_all_runs(name, key) as found:
+                if not found:
+                    self._claim(folder, key)
+                    self._compute(name, key, compute, share)
         else:
             self.wait_for(lambda: self._is_claimed(folder, key) or self.is_finished(name, key))
-        start = time.perf_counter()
-        if share is not None and not self.is_finished(name, key):
-            share(folder)
-        if self.rank == 0:
-            compute(folder)
-            size = sum(file.stat().st_size for file in folder.rglob('*') if file.is_file())
-            seconds = time.perf_counter() - start
-            write_json(folder / 'done.json', dict(key=key, seconds=round(seconds, 3), bytes=size))
-        else:
+            if share is not None and not self.is_finished(name, key):
+                share(folder)
             self.wait_for(lambda: self.is_finished(name, key))
         return folder
+
+    def _compute(self, name: str, key: str, compute: Callable[[Path], None],
+                 share: Callable[[Path], None] | None) -> None:
+        """The first process's part of a claimed stage."""
+        folder = self.root / name
+        start = time.perf_counter()
+        if share is not None:
+            share(folder)
+        compute(folder)
+        size = sum(file.stat().st_size for file in folder.rglob('*') if file.is_file())
+        seconds = time.perf_counter() - start
+        write_json(folder / 'done.json', dict(key=key, seconds=round(seconds, 3), bytes=size))
+
+    @contextlib.contextmanager
+    def _for_all_runs(self, name: str, key: str) -> Iterator[bool]:
+        """Yields whether another run's result is now in the stage's folder; if not, hands this run's on to the others.
+
+        One run at a time is inside for each key; where it is killed, the next one computes the stage itself.
+        """
+        if self.shared is None:
+            yield False
+            return
+        kept = self.shared / f'{name}-{key[:16]}'
+        self.shared.mkdir(parents=True, exist_ok=True)
+        with (self.shared / f'{kept.name}.lock').open('w', encoding='utf-8') as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            folder = self.root / name
+            if kept.exists():
+                if not self._is_claimed(folder, key):
+                    shutil.rmtree(folder, ignore_errors=True)
+                _link_files(kept, folder)
+                yield True
+                return
+            yield False
+            partial = self.shared / f'.{kept.name}.partial'
+            shutil.rmtree(partial, ignore_errors=True)
+            _link_files(folder, partial)
+            partial.rename(kept)
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Returns once ``condition()`` holds; looks every ``poll`` seconds, for as long as it takes."""
@@ -93,3 +134,42 @@ class StageStore:
             (folder / 'key').write_text(key, encoding='utf-8')
         for leftover in folder.rglob('.*.tmp'):
             leftover.unlink()
+
+
+class ReadingStore(StageStore):
+    """A store for one process that also uses finished stages of another run, where it writes nothing.
+
+    Args:
+        root: see ``StageStore``.
+        also: the folder ``stages/`` of the other run.
+    """
+
+    def __init__(self, root: str | Path, also: str | Path) -> None:
+        super().__init__(root)
+        self.also = StageStore(also)
+
+    def record(self, name: str) -> dict[str, Any]:
+        return super().record(name) or self.also.record(name)
+
+    def run(self, name: str, key: str, compute: Callable[[Path], None],
+            share: Callable[[Path], None] | None = None) -> Path:
+        if self.also.is_finished(name, key):
+            return self.also.root / name
+        return super().run(name, key, compute, share)
+
+
+def _link_files(source: Path, target: Path) -> None:
+    """Gives all files of a stage further names below ``target``; copies where links are not possible.
+
+    Files of stages are replaced, never written to in place, so that the runs cannot disturb each other.
+    """
+    last = [source / 'done.json', source / 'key']  # Who sees the key must not find the stage unfinished.
+    files = [file for file in source.rglob('*') if file.is_file() and file not in last]
+    for file in [*files, *last]:
+        place = target / file.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.unlink(missing_ok=True)
+        try:
+            os.link(file, place)
+        except OSError:
+            shutil.copy2(file, place)

@@ -5,6 +5,7 @@ import pyarrow as pa
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from .guards import class_membership
+from .options import Options
 from .pool import Pool
 from .selection import Selection
 
@@ -46,9 +47,10 @@ def _leading_axes(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
     return axes * np.sign(axes[np.abs(axes).argmax(axis=0), range(2)])
 
 
-def reasons(selection: Selection, kept_before_guards: np.ndarray, unreadable: np.ndarray, strategy: str) -> list[str]:
+def reasons(selection: Selection, kept_before_guards: np.ndarray, kept_before_scenes: np.ndarray,
+            unreadable: np.ndarray, options: Options) -> list[str]:
     """One short phrase a sample: why it stayed or went."""
-    kept = selection.kept
+    kept, strategy = kept_before_scenes, options.strategy_name
     if selection.has_scores:
         words = np.where(kept, 'below the threshold', 'above the threshold').astype(object)
         words[kept & (selection.order == 0)] = 'first of its cluster'
@@ -56,6 +58,8 @@ def reasons(selection: Selection, kept_before_guards: np.ndarray, unreadable: np
         words = np.where(kept, f'chosen by {strategy}', f'not chosen by {strategy}').astype(object)
     words[kept & ~kept_before_guards] = 'class floor'
     words[~kept & kept_before_guards] = 'made room for the class floor'
+    words[selection.kept & ~kept] = 'kept with its scene' if options.group_by else 'chosen for the gap'
+    words[~selection.kept & kept] = 'pruned with its scene' if options.group_by else 'made room for the gap'
     words[unreadable] = 'unreadable image'
     return words.tolist()
 
@@ -92,6 +96,7 @@ def samples_table(pool: Pool, selection: Selection, reason: list[str], partner: 
         'scene': pa.array(pool.scenes or [None] * len(pool), pa.string()),
         'map_x': _nullable(absent if xy is None else xy[:, 0]),
         'map_y': _nullable(absent if xy is None else xy[:, 1]),
+        'score': _nullable(absent.astype(np.float64) if selection.score is None else selection.score),
     })
 
 

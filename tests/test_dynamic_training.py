@@ -1,5 +1,6 @@
 """Training with dynamic pruning: loops, losses, checkpoints, processes."""
 
+import json
 import time
 from pathlib import Path
 from typing import ClassVar
@@ -128,8 +129,26 @@ def test_an_epoch_sees_each_chosen_sample_once_and_losses_come_back(policy, tmp_
         used[samples] += 1
     assert table['epochs_used'] == used.tolist() and table['sample_id'] == [f'p{i}' for i in range(41)]
     assert table['losses_seen'] == ([0] * 41 if policy == 'random' else used.tolist())
-    scalars = runner.message_hub.log_scalars
-    assert {f'train/dynamic/{name}' for name in ('kept_share', 'churn', 'seconds_saved')} <= set(scalars)
+    assert (tmp_path / 'run/dynamic_samples.png').read_bytes()[:4] == b'\x89PNG'
+    # What the visualizer's backends got: every scalar, in every epoch.
+    [log] = (tmp_path / 'run').glob('*/vis_data/scalars.json')
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    names = ['kept_share', 'churn', 'sometimes', 'seconds_saved'] + ['mean_score'] * (policy != 'random')
+    rows = [row for row in rows if 'dynamic/kept_share' in row]
+    for epoch, row in enumerate(rows):
+        assert all(f'dynamic/{name}' in row for name in names if epoch or name != 'mean_score')
+        earlier = [np.isin(np.arange(41), [i for e, _, batch, _, _ in steps if e == old for i in batch])
+                   for old in range(epoch + 1)]
+        times = np.sum(earlier, 0)
+        assert row['dynamic/sometimes'] == pytest.approx(((times > 0) & (times <= epoch)).mean())
+        assert row['dynamic/kept_share'] == pytest.approx(earlier[-1].mean())
+        assert row['step'] == sum(e < epoch for e, *_ in steps)
+        if epoch:
+            assert row['dynamic/seconds_saved'] >= rows[epoch - 1]['dynamic/seconds_saved']
+            new = (earlier[-1] & ~earlier[-2]).sum() / earlier[-1].sum()
+            # Churn is that of the last selection, which may be some epochs old.
+            assert row['dynamic/churn'] == pytest.approx(new if new else rows[epoch - 1]['dynamic/churn'])
+    assert len(rows) == 6
     # Every epoch's first learning rate is the full schedule's, however long the epochs before were.
     full = runner.train_loop.max_epochs
     first = {e: lr for e, _, _, lr, _ in reversed(steps)}
@@ -261,9 +280,30 @@ def test_a_wrong_config_is_named_before_anything_is_built(change, words, tmp_pat
     assert words in str(error.value) and '\n' not in str(error.value)
 
 
-def test_hidden_indices_and_missing_losses_are_told(tmp_path):
-    with pytest.raises(UserError, match='hides'):
-        IndexedDataset([(1, 2)])[0]
+@DATASETS.register_module(force=True)
+class Pairs(Clouds):
+    def prepare_data(self, index):
+        data = super().prepare_data(index)
+        return data['inputs'], data['data_samples'].label
+
+
+def test_hidden_indices_are_told_in_one_line_where_they_are_needed(tmp_path):
+    # The losses are those of pairs of inputs and labels, which have no room for an index.
+    config = make_config(tmp_path / 'run', 'ucb', dataset=dict(type='Pairs'), num_workers=1)
+    with pytest.raises(UserError, match='hides') as error:
+        train(config)
+    assert '\n' not in str(error.value)
+    assert IndexedDataset(dict(type='Pairs', size=3))[0][0].shape == (64,)
+
+
+def test_a_period_longer_than_a_loop_of_iterations_is_told(tmp_path):
+    config = make_config(tmp_path / 'run', 'ucb', iters=12)
+    config['dynamic']['period'] = 3
+    with pytest.raises(UserError, match='only 2 epochs'):
+        train(config)
+
+
+def test_missing_losses_are_told(tmp_path):
     with pytest.raises(UserError, match='policy random'):
         SampleLosses(nn.Linear(2, 2))
     config = make_config(tmp_path / 'plain', 'random')

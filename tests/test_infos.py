@@ -19,7 +19,9 @@ from torchvision.ops import box_iou
 
 pytest.importorskip('mmdet3d')
 
+from mmdet3d.datasets import NuScenesDataset
 from mmdet3d.structures import LiDARInstance3DBoxes
+from mmengine.registry import DATASETS, DefaultScope
 
 import adadedup_mm.models.bevformer
 from adadedup_mm.annotations.infos import info_records, relink, rewrite_infos
@@ -183,6 +185,30 @@ def test_configs_for_lidar_alone_find_their_pictures(tmp_path, modality):
     assert read_pool(config)[0].image_paths == read_pool(make_nuscenes(tmp_path))[0].image_paths
 
 
+@DATASETS.register_module()
+class OurDrives(NuScenesDataset):
+    """Somebody's dataset, whose constructor has its own defaults and takes no modality."""
+
+    def __init__(self, data_root, ann_file, pipeline=(), data_prefix=None, lazy_init=False):
+        super().__init__(data_root, ann_file, list(pipeline), lazy_init=lazy_init,
+                         data_prefix=data_prefix or dict(pts='samples/LIDAR_TOP', img='', sweeps=''))
+
+
+def test_datasets_derived_from_those_of_mmdet3d_find_their_pictures_too(tmp_path):
+    config = make_nuscenes(tmp_path)
+    config.train_dataloader.dataset = dict(type='OurDrives', data_root=f'{tmp_path}/', ann_file='infos.pkl')
+    assert read_pool(config)[0].image_paths == read_pool(make_nuscenes(tmp_path))[0].image_paths
+    assert OurDrives(f'{tmp_path}/', 'infos.pkl').modality == dict(use_camera=False, use_lidar=True)
+
+
+def test_folders_that_a_derived_dataset_names_are_used(tmp_path):
+    config = make_nuscenes(tmp_path)
+    (tmp_path / 'samples' / 'CAM_FRONT').rename(tmp_path / 'front')
+    config.train_dataloader.dataset = dict(type='OurDrives', data_root=f'{tmp_path}/', ann_file='infos.pkl',
+                                           data_prefix=dict(CAM_FRONT='front'))
+    assert read_pool(config)[0].image_paths[0][0] == f'{tmp_path}/front/log0__CAM_FRONT__0.png'
+
+
 def test_classes_are_those_of_the_dataset(tmp_path):
     pool, (source,) = read_pool(make_nuscenes(tmp_path, metainfo=dict(classes=['pedestrian'])))
     assert pool.classes == ('pedestrian',)
@@ -245,7 +271,12 @@ def mix(content):
     content['data_list'][3]['cams'] = {}
 
 
+def of_waymo(content):
+    content['metainfo']['dataset'] = 'waymo'
+
+
 @pytest.mark.parametrize('damage, words', [
+    (of_waymo, 'NuScenesDataset.* cannot read .*infos.pkl, whose metainfo says that it is for WaymoDataset'),
     (drop_camera, 'frame t3 lacks CAM_BACK'),
     (no_objects, 'no frame .* has an object'),
     (wrong_matrix, r'frame t3, CAM_BACK: cam2img has shape \(2, 2\) instead of \(3, 3\)'),
@@ -263,11 +294,33 @@ def test_bad_infos_are_named_in_one_line(tmp_path, damage, words):
     assert '\n' not in str(error.value)
 
 
-def test_a_camera_without_pictures_is_named(tmp_path):
+@pytest.mark.parametrize('views, missing', [('front', False), (['CAM_FRONT'], False), ('all', True),
+                                            (['CAM_BACK'], True)])
+def test_only_the_cameras_that_are_looked_at_need_pictures(tmp_path, views, missing):
     config = make_nuscenes(tmp_path)
+    config.adadedup = dict(views=views)
     shutil.rmtree(tmp_path / 'samples' / 'CAM_BACK')
-    with pytest.raises(UserError, match='none of the 6 images in .*samples/CAM_BACK exists'):
+    if missing:
+        with pytest.raises(UserError, match='none of the 6 images in .*samples/CAM_BACK exists'):
+            read_pool(config)
+    else:
+        assert read_pool(config)[0].views == CAMERAS
+
+
+def test_a_view_that_the_frames_lack_is_named(tmp_path):
+    config = make_nuscenes(tmp_path)
+    config.adadedup = dict(views=['CAM_TOP'])
+    with pytest.raises(UserError, match="adadedup.views names 'CAM_TOP', but the dataset has 'CAM_FRONT', 'CAM_BACK'"):
         read_pool(config)
+
+
+def test_infos_of_both_generations_do_not_go_together(tmp_path):
+    config, temporal = make_nuscenes(tmp_path), make_temporal(tmp_path)
+    both = [config.train_dataloader.dataset, temporal.train_dataloader.dataset]
+    config.train_dataloader.dataset = dict(type='ConcatDataset', datasets=both)
+    with pytest.raises(UserError, match=r'datasets.1 reads temporal infos .*datasets.0 those of mmdet3d 1.x') as error:
+        read_pool(config)
+    assert '\n' not in str(error.value)
 
 
 def test_frames_without_objects_are_samples_too(tmp_path):
@@ -320,6 +373,7 @@ def test_the_pruned_config_differs_in_its_annotation_file_alone(tmp_path):
 @pytest.mark.parametrize('interval', [1, 2, 4])
 def test_waymo_frames_that_are_passed_over_are_not_in_the_pruned_file(tmp_path, interval):
     def to_waymo(content):
+        content['metainfo']['dataset'] = 'waymo'
         for i, frame in enumerate(content['data_list']):
             del frame['token']
             for camera in frame['images'].values():
@@ -509,8 +563,6 @@ def test_projected_boxes_of_a_real_frame_are_those_of_its_cameras():
 
 @pytest.mark.parametrize('columns', [[0], [1, 0]])
 def test_frames_taken_apart_have_the_boxes_of_their_views(tmp_path, columns):
-    from mmengine.registry import DATASETS, DefaultScope
-
     pool, sources = read_pool(make_nuscenes(tmp_path))
     chosen = np.arange(6) >= 4
     dataset = write_view_samples(pool, sources, columns, chosen, tmp_path / 'views.json')

@@ -5,11 +5,14 @@ import sys
 from collections.abc import Callable
 
 from mmengine.config import DictAction
+from rich.console import Console
+from rich.table import Table
 
 from ..errors import UserError
 
 
-def run(main: Callable[[list[str] | None], None], arguments: list[str] | None = None) -> None:
+def run(main: Callable[[list[str] | None], None], arguments: list[str] | None = None,
+        go_on: str = 'run the same command with --resume to go on') -> None:
     """Calls ``main`` and ends the process: 0 done, 2 wrong input with one line on standard error, 1 anything else."""
     try:
         main(arguments)
@@ -19,7 +22,7 @@ def run(main: Callable[[list[str] | None], None], arguments: list[str] | None = 
         print(f'error: {line}', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print('interrupted; run the same command with --resume to go on', file=sys.stderr)
+        print(f'interrupted; {go_on}', file=sys.stderr)
         sys.exit(1)
 
 
@@ -32,3 +35,8 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='job launcher')
     # torch.distributed.launch passes this flag; torchrun uses the environment.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def print_table(table: Table) -> None:
+    """Prints a table without breaking its cells, in log files and narrow terminals too."""
+    Console(width=max(Console().width, 120)).print(table)

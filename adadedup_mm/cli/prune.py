@@ -1,12 +1,18 @@
 """``tools/prune.py``: annotation files of the samples worth keeping."""
 
 import argparse
+from pathlib import Path
+
+from rich.table import Table
 
 from ..config import default_work_dir, load_config
+from ..dry_run import DryRun, dry_run
 from ..engine import rank_and_world
-from ..options import resolve_options
+from ..errors import UserError
+from ..options import Options, resolve_options
 from ..pipeline import prune
-from .common import add_common_flags, run
+from ..report import words
+from .common import add_common_flags, print_table, run
 
 
 def _main(arguments: list[str] | None) -> None:
@@ -14,16 +20,41 @@ def _main(arguments: list[str] | None) -> None:
                                      'a config and write annotation files without them.')
     add_common_flags(parser)
     parser.add_argument('--keep-ratio', type=float, help='share of the samples that stays, e.g. 0.8')
-    parser.add_argument('--strategy', help='how samples are chosen, e.g. adadedup, clip_dedup, random, uniform_stride')
+    parser.add_argument('--strategy', help='how samples are chosen, e.g. adadedup, clip_dedup, vlm_sse, random')
     parser.add_argument('--resume', action='store_true', help='go on with an interrupted run, or take the work dir '
                         'over for changed options; finished stages that still fit are used again')
+    parser.add_argument('--update', type=Path, metavar='OLD_WORK_DIR', help='new data has arrived: keep the decisions '
+                        'of this finished run, decide about the new images only, and say when a full run is due')
+    parser.add_argument('--dry-run', action='store_true', help='only show what would go at several keep ratios and '
+                        'what a run would cost; nothing is written')
     args = parser.parse_args(arguments)
 
     config = load_config(args.config, args.cfg_options)
     options = resolve_options(config, args.keep_ratio, args.strategy)
     rank, world = rank_and_world(args.launcher)
     work_dir = args.work_dir or default_work_dir(config, args.config)
-    prune(config, options, work_dir, rank=rank, world=world, resume=args.resume)
+    if args.dry_run:
+        if world > 1 or args.update:
+            raise UserError('--dry-run runs in one process and looks at all samples: leave --launcher and --update out')
+        _show(dry_run(config, options, Path(work_dir)), options, work_dir)
+        return
+    prune(config, options, work_dir, rank=rank, world=world, resume=args.resume, update_of=args.update)
+
+
+def _show(result: DryRun, options: Options, work_dir: str) -> None:
+    table = Table(title=f'{result.samples:,} samples, strategy {options.strategy_name}')
+    for title in ('keep ratio', 'kept', 'pruned', 'threshold', 'near-duplicates', 'time', 'memory', 'disk'):
+        table.add_column(title, justify='right')
+    for row in result.rows:
+        cost = row.cost
+        cells = (f'{row.keep_ratio:g}', f'{row.kept:,}', f'{result.samples - row.kept:,}', words.number(row.threshold),
+                 words.share(row.near_duplicates, 0), words.duration(cost.seconds), words.size(cost.memory),
+                 words.size(cost.disk))
+        table.add_row(*cells, style='bold' if row.keep_ratio == options.keep_ratio else None)
+    print_table(table)
+    print('near-duplicates: their share of what goes; time, memory, disk: of a whole run, estimated from a probe here')
+    print(f'features of {work_dir} were used, nothing was written' if result.reused else
+          'nothing was written; what was computed lay in a temporary folder, which is gone')
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ _IMAGE_FOLDERS = {
         ('CAM_FRONT', 'CAM_FRONT_LEFT', 'CAM_FRONT_RIGHT', 'CAM_SIDE_LEFT', 'CAM_SIDE_RIGHT'))},
     'KittiDataset': {'img': 'training/image_2'},
     'LyftDataset': {'img': 'v1.01-train/images'}}
+# What 'dataset' in the metainfo of the infos says.
+_WRITTEN_FOR = {'nuscenes': 'NuScenesDataset', 'waymo': 'WaymoDataset', 'kitti': 'KittiDataset', 'lyft': 'LyftDataset'}
 _SHAPES = {'cam2img': ((3, 3), (3, 4), (4, 4)), 'lidar2cam': ((4, 4),), 'lidar2img': ((3, 4), (4, 4))}
 
 Item = Mapping[str, Any]
@@ -63,24 +66,34 @@ class Frames:
     items: int
 
 
-def camera_settings(settings: Mapping[str, Any], kind: Any) -> dict[str, Any]:
-    """What a 3D dataset must be told so that its frames come with their pictures.
+def show_cameras(dataset: Any, given: Mapping[str, str]) -> None:
+    """Makes a 3D dataset for LiDAR alone, or one derived from it, load its frames with their pictures.
 
     Args:
-        settings: the dataset's dict.
-        kind: its class.
-
-    Returns:
-        Changes to the dict; none where it loads pictures anyway or is no 3D dataset.
+        dataset: with its annotations still to be loaded.
+        given: ``data_prefix`` in its settings; what it does not say is where mmdet3d's documented layout has it.
     """
-    layout = next((_IMAGE_FOLDERS[base.__name__] for base in getattr(kind, '__mro__', ())
-                   if base.__name__ in _IMAGE_FOLDERS), None)
-    modality = settings.get('modality')
-    if layout is None or kind.__name__ not in _IMAGE_FOLDERS or (modality or {}).get('use_camera'):
-        return {}
-    given = settings.get('data_prefix') or {}
-    prefix = {**given, **{name: folder for name, folder in layout.items() if not given.get(name)}}
-    return dict(modality=dict(modality or {'use_lidar': True}, use_camera=True), data_prefix=prefix)
+    kind = known_kind(dataset)
+    if kind is None or dataset.modality['use_camera']:
+        return
+    # New dicts: the old ones may be the defaults of the class.
+    dataset.modality = dict(dataset.modality, use_camera=True)
+    folders = {name: os.path.join(dataset.data_root or '', folder) for name, folder in _IMAGE_FOLDERS[kind].items()
+               if not given.get(name)}
+    dataset.data_prefix = {**dataset.data_prefix, **folders}
+
+
+def known_kind(dataset: Any) -> str | None:
+    """Which of mmdet3d's datasets one is or derives from; None for all others."""
+    return next((kind.__name__ for kind in type(dataset).__mro__ if kind.__name__ in _IMAGE_FOLDERS), None)
+
+
+def check_kind(dataset: Any, content: Mapping[str, Any], where: str, ann_file: Any) -> None:
+    """Raises UserError if an info file says that it is for another of mmdet3d's datasets."""
+    written_for = _WRITTEN_FOR.get(str((content.get('metainfo') or {}).get('dataset')).lower())
+    if written_for and known_kind(dataset) not in (None, written_for):
+        raise UserError(f'{where} cannot read {ann_file}, whose metainfo says that it is for {written_for}: name that '
+                        'type, or another ann_file')
 
 
 def is_frames(dataset: Any, infos: Sequence[Item]) -> bool:

@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS
 
 from ..errors import UserError
 from ..files import atomic_open
-from .samples import sample_id, stored_infos
+from .samples import name_samples, stored_infos
 
 
 @DATASETS.register_module()
@@ -23,7 +23,7 @@ class PrunedDataset:
 
     Args:
         dataset: config of any dataset, or the dataset.
-        sample_ids: ids of the samples to keep (see ``sample_id``).
+        sample_ids: ids of the samples to keep (see ``name_samples``).
         ids_file: a text file with one id per line, instead of ``sample_ids``.
         lazy_init: whether to leave loading the annotations to ``full_init``.
 
@@ -52,7 +52,7 @@ class PrunedDataset:
         self.dataset.full_init()
         root = getattr(self.dataset, 'data_root', None)
         wanted = set(self.sample_ids)
-        names = [sample_id(info, root) for info in stored_infos(self.dataset)]
+        names = name_samples(stored_infos(self.dataset), root)
         unknown = wanted.difference(names)
         if unknown:
             raise UserError(f'{len(unknown)} of {len(wanted)} sample ids are not in {type(self.dataset).__name__} '

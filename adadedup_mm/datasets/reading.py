@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,11 +23,12 @@ from ..annotations.coco import CocoIndex, index_coco, scene_name
 from ..annotations.infos import info_records
 from ..annotations.pickles import plain_pickles
 from ..errors import UserError
+from ..features import choose_views
 from ..pool import Pool
 from ..progress import progress
 from .databases import find_databases
-from .frames import ViewObjects, camera_settings, check_cameras, is_frames, read_frames
-from .samples import sample_id, stored_infos
+from .frames import ViewObjects, check_cameras, check_kind, is_frames, read_frames, show_cameras
+from .samples import name_samples, sample_id, stored_infos
 from .sources import ConfigPath, Source, dotted, inner_datasets, type_name, value_at
 
 _RECORD = 'adadedup_record'
@@ -48,17 +49,20 @@ class _Part:
     labels: np.ndarray
     boxes: np.ndarray
     scenes: list[str]
+    is_temporal: bool = False
 
 
 def read_pool(config: Config, check_images: bool = True) -> tuple[Pool, list[Source]]:
     """Reads the samples that a config's training set offers, after each dataset's own ``filter_cfg``.
 
     Wrappers around datasets are seen through: repeating or mixing samples does not change which ones there are. Objects
-    that training ignores (``ignore_flag``: crowds, difficult or tiny objects) are left out.
+    that training ignores (``ignore_flag``: crowds, difficult or tiny objects) are left out. In image classification a
+    label is an object without box; images that are arrays, such as CIFAR's, have no paths.
 
     Args:
         config: an mmdet config; its ``default_scope`` holds while this runs.
-        check_images: whether every image folder must hold some of its images.
+        check_images: whether every image folder must hold some of its images; of frames, those of the cameras that
+            the ``views`` of the ``adadedup`` dict choose.
 
     Returns:
         The pool, and where its samples come from: one source for each inner dataset.
@@ -70,8 +74,10 @@ def read_pool(config: Config, check_images: bool = True) -> tuple[Pool, list[Sou
     options = config.get('adadedup') or {}
     trust, temporal = bool(options.get('trust_pickles', False)), options.get('temporal', 'relink')
     with DefaultScope.overwrite_default_scope(config.get('default_scope')), _collector_paused():
-        parts = [_read_dataset(value_at(config, path), path, check_images, trust) for path in inner_datasets(config)]
+        views = options.get('views', 'front') if check_images else ()
+        parts = [_read_dataset(value_at(config, path), path, trust, views) for path in inner_datasets(config)]
     _check_views(parts)
+    _check_generations(parts)
     parts = [replace(part, source=replace(part.source, temporal=temporal, trust=trust)) for part in parts]
     several = len(parts) > 1
     classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
@@ -122,11 +128,21 @@ def _check_views(parts: Sequence[_Part]) -> None:
                             'together need the same cameras')
 
 
-def _read_dataset(settings: Mapping[str, Any], path: ConfigPath, check_images: bool, trust: bool) -> _Part:
+def _check_generations(parts: Sequence[_Part]) -> None:
+    older = [part for part in parts if part.is_temporal]
+    newer = [part for part in parts if part.source.kind == 'infos' and not part.is_temporal]
+    if older and newer:
+        raise UserError(f'{dotted(older[0].source.path)} reads temporal infos ({older[0].source.ann_file}), but '
+                        f'{dotted(newer[0].source.path)} those of mmdet3d 1.x ({newer[0].source.ann_file}): a training '
+                        'set needs infos of one generation')
+
+
+def _read_dataset(settings: Mapping[str, Any], path: ConfigPath, trust: bool, views: str | Sequence[str]) -> _Part:
+    """``views``: cameras of frames whose images must be there; empty if no image has to be."""
     where = f'{dotted(path)} ({type_name(settings)})'
     dataset = _build(settings, where)
     ann_file = _annotation_file(dataset, where)
-    if check_images:
+    if views:
         _check_folders(dataset, where)
     # CocoDataset and everything made from it.
     index = index_coco(ann_file) if ann_file and hasattr(dataset, 'COCOAPI') else None
@@ -142,8 +158,9 @@ def _read_dataset(settings: Mapping[str, Any], path: ConfigPath, check_images: b
         part = _take_views(dataset, path, where, ann_file, index, bool(filters.get('filter_empty_gt')))
     else:
         part = _take_samples(dataset, path, where, ann_file, index)
-    if check_images:
-        _check_images(list(dict.fromkeys(itertools.chain.from_iterable(part.image_paths))), where)
+    if views:
+        several = len(part.views) > 1
+        _check_images(list(camera_paths(part.image_paths, choose_views(part.views, views) if several else [0])), where)
     return replace(part, source=replace(part.source, databases=find_databases(settings, path)))
 
 
@@ -155,11 +172,18 @@ def _build(settings: Mapping[str, Any], where: str) -> Any:
     takes_more = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     changes = dict(pipeline=[], lazy_init=True) if inspect.isclass(kind) and issubclass(kind, BaseDataset) else {}
     changes = {name: value for name, value in changes.items() if takes_more or name in parameters}
-    changes |= camera_settings(settings, kind)
     try:
-        return DATASETS.build({**settings, **changes})
+        dataset = DATASETS.build({**settings, **changes})
     except Exception as error:
+        known = (getattr(kind, 'METAINFO', None) or {}).get('classes') or ()
+        unknown = [name for name in (settings.get('metainfo') or {}).get('classes') or () if name not in known]
+        if unknown and known:
+            raise UserError(f'{where} does not know the classes {_some(unknown)} of its metainfo, but '
+                            f'{_some(known)}: use these names, or the dataset type that the annotations are for'
+                            ) from error
         raise UserError(f'{where} cannot be built: {_words(error)}') from error
+    show_cameras(dataset, settings.get('data_prefix') or {})
+    return dataset
 
 
 def _dataset_class(settings: Mapping[str, Any], where: str) -> Callable[..., Any]:
@@ -203,6 +227,7 @@ def _load(dataset: Any, where: str, ann_file: Path | None, trust: bool) -> None:
             if 'infos' in content:
                 raise UserError(f'{where} cannot read {ann_file}, which holds older infos: use BEVFormerDataset for '
                                 "it, or make infos with mmdet3d's tools/create_data.py")
+            check_kind(dataset, content, where, ann_file)
 
     try:
         with plain_pickles(ann_file or '', trust, check):
@@ -263,14 +288,14 @@ def _take_samples(dataset: Any, path: ConfigPath, where: str, ann_file: Path | N
         raise UserError(f'{where} is empty: no sample of {ann_file} passes its filter_cfg')
     if is_frames(dataset, infos):
         return _take_frames(dataset, path, where, ann_file, infos)
-    names = [sample_id(info, getattr(dataset, 'data_root', None)) for info in infos]
+    names = name_samples(infos, getattr(dataset, 'data_root', None))
     _check_names(names, where, ann_file)
     counts, labels, boxes = _take_objects(infos)
     kind, native_ids = _address(dataset, ann_file, infos, names)
     scenes = [index.scenes.get(info['img_id'], '') if index else scene_name(info) for info in infos]
     return _Part(
         source=Source(kind, path, ann_file, tuple(native_ids)), sample_ids=names,
-        image_paths=[(_image_path(info, where),) for info in infos], views=('image',),
+        image_paths=[() if 'img' in info else (_image_path(info, where),) for info in infos], views=('image',),
         image_sizes=np.array([(info.get('height') or 0, info.get('width') or 0) for info in infos], np.int32),
         classes=_classes(dataset, labels, where), counts=counts, labels=labels, boxes=boxes, scenes=scenes)
 
@@ -291,7 +316,8 @@ def _take_frames(dataset: Any, path: ConfigPath, where: str, ann_file: Path | No
                       items=read.items),
         sample_ids=names, image_paths=read.image_paths, views=read.views,
         image_sizes=read.objects.sizes[::len(read.views)], classes=_classes(dataset, read.labels, where),
-        counts=read.counts, labels=read.labels, boxes=read.boxes, scenes=read.scenes)
+        counts=read.counts, labels=read.labels, boxes=read.boxes, scenes=read.scenes,
+        is_temporal=getattr(dataset, 'is_temporal', False))
 
 
 def _take_views(dataset: Any, path: ConfigPath, where: str, ann_file: Path, index: CocoIndex, skip_empty: bool
@@ -352,15 +378,31 @@ def _take_objects(infos: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.nd
     labels, boxes, ends = [], [], []
     with progress(len(infos), 'reading samples') as bar:
         for info in infos:
-            for instance in info.get('instances') or ():
-                label = instance.get('bbox_label', -1)
-                if label >= 0 and not instance.get('ignore_flag'):
-                    box = instance.get('bbox', ())
-                    labels.append(label)
-                    boxes.append(box if len(box) == 4 else (np.nan,) * 4)
+            for instance in counted_instances(info):
+                box = instance.get('bbox', ())
+                labels.append(instance['bbox_label'])
+                boxes.append(box if len(box) == 4 else (np.nan,) * 4)
             ends.append(len(labels))
             bar.update()
     return np.diff(ends, prepend=0), np.array(labels, np.int32), np.array(boxes, np.float32).reshape(-1, 4)
+
+
+def counted_instances(info: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The objects of a sample that training does not ignore; each label of a classified image is one without box."""
+    if 'gt_label' in info:
+        yield from (dict(bbox_label=int(label)) for label in np.atleast_1d(info['gt_label']))
+    for instance in info.get('instances') or ():
+        if instance.get('bbox_label', -1) >= 0 and not instance.get('ignore_flag'):
+            yield instance
+
+
+def read_again(config: Config, source: Source) -> Any:
+    """The inner dataset of a source of ``read_pool``, loaded once more and without pipeline."""
+    settings, where = value_at(config, source.path), dotted(source.path)
+    with DefaultScope.overwrite_default_scope(config.get('default_scope')), _collector_paused():
+        dataset = _build(settings, where)
+        _load(dataset, where, source.ann_file, source.trust)
+    return dataset
 
 
 def _classes(dataset: Any, labels: np.ndarray, where: str) -> list[str]:
@@ -386,18 +428,39 @@ def _check_images(paths: Sequence[str], where: str) -> None:
 
     Lists every folder once, which is far quicker than asking for each file, above all on network drives.
     """
-    by_folder: dict[str, list[str]] = defaultdict(list)
-    for path in paths:
-        by_folder[os.path.dirname(path)].append(path)
-    for folder, members in by_folder.items():
-        try:
-            with os.scandir(folder or '.') as entries:
-                present = {entry.name for entry in entries}
-        except OSError:
-            present = set()
-        if not any(os.path.basename(path) in present or os.path.exists(path) for path in members):
+    for folder, members in _by_folder(paths).items():
+        if not any(_present(folder, members)):
             raise UserError(f'none of the {len(members)} images in {folder or "."} exists, first {_some(members)} '
                             f'(data_root and data_prefix of {where})')
+
+
+def missing_images(paths: Iterable[str]) -> list[str]:
+    """Those of the paths that do not exist."""
+    return [path for folder, members in _by_folder(paths).items()
+            for path, present in zip(members, _present(folder, members), strict=True) if not present]
+
+
+def camera_paths(image_paths: Iterable[Sequence[str]], columns: Iterable[int]) -> dict[str, None]:
+    """The distinct images of some cameras, in order; samples that are arrays have none."""
+    columns = list(columns)
+    return dict.fromkeys(paths[column] for paths in image_paths if paths for column in columns)
+
+
+def _by_folder(paths: Iterable[str]) -> dict[str, list[str]]:
+    folders: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        folders[os.path.dirname(path)].append(path)
+    return folders
+
+
+def _present(folder: str, members: Sequence[str]) -> Iterator[bool]:
+    """Whether each of the files is in the folder, which is listed once."""
+    try:
+        with os.scandir(folder or '.') as entries:
+            names = {entry.name for entry in entries}
+    except OSError:
+        names = set()
+    return (os.path.basename(path) in names or os.path.exists(path) for path in members)
 
 
 def _some(names: Sequence[Any]) -> str:

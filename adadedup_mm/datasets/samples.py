@@ -2,7 +2,7 @@
 
 import os
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from mmengine.dataset import BaseDataset
@@ -34,6 +34,24 @@ def sample_id(info: Mapping[str, Any], data_root: str | None = None) -> str:
                         f'{", ".join(map(str, info))}); such datasets cannot be pruned')
     root = os.path.join(data_root, '') if data_root else ''
     return path.removeprefix(root)
+
+
+def name_samples(infos: Iterable[Mapping[str, Any]], data_root: str | None = None) -> list[str]:
+    """The ids of all samples of a dataset; where they are arrays without a name, such as CIFAR's, their positions.
+
+    Args:
+        infos: from ``stored_infos``.
+        data_root: as for ``sample_id``.
+
+    Raises:
+        UserError: see ``sample_id``.
+    """
+    return [str(i) if is_nameless(info) else sample_id(info, data_root) for i, info in enumerate(infos)]
+
+
+def is_nameless(info: Mapping[str, Any]) -> bool:
+    """Whether a data info holds the image itself and nothing to call it by."""
+    return 'img' in info and not isinstance(info.get('img_path'), str) and all(info.get(key) is None for key in ID_KEYS)
 
 
 def stored_infos(dataset: Any) -> Iterator[dict[str, Any]]:

@@ -48,6 +48,26 @@ def view_sizes(pool: Pool, sources: Sequence[Source], columns: Sequence[int], ch
     return sizes.reshape(len(pool), len(pool.views), 2)[chosen][:, list(columns)].reshape(-1, 2)
 
 
+def view_objects(pool: Pool, sources: Sequence[Source], columns: Sequence[int]
+                 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The m objects that the chosen cameras of all frames show, as ``layout_features`` takes them.
+
+    Returns:
+        owner: (m,) int64, index of the frame, ascending.
+        kind: (m,) int64, a number for each pair of class and camera.
+        boxes: (m, 4) float32 x1 y1 x2 y2 in pixels.
+        sizes: (m, 2) int32, height and width of the object's picture.
+    """
+    shown = [_objects(source) for source in sources]
+    counts = np.concatenate([np.diff(item.offsets) for item in shown])
+    picture = np.repeat(np.arange(len(counts)), counts)
+    owner, view = np.divmod(picture, len(pool.views))
+    chosen = np.isin(view, columns)
+    kind = np.concatenate([item.labels for item in shown]).astype(np.int64) * len(pool.views) + view
+    sizes = np.concatenate([item.sizes for item in shown])[picture]
+    return owner[chosen], kind[chosen], np.concatenate([item.boxes for item in shown])[chosen], sizes[chosen]
+
+
 def _objects(source: Source) -> ViewObjects:
     if source.objects is None:
         raise TypeError('plain images have no views')

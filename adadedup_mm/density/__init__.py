@@ -1,6 +1,10 @@
 """How redundant each sample is inside its cluster, and which kept sample stands for a pruned one."""
 
-from .partners import nearest_kept
+from .greedy import greedy_budget, greedy_keep
+from .layout import joint_features, layout_features
+from .partners import most_similar, nearest_kept
 from .scores import KCenter, SemDeDup, kcenter_scores, semdedup_scores
 
-__all__ = ['KCenter', 'SemDeDup', 'kcenter_scores', 'nearest_kept', 'semdedup_scores']
+__all__ = ['KCenter', 'SemDeDup', 'greedy_budget', 'greedy_keep', 'joint_features', 'kcenter_scores', 'layout_features',
+           'most_similar', 'nearest_kept',
+           'semdedup_scores']

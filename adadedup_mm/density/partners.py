@@ -36,7 +36,7 @@ def nearest_kept(features: np.ndarray, assignment: np.ndarray, kept: np.ndarray,
         rows, blank = read_rows(features, anchors)
         rows, anchors = rows[~blank], anchors[~blank]
         if len(anchors):
-            best, position = _most_similar(queries, rows)
+            best, position = most_similar(queries, rows)
             better = ~(best <= similarity[pruned])
             partner[pruned[better]] = anchors[position[better]]
             similarity[pruned[better]] = best[better]
@@ -68,7 +68,7 @@ def _chunks(indices: np.ndarray) -> list[np.ndarray]:
     return [indices[start:start + CHUNK] for start in range(0, len(indices), CHUNK)]
 
 
-def _most_similar(queries: np.ndarray, anchors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def most_similar(queries: np.ndarray, anchors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(q,) float32 similarity and (q,) int64 position of the most similar anchor, first of several; all unit rows."""
     best = np.full(len(queries), -np.inf, np.float32)
     position = np.zeros(len(queries), np.int64)

@@ -1,10 +1,11 @@
 """Pruning again and again while a model trains."""
 
+from .digits import Digits
 from .hook import DynamicPruningHook
 from .losses import SampleLosses
 from .policies import ScoreState, build_policy
 from .runner import DynamicPruningRunner, apply_dynamic
 from .sampler import DynamicPruningSampler, IndexedDataset
 
-__all__ = ['DynamicPruningHook', 'DynamicPruningRunner', 'DynamicPruningSampler', 'IndexedDataset', 'SampleLosses',
-           'ScoreState', 'apply_dynamic', 'build_policy']
+__all__ = ['Digits', 'DynamicPruningHook', 'DynamicPruningRunner', 'DynamicPruningSampler', 'IndexedDataset',
+           'SampleLosses', 'ScoreState', 'apply_dynamic', 'build_policy']

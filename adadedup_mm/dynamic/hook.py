@@ -7,22 +7,19 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import pyarrow as pa
 import torch
 from mmengine.dist import all_gather_object, get_rank, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop
 
-from ..datasets.samples import sample_id
 from ..errors import UserError
-from ..files import write_table
 from .losses import SampleLosses
 from .policies import check_period
 from .sampler import DynamicPruningSampler, batch_indices
+from .usage import write_usage
 
 CHECKPOINT_KEY = 'dynamic_pruning'
-TABLE_NAME = 'dynamic_samples.parquet'
 
 
 @HOOKS.register_module()
@@ -35,9 +32,9 @@ class DynamicPruningHook(Hook):
     count iterations make up at the end of an epoch for the steps that it was short of, so that every epoch starts where
     it would without pruning; ETA and ``max_iters`` follow the present length.
 
-    Logged once an epoch: ``dynamic/kept_share``, ``dynamic/mean_score``, ``dynamic/churn`` and
-    ``dynamic/seconds_saved``. After the training ``dynamic_samples.parquet`` in the work dir tells how often each
-    sample was used.
+    Logged once an epoch: ``dynamic/kept_share``, ``dynamic/mean_score``, ``dynamic/churn``, ``dynamic/sometimes``
+    (share of the samples that some but not all epochs so far used) and ``dynamic/seconds_saved``. After the training
+    ``dynamic_samples.parquet`` and ``.png`` in the work dir tell how often each sample was used.
 
     Args:
         loss: how losses are taken from a training step (see ``adadedup_mm.dynamic.losses``).
@@ -95,13 +92,13 @@ class DynamicPruningHook(Hook):
         self.sampler.start_epoch(epoch)
         self.position = 0
         _seed(self.sampler.seed, epoch)
-        known = self.sampler.state.seen > 0
-        scores = dict(kept_share=len(self.sampler.indices) / len(known), churn=self.sampler.churn,
-                      seconds_saved=self.seconds_saved)
+        used, known = self.sampler.used, self.sampler.state.seen > 0
+        scores = dict(kept_share=len(self.sampler.indices) / len(used), churn=self.sampler.churn,
+                      sometimes=float(((used > 0) & (used <= epoch)).mean()), seconds_saved=self.seconds_saved)
         if known.any():
             scores['mean_score'] = float(self.sampler.state.mean[known].mean())
-        for name, value in scores.items():
-            runner.message_hub.update_scalar(f'train/dynamic/{name}', value)
+        # Not through the message hub, which averages the last ten values.
+        runner.visualizer.add_scalars({f'dynamic/{name}': value for name, value in scores.items()}, step=runner.iter)
         self.start = time.perf_counter()
 
     def end_pass(self) -> None:
@@ -140,7 +137,7 @@ class DynamicPruningHook(Hook):
             self.losses.detach()
         runner.logger.info(f'dynamic pruning saved about {self.seconds_saved:.1f} s of training')
         if is_main_process():
-            write_table(Path(runner.work_dir) / TABLE_NAME, usage_table(self.sampler))
+            write_usage(Path(runner.work_dir), self.sampler, self.sampler.epoch + 1)
 
     def _feed_back(self) -> None:
         """Lets the sampler of every process know the losses that all processes have seen since the last time."""
@@ -201,22 +198,6 @@ class _Passes:
             next(self.batches)
         hook.position = saved['position']
         _set_random_states(saved['random'])
-
-
-def usage_table(sampler: DynamicPruningSampler) -> pa.Table:
-    """A row a sample: index, sample_id (null if the dataset does not tell), epochs used, losses seen, mean and last."""
-    last = sampler.state.last
-    return pa.table(dict(index=pa.array(np.arange(len(last)), pa.int64()),
-                         sample_id=pa.array([_name(sampler.dataset, i) for i in range(len(last))], pa.string()),
-                         epochs_used=sampler.used, losses_seen=sampler.state.seen, mean_score=sampler.state.mean,
-                         last_loss=pa.array(last, mask=np.isnan(last))))
-
-
-def _name(dataset: Any, index: int) -> str | None:
-    try:
-        return sample_id(dataset.get_data_info(index), getattr(dataset, 'data_root', None))
-    except (AttributeError, NotImplementedError, UserError):
-        return None
 
 
 def _find_sampler(loader: Any) -> DynamicPruningSampler:

@@ -3,14 +3,16 @@
 Three ways, from the cheapest to the most general:
 
 - ``element``: a classifier's criterion yields B elements, one per sample.
-- ``batch``: the elements of the criteria of anchor-based heads and box heads are attributed to the images that they
-  come from. The detector trains on its ordinary batch loss; a sample's loss is B times its share of it, so that the
-  mean of the samples' losses is the batch loss.
-- ``image``: backbone and dense head run once, the rest of the loss image by image. The detector trains on the mean of
+- ``batch``: the elements of the criteria of heads whose code is known are attributed to the images that they come from.
+  The detector trains on its ordinary batch loss; a sample's loss is B times its share of it, so that the mean of the
+  samples' losses is the batch loss.
+- ``image``: networks run once, what comes after the dense head image by image. The detector trains on the mean of
   its images' own losses, which differs from the batch loss where that is normalised by the objects of all images.
 """
 
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,7 +22,11 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..options import choose
-from ..proxy.losses import forward_losses_per_image
+from ..proxy.losses import forward_losses_per_image, head_losses_per_image
+
+# From a criterion's name, its number of elements n and its target to the sample of each element, (n,) int64; None for B
+# equal runs of them.
+Locate = Callable[[str, int, Any], Tensor | None]
 
 MODES = ('auto', 'element', 'batch', 'image')
 
@@ -46,8 +52,9 @@ class SampleLosses:
         self._patches: list[tuple[Any, str]] = []
         self._weights: Tensor | None = None
         self._losses: Tensor | None = None
-        self._locate: Callable[[int], Tensor | None] | None = None
+        self._locate: Locate | None = None
         self._factor = 1.
+        self._divided: dict[str, Tensor] | None = None
         dict(element=self._watch_criterion, batch=self._watch_heads, image=self._watch_loss)[self.mode]()
 
     def start(self, weights: Tensor) -> None:
@@ -84,9 +91,12 @@ class SampleLosses:
         self._patches.append((owner, name))
         object.__setattr__(owner, name, value)
 
-    def _add(self, losses: Tensor) -> None:
+    def _add(self, losses: Tensor, name: str = '') -> None:
         losses = losses.detach().float()
-        self._losses = losses if self._losses is None else self._losses + losses
+        if self._divided is not None:
+            self._divided[name] = self._divided.get(name, 0) + losses
+        else:
+            self._losses = losses if self._losses is None else self._losses + losses
 
     def _watch_criterion(self) -> None:
         criteria = _criteria(self.model)
@@ -94,19 +104,41 @@ class SampleLosses:
             raise UserError(f"dynamic.loss='element' needs a model with a criterion of reduction='mean'; "
                             f"{type(self.model).__name__} has none: use policy random, or 'image' for a detector")
         for criterion in criteria:
-            self._patch(criterion, 'forward', self._split(criterion))
-        self._locate = lambda count: None
+            self._patch(criterion, 'forward', self._split(criterion, ''))
+        self._locate = lambda name, count, target: None
 
     def _watch_heads(self) -> None:
         problem = _not_decomposable(self.model)
         if problem:
             raise UserError(f"dynamic.loss='batch' does not fit {type(self.model).__name__} ({problem}): use 'image'")
         for head, factor in _heads(self.model):
-            name, locate = ('loss_by_feat_single', _anchors_owner) if hasattr(head, 'prior_generator') else (
-                'loss', _rois_owner)
-            self._patch(head, name, self._located(getattr(head, name), partial(locate, head), factor))
-            for criterion in (head.loss_cls, head.loss_bbox):
-                self._patch(criterion, 'forward', self._split(criterion))
+            known = _known_head(head)
+            assert known is not None
+            for method in known.methods:
+                locate = self._located(getattr(head, method), partial(known.locate, head), factor)
+                self._patch(head, method, locate)
+            if known.divides:
+                self._patch(head, 'loss_by_feat', self._rescaled(head.loss_by_feat))
+            for name in known.criteria:
+                self._patch(getattr(head, name), 'forward', self._split(getattr(head, name), name))
+
+    def _rescaled(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """Makes up for heads that divide their losses after the criteria, by a number that is the same for all."""
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self._weights is None:
+                return method(*args, **kwargs)
+            self._divided = {}
+            try:
+                losses, shares = method(*args, **kwargs), self._divided
+            finally:
+                self._divided = None
+            for name, share in shares.items():
+                total = (share * self._weights).mean()
+                final = torch.stack([value.detach() for value in losses[name]]).sum()
+                self._add(torch.where(total > 0, share * (final / total), share))
+            return losses
+
+        return call
 
     def _located(self, method: Callable[..., Any], locate: Callable[..., Any], factor: float) -> Callable[..., Any]:
         """Lets the criteria that ``method`` calls know whose elements they see."""
@@ -119,7 +151,7 @@ class SampleLosses:
 
         return call
 
-    def _split(self, criterion: Any) -> Callable[..., Tensor]:
+    def _split(self, criterion: Any, name: str) -> Callable[..., Tensor]:
         """The criterion's ``forward``, which also adds up the elements of each sample."""
         forward = criterion.forward
         own = isinstance(criterion, nn.modules.loss._Loss)
@@ -138,17 +170,19 @@ class SampleLosses:
             if elements.dim() == 0:
                 # Criteria of boxes return their 0 like that where no element has a weight.
                 return elements
-            return self._reduce(elements, self._locate(len(elements)), kwargs.get('avg_factor'))
+            owner = self._locate(name, len(elements), args[1] if len(args) > 1 else None)
+            return self._reduce(elements, owner, kwargs.get('avg_factor'), name)
 
         return call
 
-    def _reduce(self, elements: Tensor, owner: Tensor | None, avg_factor: Any) -> Tensor:
+    def _reduce(self, elements: Tensor, owner: Tensor | None, avg_factor: Any, name: str) -> Tensor:
         """The mean that the criterion would have returned, with each sample's weight.
 
         Args:
             elements: (n, ...) losses.
             owner: (n,) int64 position of the sample that each one is of; None for B equal runs of elements.
             avg_factor: what the sum is divided by, None for the number of elements.
+            name: of the criterion.
         """
         assert self._weights is not None
         size = len(self._weights)
@@ -163,7 +197,7 @@ class SampleLosses:
             else:
                 rows = elements.detach().reshape(len(elements), -1).float().sum(1)
                 sums = rows.new_zeros(size).index_add_(0, owner, rows)
-            self._add(sums * (size * self._factor / divisor))
+            self._add(sums * (size * self._factor / divisor), name)
         if self._weighted:
             weights = self._weights.repeat_interleave(len(elements) // size) if owner is None else self._weights[owner]
             elements = elements * weights.reshape(-1, *[1] * (elements.dim() - 1))
@@ -174,19 +208,25 @@ class SampleLosses:
             raise UserError(f'dynamic pruning: {type(self.model).__name__} has no per-sample loss, because it has '
                             "neither a criterion of reduction='mean' nor a detector's loss(inputs, data_samples); use "
                             'policy random, which needs none')
-        loss = self.model.loss
+        head = _only_head(self.model)
+        owner = self.model if head is None else head
+        loss = owner.loss
 
-        def call(inputs: Any, data_samples: Any) -> dict[str, Tensor]:
+        def call(*args: Any, **kwargs: Any) -> dict[str, Tensor]:
             if self._weights is None:
-                return loss(inputs, data_samples)
-            single = len(data_samples) == 1
-            images = [loss(inputs, data_samples)] if single else forward_losses_per_image(
-                self.model, inputs, data_samples)
+                return loss(*args, **kwargs)
+            size = len(self._weights)
+            if size == 1:
+                images = [loss(*args, **kwargs)]
+            elif head is None:
+                images = forward_losses_per_image(self.model, *args, **kwargs)
+            else:
+                images = head_losses_per_image(head, size, args, kwargs)
             totals, entries = zip(*map(self.model.parse_losses, images), strict=True)
             self._add(torch.stack(totals))
             return dict(self._mean(entries))
 
-        self._patch(self.model, 'loss', call)
+        self._patch(owner, 'loss', call)
 
     def _mean(self, entries: tuple[dict[str, Tensor], ...]) -> Iterator[tuple[str, Tensor]]:
         """The weighted mean of the images' losses; other values, such as accuracies, are averaged as they are."""
@@ -199,20 +239,92 @@ class SampleLosses:
             yield name, torch.stack(values).sum() / (len(entries) if is_loss else len(values))
 
 
-def _anchors_owner(head: Any, *args: Any, **kwargs: Any) -> Callable[[int], Tensor | None]:
-    """Levels of anchor heads hold equally many anchors of each image, one image after the other."""
-    return lambda count: None
+def _runs(head: Any, *args: Any, **kwargs: Any) -> Locate:
+    """Equally many rows of each image, one image after the other: levels of anchors, layers of queries."""
+    return lambda name, count, target: None
 
 
-def _rois_owner(head: Any, cls_score: Tensor, bbox_pred: Tensor, rois: Tensor, labels: Tensor, *args: Any,
-                **kwargs: Any) -> Callable[[int], Tensor | None]:
-    """Box heads' classification sees all RoIs, their regression the positive ones."""
-    owner = rois[:, 0].long()
+def _runs_and_positives(head: Any, *args: Any, **kwargs: Any) -> Locate:
+    """Of a level's anchors classification sees all, the rest only the positive ones, some of it four times."""
+    labels = inspect.signature(type(head).loss_by_feat_single).bind(head, *args, **kwargs).arguments['labels']
+    owner = torch.arange(len(labels), device=labels.device).repeat_interleave(labels.shape[1])
+    positive = owner[_is_object(head, labels.reshape(-1))]
+    return lambda name, count, target: None if name == 'loss_cls' else positive.repeat_interleave(
+        count // len(positive))
 
-    def locate(count: int) -> Tensor:
-        return owner if count == len(owner) else owner[(labels >= 0) & (labels < head.num_classes)]
+
+def _levels_and_positives(head: Any, cls_scores: Sequence[Tensor], *args: Any, **kwargs: Any) -> Locate:
+    """All levels together, image by image in each: classification comes first, the rest sees the positive points."""
+    images = torch.arange(len(cls_scores[0]), device=cls_scores[0].device)
+    owner = torch.cat([images.repeat_interleave(level[0, 0].numel()) for level in cls_scores])
+    positive = owner
+
+    def locate(name: str, count: int, target: Any) -> Tensor:
+        nonlocal positive
+        if name != 'loss_cls':
+            return positive
+        positive = owner[_is_object(head, target)]
+        return owner
 
     return locate
+
+
+def _rois(head: Any, cls_score: Tensor, bbox_pred: Tensor, rois: Tensor, labels: Tensor, *args: Any,
+          **kwargs: Any) -> Locate:
+    """Box heads' classification sees all RoIs, their regression the positive ones."""
+    owner = rois[:, 0].long()
+    return lambda name, count, target: owner if name == 'loss_cls' else owner[_is_object(head, labels)]
+
+
+def _is_object(head: Any, labels: Tensor) -> Tensor:
+    return (labels >= 0) & (labels < head.num_classes)
+
+
+@dataclass(frozen=True)
+class _KnownHead:
+    """A head whose loss elements can be attributed to images.
+
+    Attributes:
+        methods: what calls the criteria.
+        locate: called like these, says whose the elements are.
+        criteria: their attributes.
+        divides: whether losses are divided after the criteria, by a sum over the batch.
+    """
+
+    methods: tuple[str, ...]
+    locate: Callable[..., Locate]
+    criteria: tuple[str, ...] = ('loss_cls', 'loss_bbox')
+    divides: bool = False
+
+
+def _known_head(head: Any) -> _KnownHead | None:
+    """How to take the loss of a head apart; None if it has code of its own, in which positions may mean anything."""
+    kinds = _detector_kinds()
+    if kinds is None:
+        return None
+    _, dense, roi = kinds
+    for kind, known in (
+            (dense.AnchorHead, _KnownHead(('loss_by_feat_single',), _runs)),
+            (dense.ATSSHead, _KnownHead(('loss_by_feat_single',), _runs_and_positives,
+                                        ('loss_cls', 'loss_bbox', 'loss_centerness'), True)),
+            (dense.GFLHead, _KnownHead(('loss_by_feat_single',), _runs_and_positives,
+                                       ('loss_cls', 'loss_bbox', 'loss_dfl'), True)),
+            (dense.FCOSHead, _KnownHead(('loss_by_feat',), _levels_and_positives,
+                                        ('loss_cls', 'loss_bbox', 'loss_centerness'))),
+            (dense.DINOHead, _KnownHead(('loss_by_feat_single', '_loss_dn_single'), _runs,
+                                        ('loss_cls', 'loss_bbox', 'loss_iou'))),
+            (dense.DETRHead, _KnownHead(('loss_by_feat_single',), _runs, ('loss_cls', 'loss_bbox', 'loss_iou'))),
+            (roi.BBoxHead, _KnownHead(('loss',), _rois))):
+        names = {*known.methods, *(('loss_by_feat',) if hasattr(kind, 'loss_by_feat') else ())}
+        if isinstance(head, kind) and all(_same_code(type(head), kind, name, dense) for name in names):
+            return known
+    return None
+
+
+def _same_code(kind: Any, known: Any, name: str, dense: Any) -> bool:
+    """Whether a class's method is that of a known one, or a known variant of it."""
+    variants = [known, dense.RPNHead, dense.DeformableDETRHead] if name == 'loss_by_feat' else [known]
+    return getattr(kind, name) in [getattr(variant, name) for variant in variants]
 
 
 def _criteria(model: nn.Module) -> list[Any]:
@@ -240,6 +352,18 @@ def _heads(model: Any) -> list[tuple[Any, float]]:
     return [*((head, 1.) for head in dense), *zip(boxes, factors, strict=True)]
 
 
+def _only_head(model: Any) -> nn.Module | None:
+    """The dense head whose ``loss`` is all of the detector's loss, as long as it takes features of the whole batch."""
+    others = ('rpn_head', 'roi_head', 'mask_head', 'img_rpn_head', 'img_roi_head', 'img_bbox_head', 'aux_head')
+    heads = [head for head in (getattr(model, 'bbox_head', None), getattr(model, 'pts_bbox_head', None))
+             if isinstance(head, nn.Module)]
+    kinds = _detector_kinds()
+    # Those hand their heads one tensor for all layers of the decoder.
+    transformer = kinds is not None and isinstance(model, kinds[0].DetectionTransformer)
+    alone = len(heads) == 1 and not transformer and not any(getattr(model, name, None) is not None for name in others)
+    return heads[0] if alone and hasattr(heads[0], 'loss') else None
+
+
 def _not_decomposable(model: Any) -> str | None:
     """Why the batch loss of a detector cannot be taken apart, or None.
 
@@ -248,23 +372,20 @@ def _not_decomposable(model: Any) -> str | None:
     kinds = _detector_kinds()
     if kinds is None:
         return 'MMDetection is not installed'
-    detectors, dense, roi = kinds
-    if type(model).loss not in (detectors.SingleStageDetector.loss, detectors.TwoStageDetector.loss):
+    detectors, _, roi = kinds
+    if type(model).loss not in (detectors.SingleStageDetector.loss, detectors.TwoStageDetector.loss,
+                                detectors.DetectionTransformer.loss):
         return 'its loss is its own'
     roi_head = getattr(model, 'roi_head', None)
     if roi_head is not None and (type(roi_head).loss not in (roi.StandardRoIHead.loss, roi.CascadeRoIHead.loss)
                                  or roi_head.with_mask):
         return f'{type(roi_head).__name__} has other losses than those of boxes'
     for head, _ in _heads(model):
-        kind = type(head)
-        anchors = isinstance(head, dense.AnchorHead) and (
-            kind.loss_by_feat_single is dense.AnchorHead.loss_by_feat_single
-            and kind.loss_by_feat in (dense.AnchorHead.loss_by_feat, dense.RPNHead.loss_by_feat))
-        boxes = isinstance(head, roi.BBoxHead) and kind.loss is roi.BBoxHead.loss and not head.custom_activation
-        if not anchors and not boxes:
-            return f'{kind.__name__} computes its loss in its own way'
-        if not all(getattr(criterion, 'reduction', None) == 'mean' for criterion in (head.loss_cls, head.loss_bbox)):
-            return f"{kind.__name__}'s criteria have no reduction='mean'"
+        known = _known_head(head)
+        if known is None or getattr(head, 'custom_activation', False):
+            return f'{type(head).__name__} computes its loss in its own way'
+        if not all(getattr(getattr(head, name), 'reduction', None) == 'mean' for name in known.criteria):
+            return f"{type(head).__name__}'s criteria have no reduction='mean'"
     return None
 
 

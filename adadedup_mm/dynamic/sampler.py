@@ -53,11 +53,9 @@ class IndexedDataset:
     def __getitem__(self, index: int) -> Any:
         data = self.dataset[index]
         sample: Any = data.get('data_samples') if isinstance(data, dict) else None
-        if not hasattr(sample, 'set_metainfo'):
-            raise UserError(f"dynamic pruning: {type(self.dataset).__name__} hides its samples' indices, because it "
-                            "yields no dict with a data element 'data_samples'; end its pipeline with a Pack... "
-                            'transform')
-        sample.set_metainfo({INDEX_KEY: int(index)})
+        # Policies that need no losses need no indices; the others complain in the process that trains.
+        if hasattr(sample, 'set_metainfo'):
+            sample.set_metainfo({INDEX_KEY: int(index)})
         return data
 
 
@@ -70,8 +68,8 @@ def batch_indices(batch: Any) -> np.ndarray:
     samples = batch.get('data_samples') if isinstance(batch, dict) else None
     if not isinstance(samples, (list, tuple)) or not all(INDEX_KEY in getattr(sample, 'metainfo', {})
                                                          for sample in samples):
-        raise UserError("dynamic pruning: a batch's data samples carry no indices; wrap the training dataset in "
-                        'IndexedDataset and use a collate function that keeps data samples')
+        raise UserError("dynamic pruning: the training dataset hides its samples' indices, because its batches have no "
+                        "'data_samples'; end its pipeline with a Pack... transform, or use policy random")
     return np.array([sample.metainfo[INDEX_KEY] for sample in samples], np.int64)
 
 

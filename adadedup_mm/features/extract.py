@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
@@ -130,6 +131,30 @@ def _merge(image_paths: Sequence[Sequence[str]], columns: Sequence[int], folder:
     write_json(folder / 'bad_images.json', bad)
     write_array(folder / 'unreadable.npy', is_bad.any(axis=1))
     _write_features(folder / 'features.npy', shards, rows, is_bad.any(axis=1))
+
+
+def time_images(paths: Sequence[str], embedder: AnyEmbedder, most: int = 64) -> tuple[float, int]:
+    """How long the features of an image take here on average, all workers together.
+
+    Args:
+        paths: images, of which some at equal distances are taken.
+        embedder: see ``Embedder``.
+        most: how many are taken.
+
+    Returns:
+        Seconds, and the length of a feature.
+    """
+    transform = embedder.transform  # loads the network before the clock starts
+    chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int))]
+    # Small batches keep all workers busy.
+    size = max(1, min(embedder.batch_size, len(chosen) // embedder.workers))
+    batches = [chosen[start:start + size] for start in range(0, len(chosen), size)]
+    with keep_freed_pages(), single_threads(embedder.workers) as threads:
+        dim = _embed(embedder, transform, chosen[:1])[0].shape[1]
+        start = time.perf_counter()
+        for _ in _in_order(threads, functools.partial(_embed, embedder, transform), batches, 2 * embedder.workers):
+            pass
+    return (time.perf_counter() - start) / len(chosen), dim
 
 
 def choose_views(views: Sequence[str], use_views: str | Sequence[str]) -> list[int]:

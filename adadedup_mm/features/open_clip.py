@@ -2,11 +2,11 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import UserError
 from .decode import Transform
@@ -79,17 +79,39 @@ class OpenCLIPEmbedder(Embedder):
         import open_clip
         return open_clip.get_pretrained_cfg(self.model, self.pretrained).get('quick_gelu', False)
 
-    def _load(self) -> tuple[nn.Module, Transform]:
+    def load_text(self) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
+        """The text side: a model with ``encode_text``, in float32 on the embedder's device, and its tokenizer.
+
+        Raises:
+            UserError: the weights are those of the image side only, or cannot be had.
+        """
+        import open_clip
+        model = self._create()
+        model.visual = nn.Identity()
+        if self.checkpoint:
+            _load_text_side(model, self.checkpoint, self.model)
+        try:
+            tokenizer = open_clip.get_tokenizer(self.model)
+        except Exception as error:  # some text models bring their tokenizer from a hub
+            raise UserError(f'the tokenizer of {self.model} cannot be had ({type(error).__name__}): {OFFLINE_HINT}'
+                            ) from error
+        return model.eval().requires_grad_(False).to(self.device), tokenizer
+
+    def _create(self) -> Any:
+        """The whole model; with random weights where they are to come from a local file."""
         import open_clip
         fetched = self.checkpoint is None
         try:
             with _quiet_root_logger():
-                model = open_clip.create_model(self.model, self.pretrained if fetched else None, load_weights=fetched,
-                                               require_pretrained=fetched, force_quick_gelu=self.quick_gelu,
-                                               pretrained_text=False)
+                return open_clip.create_model(self.model, self.pretrained if fetched else None, load_weights=fetched,
+                                              require_pretrained=fetched, force_quick_gelu=self.quick_gelu,
+                                              pretrained_text=False)
         except Exception as error:  # whatever a hub, a network or a file system may raise
             raise UserError(f'the model {self.model} with weights {self.pretrained} cannot be had '
                             f'({type(error).__name__}): {OFFLINE_HINT}') from error
+
+    def _load(self) -> tuple[nn.Module, Transform]:
+        model = self._create()
         if self.checkpoint:
             _load_visual(model.visual, self.checkpoint, self.model)
         preprocessing = dict(model.visual.preprocess_cfg)
@@ -118,6 +140,20 @@ def _load_visual(visual: nn.Module, path: Path, model: str) -> None:
     except RuntimeError as error:
         raise UserError(f'adadedup.embedder.pretrained: the weights in {path} are not those of a {model}: name the '
                         'architecture they were trained with') from error
+
+
+def _load_text_side(model: Any, path: Path, name: str) -> None:
+    """Puts the text side's weights of a local file into the model."""
+    from open_clip.model import CustomTextCLIP, convert_to_custom_text_state_dict
+    weights: dict[str, Any] = read_checkpoint(path)
+    if isinstance(model, CustomTextCLIP):
+        weights = convert_to_custom_text_state_dict(weights)
+    expected = model.state_dict()
+    wrong = [key for key, value in expected.items() if key not in weights or weights[key].shape != value.shape]
+    if wrong:
+        raise UserError(f'the weights in {path} have no text side of a {name} ({len(wrong)} of {len(expected)} tensors '
+                        f"are missing or do not fit, first {wrong[0]}): use adadedup.strategy's text='ngrams'")
+    model.load_state_dict({key: weights[key] for key in expected})
 
 
 def _common_preprocessing(model: str) -> dict[str, Any]:

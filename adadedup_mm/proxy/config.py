@@ -33,22 +33,26 @@ def proxy_config(config: Config, num_classes: int, epochs: int | None = None) ->
             raise UserError(f"the proxy's config {config.filename or ''} has no {key!r}: name a detector's training "
                             'config')
     fitted = Config(copy.deepcopy(config._cfg_dict))
+    # MMPretrain's configs have it beside the model; the Runner would put it there too.
+    if config.get('data_preprocessor'):
+        fitted.model.setdefault('data_preprocessor', fitted.data_preprocessor)
     # 3D heads have anchors, tasks and codes for each of their classes: one number does not fit them to others.
     if not is_3d(config):
-        _set_classes(fitted.model, num_classes)
+        set_classes(fitted.model, num_classes)
     if epochs is not None:
         _set_epochs(fitted, epochs)
     return fitted
 
 
-def _set_classes(node: Any, count: int) -> None:
+def set_classes(node: Any, count: int) -> None:
+    """Changes ``num_classes`` of all heads in a detector's config, in place."""
     parts: Iterable[Any] = node if isinstance(node, (list, tuple)) else ()
     if isinstance(node, dict):
         if 'num_classes' in node:
             node['num_classes'] = count
         parts = [value for key, value in node.items() if key not in _OTHER_CLASSES]
     for part in parts:
-        _set_classes(part, count)
+        set_classes(part, count)
 
 
 def _set_epochs(config: Config, epochs: int) -> None:
@@ -71,6 +75,12 @@ def _set_epochs(config: Config, epochs: int) -> None:
 def is_3d(config: Config) -> bool:
     """Whether a training config is one of a 3D detector, which sees frames rather than images."""
     return any(type_name(step) == 'Pack3DDetInputs' for step in _steps(config.train_dataloader.dataset))
+
+
+def is_classifier(config: Config) -> bool:
+    """Whether a training config is one of MMPretrain's image classifiers."""
+    loader: Any = config.get('train_dataloader') or {}
+    return 'dataset' in loader and any(type_name(step) == 'PackInputs' for step in _steps(loader['dataset']))
 
 
 def training_dataset(config: Config, dataset: Mapping[str, Any]) -> ConfigDict:

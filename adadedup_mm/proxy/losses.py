@@ -99,6 +99,59 @@ def per_sample_losses(model: nn.Module, batch: dict[str, Any], *, seed: int = 0,
     return (total, table) if components else total
 
 
+def per_sample_gradient_norms(model: nn.Module, batch: dict[str, Any], parameters: Sequence[nn.Parameter], *,
+                              seed: int = 0) -> Tensor:
+    """The norm of the gradient of each sample's loss, the loss being that of ``per_sample_losses``.
+
+    Args:
+        model: as for ``per_sample_losses``.
+        batch: as for ``per_sample_losses``; its samples are run one by one.
+        parameters: what the gradients are taken of; nothing else gets any.
+        seed: as for ``per_sample_losses``.
+
+    Returns:
+        (B,) float64 on the CPU.
+
+    Raises:
+        UserError: see ``per_sample_losses``; or no loss depends on the parameters.
+    """
+    model = model.module if is_model_wrapper(model) else model
+    inputs, samples = _check(model, batch)
+    device = next(model.parameters()).device
+    norms = []
+    with (torch.enable_grad(), keep_random_states([device] if device.type == 'cuda' else []),
+          _only_gradients_of(model, parameters), _scoring_mode(model) as repeatable):
+        state = _LossState(repeatable)
+        for i, sample in enumerate(samples):
+            raw = dict(inputs=_pick(inputs, [i]), data_samples=[copy.deepcopy(sample)])
+            data = model.data_preprocessor(raw, training=True)
+            prepare = functools.partial(_prepare, state, [sample_seed(seed, sample)], device)
+            [losses] = forward_losses_per_image(model, data['inputs'], data['data_samples'], prepare)
+            total = sum(loss_components(model, losses).values(), torch.zeros((), device=device))
+            if not total.requires_grad:
+                raise UserError(f'{type(model).__name__}: its loss does not depend on the parameters whose gradients '
+                                'are asked for')
+            gradients = torch.autograd.grad(total, list(parameters), allow_unused=True)
+            squares = [gradient.double().square().sum() for gradient in gradients if gradient is not None]
+            norms.append(torch.stack(squares).sum().sqrt().cpu())
+        state.restore()
+    return torch.stack(norms)
+
+
+@contextlib.contextmanager
+def _only_gradients_of(model: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Inside, no other parameter of the model requires gradients, so that nothing is kept for a backward pass."""
+    wanted = {id(parameter) for parameter in parameters}
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        for parameter, _ in flags:
+            parameter.requires_grad_(id(parameter) in wanted)
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
 def forward_losses_per_image(model: nn.Module, inputs: Any, data_samples: Sequence[Any],
                              before_image: Callable[[int], None] | None = None) -> list[dict[str, Any]]:
     """The detector's loss dict of each image of a preprocessed batch, in the model's present mode and with gradients.
@@ -134,14 +187,9 @@ def forward_losses_per_image(model: nn.Module, inputs: Any, data_samples: Sequen
         patches.enter_context(patched(torch.distributed, 'is_initialized', lambda: False))
         features = None
         if size > 1 and hasattr(model, 'extract_feat'):
-            dense = [_OncePerBatch(head.forward, size, group) for head in heads]
+            dense = [patches.enter_context(_forward_once(head, size, group)) for head in heads]
             features = _OncePerBatch(model.extract_feat, size, group, dense)
             patches.enter_context(patched(model, 'extract_feat', features))
-            for head, forward in zip(heads, dense, strict=True):
-                patches.enter_context(patched(head, 'forward', forward))
-                priors: Any = getattr(head, 'prior_generator', None)
-                if hasattr(priors, 'grid_priors'):
-                    patches.enter_context(patched(priors, 'grid_priors', _once(priors.grid_priors)))
         results = []
         for i, sample in enumerate(data_samples):
             image = _slice(inputs, i) if size > 1 else inputs
@@ -151,6 +199,63 @@ def forward_losses_per_image(model: nn.Module, inputs: Any, data_samples: Sequen
                 before_image(i)
             results.append(loss(model, image, [sample]))
     return results
+
+
+def head_losses_per_image(head: nn.Module, size: int, args: Sequence[Any],
+                          kwargs: dict[str, Any]) -> list[dict[str, Any]]:
+    """A dense head's loss dict of each image, from the features of the whole batch and with gradients.
+
+    ``forward`` of the head runs once on the batch. Nothing before the head needs to be split, so that voxels and other
+    inputs of 3D detectors will do. Losses are not averaged over processes.
+
+    Args:
+        head: ``loss`` is its class's method, so this may be called by a function that an instance carries in its place.
+        size: B.
+        args: of ``loss``: nested tensors with a first dimension of B, or lists of B data samples or instances.
+        kwargs: likewise.
+
+    Returns:
+        B loss dicts.
+
+    Raises:
+        UserError: an argument cannot be split.
+    """
+    loss = cast(Any, type(head)).loss
+    parts = [_split_argument(head, value, size) for value in args]
+    named = {name: _split_argument(head, value, size) for name, value in kwargs.items()}
+    group = torch.distributed.is_initialized
+    with patched(torch.distributed, 'is_initialized', lambda: False), _forward_once(head, size, group) as forward:
+        results = []
+        for i in range(size):
+            image = [part[i] for part in parts]
+            forward.next_image(i, args[0], image[0])
+            results.append(loss(head, *image, **{name: part[i] for name, part in named.items()}))
+    return results
+
+
+def _split_argument(head: nn.Module, value: Any, size: int) -> list[Any]:
+    """An argument of a head's ``loss`` for each image."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return [value] * size
+    if _is_batch(value, size):
+        return _split(value, size)
+    if isinstance(value, (list, tuple)) and len(value) == size and not any(
+            isinstance(item, (Tensor, list, tuple, dict)) for item in value):
+        return [[item] for item in value]
+    raise UserError(f'{type(head).__name__}: what its loss takes cannot be split into {size} samples, so that a batch '
+                    'has no per-sample losses in one step; use a batch size of 1')
+
+
+@contextlib.contextmanager
+def _forward_once(head: nn.Module, size: int, group: Callable[[], bool]) -> Iterator['_OncePerBatch']:
+    """Inside, ``forward`` of a head runs once on a batch, and its anchors are made once."""
+    forward = _OncePerBatch(head.forward, size, group)
+    with contextlib.ExitStack() as patches:
+        patches.enter_context(patched(head, 'forward', forward))
+        priors: Any = getattr(head, 'prior_generator', None)
+        if hasattr(priors, 'grid_priors'):
+            patches.enter_context(patched(priors, 'grid_priors', _once(priors.grid_priors)))
+        yield forward
 
 
 class _OncePerBatch:
@@ -173,6 +278,7 @@ class _OncePerBatch:
         self.group = group
         self.followers = followers
         self.result: Any = None
+        self.parts: list[Any] | None = None
         self.position = 0
         self.batch: Any = None
         self.image: Any = None
@@ -189,7 +295,9 @@ class _OncePerBatch:
                 self.result = self.method(self.batch)
         if not _is_batch(self.result, self.size):
             return self.method(self.image)
-        part = _slice(self.result, self.position)
+        if self.parts is None:
+            self.parts = _split(self.result, self.size)
+        part = self.parts[self.position]
         for follower in self.followers:
             follower.next_image(self.position, self.result, part)
         return part
@@ -227,6 +335,20 @@ def _slice(value: Any, position: int) -> Any:
     if value is None:
         return None
     return type(value)(_slice(item, position) for item in value)
+
+
+def _split(value: Any, size: int) -> list[Any]:
+    """All slices of ``_slice``, by one operation a tensor, whose gradient is one concatenation."""
+    if isinstance(value, Tensor):
+        # Heads may work in place on what they have predicted, which views of one operation do not allow.
+        return list(torch.unsafe_split(value, 1))
+    if value is None:
+        return [None] * size
+    if isinstance(value, dict):
+        named = {key: _split(item, size) for key, item in value.items()}
+        return [{key: parts[i] for key, parts in named.items()} for i in range(size)]
+    listed = [_split(item, size) for item in value]
+    return [type(value)(parts[i] for parts in listed) for i in range(size)]
 
 
 def loss_components(model: nn.Module, losses: dict[str, Any]) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 import itertools
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +58,19 @@ def score_shards(config: Config, checkpoint: str | Path, dataset: Mapping[str, A
         with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
             samples = DATASETS.build(scoring_dataset(config, dataset))
         samples.full_init()
-        stream = iter(DataLoader(_Seeded(samples, seed), batch_sampler=list(itertools.chain(*batches.values())),
-                                 num_workers=config.train_dataloader.get('num_workers', 0), collate_fn=pseudo_collate))
+        stream = seeded_batches(config, samples, list(itertools.chain(*batches.values())), seed)
         for path, positions in batches.items():
             losses = []
             for _ in positions:
                 losses.append(per_sample_losses(model, next(stream), seed=seed).cpu())
                 bar.update(len(losses[-1]))
             write_array(path, torch.cat(losses).numpy())
+
+
+def seeded_batches(config: Config, dataset: Any, batches: list[list[int]], seed: int) -> Iterator[Any]:
+    """Collated samples at the given positions, each of them independent of those before."""
+    return iter(DataLoader(_Seeded(dataset, seed), batch_sampler=batches, collate_fn=pseudo_collate,
+                           num_workers=config.train_dataloader.get('num_workers', 0)))
 
 
 class _Seeded(Dataset):

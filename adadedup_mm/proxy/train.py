@@ -21,7 +21,8 @@ from .config import training_dataset
 from .isolation import isolated
 
 
-def train_proxy(config: Config, dataset: Mapping[str, Any], folder: str | Path, seed: int = 0) -> Path:
+def train_proxy(config: Config, dataset: Mapping[str, Any], folder: str | Path, seed: int = 0,
+                every_epoch: bool = False) -> Path:
     """Trains a detector in this process, which is afterwards as it was before (see ``isolated``).
 
     The last epoch's state is kept in ``folder``: called again after an interruption, training goes on from there, on a
@@ -33,6 +34,7 @@ def train_proxy(config: Config, dataset: Mapping[str, Any], folder: str | Path, 
         dataset: config of the dataset to train on; the pipeline is that of ``config``.
         folder: where weights and logs go.
         seed: of initial weights, order, augmentation and RoI sampling.
+        every_epoch: whether ``folder/epoch_<n>.pth`` keeps the weights after each epoch, counted from 1.
 
     Returns:
         ``folder/proxy.pth``, the weights alone.
@@ -45,7 +47,7 @@ def train_proxy(config: Config, dataset: Mapping[str, Any], folder: str | Path, 
     if not result.exists():
         with isolated(folder / 'training.log'):
             runner = Runner.from_cfg(_runner_config(config, dataset, folder, seed))
-            runner.register_hook(_ProxyHook(state, seed), priority='LOWEST')
+            runner.register_hook(_ProxyHook(state, seed, every_epoch), priority='LOWEST')
             runner.train()
         with atomic_open(result) as file:
             torch.save(dict(state_dict=load_tensors(state)['state_dict']), file)
@@ -72,11 +74,13 @@ class _ProxyHook(Hook):
         state: file with everything that the next epoch depends on. mmengine's own checkpoints are not used because
             they hold pickled objects, are not written atomically and leave out where the random states are.
         seed: of the training.
+        every_epoch: whether to keep the weights of each epoch beside the state.
     """
 
-    def __init__(self, state: Path, seed: int) -> None:
+    def __init__(self, state: Path, seed: int, every_epoch: bool = False) -> None:
         self.state = state
         self.seed = seed
+        self.every_epoch = every_epoch
 
     def before_train(self, runner: Runner) -> None:
         if self.state.exists():
@@ -106,6 +110,9 @@ class _ProxyHook(Hook):
             schedulers=[scheduler.state_dict() for scheduler in _schedulers(runner)])
         # Hooks that keep weights of their own, such as EMAHook, put them in here.
         runner.call_hook('before_save_checkpoint', checkpoint=checkpoint)
+        if self.every_epoch:
+            with atomic_open(self.state.with_name(f'epoch_{runner.epoch + 1}.pth')) as file:
+                torch.save(dict(state_dict=checkpoint['state_dict']), file)
         with atomic_open(self.state) as file:
             torch.save(checkpoint, file)
 

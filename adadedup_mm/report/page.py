@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from ..errors import UserError
 from ..files import atomic_open
+from ..leakage import Summary, read_summary
 from . import plots, words
 from .examples import cluster_examples, label_suspects
 from .tables import Run, read_run
@@ -58,7 +59,7 @@ def build_report(work_dir: Path) -> Path:
     Raises:
         UserError: a table is missing or broken, or the page cannot be written.
     """
-    page = render(read_run(Path(work_dir)))
+    page = render(read_run(Path(work_dir)), read_summary(Path(work_dir)))
     path = Path(work_dir) / 'report.html'
     try:
         with atomic_open(path, 'w') as file:
@@ -68,8 +69,8 @@ def build_report(work_dir: Path) -> Path:
     return path
 
 
-def render(run: Run) -> str:
-    """The page as HTML."""
+def render(run: Run, leakage: Summary | None = None) -> str:
+    """The page as HTML, with a section about leakage if there was a run beside it."""
     examples = cluster_examples(run)
     suspects, suspects_total = label_suspects(run)
     pictures = _pictures(run, [row for example in examples for row in example.rows] + suspects)
@@ -81,7 +82,7 @@ def render(run: Run) -> str:
         examples=list(zip(_rows(run.clusters, [example.index for example in examples]), examples, strict=True)),
         gaps=_gaps(run), reliability=_reliability(run),
         classes=_class_rows(run), classes_total=len(run.classes['class']),
-        scenes=scenes[:ROWS], scenes_total=len(scenes),
+        scenes=scenes[:ROWS], scenes_total=len(scenes), leakage=leakage,
         suspects=suspects, suspects_total=suspects_total, has_losses=bool(np.isfinite(run.samples['loss']).any()),
         map=_map(run))
     return _environment().get_template('template.html.j2').render(context | _contents(context) | _style_and_script())
@@ -106,9 +107,11 @@ def _contents(context: dict[str, Any]) -> dict[str, Any]:
     """The table of contents, and the titles of sections that every run with features and losses would have."""
     optional = [('curve', 'Keep-ratio curve', 'curve'), ('clusters', 'Clusters', 'clusters'), ('gaps', 'Gaps', 'gaps'),
                 ('classes', 'Classes', 'classes'), ('scenes', 'Scenes', 'scenes'),
-                ('suspects', 'Label suspects', 'has_losses'), ('map', 'Feature map', 'map')]
+                ('leakage', 'Leakage', 'leakage'), ('suspects', 'Label suspects', 'has_losses'),
+                ('map', 'Feature map', 'map')]
     present = [(section, title) for section, title, key in optional if context[key]]
-    absent = [title for section, title, key in optional if not context[key] and section not in ('classes', 'scenes')]
+    absent = [title for section, title, key in optional
+              if not context[key] and section not in ('classes', 'scenes', 'leakage')]
     return dict(sections=[('overview', 'Overview'), *present, ('files', 'Files and options')], absent=absent)
 
 

@@ -57,9 +57,9 @@ class InputFile(msgspec.Struct):
 
 
 class FilePair(msgspec.Struct):
-    """An annotation file and its rewritten counterpart."""
+    """An annotation file and its rewritten counterpart; datasets without a file get a list of ids."""
 
-    input: str
+    input: str | None
     output: str
     records: int
     kept: int
@@ -134,9 +134,9 @@ def read_run(work_dir: Path) -> Run:
     if not work_dir.is_dir():
         raise UserError(f'{work_dir} is not a folder: name the work dir of a finished tools/prune.py run')
     manifest = _read_manifest(work_dir / 'manifest.json')
-    samples = _read_table(work_dir / 'samples.parquet', SAMPLES, SAMPLES_MORE)
-    clusters = _read_table(work_dir / 'clusters.parquet', CLUSTERS)
-    classes = _read_table(work_dir / 'classes.parquet', CLASSES)
+    samples = read_table(work_dir / 'samples.parquet', SAMPLES, SAMPLES_MORE)
+    clusters = read_table(work_dir / 'clusters.parquet', CLUSTERS)
+    classes = read_table(work_dir / 'classes.parquet', CLASSES)
     kept = pc.sum(samples['kept']).as_py() or 0
     if (len(samples), kept, len(samples) - kept) != (manifest.samples, manifest.kept, manifest.pruned):
         raise UserError(f'{work_dir}: samples.parquet holds {len(samples)} samples with {kept} kept, manifest.json '
@@ -157,8 +157,12 @@ def _read_manifest(path: Path) -> Manifest:
         raise UserError(f'{path} cannot be read ({_one_line(error)}): {AGAIN}') from None
 
 
-def _read_table(path: Path, required: dict[str, pa.DataType], more: dict[str, pa.DataType] | None = None) -> pa.Table:
-    """The named columns of a parquet file in the given types; absent ones of ``more`` are all null."""
+def read_table(path: Path, required: dict[str, pa.DataType], more: dict[str, pa.DataType] | None = None) -> pa.Table:
+    """The named columns of a parquet file in the given types; absent ones of ``more`` are all null.
+
+    Raises:
+        UserError: the file is missing, unreadable, or lacks a required column.
+    """
     try:
         table = pq.read_table(path, partitioning=None)
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 # The line to add to a config: prunes the training set before training. README.md explains every key.
 adadedup = dict(
     keep_ratio=.8,
-    strategy='adadedup',
+    strategy=dict(type='adadedup'),
     embedder=dict(type='OpenCLIPEmbedder'),
     clusterer=dict(type='SphericalKMeans'),
     density=dict(type='KCenter'),

@@ -1,7 +1,7 @@
 # The same as adadedup.py with an embedder that needs no network and a proxy small enough for a CPU.
 adadedup = dict(
     keep_ratio=.8,
-    strategy='adadedup',
+    strategy=dict(type='adadedup'),
     embedder=dict(type='OfflineEmbedder'),
     clusterer=dict(type='SphericalKMeans'),
     density=dict(type='KCenter'),

@@ -39,7 +39,12 @@ class BEVFormerDataset(NuScenesDataset):
         modality: as NuScenesDataset's.
         trust_pickles: whether the infos may hold more than plain data, which can run code.
         kwargs: as NuScenesDataset's.
+
+    Attributes:
+        is_temporal: whether its annotation file, once loaded, holds temporal infos.
     """
+
+    is_temporal = False
 
     def __init__(self, *args: Any, queue_length: int = 1, data_prefix: Mapping[str, str] | None = None,
                  use_valid_flag: bool = True, modality: Mapping[str, bool] | None = None, trust_pickles: bool = False,
@@ -61,6 +66,7 @@ class BEVFormerDataset(NuScenesDataset):
                 self._metainfo.setdefault(key, value)
             return [self.parse_data_info(record) for record in annotations['data_list']]
         records = temporal_records(annotations, self.METAINFO['classes'], self.ann_file, self.queue_length > 1)
+        self.is_temporal = True
         self._metainfo['version'] = annotations.get('metadata', {}).get('version', self._metainfo['version'])
         self.data_prefix = {'img': self.data_root or ''}
         records.sort(key=lambda record: record['timestamp'])

@@ -120,7 +120,10 @@ def _pose(rotation: Sequence[float], translation: Sequence[float]) -> np.ndarray
 
 
 def _array(value: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
-    array = np.asarray(value, dtype=np.float64)
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise UserError(f'{name} is no array of numbers, expected shape {shape}') from None
     if array.shape != shape:
         raise UserError(f'{name} has shape {array.shape}, expected {shape}')
     return array

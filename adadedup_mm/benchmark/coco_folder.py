@@ -1,0 +1,111 @@
+"""Any folder with images and COCO annotations as the data of a benchmark."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..annotations.coco import scene_name
+from ..errors import UserError
+from ..files import write_json
+
+
+def coco_folder(work_dir: Path, root: str | None = None, train: str | None = None, val: str | None = None,
+                images: str | None = None, val_share: float = .2) -> dict[str, Any]:
+    """Settings that put the data of ``root`` into the training config of a 2D detector.
+
+    Args:
+        work_dir: of the benchmark; gets the two parts of a file that has to be split.
+        root: the folder.
+        train: annotation file below it; by default the only json with ``train`` in its path, or the only json at all.
+        val: likewise with ``val``; without one the last part of every scene of ``train`` is split off, or of the whole
+            file where its image records name no scene.
+        images: folder of the images below ``root``; found by itself if they are in a usual place.
+        val_share: the share that is split off.
+
+    Raises:
+        UserError: a file is missing, is no COCO file, or cannot be chosen.
+    """
+    if root is None:
+        raise UserError('the data is missing: name a folder with images and COCO annotations by --cfg-options '
+                        'data.root=FOLDER')
+    folder = Path(root).absolute()
+    if not folder.is_dir():
+        raise UserError(f'data.root {folder} is no folder')
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob('*.json'))
+    train_file = folder / (train or _only(files, 'train', folder) or _only(files, '', folder) or _missing(folder))
+    val_name = val or _only(files, 'val', folder)
+    content = _read(train_file)
+    val_file, val_content = (folder / val_name, _read(folder / val_name)) if val_name else (None, content)
+    train_images, val_images = (_image_folder(folder, part) if images is None else images
+                                for part in (content, val_content))
+    if val_file is None:
+        train_file, val_file = _split(content, work_dir / 'data', val_share)
+    classes = [item['name'] for item in content['categories']]
+    testing = dict(dataset=dict(_dataset(folder, val_file, val_images, classes), test_mode=True))
+    evaluator = dict(type='CocoMetric', metric='bbox', ann_file=str(val_file))
+    return dict(num_classes=len(classes), val_dataloader=testing, test_dataloader=testing, val_evaluator=evaluator,
+                test_evaluator=evaluator,
+                train_dataloader=dict(dataset=_dataset(folder, train_file, train_images, classes)))
+
+
+def _only(files: Sequence[str], part: str, folder: Path) -> str | None:
+    """The one file whose path holds ``part``; of several, that of COCO's naming for boxes."""
+    found = [name for name in files if part in name]
+    if len(found) > 1:
+        found = [name for name in found if Path(name).name.startswith('instances')] or found
+    if len(found) > 1:
+        key = part or 'train'
+        raise UserError(f'{folder} holds {", ".join(found[:5])}: say which one by --cfg-options data.{key}=FILE')
+    return found[0] if found else None
+
+
+def _missing(folder: Path) -> str:
+    raise UserError(f'{folder} holds no COCO annotation file (*.json)')
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+        if all(isinstance(content[key], list) and content[key] for key in ('images', 'annotations', 'categories')):
+            return content
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f'{path} cannot be read as COCO annotations: {type(error).__name__}: {error}') from error
+    raise UserError(f'{path} has no images, annotations or categories')
+
+
+def _split(content: dict[str, Any], folder: Path, share: float) -> tuple[Path, Path]:
+    """Writes both parts; neighbours stay together, because what is alike must not be on both sides."""
+    if not isinstance(share, float) or not 0 < share < 1:
+        raise UserError(f'data.val_share is {share!r}, but must be a number above 0 and below 1')
+    scenes: dict[str, list[dict[str, Any]]] = {}
+    for image in content['images']:
+        scenes.setdefault(scene_name(image), []).append(image)
+    counts = {scene: len(members) - round(share * len(members)) for scene, members in scenes.items()}
+    last = {image['id'] for scene, members in scenes.items() for image in members[counts[scene]:]}
+    if not last or len(last) == len(content['images']):
+        raise UserError(f'{len(content["images"])} images are too few to split off a share of {share:g}: name a '
+                        'validation file by --cfg-options data.val=FILE')
+    paths = []
+    for name, inside in (('train', False), ('val', True)):
+        part = dict(content,
+                    images=[image for image in content['images'] if (image['id'] in last) == inside],
+                    annotations=[item for item in content['annotations'] if (item['image_id'] in last) == inside])
+        paths.append(folder / f'instances_{name}.json')
+        write_json(paths[-1], part)
+    return paths[0], paths[1]
+
+
+def _image_folder(folder: Path, content: dict[str, Any]) -> str:
+    name = content['images'][0]['file_name']
+    folders = [folder, *sorted(folder.glob('*/')), *sorted(folder.glob('*/*/'))]
+    found = [place.relative_to(folder).as_posix() for place in folders if (place / name).is_file()]
+    if not found:
+        raise UserError(f'{name} is not in {folder} or two levels below: say where the images are by --cfg-options '
+                        'data.images=FOLDER')
+    return found[0]
+
+
+def _dataset(folder: Path, ann_file: Path, images: str, classes: list[str]) -> dict[str, Any]:
+    return dict(type='CocoDataset', data_root=str(folder), ann_file=str(ann_file), data_prefix=dict(img=f'{images}/'),
+                metainfo=dict(classes=classes))

@@ -1,0 +1,106 @@
+"""What a benchmark compares, read from its config (docs/BENCHMARKS.md describes the format)."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..config import load_config
+from ..errors import UserError
+from ..options import choose
+
+# Variants of these names are what the shares of recovered degradation refer to.
+FULL, RANDOM = 'full', 'random'
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """The keys of a benchmark config.
+
+    Attributes:
+        models: name -> training config: a path, or a dict with the path as ``_base_`` and settings beside it.
+        variants: name -> settings merged into the training config; ``_base_`` names config files to merge before them.
+        keep_ratios: each variant that can be told a keep ratio is trained at all of them.
+        seeds: of training and pruning.
+        metric: name of the evaluation's result that is compared, e.g. ``'coco/bbox_mAP'``; larger is better.
+        pruning_base: config file merged into variants that have an ``adadedup`` dict.
+        common: settings merged into every training config.
+        data: how the data comes about (see ``adadedup_mm.benchmark.data``).
+        compare_with: the variant that all others are compared with, paired by seed.
+        gpu_hours: model's name -> GPU hours of one training on all samples, where that is worth a warning.
+    """
+
+    models: dict[str, str | dict[str, Any]]
+    variants: dict[str, dict[str, Any]]
+    keep_ratios: list[float]
+    seeds: list[int]
+    metric: str
+    pruning_base: str = 'adadedup_mm::_base_/adadedup_offline.py'
+    common: dict[str, Any] = dataclasses.field(default_factory=dict)
+    data: dict[str, Any] = dataclasses.field(default_factory=lambda: dict(type='none'))
+    compare_with: str = 'clip_dedup'
+    gpu_hours: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+def load_benchmark(path: str | Path, overrides: dict[str, Any] | None = None) -> Benchmark:
+    """Reads a benchmark config; names that begin with an underscore are the config's own helpers.
+
+    Raises:
+        UserError: the file is no config, or a key is missing, unknown or has an impossible value.
+    """
+    config = load_config(path, overrides)
+    values = {key: value for key, value in config.to_dict().items() if not key.startswith('_')}
+    fields = dataclasses.fields(Benchmark)
+    for key in values:
+        choose(key, (field.name for field in fields), f'a key of {path}')
+    for field in fields:
+        if field.name not in values and field.default is field.default_factory is dataclasses.MISSING:
+            raise UserError(f'{path} has no {field.name!r}: docs/BENCHMARKS.md describes the keys')
+    for name in ('models', 'variants', 'common', 'data', 'gpu_hours'):
+        if not isinstance(values.get(name, {}), dict):
+            raise UserError(f'{path}: {name} is {values[name]!r}, but must be a dict')
+    for name in [*values['models'], *values['variants']]:
+        if not re.fullmatch(r'[\w.+=-]+', name):
+            raise UserError(f'{path}: {name!r} names files, so that it may hold letters, digits and . + = - _ only')
+    values['keep_ratios'] = [_ratio(value, path) for value in _listed(values['keep_ratios'])]
+    values['seeds'] = [_seed(value, path) for value in _listed(values['seeds'])]
+    for name, settings in values['variants'].items():
+        if not isinstance(settings, dict):
+            raise UserError(f'{path}: variants.{name} is {settings!r}, but must be a dict of settings')
+    for name in ('models', 'variants', 'keep_ratios', 'seeds'):
+        if not values[name]:
+            raise UserError(f'{path}: {name} is empty')
+    folder = Path(config.filename).parent
+    for name in ('models', 'variants'):
+        values[name] = {key: _found(value, folder) for key, value in values[name].items()}
+    benchmark = Benchmark(**values)
+    return dataclasses.replace(benchmark, pruning_base=_found(benchmark.pruning_base, folder))
+
+
+def _listed(value: Any) -> list[Any]:
+    """Without repetitions, in order."""
+    return list(dict.fromkeys(value if isinstance(value, (list, tuple)) else [value]))
+
+
+def _ratio(value: Any, path: str | Path) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= 1:
+        raise UserError(f'{path}: keep_ratios holds {value!r}, but must hold numbers above 0 and at most 1')
+    return float(value)
+
+
+def _seed(value: Any, path: str | Path) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise UserError(f'{path}: seeds holds {value!r}, but must hold whole numbers of at least 0')
+    return value
+
+
+def _found(part: Any, folder: Path) -> Any:
+    """A path, several, or a dict with them as ``_base_``: relative to the benchmark config's folder, made absolute."""
+    if isinstance(part, Mapping):
+        return dict(part, _base_=_found(part.get('_base_', []), folder))
+    if isinstance(part, (list, tuple)):
+        return [_found(item, folder) for item in part]
+    if isinstance(part, str) and '::' not in part and (folder / part).exists():
+        return str((folder / part).resolve())
+    return part

@@ -1,0 +1,156 @@
+"""The trainings of a benchmark, each an ordinary training config in a work dir of its own."""
+
+import copy
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from ..config import load_config
+from ..errors import UserError
+from ..files import atomic_open, sha256_value
+from ..options import plain, resolve_options
+from ..proxy.config import set_classes
+from ..registry import STRATEGIES, bind
+from .config import Benchmark
+
+Load = Callable[[str], dict[str, Any]]
+_NEVER = 10 ** 9
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training.
+
+    Attributes:
+        model: name of the model.
+        variant: name of the variant.
+        keep_ratio: what the variant was told to keep; None for variants that cannot be told.
+        seed: of pruning and training.
+        config: the training config.
+        settings: all that decides the result, with the defaults of ``adadedup`` and without paths of this benchmark.
+        key: hash of the settings.
+        work_dir: of the benchmark.
+    """
+
+    model: str
+    variant: str
+    keep_ratio: float | None
+    seed: int
+    config: Config
+    settings: dict[str, Any]
+    key: str
+    work_dir: Path
+
+    @property
+    def name(self) -> str:
+        """In words, for people."""
+        ratio = '' if self.keep_ratio is None else f' {self.keep_ratio:.0%}'
+        return f'{self.model} {self.variant}{ratio} seed {self.seed}'
+
+    @property
+    def folder(self) -> Path:
+        """The training's work dir, another one for every config."""
+        ratio = '' if self.keep_ratio is None else f'-{self.keep_ratio:g}'
+        return self.work_dir / 'jobs' / f'{self.model}-{self.variant}{ratio}-seed{self.seed}-{self.key[:8]}'
+
+    def write_config(self) -> Path:
+        """Writes the config; not into the training's work dir, where mmengine writes the one after pruning."""
+        path = self.work_dir / 'configs' / f'{self.folder.name}.py'
+        with atomic_open(path, 'w') as file:
+            file.write(self.config.pretty_text)
+        return path
+
+
+def make_jobs(benchmark: Benchmark, settings: Mapping[str, Any], work_dir: Path) -> list[Job]:
+    """All trainings; those of one seed before the next seed's, so that tables fill up evenly.
+
+    Args:
+        benchmark: what to compare.
+        settings: what the preparation of the data adds to every training config; ``num_classes`` goes to all heads.
+        work_dir: of the benchmark.
+
+    Raises:
+        UserError: a config cannot be read, or its settings do not fit.
+    """
+    load = functools.cache(lambda path: load_config(path)._cfg_dict.to_dict())
+    configs = {(model, variant): _training_config(benchmark, settings, model, variant, load)
+               for model in benchmark.models for variant in benchmark.variants}
+    return [_job(model, variant, ratio, seed, config, benchmark.data, load, work_dir)
+            for seed in benchmark.seeds for (model, variant), config in configs.items()
+            for ratio in (benchmark.keep_ratios if ratio_owner(config) else [None])]
+
+
+def ratio_owner(config: Mapping[str, Any]) -> str | None:
+    """The dict of a training config that takes the keep ratio: ``'adadedup'``, ``'dynamic'`` or none."""
+    if 'adadedup' in config:
+        return 'adadedup'
+    return 'dynamic' if 'keep_ratio' in (config.get('dynamic') or {}) else None
+
+
+def _training_config(benchmark: Benchmark, settings: Mapping[str, Any], model: str, variant: str, load: Load) -> Config:
+    """The model's config with everything merged into it, but no keep ratio and seed."""
+    where = f'models.{model} with variants.{variant}'
+    wanted = benchmark.variants[variant]
+    bases = [dict(_base_=benchmark.pruning_base)] if 'adadedup' in wanted else []
+    settings = dict(settings)
+    num_classes = settings.pop('num_classes', None)
+    config = Config()
+    try:
+        _merge(config, [benchmark.models[model], settings, benchmark.common], load)
+        if {'adadedup', 'dynamic'} & config.keys():
+            raise UserError(f'models.{model} prunes by itself: name a config without the dicts adadedup and dynamic, '
+                            'which are for the variants')
+        _merge(config, [*bases, wanted], load)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise UserError(f'{where}: {type(error).__name__}: {error}') from error
+    if not config.get('train_cfg') or not config.get('val_dataloader'):
+        raise UserError(f'{where} is no config that trains and evaluates: train_cfg or val_dataloader is missing')
+    _evaluate_once(config)
+    if num_classes is not None:
+        set_classes(config.model, num_classes)
+    if 'adadedup' in config:
+        bind(STRATEGIES, resolve_options(config).strategy, f'{where}: adadedup.strategy')
+    return config
+
+
+def _merge(config: Config, parts: Sequence[Any], load: Load) -> None:
+    """Merges config files and dicts one after the other; files that a dict has as ``_base_`` come before it."""
+    for part in parts:
+        # Merging takes '_delete_' out of the dicts that it is given.
+        settings = copy.deepcopy(dict(load(part) if isinstance(part, str) else part))
+        bases = settings.pop('_base_', [])
+        _merge(config, [bases] if isinstance(bases, str) else bases, load)
+        config.merge_from_dict(settings)
+
+
+def _evaluate_once(config: Config) -> None:
+    """Evaluation at the end only, and two checkpoints: the older one is complete while the newer one is written."""
+    config.train_cfg.val_interval = _NEVER
+    if config.train_cfg.get('dynamic_intervals'):
+        config.train_cfg.dynamic_intervals = None
+    checkpoint = (config.get('default_hooks') or {}).get('checkpoint')
+    if checkpoint:
+        checkpoint.max_keep_ckpts = 2
+        checkpoint.pop('save_best', None)
+    config.custom_hooks = [*(config.get('custom_hooks') or []), dict(type='adadedup_mm.benchmark.BenchmarkHook')]
+
+
+def _job(model: str, variant: str, ratio: float | None, seed: int, base: Config, data: dict[str, Any], load: Load,
+         work_dir: Path) -> Job:
+    config = copy.deepcopy(base)
+    config.randomness = dict(config.get('randomness') or {}, seed=seed)
+    if 'adadedup' in config:
+        config.adadedup.seed = seed
+    owner = ratio_owner(config)
+    if owner:
+        config[owner].keep_ratio = ratio
+    settings = dict(plain(config.to_dict()), data=data)
+    if 'adadedup' in config:
+        options = resolve_options(config)
+        settings |= dict(adadedup=options.identity(), proxy=plain(load(options.proxy.config)))
+        config.adadedup.shared_stages = str(work_dir / 'stages')
+    return Job(model, variant, ratio, seed, config, settings, sha256_value(settings), work_dir)

@@ -1,0 +1,47 @@
+"""The metric against what was kept, and against what it took."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..files import atomic_open
+from .config import FULL
+from .statistics import mean_and_sd
+from .tables import Results
+
+_MARKERS = 'osD^v<>pPX*'
+
+
+def write_plots(folder: Path, results: Results) -> None:
+    """Writes ``<model>_by_share.png`` and ``<model>_by_seconds.png``."""
+    for name, label, column, scale in (('by_share', 'samples used, %', 'share', 100.),
+                                       ('by_seconds', 'seconds in total: pruning and training', 'total_seconds', 1.)):
+        figure = Figure((7.5, 5.), layout='constrained')
+        axes = figure.add_subplot()
+        for number, variant in enumerate(results.variants):
+            _draw(axes, results, variant, number, column, scale)
+        axes.set_xlabel(label)
+        axes.set_ylabel(f'{results.metric}{", %" if results.scale == 100 else ""}')
+        axes.set_title(results.model)
+        axes.grid(alpha=.3)
+        if axes.has_data():
+            figure.legend(loc='outside right center', fontsize='small')
+        with atomic_open(folder / f'{results.model}_{name}.png') as file:
+            figure.savefig(file, format='png', dpi=150)
+
+
+def _draw(axes: Axes, results: Results, variant: str, number: int, column: str, scale: float) -> None:
+    """A line through the means of a variant's ratios with standard deviations; ``full`` as a level too."""
+    points = [(results.mean(column, variant, ratio) * scale, *mean_and_sd(np.array([*values.values()])))
+              for ratio in results.columns if (values := results.values(variant, ratio))]
+    if not points:
+        return
+    x, mean, sd = np.array(sorted(points)).T
+    colour = 'black' if variant == FULL else colormaps['tab20'](number % 20)
+    axes.errorbar(x, mean, np.nan_to_num(sd), label=variant, color=colour, marker=_MARKERS[number % len(_MARKERS)],
+                  markersize=5, capsize=2, linewidth=1.2, elinewidth=.8)
+    if variant == FULL:
+        axes.axhline(mean[-1], color=colour, linewidth=.8, linestyle=':')

@@ -1,0 +1,88 @@
+"""Captions without a captioning model: sentences made from the annotations."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from ..pool import Pool
+
+_NUMBERS = ('no', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten', 'eleven', 'twelve')
+# Areas as shares of the image: a 64th, a sixteenth and a quarter of its width and height.
+_SIZES = ((1 / 64**2, 'tiny'), (1 / 16**2, 'small'), (1 / 4**2, 'medium'), (np.inf, 'large'))
+_ROWS = ('upper', 'middle', 'lower')
+_COLUMNS = ('left', 'centre', 'right')
+# More would not fit the 77 tokens of CLIP's text side.
+_GROUPS = 6
+
+
+class AnnotationCaptioner:
+    """Says how many objects of each class there are, and how large they are and where.
+
+    Classes and groups of objects come by falling number of objects, so that a model that reads only the beginning reads
+    what matters most. Objects without a 2D box are only counted.
+    """
+
+    batch_size: int | None = None
+    source = 'sentences made from the annotations'
+
+    def __init__(self) -> None:
+        self.key: dict[str, Any] = dict(type='AnnotationCaptioner', version=1)
+
+    def __call__(self, pool: Pool, samples: np.ndarray, paths: list[str]) -> list[str]:
+        """See ``Captioner``; ``paths`` are not used."""
+        captions = []
+        for sample in samples.tolist():
+            objects = slice(pool.offsets[sample], pool.offsets[sample + 1])
+            names = [pool.classes[label] for label in pool.labels[objects]]
+            captions.append(_sentence(names, _places(pool.boxes[objects], pool.image_sizes[sample])))
+        return captions
+
+
+def _sentence(names: list[str], places: list[tuple[str, str] | None]) -> str:
+    if not names:
+        return 'An image without objects.'
+    counts = Counter(names)
+    groups = Counter((name, *place) for name, place in zip(names, places, strict=True) if place)
+    text = f'An image with {", ".join(_number(counts[name], name) for name in _ranked(counts))}.'
+    described = [f'{_number(groups[name, size, place], name, size)} at the {place}'
+                 for name, size, place in _ranked(groups)[:_GROUPS]]
+    return f'{text} {", ".join(described).capitalize()}.' if described else text
+
+
+def _ranked(counts: Counter[Any]) -> list[Any]:
+    return sorted(counts, key=lambda item: (-counts[item], item))
+
+
+def _number(count: int, name: str, size: str = '') -> str:
+    """'one car', 'three small cars', 'dozens of cars'."""
+    name = f'{size} {name}' if size else name
+    words = _NUMBERS[count] if count < len(_NUMBERS) else 'over a dozen' if count < 24 else 'dozens of'
+    return f'{words} {name}' if count == 1 or name.endswith('s') else f'{words} {name}s'
+
+
+def _places(boxes: np.ndarray, image_size: np.ndarray) -> list[tuple[str, str] | None]:
+    """Size and position of each object in words, such as 'small' and 'lower left'; None where unknown.
+
+    Args:
+        boxes: (n, 4) float32 x1 y1 x2 y2 in pixels, NaN where there is none.
+        image_size: height and width in pixels, 0 where unknown.
+    """
+    height, width = (float(side) for side in image_size)
+    if not height or not width:
+        return [None] * len(boxes)
+    places: list[tuple[str, str] | None] = []
+    for x1, y1, x2, y2 in boxes.astype(float).tolist():
+        area = max(x2 - x1, 0) * max(y2 - y1, 0) / (height * width)
+        if not np.isfinite(area):
+            places.append(None)
+            continue
+        size = next(word for limit, word in _SIZES if area < limit)
+        row = _ROWS[_third((y1 + y2) / 2 / height)]
+        column = _COLUMNS[_third((x1 + x2) / 2 / width)]
+        places.append((size, f'{row} {column}'))
+    return places
+
+
+def _third(position: float) -> int:
+    return min(max(int(3 * position), 0), 2)

@@ -1,0 +1,164 @@
+"""Features of captions: CLIP's text side, or hashed n-grams where there is no text model."""
+
+import functools
+import itertools
+import math
+import re
+import zlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from ..errors import UserError
+from ..features import OpenCLIPEmbedder
+from ..files import write_array
+from ..options import choose
+from ..progress import progress
+
+# Texts per shard. Batches end where shards end, so that the features do not depend on who computes which shard.
+SHARD = 256
+DIM = 512
+
+
+class TextEncoder(Protocol):
+    """Turns texts into features.
+
+    Attributes:
+        key: what the features depend on besides the text.
+        source: what they are, in words for the report.
+    """
+
+    key: dict[str, Any]
+    source: str
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """(n, d) float32, unit rows; zero for a text without a word."""
+
+
+def make_encoder(kind: str, embedder: Any, texts: Sequence[str]) -> TextEncoder:
+    """The text side that belongs to an embedder.
+
+    Args:
+        kind: ``'clip'``: the text side of the embedder's model; ``'ngrams'``; ``'auto'``: the first if the embedder has
+            one, otherwise the second.
+        embedder: from the config.
+        texts: all of them, different ones.
+
+    Raises:
+        UserError: the kind is unknown, or the embedder has no text side.
+    """
+    choose(kind, ('auto', 'clip', 'ngrams'), 'adadedup.strategy.text')
+    has_text = isinstance(embedder, OpenCLIPEmbedder)
+    if kind == 'clip' and not has_text:
+        raise UserError(f"adadedup.strategy.text is 'clip', but {type(embedder).__name__} has no text side: use "
+                        "OpenCLIPEmbedder, or text='ngrams'")
+    return ClipText(embedder) if has_text and kind != 'ngrams' else NgramText(texts)
+
+
+class ClipText:
+    """The text side of the embedder's CLIP, in float32; loaded when the first text comes.
+
+    Args:
+        embedder: whose model and weights are used.
+    """
+
+    def __init__(self, embedder: OpenCLIPEmbedder) -> None:
+        self.embedder = embedder
+        identity = {name: value for name, value in embedder.key.items() if name != 'precision'}
+        self.key: dict[str, Any] = dict(identity, type='ClipText')
+        self.source = f'the text side of {embedder.model}'
+
+    @torch.inference_mode()
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """See ``TextEncoder``."""
+        model, tokenizer = self._network
+        rows = [functional.normalize(model.encode_text(tokenizer(list(texts[start:start + 64])).to(
+            self.embedder.device)).float(), dim=1).cpu().numpy() for start in range(0, len(texts), 64)]
+        return np.concatenate(rows)
+
+    @functools.cached_property
+    def _network(self) -> tuple[Any, Callable[[list[str]], torch.Tensor]]:
+        return self.embedder.load_text()
+
+
+class NgramText:
+    """Words and pairs of neighbouring words, hashed into ``DIM`` columns with signs (Weinberger et al. 2009).
+
+    A column's value is (1 + log count) * log((1 + n) / (1 + texts with this n-gram)) + 1, the usual tf-idf.
+
+    Args:
+        texts: n texts, from which the rarity of n-grams is taken.
+    """
+
+    source = 'hashed n-grams'
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.key: dict[str, Any] = dict(type='NgramText', dim=DIM, version=1)
+        self.total = len(texts)
+        self.documents = np.zeros(DIM, np.int64)
+        for text in texts:
+            self.documents[list({_column(gram)[0] for gram in _ngrams(text)})] += 1
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """See ``TextEncoder``."""
+        rarity = np.log((1 + self.total) / (1 + self.documents)) + 1
+        rows = np.zeros((len(texts), DIM))
+        for row, text in zip(rows, texts, strict=True):
+            for gram, count in Counter(_ngrams(text)).items():
+                column, sign = _column(gram)
+                row[column] += sign * (1 + math.log(count)) * rarity[column]
+        return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+def _ngrams(text: str) -> list[str]:
+    words = re.findall(r'\w+', text.lower())
+    return words + [f'{first} {second}' for first, second in itertools.pairwise(words)]
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _column(gram: str) -> tuple[int, int]:
+    number = zlib.crc32(gram.encode())
+    return number % DIM, 1 - 2 * (number >> 31)
+
+
+def text_shards(texts: Sequence[str], encoder: TextEncoder, folder: Path, rank: int = 0, world: int = 1) -> None:
+    """Writes this process's share of the features of texts; shards that are already there stay.
+
+    Args:
+        texts: different ones.
+        encoder: see ``TextEncoder``.
+        folder: of the stage.
+        rank: index of this process.
+        world: number of processes.
+    """
+    if (folder / 'text.npy').exists():
+        return
+    with progress(len(texts), 'text features', 'text', disable=rank > 0) as bar:
+        for number, start in list(enumerate(range(0, len(texts), SHARD)))[rank::world]:
+            file = folder / f'text_{number:05d}.npy'
+            if not file.exists():
+                write_array(file, encoder(texts[start:start + SHARD]))
+            bar.update(SHARD * world)
+
+
+def merge_text(texts: Sequence[str], rows: np.ndarray, folder: Path,
+               wait_for: Callable[[Callable[[], bool]], None]) -> None:
+    """Turns the shards of all processes into ``text.npy``, (N, d) float32, and removes them.
+
+    Args:
+        texts: as for ``text_shards``.
+        rows: (N,) int64, which text each sample has.
+        folder: of the stage.
+        wait_for: returns when its argument returns True, such as ``StageStore.wait_for``.
+    """
+    files = [folder / f'text_{number:05d}.npy' for number in range(-(-len(texts) // SHARD))]
+    if not (folder / 'text.npy').exists():
+        wait_for(lambda: all(file.exists() for file in files))
+        write_array(folder / 'text.npy', np.concatenate([np.load(file) for file in files])[rows])
+    for file in files:
+        file.unlink(missing_ok=True)

@@ -1,0 +1,132 @@
+"""``tools/benchmark.py``: strategies x keep ratios x seeds x models -> tables and plots."""
+
+import argparse
+import contextlib
+import fcntl
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from ..benchmark.config import Benchmark, load_benchmark
+from ..benchmark.data import prepare
+from ..benchmark.hook import REPORT
+from ..benchmark.jobs import Job, make_jobs
+from ..benchmark.launch import Launcher, remove_checkpoints
+from ..benchmark.overview import Overview
+from ..benchmark.plots import write_plots
+from ..benchmark.results import (
+    RESULTS,
+    Row,
+    judged,
+    make_row,
+    read_results,
+    stored_row,
+    with_metric,
+    write_results,
+)
+from ..benchmark.schedule import run_jobs
+from ..benchmark.tables import all_results, write_tables
+from ..errors import UserError
+from .common import run
+
+
+def _main(arguments: list[str] | None) -> None:
+    parser = argparse.ArgumentParser(
+        prog='benchmark.py', description='Compare ways to prune: every variant, keep ratio and seed of CONFIG is one '
+        'training. Run the same command again after an interruption; trainings that failed are then tried again.')
+    parser.add_argument('config', help='a benchmark config; or the work dir of a benchmark, to make its tables again')
+    parser.add_argument('--work-dir', type=Path, help='where results go (default: work_dirs/<name of the config>)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
+                        help='override settings of the benchmark config')
+    parser.add_argument('--jobs', type=int, default=1, help='trainings side by side (default %(default)s)')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none',
+                        help='how each training is started')
+    parser.add_argument('--gpus', type=int, default=8,
+                        help='GPUs of each training, with a launcher (default %(default)s)')
+    parser.add_argument('--partition', help='Slurm partition')
+    parser.add_argument('--keep-checkpoints', action='store_true', help='keep the weights of finished trainings')
+    parser.add_argument('--metric', help='make the tables for another result of the evaluations')
+    args = parser.parse_args(arguments)
+
+    if Path(args.config).is_dir():
+        _report(Path(args.config), read_results(Path(args.config) / RESULTS), args.metric)
+        return
+    launcher = Launcher(args.launcher, args.gpus if args.launcher != 'none' else 1, args.jobs, args.partition)
+    launcher.check()
+    benchmark = load_benchmark(args.config, args.cfg_options)
+    name = Path(args.config.split('::')[-1]).stem
+    work_dir = (args.work_dir or Path('work_dirs') / name).absolute()
+    with _claim(work_dir):
+        jobs = make_jobs(benchmark, prepare(benchmark.data, work_dir), work_dir)
+        print(_announcement(benchmark, jobs), flush=True)
+        rows = _run(benchmark, name, jobs, launcher, work_dir, args.keep_checkpoints)
+        _report(work_dir, rows, args.metric)
+    failed = sum(row['status'] == 'failed' for row in rows)
+    if failed:
+        print(f'{failed} of {len(rows)} trainings failed; the same command tries them again', file=sys.stderr)
+        sys.exit(1)
+
+
+def _announcement(benchmark: Benchmark, jobs: list[Job]) -> str:
+    hours = sum(benchmark.gpu_hours.get(job.model, 0.) * (job.keep_ratio or 1.) for job in jobs)
+    cost = f', about {hours:.0f} GPU hours' if hours else ''
+    return (f'{len(jobs)} trainings: {len(benchmark.models)} models, {len(benchmark.variants)} variants, keep ratios '
+            f'{", ".join(f"{ratio:g}" for ratio in benchmark.keep_ratios)}, {len(benchmark.seeds)} seeds{cost}')
+
+
+def _run(benchmark: Benchmark, name: str, jobs: list[Job], launcher: Launcher, work_dir: Path,
+         keep_checkpoints: bool) -> list[Row]:
+    """Runs what has no result yet; the rows of all jobs, in their order."""
+    gpus = f', {launcher.gpus} processes' if launcher.kind != 'none' else ''
+    about = dict(benchmark=name, metric=benchmark.metric, compare_with=benchmark.compare_with,
+                 launch=f'{launcher.kind}{gpus}, {launcher.side_by_side} side by side')
+    rows = {job.key: row for job in jobs if (row := _earlier_row(job, about))}
+    waiting = [job for job in jobs if job.key not in rows]
+    with Overview(jobs, list(rows.values()), launcher.side_by_side) as overview:
+        def finish(job: Job, code: int, seconds: float) -> None:
+            rows[job.key] = make_row(job, about, seconds, code)
+            if rows[job.key]['status'] == 'done' and not keep_checkpoints:
+                remove_checkpoints(job.folder)
+            write_results(work_dir / RESULTS, [rows[one.key] for one in jobs if one.key in rows])
+            overview.finished(job, rows[job.key])
+
+        run_jobs(waiting, launcher.start, finish, launcher.side_by_side, overview)
+    return [rows[job.key] for job in jobs]
+
+
+def _earlier_row(job: Job, about: Row) -> Row | None:
+    """The result of an earlier call, also where that was killed before it could note it."""
+    row = stored_row(job)
+    if row is None and (job.folder / REPORT).exists():
+        row = make_row(job, about)
+    return judged(row | about, about['metric']) if row and row['status'] == 'done' else None
+
+
+def _report(folder: Path, rows: list[Row], metric: str | None) -> None:
+    """Writes tables and plots, and prints the tables."""
+    write_results(folder / RESULTS, rows)
+    rows = with_metric(rows, metric) if metric else rows
+    print(write_tables(folder / 'tables', rows))
+    for results in all_results(rows):
+        write_plots(folder / 'plots', results)
+    print(f'tables: {folder / "tables"}; plots: {folder / "plots"}')
+
+
+@contextlib.contextmanager
+def _claim(work_dir: Path) -> Iterator[None]:
+    """One benchmark at a time in a work dir."""
+    work_dir.mkdir(parents=True, exist_ok=True)
+    with (work_dir / 'lock').open('w', encoding='utf-8') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f'work dir {work_dir} is in use by another benchmark: wait for it, or choose another '
+                            '--work-dir') from None
+        yield
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point."""
+    run(_main, arguments, go_on='run the same command again to go on')

@@ -1,0 +1,106 @@
+"""Perimeters and areas of the objects of a training set, from masks where there are some and from boxes elsewhere."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from mmengine.config import Config
+
+from ..errors import UserError
+from ..pool import Pool
+from ..progress import progress
+from .frames import ViewObjects
+from .reading import counted_instances, read_again
+from .samples import stored_infos
+from .sources import Source
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """The outlines of m objects: those of the pool, or for frames those in all of their pictures.
+
+    Attributes:
+        sizes: (m, 2) float64, perimeter in pixels and area in pixels squared; 0 for objects without outline.
+        labels: (m,) int32, indices into the pool's classes.
+        owner: (m,) int64, index of the sample.
+        masks: how many objects have a mask.
+    """
+
+    sizes: np.ndarray
+    labels: np.ndarray
+    owner: np.ndarray
+    masks: int
+
+
+def read_outlines(config: Config, sources: Sequence[Source], pool: Pool) -> Outlines:
+    """Reads the outlines of all objects that training does not ignore.
+
+    Of a mask in several parts the outer contour of the largest counts, as in TFDP.
+
+    Args:
+        config: the training config.
+        sources: from ``read_pool``.
+        pool: from ``read_pool``.
+
+    Raises:
+        UserError: no object has an outline.
+    """
+    parts, masks = [], 0
+    with progress(len(pool), 'reading outlines') as bar:
+        for index, source in enumerate(sources):
+            samples = np.flatnonzero(pool.dataset_index == index)
+            if source.objects is not None:
+                parts.append(_of_views(source.objects, samples))
+                bar.update(len(samples))
+                continue
+            rows = []
+            for info in stored_infos(read_again(config, source)):
+                objects = list(counted_instances(info))
+                masks += sum('mask' in instance for instance in objects)
+                rows += [outline(instance) for instance in objects]
+                bar.update()
+            start, stop = pool.offsets[samples[0]], pool.offsets[samples[-1] + 1]
+            owner = np.repeat(samples, np.diff(pool.offsets)[samples])
+            parts.append((np.array(rows, np.float64).reshape(-1, 2), pool.labels[start:stop], owner))
+    sizes, labels, owner = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    if not sizes.any():
+        raise UserError('strategy tfdp scores the shapes of objects, but no object of the training set has a mask or a '
+                        'box: use el2n, grand, forgetting or loss_topk')
+    return Outlines(sizes, labels, owner, masks)
+
+
+def _of_views(objects: ViewObjects, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    pictures = (len(objects.offsets) - 1) // len(samples)
+    sizes = np.array([_of_box(box) for box in objects.boxes.tolist()], np.float64).reshape(-1, 2)
+    return sizes, objects.labels, np.repeat(np.repeat(samples, pictures), np.diff(objects.offsets))
+
+
+def outline(instance: Mapping[str, Any]) -> tuple[float, float]:
+    """Perimeter and area of an instance as MMDetection stores it: its ``mask`` (polygons or RLE), else its ``bbox``."""
+    mask = instance.get('mask')
+    if isinstance(mask, Mapping):
+        from pycocotools import mask as coco_masks
+
+        pixels = np.ascontiguousarray(coco_masks.decode(_compressed(mask)))
+        contours = list(cv2.findContours(pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0])
+    else:
+        contours = [np.array(polygon, np.float32).reshape(-1, 1, 2) for polygon in mask or ()]
+    if not contours:
+        return _of_box(instance.get('bbox', ()))
+    largest = max(contours, key=cv2.contourArea)
+    return float(cv2.arcLength(largest, True)), float(cv2.contourArea(largest))
+
+
+def _compressed(mask: Mapping[str, Any]) -> Any:
+    from pycocotools import mask as coco_masks
+
+    return coco_masks.frPyObjects(mask, *mask['size']) if isinstance(mask['counts'], list) else mask
+
+
+def _of_box(box: Sequence[float]) -> tuple[float, float]:
+    if len(box) != 4 or not np.isfinite(box).all():
+        return 0., 0.
+    width, height = max(box[2] - box[0], 0), max(box[3] - box[1], 0)
+    return 2. * (width + height), float(width * height)

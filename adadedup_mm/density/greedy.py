@@ -1,0 +1,122 @@
+"""Greedy selection: a sample goes if it is too similar to one that was kept before."""
+
+import numpy as np
+
+from ..clusters.rows import cluster_members, read_rows, run_parallel, snap
+from ..feedback.thresholds import GRID
+from ..progress import progress
+from .partners import most_similar
+
+BLOCK = 256
+
+
+def greedy_keep(features: np.ndarray, assignment: np.ndarray, thresholds: np.ndarray,
+                candidates: np.ndarray | None = None, anchors: np.ndarray | None = None,
+                workers: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Goes through the samples of each cluster by index and keeps those that resemble no kept one too much.
+
+    Other than in ``semdedup_scores``, samples that went do not count: a slow video does not collapse to its first
+    frame, and each sample that goes has a kept one more similar than the threshold.
+
+    Args:
+        features: (N, d) float32 or float16, in memory or memory-mapped.
+        assignment: (N,) int32, labels 0..K-1.
+        thresholds: (K,) float64; more similar samples go.
+        candidates: (N,) bool, the samples to decide about; None means all but the anchors.
+        anchors: (N,) bool, samples that are kept before any candidate.
+        workers: number of threads; None means as many as BLAS would use. No effect on the result.
+
+    Returns:
+        kept: (N,) bool, the candidates that stay. Those without a direction (zero or NaN features) do.
+        similarity: (N,) float32, of each candidate to the most similar kept sample before it, a multiple of 2**-20; -1
+            where there is none, and for all other samples.
+    """
+    features = np.asarray(features)
+    anchors = np.zeros(len(assignment), bool) if anchors is None else anchors
+    candidates = ~anchors if candidates is None else candidates
+    kept = np.zeros(len(assignment), bool)
+    similarity = np.full(len(assignment), -1, np.float32)
+
+    def job(members: np.ndarray) -> None:
+        mine = members[candidates[members]]
+        if not len(mine):
+            return
+        rows, blank = read_rows(features, mine)
+        kept[mine[blank]] = True
+        rows, mine = rows[~blank], mine[~blank]
+        before, _ = read_rows(features, members[anchors[members]])
+        start = most_similar(rows, before)[0] if len(before) else np.full(len(rows), -np.inf, np.float32)
+        kept[mine], similarity[mine] = _greedy(rows, start, float(thresholds[assignment[members[0]]]))
+
+    clusters = sorted((members for members in cluster_members(assignment) if len(members)), key=len, reverse=True)
+    for _ in run_parallel(job, clusters, workers):
+        pass
+    return kept, similarity
+
+
+def greedy_budget(features: np.ndarray, assignment: np.ndarray, count: int,
+                  candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """``greedy_keep`` with the one threshold that keeps as many samples as asked for.
+
+    The threshold is found by bisection on the grid of 2**-20. The number of kept samples jumps, and not always upwards,
+    so that in general none meets the budget: it is the one below a jump beyond the budget, and the least similar of the
+    samples that it would drop stay. Where every cluster's first sample is too many already, those of smallest index
+    stay.
+
+    Args:
+        features: as for ``greedy_keep``.
+        assignment: likewise.
+        count: how many samples stay, at most as many as there are candidates.
+        candidates: (N,) bool, samples that may stay.
+
+    Returns:
+        kept: (N,) bool.
+        similarity: as of ``greedy_keep``.
+        threshold: samples of a higher similarity go.
+    """
+    clusters = int(assignment.max(initial=-1)) + 1
+    low, high = round(-1 / GRID) - 1, round(1 / GRID)
+    if count == candidates.sum():
+        low = high
+    kept, similarity = greedy_keep(features, assignment, np.full(clusters, low * GRID), candidates)
+    with progress((high - low).bit_length(), 'threshold', 'step') as bar:
+        while kept.sum() < count and high - low > 1:
+            middle = (low + high) // 2
+            found = greedy_keep(features, assignment, np.full(clusters, middle * GRID), candidates)
+            if found[0].sum() <= count:
+                low, (kept, similarity) = middle, found
+            else:
+                high = middle
+            bar.update()
+    ranking = np.lexsort((similarity, ~kept, ~candidates))
+    chosen = np.zeros(len(kept), bool)
+    chosen[ranking[:count]] = True
+    return chosen, similarity, max(low * GRID, -1.)
+
+
+def _greedy(rows: np.ndarray, start: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) bool and (n,) float32 for unit rows of one cluster; overwrites the rows.
+
+    Args:
+        rows: (n, d) float32, in the order of the decisions.
+        start: (n,) float32 similarity to what was kept before all of them, -inf for nothing.
+        threshold: more similar rows go.
+    """
+    best = start.copy()
+    kept = np.zeros(len(rows), bool)
+    count = 0
+    for first in range(0, len(rows), BLOCK):
+        block = rows[first:first + BLOCK]
+        here = best[first:first + BLOCK]
+        for above in range(0, count, 4 * BLOCK):
+            np.maximum(here, snap(rows[above:min(above + 4 * BLOCK, count)] @ block.T).max(0), out=here)
+        between = snap(block @ block.T)
+        for position in range(len(block)):
+            if here[position] <= threshold:
+                kept[first + position] = True
+                np.maximum(here[position + 1:], between[position, position + 1:], out=here[position + 1:])
+        # Kept rows gather at the beginning, where none is needed any more.
+        stays = block[kept[first:first + BLOCK]]
+        rows[count:count + len(stays)] = stays
+        count += len(stays)
+    return kept, np.maximum(best, -1)

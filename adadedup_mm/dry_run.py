@@ -1,0 +1,92 @@
+"""What a run would remove at several keep ratios, and what it would cost; nothing is written."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+
+from .datasets import read_pool
+from .density import nearest_kept
+from .estimate import Estimate, estimate, measure, work_of
+from .feedback import initial_set, keep_count
+from .options import Options
+from .run import Run
+from .stages import ReadingStore
+
+RATIOS = tuple(round(.1 * step, 1) for step in range(1, 10))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One keep ratio.
+
+    Attributes:
+        keep_ratio: in (0, 1].
+        kept: number of samples.
+        threshold: density score above which samples go; None for strategies that use no features.
+        near_duplicates: share of near-duplicates among what goes; None likewise, and where nothing goes.
+        cost: of a whole run.
+    """
+
+    keep_ratio: float
+    kept: int
+    threshold: float | None
+    near_duplicates: float | None
+    cost: Estimate
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """The rows by rising keep ratio, the number of samples, and whether features of the work dir could be used."""
+
+    rows: list[Row]
+    samples: int
+    reused: bool
+
+
+def dry_run(config: Config, options: Options, work_dir: Path) -> DryRun:
+    """Looks at density pruning, which every strategy with features starts from, at several keep ratios.
+
+    Finished stages of ``work_dir`` are used; what is missing is computed in a temporary folder and removed with it.
+
+    Args:
+        config: a training config.
+        options: its ``adadedup`` dict, resolved; its own keep ratio is among those shown.
+        work_dir: where the run would work; it need not exist.
+
+    Raises:
+        UserError: the config is wrong.
+    """
+    pool, sources = read_pool(config)
+    with tempfile.TemporaryDirectory(prefix='adadedup_') as folder:
+        run = Run(config, options, ReadingStore(folder, also=work_dir / 'stages'), pool, sources)
+        ratios = sorted({*RATIOS, options.keep_ratio})
+        work = work_of(run, options.keep_ratio)
+        reused = work.features and run.store.is_finished('features', run.features_key)
+        rates = measure(run, work)
+        costs = [estimate(run, work_of(run, ratio), rates, ratio) for ratio in ratios]
+        if work.features:
+            rows = _rows(run, ratios, costs)
+        else:
+            rows = [Row(ratio, keep_count(ratio, len(pool)), None, None, cost)
+                    for ratio, cost in zip(ratios, costs, strict=True)]
+    return DryRun(rows, len(pool), reused)
+
+
+def _rows(run: Run, ratios: Sequence[float], costs: Sequence[Estimate]) -> list[Row]:
+    _, similarity = run.density(run.options.layout)
+    compared, usable = run.compared(run.options.layout), ~run.dropped
+    rows = []
+    for ratio, cost in zip(ratios, costs, strict=True):
+        kept = np.zeros(len(usable), bool)
+        count = keep_count(ratio, len(usable))
+        kept[usable], threshold = initial_set(similarity[usable], min(1., count / usable.sum()))
+        partner, _ = nearest_kept(compared, run.clusters, kept)
+        pruned = np.flatnonzero(~kept & usable & (partner >= 0))
+        gone = np.einsum('nd,nd->n', run.features[pruned], run.features[partner[pruned]])
+        share = float((gone >= run.embedder.near_duplicate).mean()) if len(gone) else None
+        rows.append(Row(ratio, int(kept.sum()), threshold, share, cost))
+    return rows

@@ -1,0 +1,144 @@
+"""A leakage run, from the config to its tables and its page."""
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+from mmengine.config import Config
+
+from ..datasets import read_pool
+from ..errors import UserError
+from ..features import choose_views
+from ..files import atomic_open, write_json, write_table
+from ..options import Options
+from ..pool import Pool
+from ..report import build_report
+from ..run import Run
+from ..stages import ReadingStore
+from .page import leakage_page
+from .pairs import Pairs, similar_pairs
+from .summary import FOLDER, SplitSummary, Summary
+
+# Similarities of equal pixels, up to rounding in the network.
+IDENTICAL = .9999
+
+
+def find_leakage(config: Config, options: Options, work_dir: Path, threshold: float | None = None,
+                 most: int = 5) -> Summary:
+    """Compares the validation and test sets of a config with its training set; results go to ``work_dir/leakage``.
+
+    Writes ``pairs.parquet`` and ``pairs.csv`` (every pair at least as similar as the threshold, the ``most`` similar
+    ones of each sample), ``summary.json``, ``leakage.html``, and features under ``stages/``, which a later call uses
+    again. Features of the training set come from a pruning run in ``work_dir`` if they are the same. The pruning
+    run's report is made again, with a section about this.
+
+    Args:
+        config: a training config.
+        options: its ``adadedup`` dict, of which the embedder and the views count.
+        work_dir: where results go, maybe that of a pruning run.
+        threshold: similarity from which a pair counts; None takes the embedder's ``near_duplicate``.
+        most: pairs of a sample at most.
+
+    Raises:
+        UserError: there is nothing to compare, an image folder or file is wrong, or ``work_dir`` cannot be written.
+    """
+    if threshold is not None and not 0 < threshold <= 1:
+        raise UserError(f'--threshold is {threshold}, but must be a similarity above 0 and at most 1')
+    options = dataclasses.replace(options, group_by=None, min_gap=0)
+    pools = {'train': _read_split(config, 'train')} | _evaluation_pools(config)
+    folder = work_dir / FOLDER
+    runs = {name: Run(config, options, ReadingStore(folder / 'stages' / name, also=work_dir / 'stages'), pool, [])
+            for name, pool in pools.items()}
+    train = runs.pop('train')
+    level = train.embedder.near_duplicate if threshold is None else threshold
+    tables, splits = [], []
+    with _locked(folder):
+        for name, run in runs.items():
+            pairs = similar_pairs(run.features, train.features, level, most)
+            tables.append(_pairs_table(name, run, train, pairs))
+            splits.append(_summarise(name, run, train, pairs))
+        summary = Summary(level, options.embedder['type'], len(train.pool), splits)
+        _write(folder, summary, pa.concat_tables(tables))
+    if (work_dir / 'report.html').exists():
+        build_report(work_dir)
+    return summary
+
+
+def _evaluation_pools(config: Config) -> dict[str, Pool]:
+    """The pools of val and test; one for both where they are the same images."""
+    pools = {name: _read_split(config, name) for name in ('val', 'test') if config.get(f'{name}_dataloader')}
+    if not pools:
+        raise UserError('the config has neither val_dataloader nor test_dataloader: there is nothing to compare the '
+                        'training set with')
+    if len(pools) == 2 and pools['val'].image_paths == pools['test'].image_paths:
+        return {'val and test': pools['val']}
+    return pools
+
+
+def _read_split(config: Config, name: str) -> Pool:
+    loader = f'{name}_dataloader'
+    try:
+        return read_pool(Config(dict(config._cfg_dict, train_dataloader=config.get(loader))))[0]
+    except UserError as error:
+        raise UserError(str(error).replace('train_dataloader', loader)) from error
+
+
+def _pairs_table(name: str, run: Run, train: Run, pairs: Pairs) -> pa.Table:
+    """``pairs.parquet``: a row a pair, the most similar one of each sample with rank 0."""
+    paths, train_paths = _first_paths(run), _first_paths(train)
+    rank = np.arange(len(pairs.query)) - np.searchsorted(pairs.query, pairs.query)
+    return pa.table({
+        'split': pa.array([name] * len(pairs.query), pa.string()),
+        'sample_id': pa.array([run.pool.sample_ids[i] for i in pairs.query], pa.string()),
+        'image_path': pa.array([paths[i] for i in pairs.query], pa.string()),
+        'train_sample_id': pa.array([train.pool.sample_ids[i] for i in pairs.anchor], pa.string()),
+        'train_image_path': pa.array([train_paths[i] for i in pairs.anchor], pa.string()),
+        'similarity': pa.array(pairs.similarity, pa.float32()),
+        'rank': pa.array(rank, pa.int32()),
+        'matches': pa.array(pairs.matches[pairs.query], pa.int64()),
+    })
+
+
+def _summarise(name: str, run: Run, train: Run, pairs: Pairs) -> SplitSummary:
+    known = pairs.nearest[np.isfinite(pairs.nearest)]
+    files = {os.path.realpath(path) for paths in train.pool.image_paths for path in paths}
+    shared = sum(any(os.path.realpath(path) in files for path in paths) for paths in run.pool.image_paths)
+    return SplitSummary(name, len(run.pool), int((pairs.matches > 0).sum()), int((known >= IDENTICAL).sum()), shared,
+                        float(known.max()) if len(known) else None, int(run.unreadable.sum()))
+
+
+def _first_paths(run: Run) -> list[str]:
+    column = choose_views(run.pool.views, run.options.views)[0]
+    return [paths[column] for paths in run.pool.image_paths]
+
+
+def _write(folder: Path, summary: Summary, pairs: pa.Table) -> None:
+    write_table(folder / 'pairs.parquet', pairs)
+    with atomic_open(folder / 'pairs.csv') as file:
+        pyarrow.csv.write_csv(pairs, file)
+    with atomic_open(folder / 'leakage.html', 'w') as file:
+        file.write(leakage_page(summary, pairs))
+    write_json(folder / 'summary.json', msgspec.to_builtins(summary))
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds a folder against another run of the same kind."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / 'lock').open('w', encoding='utf-8')
+    except OSError as error:
+        raise UserError(f'{folder} cannot be written ({error.strerror}): choose another --work-dir') from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f'{folder} is in use by another run: wait for it, or choose another --work-dir') from None
+        yield

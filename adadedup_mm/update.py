@@ -1,0 +1,261 @@
+"""New data arrives: a run that takes over an older run's decisions and decides about the new images only."""
+
+import json
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from .clusters.kmeans import nearest_centroid
+from .clusters.rows import cluster_members, read_rows
+from .density import greedy_keep
+from .errors import UserError
+from .features import choose_views, extract_shards, merge_shards
+from .files import sha256_file, write_array, write_json
+from .pool import pool_key
+from .report.tables import CLASSES, CLUSTERS, SAMPLES, read_table
+from .run import Run
+from .selection import Selection, Update
+
+# A full run is due beyond these: growth since the last one, and new samples in places where it saw next to none.
+MAX_GROWTH = .25
+MAX_FAR = .1
+# Fewer than this many far ones are chance.
+LEAST_FAR = 3
+# Of the old samples, the share that counts as far from all centroids.
+FAR_QUANTILE = .01
+BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class OldRun:
+    """A finished run of n samples and K clusters.
+
+    Attributes:
+        folder: its work dir.
+        samples: samples.parquet.
+        thresholds: (K,) float64.
+        classes: names of the classes that its samples have.
+        features: (n, d) float32, memory-mapped.
+        unreadable: (n,) bool.
+        stamps: see ``Run.stamps``.
+        origin: see ``Run.origin``.
+        full_samples: how many samples the last full run had.
+        layout: see ``Selection``.
+    """
+
+    folder: Path
+    samples: pa.Table
+    thresholds: np.ndarray
+    classes: frozenset[str]
+    features: np.ndarray
+    unreadable: np.ndarray
+    stamps: np.ndarray
+    origin: dict[str, Any]
+    full_samples: int
+    layout: float
+
+
+def read_old_run(folder: Path) -> OldRun:
+    """Reads what an update needs of an older run.
+
+    Raises:
+        UserError: it is not finished, has no thresholds or no features, or cannot be read.
+    """
+    try:
+        manifest = json.loads((folder / 'manifest.json').read_text(encoding='utf-8'))
+        samples_before = (manifest.get('update') or {}).get('full_samples', manifest['samples'])
+        layout = manifest['options']['feedback'].get('layout', 0) if manifest['strategy'] == 'adadedup' else 0
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f'{folder} holds no finished run (manifest.json): --update needs the work dir of one'
+                        ) from error
+    samples = read_table(folder / 'samples.parquet', SAMPLES | dict(order=pa.int32(), similarity=pa.float32()))
+    thresholds = read_table(folder / 'clusters.parquet', CLUSTERS)['threshold'].to_numpy()
+    if not len(thresholds) or not np.isfinite(thresholds).all():
+        raise UserError(f'the run in {folder} has no thresholds (strategy {manifest.get("strategy")}): --update needs '
+                        'one of adadedup, clip_dedup or vlm_sse')
+    classes = read_table(folder / 'classes.parquet', CLASSES)
+    stage = folder / 'stages' / 'features'
+    try:
+        features = np.load(stage / 'features.npy', mmap_mode='r')
+        unreadable, stamps = np.load(stage / 'unreadable.npy'), np.load(stage / 'stamps.npy')
+        origin = json.loads((stage / 'origin.json').read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise UserError(f'{stage} has no features that can be used again: prune without --update') from error
+    if not len(features) == len(unreadable) == len(stamps) == len(samples):
+        raise UserError(f'{stage} belongs to another run than {folder}/samples.parquet: prune without --update')
+    present = {row['class'] for row in classes.to_pylist() if row['images']}
+    return OldRun(folder, samples, thresholds, frozenset(present), features, unreadable, stamps, origin,
+                  int(samples_before), float(layout))
+
+
+def update(run: Run, folder: Path) -> Selection:
+    """Keeps the decisions of an older run and decides about the samples that it did not have.
+
+    A sample is an old one if its images have the paths, sizes and modification times that they had. A new one belongs
+    to the cluster with the most similar centroid, the mean of the older run's features there, and stays unless it is
+    more similar than the cluster's threshold to a kept sample there, in the dataset's order (see ``greedy_keep``). The
+    keep ratio of the config has no part in this.
+
+    Args:
+        run: the new run.
+        folder: work dir of the older one; nothing is written there.
+
+    Raises:
+        UserError: the older run cannot be used, or shares no image with this one.
+    """
+    old = read_old_run(folder)
+    if old.origin != run.origin:
+        raise UserError(f'the features in {folder} come from another embedder or other views '
+                        f'({old.origin["embedder"]}, {old.origin["views"]}): give the same options, or prune without '
+                        '--update')
+    for name in ('samples.parquet', 'clusters.parquet'):
+        run.inputs[str(folder / name)] = sha256_file(folder / name)
+    rows = _match(run, old)
+    if (rows < 0).all():
+        raise UserError(f'none of the {len(rows)} samples is one of {folder} (same path, size and modification time): '
+                        'prune without --update')
+    _compose_features(run, old, rows)
+    centroids, far_limit = _centroids(old)
+    usable = ~run.dropped
+
+    def compute(target: Path) -> None:
+        new = np.flatnonzero(rows < 0)
+        assignment = old.samples['cluster'].to_numpy()[rows].astype(np.int32)
+        assignment[new] = np.maximum(nearest_centroid(run.features, new, centroids), 0)
+        kept = old.samples['kept'].to_numpy()[rows] & (rows >= 0)
+        chosen, similarity = greedy_keep(run.compared(old.layout), assignment, old.thresholds,
+                                         (rows < 0) & usable, kept)
+        similarity = np.where(rows >= 0, old.samples['similarity'].to_numpy()[rows], similarity).astype(np.float32)
+        write_array(target / 'assignment.npy', assignment)
+        write_array(target / 'kept.npy', kept | chosen)
+        write_array(target / 'similarity.npy', similarity)
+
+    target = run.stage('update', dict(features=run.used['features'], rows=rows.tolist(), inputs=run.inputs,
+                                     layout=old.layout, objects=pool_key(run.pool)), compute)
+    assignment, kept, similarity = (np.load(target / f'{name}.npy') for name in ('assignment', 'kept', 'similarity'))
+    loss = old.samples['loss'].to_numpy()[rows].astype(np.float32)
+    loss[rows < 0] = np.nan
+    order = _order(old.samples['order'].to_numpy()[rows], rows, assignment)
+    selection = Selection(kept, assignment, order, similarity, old.thresholds, loss=loss, layout=old.layout)
+    reason = [text if row >= 0 else None
+              for text, row in zip(old.samples['reason'].take(np.maximum(rows, 0)).to_pylist(), rows, strict=True)]
+    facts = _facts(run, old, rows, kept, centroids, far_limit)
+    selection.update = Update(facts, reason)
+    selection.notes += _notes(facts)
+    return selection
+
+
+def _match(run: Run, old: OldRun) -> np.ndarray:
+    """(N,) int64, the old run's row of each sample; -1 for new ones. Each row is used once."""
+    columns = choose_views(run.pool.views, run.options.views)
+    rows_of: dict[Any, list[int]] = defaultdict(list)
+    for row, (paths, stamp) in enumerate(zip(old.samples['image_paths'].to_pylist(), old.stamps.tolist(), strict=True)):
+        if len(paths) == len(run.pool.views):
+            rows_of[tuple(os.path.abspath(paths[column]) for column in columns), str(stamp)].append(row)
+    for rows in rows_of.values():
+        rows.reverse()
+    keys = ((tuple(os.path.abspath(paths[column]) for column in columns), str(stamp))
+            for paths, stamp in zip(run.pool.image_paths, run.stamps().tolist(), strict=True))
+    return np.array([rows_of[key].pop() if rows_of.get(key) else -1 for key in keys], np.int64)
+
+
+def _compose_features(run: Run, old: OldRun, rows: np.ndarray) -> None:
+    """The features stage, from the old run's features and those of the new images."""
+    new = np.flatnonzero(rows < 0)
+    images = (tuple(run.pool.image_paths[i] for i in new), run.pool.views, run.options.views)
+
+    def extract(folder: Path) -> None:
+        extract_shards(*images, run.embedder, folder, run.store.rank, run.store.world)
+
+    def merge(folder: Path) -> None:
+        if len(new):
+            merge_shards(*images, folder, run.options.on_bad_image, run.store.wait_for)
+
+    folder = run.stage('new_features', dict(features=run.features_key, new=new.tolist()), merge, extract)
+
+    def compute(target: Path) -> None:
+        features, unreadable = np.empty((len(rows), old.features.shape[1]), np.float32), np.zeros(len(rows), bool)
+        features[rows >= 0], unreadable[rows >= 0] = old.features[rows[rows >= 0]], old.unreadable[rows[rows >= 0]]
+        bad = [dict(sample=int(i), path=run.pool.image_paths[i][0], reason=f'unreadable in {old.folder}')
+               for i in np.flatnonzero(unreadable)]
+        if len(new):
+            features[new], unreadable[new] = np.load(folder / 'features.npy'), np.load(folder / 'unreadable.npy')
+            bad += [dict(entry, sample=int(new[entry['sample']]))
+                    for entry in json.loads((folder / 'bad_images.json').read_text(encoding='utf-8'))]
+        write_array(target / 'unreadable.npy', unreadable)
+        write_json(target / 'bad_images.json', bad)
+        write_array(target / 'features.npy', features)
+        run.write_origin(target)
+
+    run.store.run('features', run.features_key, compute)
+
+
+def _centroids(old: OldRun) -> tuple[np.ndarray, float]:
+    """(K, d) float32 unit mean features of the old clusters, and the similarity below which a sample is far from all.
+
+    An old sample is compared with the mean of the others of its cluster: in small clusters it would resemble itself.
+    Clusters without a readable sample have a zero centroid.
+    """
+    clusters = old.samples['cluster'].to_numpy()
+    sums = np.zeros((len(old.thresholds), old.features.shape[1]))
+    for cluster, members in enumerate(cluster_members(clusters)):
+        sums[cluster] = read_rows(old.features, members)[0].sum(axis=0, dtype=np.float64)
+    centroids = _unit(sums).astype(np.float32)
+    best = []
+    for start in range(0, len(clusters), BLOCK):
+        members = np.arange(start, min(start + BLOCK, len(clusters)))
+        features, blank = read_rows(old.features, members)
+        similarity = features @ centroids.T
+        others = _unit(sums[clusters[members]] - features)
+        similarity[np.arange(len(members)), clusters[members]] = np.einsum('ij,ij->i', features, others)
+        best.append(similarity.max(axis=1)[~blank])
+    known = np.concatenate(best)
+    return centroids, float(np.quantile(known, FAR_QUANTILE)) if len(known) else -1.
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.where(norms > 1e-6, rows / np.maximum(norms, 1e-6), 0)
+
+
+def _order(order: np.ndarray, rows: np.ndarray, assignment: np.ndarray) -> np.ndarray:
+    """(N,) int32 positions inside the clusters: the old samples in their order, then the new ones."""
+    sequence = np.lexsort((np.arange(len(rows)), np.where(rows >= 0, order, 0), rows < 0, assignment))
+    sizes = np.bincount(assignment)
+    positions = np.empty(len(rows), np.int32)
+    positions[sequence] = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return positions
+
+
+def _facts(run: Run, old: OldRun, rows: np.ndarray, kept: np.ndarray, centroids: np.ndarray,
+           far_limit: float) -> dict[str, Any]:
+    """What the manifest says about the update."""
+    new = np.flatnonzero((rows < 0) & ~run.unreadable)
+    similarity = np.concatenate([(run.features[new[start:start + BLOCK]] @ centroids.T).max(axis=1)
+                                 for start in range(0, len(new), BLOCK)]) if len(new) else np.empty(0)
+    far = int((similarity < far_limit).sum())
+    count = int((rows < 0).sum())
+    growth = len(rows) / old.full_samples - 1
+    present = {run.pool.classes[label] for label in np.unique(run.pool.labels)}
+    due = []
+    if growth > MAX_GROWTH:
+        due.append(f'the data has grown by {growth:.0%} since the last full run (bound {MAX_GROWTH:.0%})')
+    if far > MAX_FAR * count and far >= LEAST_FAR:
+        due.append(f'{far / count:.0%} of the new samples are far from all clusters (bound {MAX_FAR:.0%})')
+    if unknown := sorted(present - old.classes):
+        due.append(f'new classes: {", ".join(unknown[:5])}{" and more" if len(unknown) > 5 else ""}')
+    return dict(of=str(old.folder), full_samples=old.full_samples, old=len(rows) - count, new=count,
+                new_kept=int(kept[rows < 0].sum()), gone=len(old.samples) - (len(rows) - count), far=far,
+                growth=round(growth, 4), full_run_due=due)
+
+
+def _notes(facts: dict[str, Any]) -> list[str]:
+    text = (f'Update of {facts["of"]}: {facts["new_kept"]} of {facts["new"]} new samples were kept, {facts["old"]} old '
+            f'decisions stay, {facts["gone"]} samples are not in the dataset any more.')
+    due = '; '.join(facts['full_run_due'])
+    return [text, f'A full run is due: {due}.' if due else 'No full run is due yet.']

@@ -1,0 +1,1 @@
+_base_ = ['./resnet_digits.py', '../_base_/dynamic_infobatch.py']

@@ -1,0 +1,102 @@
+"""Classifiers of MMPretrain with dynamic pruning."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+from torch.nn.functional import cross_entropy
+
+pytest.importorskip('mmpretrain')
+pytest.importorskip('sklearn')
+
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from mmpretrain.utils import register_all_modules
+
+from adadedup_mm.benchmark.config import load_benchmark
+from adadedup_mm.benchmark.jobs import make_jobs
+from adadedup_mm.config import load_config
+from adadedup_mm.dynamic import Digits, DynamicPruningRunner, SampleLosses, apply_dynamic
+from adadedup_mm.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+def classifier(**change):
+    register_all_modules(False)
+    init_default_scope('mmpretrain')
+    config = load_config(ROOT / 'configs/dynamic/resnet_digits.py')
+    config.merge_from_dict({f'model.{key}': value for key, value in change.items()})
+    torch.manual_seed(0)
+    return MODELS.build(dict(config.model, data_preprocessor=dict(config.data_preprocessor)))
+
+
+def digits(count=6):
+    images = torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    return images, [DataSample().set_gt_label(i % 10) for i in range(count)]
+
+
+@pytest.mark.parametrize('smooth', [0., .2])
+def test_losses_come_from_the_training_step(smooth):
+    loss = dict(type='LabelSmoothLoss', label_smooth_val=smooth, num_classes=10, loss_weight=2.)
+    model = classifier(**{'head.loss': loss} if smooth else {}).eval()
+    images, samples = digits()
+    labels = torch.arange(6)
+    expected = cross_entropy(model(images), labels, reduction='none', label_smoothing=smooth) * (2. if smooth else 1.)
+    losses, weights = SampleLosses(model), torch.tensor([1., 2., 0., 1., 1., 3.])
+    assert losses.mode == 'element'
+    losses.start(torch.ones(6))
+    total = model.loss(images, samples)['loss']
+    torch.testing.assert_close(losses.take(), expected)
+    torch.testing.assert_close(total, expected.mean())
+    losses.start(weights)
+    torch.testing.assert_close(model.loss(images, samples)['loss'], (weights * expected).mean())
+    losses.detach()
+    torch.testing.assert_close(model.loss(images, samples)['loss'], expected.mean())
+
+
+@pytest.mark.parametrize('policy', ['random', 'infobatch'])
+def test_a_stock_config_trains_with_one_line(policy, tmp_path):
+    config = load_config(ROOT / f'configs/dynamic/resnet_digits_{policy}.py', {'train_cfg.max_epochs': 3})
+    config.work_dir = str(tmp_path)
+    config.train_dataloader.dataset.indices = 120
+    config.train_dataloader.collate_fn = dict(type='default_collate')
+    config.launcher, config.log_level = 'none', 'ERROR'
+    runner = DynamicPruningRunner.from_cfg(config)
+    runner.train()
+    table = pq.read_table(tmp_path / 'dynamic_samples.parquet').to_pydict()
+    assert table['sample_id'] == [str(i) for i in range(120)]
+    assert table['losses_seen'] == ([0] * 120 if policy == 'random' else table['epochs_used'])
+    assert 120 < sum(table['epochs_used']) < 360 or sum(table['epochs_used']) == 180
+    [log] = tmp_path.glob('*/vis_data/scalars.json')
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len([row for row in rows if 'dynamic/sometimes' in row]) == 3 and 'accuracy/top1' in rows[-1]
+
+
+def test_digits_are_split_by_writers():
+    train, test = Digits(split='train', pipeline=[]), Digits(split='test', pipeline=[])
+    assert (len(train), len(test)) == (1438, 359)
+    ids = [[dataset.get_data_info(i)['img_id'] for i in range(len(dataset))] for dataset in (train, test)]
+    assert ids[0] + ids[1] == list(range(1797))
+    with pytest.raises(UserError, match='the split of Digits'):
+        Digits(split='val', pipeline=[])
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'configs/dynamic').glob('resnet*_*_*.py')), ids=lambda path: path.stem)
+def test_configs_of_classifiers(path):
+    config = load_config(path)
+    apply_dynamic(config)
+    assert config.model.type == 'ImageClassifier' and config.train_dataloader.batch_size in (32, 128)
+
+
+@pytest.mark.parametrize('name, count', [('digits', 80), ('minidrive', 18), ('cifar', 220)])
+def test_benchmarks_of_dynamic_pruning(name, count, tmp_path):
+    jobs = make_jobs(load_benchmark(ROOT / f'configs/benchmarks/{name}_dynamic.py'), {}, tmp_path)
+    assert len(jobs) == count
+    for job in jobs:
+        assert 'dynamic' in job.config or job.variant.startswith(('full', 'static'))
+        if 'dynamic' in job.config:
+            apply_dynamic(job.config)

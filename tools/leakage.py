@@ -1,0 +1,6 @@
+"""See ``python tools/leakage.py --help``."""
+
+from adadedup_mm.cli.leakage import main
+
+if __name__ == '__main__':
+    main()
