@@ -190,9 +190,9 @@ class _Passes:
             self.batches = iter(hook.loader)
             return
         self.epoch = saved['sampler']['epoch']
-        used = hook.sampler.used.copy()
+        # The pass goes on; it is not another one.
+        hook.sampler.used[hook.sampler.indices] -= 1
         hook.start_pass(self.runner, self.epoch)
-        hook.sampler.used = used
         self.batches = iter(hook.loader)
         for _ in range(saved['position']):
             next(self.batches)
