@@ -7,7 +7,7 @@ from rich.table import Table
 
 from ..config import default_work_dir, load_config
 from ..dry_run import DryRun, dry_run
-from ..engine import rank_and_world
+from ..engine import rank_and_world, take_gpu
 from ..errors import UserError
 from ..options import Options, resolve_options
 from ..pipeline import prune
@@ -32,6 +32,7 @@ def _main(arguments: list[str] | None) -> None:
     config = load_config(args.config, args.cfg_options)
     options = resolve_options(config, args.keep_ratio, args.strategy)
     rank, world = rank_and_world(args.launcher)
+    take_gpu(args.launcher)
     work_dir = args.work_dir or default_work_dir(config, args.config)
     if args.dry_run:
         if world > 1 or args.update:

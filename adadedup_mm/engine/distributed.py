@@ -1,4 +1,4 @@
-"""Several processes: which one this is before any process group exists, and training without a GPU."""
+"""Several processes: which one this is before any process group exists, its GPU, and training without one."""
 
 import os
 from typing import Any
@@ -10,6 +10,7 @@ from mmengine.dist import is_distributed
 from ..errors import UserError
 
 _VARIABLES = {'pytorch': ('RANK', 'WORLD_SIZE'), 'slurm': ('SLURM_PROCID', 'SLURM_NTASKS')}
+_LOCAL_RANK = {'pytorch': 'LOCAL_RANK', 'slurm': 'SLURM_LOCALID'}
 
 
 def rank_and_world(launcher: str) -> tuple[int, int]:
@@ -30,6 +31,19 @@ def rank_and_world(launcher: str) -> tuple[int, int]:
         start = 'torchrun --nproc_per_node=N' if launcher == 'pytorch' else 'srun'
         raise UserError(f"--launcher {launcher} needs {' and '.join(_VARIABLES[launcher])}: start it with {start}")
     return int(rank), int(world)
+
+
+def take_gpu(launcher: str) -> None:
+    """Makes a GPU of its own the current one of this process; more processes than GPUs share them in turn.
+
+    mmengine does so when it opens a process group, which pruning has none of.
+
+    Args:
+        launcher: as for ``rank_and_world``.
+    """
+    if launcher != 'none' and torch.cuda.is_available():
+        local_rank = int(os.environ.get(_LOCAL_RANK[launcher], rank_and_world(launcher)[0]))
+        torch.cuda.set_device(local_rank % torch.cuda.device_count())
 
 
 def use_gloo_without_gpu(config: Any) -> None:

@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 
 from ..options import resolve_options
 from ..pipeline import prune
-from .distributed import rank_and_world, use_gloo_without_gpu
+from .distributed import rank_and_world, take_gpu, use_gloo_without_gpu
 
 
 @RUNNERS.register_module()
@@ -43,5 +43,7 @@ def prune_first(config: Config) -> tuple[Config, Path]:
     """
     options = resolve_options(config)
     folder = Path(options.work_dir or Path(config['work_dir']) / 'adadedup').absolute()
-    rank, world = rank_and_world(config.get('launcher', 'none'))
+    launcher = config.get('launcher', 'none')
+    rank, world = rank_and_world(launcher)
+    take_gpu(launcher)
     return prune(config, options, folder, rank=rank, world=world, resume=True), folder

@@ -11,7 +11,7 @@ common = dict(
 variants = dict(
     full=dict(),
     random=dict(adadedup=dict(strategy='random')),
-    random_per_cluster=dict(adadedup=dict(strategy=dict(_delete_=True, type='random', per='cluster'))),
+    random_per_cluster=dict(adadedup=dict(strategy=dict(type='random', per='cluster'))),
     uniform_stride=dict(adadedup=dict(strategy='uniform_stride')),
     clip_dedup=dict(adadedup=dict(strategy='clip_dedup')),
     vlm_sse=dict(adadedup=dict(strategy='vlm_sse')),

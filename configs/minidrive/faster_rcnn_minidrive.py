@@ -6,7 +6,7 @@ model = dict(roi_head=dict(bbox_head=dict(num_classes=6)))
 
 train_dataloader = dict(
     _delete_=True,
-    batch_size=8,
+    batch_size=4,
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=True),
     batch_sampler=dict(type='AspectRatioBatchSampler'),

@@ -2,16 +2,16 @@
 _base_ = './faster_rcnn_r18_small.py'
 model = dict(
     backbone=dict(base_channels=16),
-    neck=dict(in_channels=[16, 32, 64, 128], out_channels=48),
-    rpn_head=dict(in_channels=48, feat_channels=48),
+    neck=dict(in_channels=[16, 32, 64, 128], out_channels=32),
+    rpn_head=dict(in_channels=32, feat_channels=32),
     roi_head=dict(
         # RoIAlign would take half of the time with as many samples as RoIs have pixels.
-        bbox_roi_extractor=dict(out_channels=48, finest_scale=28, roi_layer=dict(sampling_ratio=2)),
-        bbox_head=dict(in_channels=48, fc_out_channels=128)),
+        bbox_roi_extractor=dict(out_channels=32, finest_scale=28, roi_layer=dict(sampling_ratio=1)),
+        bbox_head=dict(in_channels=32, fc_out_channels=128)),
     train_cfg=dict(
         rpn=dict(sampler=dict(num=128)),
-        rpn_proposal=dict(nms_pre=200, max_per_img=100),
-        rcnn=dict(sampler=dict(num=64))))
+        rpn_proposal=dict(nms_pre=100, max_per_img=60),
+        rcnn=dict(sampler=dict(num=32))))
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -27,5 +27,6 @@ test_pipeline = [
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 # No workers: they would compete with the training for the same cores.
-train_dataloader = dict(batch_size=8, num_workers=0, dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(batch_size=4, num_workers=0, dataset=dict(pipeline=train_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+optim_wrapper = dict(optimizer=dict(lr=2e-3))

@@ -1,0 +1,98 @@
+"""Several processes: the scripts that start them, and the GPU of each."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_pipeline import config, selection  # noqa: F401
+
+from adadedup_mm.cli.prune import main as prune_main
+from adadedup_mm.engine import take_gpu
+
+TOOLS = Path(__file__).parents[1] / 'tools'
+
+
+def start(script, *arguments, path='', **environment):
+    variables = {name: value for name, value in os.environ.items() if name not in ('GPUS', 'PORT', 'NNODES')}
+    variables |= dict(PATH=f'{path}{os.pathsep}{os.environ["PATH"]}', OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='',
+                      PYTHONPATH=str(TOOLS.parent), **environment)
+    return subprocess.run(['bash', TOOLS / script, *map(str, arguments)], env=variables, capture_output=True, text=True)
+
+
+@pytest.fixture
+def echo(tmp_path):
+    """A folder with an ``srun`` and a ``python`` that only print what they are asked to do."""
+    for name in ('srun', 'python'):
+        (tmp_path / name).write_text('#!/bin/sh\necho "$@"\n')
+        (tmp_path / name).chmod(0o755)
+    return tmp_path
+
+
+@pytest.mark.parametrize('tool', ['prune', 'train'])
+def test_torchrun_starts_a_process_for_each_gpu(tool, echo):
+    line = start(f'dist_{tool}.sh', 'my config.py', 4, '--work-dir', 'out', path=echo).stdout.split()
+    assert line == ['-m', 'torch.distributed.run', '--nnodes', '1', '--node_rank', '0', '--master_addr', '127.0.0.1',
+                    '--master_port', '29500', '--nproc_per_node', '4', str(TOOLS / f'{tool}.py'), 'my', 'config.py',
+                    '--launcher', 'pytorch', '--work-dir', 'out']
+    nodes = start(f'dist_{tool}.sh', 'c.py', 8, path=echo, NNODES='2', NODE_RANK='1', MASTER_ADDR='head', PORT='3').stdout
+    assert '--nnodes 2 --node_rank 1 --master_addr head --master_port 3 --nproc_per_node 8' in nodes
+
+
+@pytest.mark.parametrize('tool', ['prune', 'train'])
+def test_slurm_starts_a_task_for_each_gpu(tool, echo):
+    line = start(f'slurm_{tool}.sh', 'part', 'job', 'c.py', 'out', '--resume', path=echo, GPUS='16',
+                 SRUN_ARGS='--exclude bad --time 60').stdout.split()
+    assert line == ['--partition', 'part', '--job-name', 'job', '--ntasks', '16', '--ntasks-per-node', '8', '--gres',
+                    'gpu:8', '--cpus-per-task', '5', '--kill-on-bad-exit=1', '--exclude', 'bad', '--time', '60',
+                    'python', '-u', str(TOOLS / f'{tool}.py'), 'c.py', '--work-dir', 'out', '--launcher', 'slurm',
+                    '--resume']
+
+
+@pytest.mark.parametrize('script', ['dist_prune.sh', 'dist_train.sh', 'slurm_prune.sh', 'slurm_train.sh'])
+def test_too_few_arguments_show_the_usage(script, echo):
+    done = start(script, 'c.py', path=echo)
+    assert done.returncode == 2 and done.stderr.startswith(f'usage: {script} ') and not done.stdout
+
+
+def test_two_processes_of_the_script_select_what_one_does(config, tmp_path):  # noqa: F811
+    flags = ['--strategy', 'clip_dedup', '--work-dir']
+    done = start('dist_prune.sh', config, 2, *flags, tmp_path / 'two', path=Path(sys.executable).parent, PORT='29531')
+    assert done.returncode == 0, done.stderr[-3000:]
+    prune_main([str(config), *flags, str(tmp_path / 'one')])
+    assert selection(tmp_path / 'two') == selection(tmp_path / 'one')
+
+
+@pytest.mark.parametrize('launcher, environment, gpu', [
+    ('none', dict(LOCAL_RANK='1'), None),
+    ('pytorch', dict(RANK='5', WORLD_SIZE='8', LOCAL_RANK='1'), 1),
+    ('pytorch', dict(RANK='6', WORLD_SIZE='8', LOCAL_RANK='6'), 2),
+    ('slurm', dict(SLURM_PROCID='9', SLURM_NTASKS='16', SLURM_LOCALID='3'), 3),
+    ('slurm', dict(SLURM_PROCID='6', SLURM_NTASKS='16'), 2)])
+def test_every_process_has_a_gpu_of_its_own(launcher, environment, gpu, monkeypatch):
+    taken = []
+    for name in ('RANK', 'LOCAL_RANK', 'SLURM_LOCALID'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 4)
+    monkeypatch.setattr(torch.cuda, 'set_device', taken.append)
+    take_gpu(launcher)
+    assert taken == ([] if gpu is None else [gpu])
+
+
+def test_the_tool_takes_its_gpu_before_it_makes_the_embedder(config, tmp_path, monkeypatch):  # noqa: F811
+    from adadedup_mm import pipeline
+    from adadedup_mm.cli import prune
+
+    calls = []
+    monkeypatch.setattr(prune, 'take_gpu', lambda launcher: calls.append(f'GPU of {launcher}'))
+    monkeypatch.setattr(pipeline, 'Run', lambda *args: calls.append('embedder') or sys.exit(0))
+    monkeypatch.setenv('RANK', '0')
+    monkeypatch.setenv('WORLD_SIZE', '1')
+    with pytest.raises(SystemExit):
+        prune_main([str(config), '--work-dir', str(tmp_path / 'run'), '--launcher', 'pytorch'])
+    assert calls == ['GPU of pytorch', 'embedder']
