@@ -228,7 +228,9 @@ def _density(run: 'Run', layout: float = 0.) -> Selection:
     """One threshold for all clusters; ``layout`` is the share of the labels in the density scores."""
     order, similarity = run.density(layout)
     kept, tau = _initial(run, similarity, run.options.keep_ratio)
-    return Selection(kept, run.clusters, order, similarity, np.full(run.clusters.max() + 1, tau), layout=layout)
+    notes = [f'Similarities are {layout:.0%} those of the labelled boxes and {1 - layout:.0%} those of the images.']
+    return Selection(kept, run.clusters, order, similarity, np.full(run.clusters.max() + 1, tau), layout=layout,
+                     notes=notes if layout else [])
 
 
 def _initial(run: 'Run', similarity: np.ndarray, keep_ratio: float) -> tuple[np.ndarray, float]:

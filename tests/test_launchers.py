@@ -37,7 +37,8 @@ def test_torchrun_starts_a_process_for_each_gpu(tool, echo):
     assert line == ['-m', 'torch.distributed.run', '--nnodes', '1', '--node_rank', '0', '--master_addr', '127.0.0.1',
                     '--master_port', '29500', '--nproc_per_node', '4', str(TOOLS / f'{tool}.py'), 'my', 'config.py',
                     '--launcher', 'pytorch', '--work-dir', 'out']
-    nodes = start(f'dist_{tool}.sh', 'c.py', 8, path=echo, NNODES='2', NODE_RANK='1', MASTER_ADDR='head', PORT='3').stdout
+    several = dict(NNODES='2', NODE_RANK='1', MASTER_ADDR='head', PORT='3')
+    nodes = start(f'dist_{tool}.sh', 'c.py', 8, path=echo, **several).stdout
     assert '--nnodes 2 --node_rank 1 --master_addr head --master_port 3 --nproc_per_node 8' in nodes
 
 

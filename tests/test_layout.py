@@ -1,12 +1,17 @@
 """The label layout: what the annotations say about redundancy."""
 
+from pathlib import Path
+
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adadedup_mm.density import joint_features, layout_features
+from adadedup_mm.feedback import initial_set
 
+ROOT = Path(__file__).parents[1]
 SIZE = (180, 320)
 
 
@@ -74,3 +79,38 @@ def test_joint_features_mix_the_two_cosines_and_keep_blank_rows_blank():
     np.testing.assert_allclose((joint @ joint.T)[:5, :5], .7 * (images @ images.T)[:5, :5]
                                + .3 * (layout @ layout.T)[:5, :5], atol=1e-6)
     assert not joint[5].any()
+
+
+@pytest.fixture(scope='module')
+def run(world, tmp_path_factory):
+    from adadedup_mm.config import load_config
+    from adadedup_mm.datasets import read_pool
+    from adadedup_mm.options import resolve_options
+    from adadedup_mm.run import Run
+    from adadedup_mm.stages import StageStore
+    folder = tmp_path_factory.mktemp('layout')
+    (folder / 'config.py').write_text(
+        f"_base_ = ['{ROOT}/configs/minidrive/faster_rcnn_minidrive.py', '{ROOT}/configs/_base_/adadedup_offline.py']\n"
+        f"train_dataloader = dict(dataset=dict(data_root='{world}/coco/'))\n")
+    config = load_config(folder / 'config.py')
+    pool, sources = read_pool(config)
+    return Run(config, resolve_options(config), StageStore(folder / 'stages', 0, 1), pool, sources)
+
+
+def test_a_fixed_camera_keeps_more_frames_than_to_the_eye_of_the_embedding(run, world):
+    """Its objects change before the same backdrop; a parked car's frames differ by noise alone and go in any case."""
+    truth = pq.read_table(world / 'truth.parquet').to_pandas().set_index('sample_id')
+    kind = truth.loc[list(run.pool.sample_ids), 'kind'].to_numpy()
+
+    def kept(layout: float) -> dict[str, float]:
+        chosen, _ = initial_set(run.density(layout)[1], .6)
+        return {name: chosen[kind == name].mean() for name in ('fixed', 'parked')}
+
+    assert kept(.3)['fixed'] > kept(0)['fixed'] + .15
+    assert kept(.3)['parked'] <= kept(0)['parked']
+
+
+def test_layouts_make_scores_of_their_own_stage(run):
+    assert not np.array_equal(run.density(.3)[1], run.density(0)[1])
+    np.testing.assert_array_equal(run.density(.3)[1], run.density(.3)[1])
+    assert run.compared(.3).shape == (len(run.pool), run.features.shape[1] + 257)

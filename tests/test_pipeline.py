@@ -22,7 +22,7 @@ CONFIG = """
 _base_ = ['{root}/configs/minidrive/faster_rcnn_minidrive.py', 'adadedup_mm::_base_/adadedup_offline.py']
 adadedup = dict(keep_ratio=.5, embedder=dict(type='PixelEmbedder', _delete_=True), proxy=dict(epochs=1))
 data_root = '{world}/coco/'
-train_dataloader = dict(dataset=dict(data_root=data_root))
+train_dataloader = dict(batch_size=8, dataset=dict(data_root=data_root))
 val_dataloader = dict(dataset=dict(data_root=data_root))
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
 train_cfg = dict(max_epochs=2, val_interval=2)

@@ -106,7 +106,7 @@ def curve_plot(ratios: np.ndarray, thresholds: np.ndarray, chosen: float | None,
     """
     x, y = x_axis(0, 1), y_axis(*padded(thresholds))
     points = ' '.join(f'{a:.1f},{b:.1f}' for a, b in zip(x(ratios), y(thresholds), strict=True))
-    parts = [grid(x, y, 'keep ratio', 'threshold (cosine similarity)', per_cent, plain(y)),
+    parts = [grid(x, y, 'keep ratio', 'threshold (similarity)', per_cent, plain(y)),
              tag('polyline', class_='curve', points=points)]
     label = 'Threshold against keep ratio'
     if chosen is not None and threshold is not None:
