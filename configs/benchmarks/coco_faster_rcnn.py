@@ -14,7 +14,7 @@ variants = dict(
     random=dict(adadedup=dict(strategy='random')),
     clip_dedup=dict(adadedup=dict(strategy='clip_dedup')),
     vlm_sse=dict(adadedup=dict(strategy='vlm_sse')),
-    adadedup_plain=dict(adadedup=dict(feedback=dict(gap='mean', shrink=False))),
+    adadedup_plain=dict(adadedup=dict(feedback=dict(layout=0, gap='mean', shrink=False))),
     adadedup=dict(adadedup=dict()))
 keep_ratios = [.9, .8, .7, .6, .5]
 seeds = [0]

@@ -21,7 +21,7 @@ variants = dict(
     forgetting=dict(adadedup=dict(strategy='forgetting')),
     tfdp=dict(adadedup=dict(strategy='tfdp')),
     # The paper's plain form: the difference of the mean losses, as it is.
-    adadedup_plain=dict(adadedup=dict(feedback=dict(gap='mean', shrink=False))),
+    adadedup_plain=dict(adadedup=dict(feedback=dict(layout=0, gap='mean', shrink=False))),
     adadedup=dict(adadedup=dict()))
 keep_ratios = [.3, .5, .7]
 seeds = [0, 1, 2, 3, 4]
