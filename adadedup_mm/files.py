@@ -66,6 +66,15 @@ def write_json(path: str | Path, value: Any) -> None:
         file.write('\n')
 
 
+def read_object(path: str | Path) -> dict[str, Any]:
+    """The object that a JSON file holds; empty where the file is missing, damaged or holds anything else."""
+    try:
+        content = json.loads(Path(path).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def write_array(path: str | Path, array: np.ndarray) -> None:
     """Writes ``array`` as ``.npy``, atomically."""
     with atomic_open(path) as file:

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 import time
@@ -10,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .files import write_json
+from .files import read_object, write_json
 
 
 class StageStore:
@@ -40,10 +39,7 @@ class StageStore:
 
     def record(self, name: str) -> dict[str, Any]:
         """What ``done.json`` says: key, seconds, bytes; empty while the stage is unfinished."""
-        try:
-            return json.loads((self.root / name / 'done.json').read_text(encoding='utf-8'))
-        except (FileNotFoundError, json.JSONDecodeError):
-            return {}
+        return read_object(self.root / name / 'done.json')
 
     def is_finished(self, name: str, key: str) -> bool:
         """Whether the stage ended under this key."""

@@ -2,13 +2,12 @@
 
 import contextlib
 import fcntl
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from .errors import UserError
-from .files import sha256_value, write_json
+from .files import read_object, sha256_value, write_json
 from .stages import StageStore
 
 OUTPUTS = ('annotations', 'config.py', 'samples.parquet', 'clusters.parquet', 'classes.parquet', 'manifest.json',
@@ -17,7 +16,7 @@ OUTPUTS = ('annotations', 'config.py', 'samples.parquet', 'clusters.parquet', 'c
 
 def finished_manifest(work_dir: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     """The manifest of a finished run of this identity, or None."""
-    manifest = _read(work_dir / 'manifest.json')
+    manifest = read_object(work_dir / 'manifest.json')
     complete = all((work_dir / name).exists() for name in OUTPUTS)
     return manifest if complete and manifest.get('key') == sha256_value(identity) else None
 
@@ -34,7 +33,7 @@ def claim(work_dir: Path, identity: dict[str, Any], store: StageStore, resume: b
     """
     record = work_dir / 'stages' / 'run.json'
     if store.rank > 0:
-        store.wait_for(lambda: _read(record) == identity)
+        store.wait_for(lambda: read_object(record) == identity)
         yield False
         return
     is_new = not work_dir.exists()
@@ -64,7 +63,7 @@ def _check_owner(work_dir: Path, identity: dict[str, Any], resume: bool) -> None
     found = [name for name in OUTPUTS if (work_dir / name).exists()]
     if not found:
         return
-    owner = _read(work_dir / 'stages' / 'run.json')
+    owner = read_object(work_dir / 'stages' / 'run.json')
     if not owner:
         raise UserError(f'work dir {work_dir} already holds {found[0]!r}, which is not from a pruning run: choose '
                         'another --work-dir')
@@ -80,15 +79,8 @@ def _check_owner(work_dir: Path, identity: dict[str, Any], resume: bool) -> None
 
 def _difference(owner: dict[str, Any], identity: dict[str, Any]) -> str:
     """The first option that differs, in words."""
-    old, new = owner.get('options', {}), identity['options']
-    for name, value in new.items():
+    old, new = owner.get('options'), identity['options']
+    for name, value in new.items() if isinstance(old, dict) else ():
         if old.get(name) != value:
             return f'its {name} is {old.get(name)!r}, this one has {value!r}'
     return 'its options differ'
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, json.JSONDecodeError):
-        return {}

@@ -12,6 +12,8 @@ from ..options import choose
 
 # Variants of these names are what the shares of recovered degradation refer to.
 FULL, RANDOM = 'full', 'random'
+# What a model or variant may be called, since files are named after it.
+NAME = re.compile(r'[\w.+=-]+')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,7 @@ def load_benchmark(path: str | Path, overrides: dict[str, Any] | None = None) ->
         if not isinstance(values.get(name, {}), dict):
             raise UserError(f'{path}: {name} is {values[name]!r}, but must be a dict')
     for name in [*values['models'], *values['variants']]:
-        if not re.fullmatch(r'[\w.+=-]+', name):
+        if not NAME.fullmatch(name):
             raise UserError(f'{path}: {name!r} names files, so that it may hold letters, digits and . + = - _ only')
     values['keep_ratios'] = [_ratio(value, path) for value in _listed(values['keep_ratios'])]
     values['seeds'] = [_seed(value, path) for value in _listed(values['seeds'])]

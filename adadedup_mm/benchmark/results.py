@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import UserError
-from ..files import write_json, write_table
+from ..files import read_object, write_json, write_table
 from ..pipeline import installed_versions
+from .config import NAME
 from .hook import REPORT
 from .jobs import Job
 
@@ -34,10 +35,7 @@ _ERROR = re.compile(r'^(?:\[rank\d+\]:? *)?(error: .+|(?:\w+\.)*\w*(?:Error|Exce
 
 def stored_row(job: Job) -> Row | None:
     """The row of a job that has ended under this config, or None."""
-    try:
-        row = json.loads((job.folder / 'result.json').read_text(encoding='utf-8'))
-    except (OSError, json.JSONDecodeError):
-        return None
+    row = read_object(job.folder / 'result.json')
     return row if row.get('key') == job.key and row.keys() == set(SCHEMA.names) else None
 
 
@@ -55,7 +53,7 @@ def make_row(job: Job, about: Row, seconds: float | None = None, code: int = 0) 
         versions=json.dumps(installed_versions()),
         settings=json.dumps(job.settings, default=str), key=job.key,
         finished=datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'))
-    report = _read(job.folder / REPORT)
+    report = read_object(job.folder / REPORT)
     if code or not report:
         row |= dict(status='failed', error=last_error(job.folder / 'log.txt', code))
     else:
@@ -76,7 +74,7 @@ def judged(row: Row, metric: str) -> Row:
 
 
 def _measured(job: Job, report: dict[str, Any]) -> Row:
-    manifest = _read(job.folder / 'adadedup' / 'manifest.json')
+    manifest = read_object(job.folder / 'adadedup' / 'manifest.json')
     stages = {name: cost['seconds'] for name, cost in manifest.get('stages', {}).items()}
     pruning = sum(stages.values())
     share = manifest['kept'] / manifest['samples'] if manifest else 1.
@@ -117,15 +115,48 @@ def read_results(path: Path) -> list[Row]:
     """The rows of a results file.
 
     Raises:
-        UserError: it is missing or none of ours.
+        UserError: it is missing, none of ours, or holds impossible values.
     """
     try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f'{path} cannot be read: {error}; name the work dir of a benchmark') from error
-    if set(SCHEMA.names) - set(table.column_names):
-        raise UserError(f'{path} is no results file of a benchmark')
-    return table.to_pylist()
+        table = pq.read_table(path, partitioning=None)
+    except (OSError, pa.ArrowException) as error:
+        words = ' '.join(str(error).split())
+        raise UserError(f'{path} cannot be read: {words}; name the work dir of a benchmark') from error
+    try:
+        rows = table.select(SCHEMA.names).cast(SCHEMA).to_pylist()
+    except (KeyError, ValueError, pa.ArrowException) as error:
+        raise UserError(f'{path} is no results file of a benchmark') from error
+    for number, row in enumerate(rows):
+        if not _is_complete(row):
+            raise UserError(f'{path}: row {number} holds values that no benchmark writes; run the benchmark again')
+    if not rows:
+        raise UserError(f'{path} has no rows; run the benchmark again')
+    return rows
+
+
+def _is_complete(row: Row) -> bool:
+    """Whether a row names its training, and holds all results if that is done."""
+    named = all(NAME.fullmatch(row[name] or '') for name in ('model', 'variant'))
+    if not named or None in (row['seed'], row['metric'], row['compare_with']):
+        return False
+    if row['status'] not in ('done', 'failed') or not 0 < (1 if row['keep_ratio'] is None else row['keep_ratio']) <= 1:
+        return False
+    if row['metrics'] is None:
+        return row['status'] == 'failed'
+    numbers = [row[name] for name in ('share', 'pruning_seconds', 'training_seconds', 'total_seconds')]
+    numbers += [row['value']] if row['status'] == 'done' else []
+    return (all(number is not None and math.isfinite(number) for number in numbers)
+            and _is_numbers(row['metrics']) and _is_numbers(row['pruning_stages']))
+
+
+def _is_numbers(text: str | None) -> bool:
+    """Whether a text is a JSON object of numbers."""
+    try:
+        values = json.loads(text or '')
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(values, dict) and all(isinstance(value, float) or (type(value) is int and abs(value) < 2**63)
+                                            for value in values.values())
 
 
 def with_metric(rows: Sequence[Row], metric: str) -> list[Row]:
@@ -138,10 +169,3 @@ def with_metric(rows: Sequence[Row], metric: str) -> list[Row]:
     if metric not in names:
         raise UserError(f'--metric {metric}: the results have {", ".join(sorted(names))}')
     return [judged(row, metric) if row['metrics'] else dict(row, metric=metric) for row in rows]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, json.JSONDecodeError):
-        return {}

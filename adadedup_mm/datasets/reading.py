@@ -154,10 +154,11 @@ def _read_dataset(settings: Mapping[str, Any], path: ConfigPath, trust: bool, vi
     if index and index.categories and not dataset.cat_ids:
         raise UserError(f'{where}: none of its classes ({_some(dataset.metainfo["classes"])}) is a category of '
                         f'{ann_file} ({_some(index.categories)}): set metainfo=dict(classes=...) to names of the file')
-    if index and index.frames and ann_file:
-        part = _take_views(dataset, path, where, ann_file, index, bool(filters.get('filter_empty_gt')))
-    else:
-        part = _take_samples(dataset, path, where, ann_file, index)
+    with _naming(where, ann_file):
+        if index and index.frames and ann_file:
+            part = _take_views(dataset, path, where, ann_file, index, bool(filters.get('filter_empty_gt')))
+        else:
+            part = _take_samples(dataset, path, where, ann_file, index)
     if views:
         several = len(part.views) > 1
         _check_images(list(camera_paths(part.image_paths, choose_views(part.views, views) if several else [0])), where)
@@ -176,7 +177,9 @@ def _build(settings: Mapping[str, Any], where: str) -> Any:
         dataset = DATASETS.build({**settings, **changes})
     except Exception as error:
         known = (getattr(kind, 'METAINFO', None) or {}).get('classes') or ()
-        unknown = [name for name in (settings.get('metainfo') or {}).get('classes') or () if name not in known]
+        metainfo = settings.get('metainfo')
+        given = metainfo.get('classes') if isinstance(metainfo, Mapping) else None
+        unknown = [name for name in given if name not in known] if isinstance(given, (list, tuple)) else []
         if unknown and known:
             raise UserError(f'{where} does not know the classes {_some(unknown)} of its metainfo, but '
                             f'{_some(known)}: use these names, or the dataset type that the annotations are for'
@@ -230,8 +233,18 @@ def _load(dataset: Any, where: str, ann_file: Path | None, trust: bool) -> None:
             check_kind(dataset, content, where, ann_file)
 
     try:
-        with plain_pickles(ann_file or '', trust, check):
+        with _naming(where, ann_file), plain_pickles(ann_file or '', trust, check):
             dataset.full_init()
+    finally:
+        # It refers to the dataset, whose gigabytes would wait for the garbage collector.
+        del dataset.parse_data_info
+
+
+@contextlib.contextmanager
+def _naming(where: str, ann_file: Path | None) -> Iterator[None]:
+    """Turns what goes wrong with the content of an annotation file into one line."""
+    try:
+        yield
     except UserError:
         raise
     except _BadRecord as error:
@@ -242,10 +255,8 @@ def _load(dataset: Any, where: str, ann_file: Path | None, trust: bool) -> None:
     except json.JSONDecodeError as error:
         raise UserError(f'{ann_file} is not valid JSON: {error}; restore the file') from error
     except Exception as error:
+        # What odd values raise depends on the class that meets them.
         raise UserError(f'{where} cannot read {ann_file}: {_words(error)}') from error
-    finally:
-        # It refers to the dataset, whose gigabytes would wait for the garbage collector.
-        del dataset.parse_data_info
 
 
 class _BadRecord(Exception):
@@ -377,11 +388,14 @@ def _take_objects(infos: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.nd
     """Objects per sample (n,) int64, their labels (m,) int32, and their boxes (m, 4) float32."""
     labels, boxes, ends = [], [], []
     with progress(len(infos), 'reading samples') as bar:
-        for info in infos:
-            for instance in counted_instances(info):
-                box = instance.get('bbox', ())
-                labels.append(instance['bbox_label'])
-                boxes.append(box if len(box) == 4 else (np.nan,) * 4)
+        for position, info in enumerate(infos):
+            try:
+                for instance in counted_instances(info):
+                    box = instance.get('bbox', ())
+                    labels.append(instance['bbox_label'])
+                    boxes.append(box if len(box) == 4 else (np.nan,) * 4)
+            except (AttributeError, TypeError, ValueError) as error:
+                raise _BadRecord(_record_name(info, position)) from error
             ends.append(len(labels))
             bar.update()
     return np.diff(ends, prepend=0), np.array(labels, np.int32), np.array(boxes, np.float32).reshape(-1, 4)

@@ -1,5 +1,5 @@
 # A small BEVFormer for MiniDrive that trains on a CPU: a narrow ResNet-18, 25 x 25 BEV, two layers each.
-#   python tools/make_minidrive.py data/minidrive --formats nuscenes
+#   python tools/make_minidrive.py data/minidrive3d --scenes 6 --frames 6
 #   python tools/train.py configs/bevformer/bevformer_minidrive.py
 _base_ = ['mmdet3d::_base_/default_runtime.py']
 custom_imports = dict(imports=['adadedup_mm.models.bevformer'], allow_failed_imports=False)
@@ -35,7 +35,7 @@ test_pipeline = [
     dict(type='LoadMultiViewImages'),
     dict(type='Pack3DDetInputs', keys=['img'])]
 
-data_root = 'data/minidrive/nuscenes/'
+data_root = 'data/minidrive3d/nuscenes/'
 train_dataloader = dict(
     batch_size=2, num_workers=1, persistent_workers=True, sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
