@@ -1,6 +1,6 @@
 PYTHON = .venv/bin/python
 
-.PHONY: setup quickstart test lint fix wheel clean
+.PHONY: setup quickstart test fuzz faults lint fix wheel clean
 
 setup:
 	bash tools/setup_env.sh
@@ -10,6 +10,13 @@ quickstart:
 
 test:
 	bash tools/test.sh
+
+# The fuzz and fault suites at their full count; docs/TESTING.md.
+fuzz: setup
+	FUZZ=$${FUZZ:-50} OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests/test_fuzz.py
+
+faults: setup
+	FAULTS=$${FAULTS:-50} OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests/test_faults.py
 
 lint: setup
 	$(PYTHON) -m ruff check .

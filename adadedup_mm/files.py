@@ -77,8 +77,11 @@ def read_object(path: str | Path) -> dict[str, Any]:
 
 def write_array(path: str | Path, array: np.ndarray) -> None:
     """Writes ``array`` as ``.npy``, atomically."""
+    array = np.asarray(array, order='C')
     with atomic_open(path) as file:
-        np.save(file, array, allow_pickle=False)
+        # np.save does not say that a disk is full.
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.reshape(-1).view(np.uint8).data)
 
 
 def write_table(path: str | Path, table: pa.Table) -> None:

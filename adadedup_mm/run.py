@@ -346,9 +346,9 @@ def _bits(mask: np.ndarray) -> str:
 
 
 def _stamp(path: str) -> tuple[int, int]:
-    """Size and modification time; -1 for a missing file, which the features stage reports."""
+    """Size and modification time; -1 for a missing file or an impossible name, which the features stage reports."""
     try:
         stat = Path(path).stat()
-    except OSError:
+    except (OSError, ValueError):
         return -1, -1
     return stat.st_size, stat.st_mtime_ns

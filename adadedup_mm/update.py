@@ -15,9 +15,9 @@ from .clusters.rows import cluster_members, read_rows
 from .density import greedy_keep
 from .errors import UserError
 from .features import choose_views, extract_shards, merge_shards
-from .files import sha256_file, write_array, write_json
+from .files import read_object, sha256_file, write_array, write_json
 from .pool import pool_key
-from .report.tables import CLASSES, CLUSTERS, SAMPLES, read_table
+from .report.tables import AGAIN, CLASSES, CLUSTERS, SAMPLES, read_table
 from .run import Run
 from .selection import Selection, Update
 
@@ -78,19 +78,31 @@ def read_old_run(folder: Path) -> OldRun:
     if not len(thresholds) or not np.isfinite(thresholds).all():
         raise UserError(f'the run in {folder} has no thresholds (strategy {manifest.get("strategy")}): --update needs '
                         'one of adadedup, clip_dedup or vlm_sse')
+    _check_samples(samples, len(thresholds), folder)
     classes = read_table(folder / 'classes.parquet', CLASSES)
     stage = folder / 'stages' / 'features'
     try:
         features = np.load(stage / 'features.npy', mmap_mode='r')
         unreadable, stamps = np.load(stage / 'unreadable.npy'), np.load(stage / 'stamps.npy')
-        origin = json.loads((stage / 'origin.json').read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
+        origin = read_object(stage / 'origin.json')
+    except Exception as error:
+        # What a damaged array raises depends on the byte that is damaged.
         raise UserError(f'{stage} has no features that can be used again: prune without --update') from error
-    if not len(features) == len(unreadable) == len(stamps) == len(samples):
+    fitting = features.ndim == 2 and unreadable.dtype == bool and stamps.ndim == 3
+    if not fitting or not len(features) == len(unreadable) == len(stamps) == len(samples):
         raise UserError(f'{stage} belongs to another run than {folder}/samples.parquet: prune without --update')
     present = {row['class'] for row in classes.to_pylist() if row['images']}
     return OldRun(folder, samples, thresholds, frozenset(present), features, unreadable, stamps, origin,
                   int(samples_before), float(layout))
+
+
+def _check_samples(samples: pa.Table, clusters: int, folder: Path) -> None:
+    """Raises UserError if a sample lacks what every sample of a run with thresholds has."""
+    empty = [name for name in ('image_paths', 'cluster', 'order', 'kept') if samples[name].null_count]
+    numbers = samples['cluster'].to_numpy()
+    if empty or not ((numbers >= 0) & (numbers < clusters)).all():
+        raise UserError(f'{folder}/samples.parquet has impossible values in the column {[*empty, "cluster"][0]}: '
+                        f'{AGAIN}, or prune without --update')
 
 
 def update(run: Run, folder: Path) -> Selection:
@@ -111,8 +123,8 @@ def update(run: Run, folder: Path) -> Selection:
     old = read_old_run(folder)
     if old.origin != run.origin:
         raise UserError(f'the features in {folder} come from another embedder or other views '
-                        f'({old.origin["embedder"]}, {old.origin["views"]}): give the same options, or prune without '
-                        '--update')
+                        f'({old.origin.get("embedder")}, {old.origin.get("views")}): give the same options, or prune '
+                        'without --update')
     for name in ('samples.parquet', 'clusters.parquet'):
         run.inputs[str(folder / name)] = sha256_file(folder / name)
     rows = _match(run, old)

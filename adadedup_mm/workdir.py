@@ -12,6 +12,7 @@ from .stages import StageStore
 
 OUTPUTS = ('annotations', 'config.py', 'samples.parquet', 'clusters.parquet', 'classes.parquet', 'manifest.json',
            'report.html', 'stages')
+_LOCK = 'lock'
 
 
 def finished_manifest(work_dir: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
@@ -37,19 +38,23 @@ def claim(work_dir: Path, identity: dict[str, Any], store: StageStore, resume: b
         yield False
         return
     is_new = not work_dir.exists()
-    _check_owner(work_dir, identity, resume)
+    lock_file = record.parent / _LOCK
+    if not lock_file.exists():
+        # Nothing is made in a folder of somebody else.
+        _check_owner(work_dir, identity, resume)
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
-        (record.parent / 'lock').touch()
+        lock_file.touch()
     except OSError as error:
         raise UserError(f'work dir {work_dir} cannot be written ({error.strerror}): choose another '
                         '--work-dir') from error
-    with (record.parent / 'lock').open('w', encoding='utf-8') as lock:
+    with lock_file.open('w', encoding='utf-8') as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(f'work dir {work_dir} is in use by another run: wait for it, or choose another '
                             '--work-dir') from None
+        _check_owner(work_dir, identity, resume)
         # Without its manifest, a run that is being redone counts as unfinished wherever it is killed.
         (work_dir / 'manifest.json').unlink(missing_ok=True)
         for leftover in [*work_dir.glob('.*.tmp'), *(work_dir / 'annotations').rglob('.*.tmp'),
@@ -61,7 +66,7 @@ def claim(work_dir: Path, identity: dict[str, Any], store: StageStore, resume: b
 
 def _check_owner(work_dir: Path, identity: dict[str, Any], resume: bool) -> None:
     found = [name for name in OUTPUTS if (work_dir / name).exists()]
-    if not found:
+    if not found or (found == ['stages'] and _just_begun(work_dir / 'stages')):
         return
     owner = read_object(work_dir / 'stages' / 'run.json')
     if not owner:
@@ -77,10 +82,16 @@ def _check_owner(work_dir: Path, identity: dict[str, Any], resume: bool) -> None
                         'another --work-dir')
 
 
+def _just_begun(stages: Path) -> bool:
+    """Whether a run was killed before it had noted whose work dir this is."""
+    return all(file.name == _LOCK or file.match('.run.json.*.tmp') for file in stages.iterdir())
+
+
 def _difference(owner: dict[str, Any], identity: dict[str, Any]) -> str:
     """The first option that differs, in words."""
-    old, new = owner.get('options'), identity['options']
-    for name, value in new.items() if isinstance(old, dict) else ():
-        if old.get(name) != value:
-            return f'its {name} is {old.get(name)!r}, this one has {value!r}'
+    old = owner.get('options')
+    if isinstance(old, dict):
+        for name, value in identity['options'].items():
+            if old.get(name) != value:
+                return f'its {name} is {old.get(name)!r}, this one has {value!r}'
     return 'its options differ'

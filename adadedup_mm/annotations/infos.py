@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import UserError
 from ..files import atomic_open
 from .json_records import Counts
@@ -25,7 +27,8 @@ def info_records(content: Any, path: str | Path) -> list[dict[str, Any]]:
     """The records of an info file's content: its ``data_list``, or its ``infos``.
 
     Raises:
-        UserError: it is no info file, of an older generation, of two at once, or two records have the same id.
+        UserError: it is no info file, of an older generation, of two at once, an id is no text or number, or two
+            records have the same one.
     """
     keys = [key for key in ('data_list', 'infos') if isinstance(content, Mapping) and key in content]
     if len(keys) != 1:
@@ -34,6 +37,8 @@ def info_records(content: Any, path: str | Path) -> list[dict[str, Any]]:
         raise UserError(f"{path} holds {found} instead of 'data_list' (mmdet3d 1.x) or 'infos' (BEVFormer): make it "
                         "with mmdet3d's tools/create_data.py, or convert it with its update_infos_to_v2.py")
     records = content[keys[0]]
+    if not isinstance(records, list):
+        raise UserError(f'{path}: {keys[0]!r} is a {type(records).__name__} instead of a list')
     legacy = keys[0] == 'infos'
     for position, record in enumerate(records):
         # Either generation names its cameras' dict in its own way.
@@ -42,6 +47,10 @@ def info_records(content: Any, path: str | Path) -> list[dict[str, Any]]:
                             'not mix infos of mmdet3d 1.x with older ones')
         if record_id(record) is None:
             raise UserError(f"{path}: record {position} of {keys[0]!r} has neither 'token' nor 'sample_idx'")
+        for key in ('token', 'sample_idx', 'prev', 'next'):
+            if not isinstance(record.get(key), (str, int, np.integer, type(None))):
+                raise UserError(f'{path}: {key!r} of record {position} of {keys[0]!r} is a {type(record[key]).__name__}'
+                                ', but must be a text or a whole number')
     repeated = [name for name, count in Counter(map(record_id, records)).items() if count > 1]
     if repeated:
         raise UserError(f'{path}: {len(repeated)} ids appear more than once, first {repeated[0]}; give every frame an '

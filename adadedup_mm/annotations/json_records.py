@@ -125,7 +125,7 @@ class JsonScanner:
                 end = find(b'}', end) + 1
             try:
                 record = decode(view[start:end])
-            except (msgspec.DecodeError, RecursionError):
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 end, record = self._scan_record(start, kind)
                 nested = range(self.data[start:end].count(b'}') - 1)
             yield start, end, record
@@ -155,7 +155,7 @@ class JsonScanner:
                 return msgspec.json.decode(self.view[start:end], type=kind)
             except msgspec.ValidationError:
                 raise
-            except (msgspec.DecodeError, RecursionError):
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 value = json.loads(self.data[start:end])
                 return value if kind is msgspec.Raw else _convert(value, kind)
         except msgspec.ValidationError as error:
@@ -318,7 +318,7 @@ def convert_records(path: str | Path, content: dict[str, Any], key: str, kind: t
         raise UserError(f'{path}: {key!r} is a {type(records).__name__} instead of a list')
     try:
         return [_convert(record, kind) for record in records]
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise UserError(f'{path}: {key!r}: {error}') from error
 
 

@@ -120,8 +120,7 @@ def read_results(path: Path) -> list[Row]:
     try:
         table = pq.read_table(path, partitioning=None)
     except (OSError, pa.ArrowException) as error:
-        words = ' '.join(str(error).split())
-        raise UserError(f'{path} cannot be read: {words}; name the work dir of a benchmark') from error
+        raise UserError(f'{path} cannot be read: {error}; name the work dir of a benchmark') from error
     try:
         rows = table.select(SCHEMA.names).cast(SCHEMA).to_pylist()
     except (KeyError, ValueError, pa.ArrowException) as error:
@@ -146,17 +145,18 @@ def _is_complete(row: Row) -> bool:
     numbers = [row[name] for name in ('share', 'pruning_seconds', 'training_seconds', 'total_seconds')]
     numbers += [row['value']] if row['status'] == 'done' else []
     return (all(number is not None and math.isfinite(number) for number in numbers)
-            and _is_numbers(row['metrics']) and _is_numbers(row['pruning_stages']))
+            and _is_numbers(row['metrics'], or_null=True) and _is_numbers(row['pruning_stages']))
 
 
-def _is_numbers(text: str | None) -> bool:
-    """Whether a text is a JSON object of numbers."""
+def _is_numbers(text: str | None, or_null: bool = False) -> bool:
+    """Whether a text is a JSON object of numbers; with ``or_null`` some may be missing."""
     try:
         values = json.loads(text or '')
     except (ValueError, RecursionError):
         return False
-    return isinstance(values, dict) and all(isinstance(value, float) or (type(value) is int and abs(value) < 2**63)
-                                            for value in values.values())
+    return isinstance(values, dict) and all(
+        isinstance(value, float) or (type(value) is int and abs(value) < 2**63) or (or_null and value is None)
+        for value in values.values())
 
 
 def with_metric(rows: Sequence[Row], metric: str) -> list[Row]:

@@ -1,6 +1,7 @@
 """What the command line tools share: exit codes and the flags of the field."""
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable
 
@@ -21,6 +22,11 @@ def run(main: Callable[[list[str] | None], None], arguments: list[str] | None = 
         line = str(error).strip().splitlines()[-1].removeprefix('adadedup_mm.errors.UserError: ')
         print(f'error: {line}', file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        print(f'error: {error.strerror}: make room, then {go_on}', file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print(f'interrupted; {go_on}', file=sys.stderr)
         sys.exit(1)

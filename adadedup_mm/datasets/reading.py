@@ -32,6 +32,8 @@ from .samples import name_samples, sample_id, stored_infos
 from .sources import ConfigPath, Source, dotted, inner_datasets, type_name, value_at
 
 _RECORD = 'adadedup_record'
+# More classes without names are a mistake.
+_MOST_LABELS = 100_000
 _IMAGE_PREFIXES = ('img', 'img_path', 'sub_data_root')
 
 
@@ -78,6 +80,7 @@ def read_pool(config: Config, check_images: bool = True) -> tuple[Pool, list[Sou
         parts = [_read_dataset(value_at(config, path), path, trust, views) for path in inner_datasets(config)]
     _check_views(parts)
     _check_generations(parts)
+    _check_texts(parts)
     parts = [replace(part, source=replace(part.source, temporal=temporal, trust=trust)) for part in parts]
     several = len(parts) > 1
     classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
@@ -128,6 +131,17 @@ def _check_views(parts: Sequence[_Part]) -> None:
                             'together need the same cameras')
 
 
+def _check_texts(parts: Sequence[_Part]) -> None:
+    """Tables cannot hold what is no Unicode text, such as half a surrogate pair."""
+    for part in parts:
+        for text in itertools.chain(part.sample_ids, part.classes, part.scenes, *part.image_paths):
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise UserError(f'{dotted(part.source.path)}: {text!a} is no Unicode text: rename it in '
+                                f'{part.source.ann_file}') from None
+
+
 def _check_generations(parts: Sequence[_Part]) -> None:
     older = [part for part in parts if part.is_temporal]
     newer = [part for part in parts if part.source.kind == 'infos' and not part.is_temporal]
@@ -151,9 +165,11 @@ def _read_dataset(settings: Mapping[str, Any], path: ConfigPath, trust: bool, vi
         # A frame goes or stays with all its cameras, so that none of them may be missing here.
         dataset.filter_cfg = None
     _load(dataset, where, ann_file, trust)
+    _check_classes(dataset, where)
     if index and index.categories and not dataset.cat_ids:
-        raise UserError(f'{where}: none of its classes ({_some(dataset.metainfo["classes"])}) is a category of '
-                        f'{ann_file} ({_some(index.categories)}): set metainfo=dict(classes=...) to names of the file')
+        own = dataset.metainfo.get('classes') or ()
+        raise UserError(f'{where}: none of its classes ({_some(own)}) is a category of {ann_file} '
+                        f'({_some(index.categories)}): set metainfo=dict(classes=...) to names of the file')
     with _naming(where, ann_file):
         if index and index.frames and ann_file:
             part = _take_views(dataset, path, where, ann_file, index, bool(filters.get('filter_empty_gt')))
@@ -163,6 +179,13 @@ def _read_dataset(settings: Mapping[str, Any], path: ConfigPath, trust: bool, vi
         several = len(part.views) > 1
         _check_images(list(camera_paths(part.image_paths, choose_views(part.views, views) if several else [0])), where)
     return replace(part, source=replace(part.source, databases=find_databases(settings, path)))
+
+
+def _check_classes(dataset: Any, where: str) -> None:
+    classes = dataset.metainfo.get('classes')
+    is_list = isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes)
+    if classes is not None and not is_list:
+        raise UserError(f'{where}: classes of the metainfo is {classes!r}, but must be a list of names')
 
 
 def _build(settings: Mapping[str, Any], where: str) -> Any:
@@ -194,7 +217,10 @@ def _dataset_class(settings: Mapping[str, Any], where: str) -> Callable[..., Any
     if callable(kind):
         return kind
     with DATASETS.switch_scope_and_registry(settings.get('_scope_')) as registry:
-        found = registry.get(kind) if isinstance(kind, str) else None
+        found = None
+        # A name with dots is imported, which may raise anything.
+        with contextlib.suppress(Exception):
+            found = registry.get(kind) if isinstance(kind, str) else None
         if found is None:
             guess = difflib.get_close_matches(str(kind), registry.module_dict, n=1)
             hint = f'did you mean {guess[0]!r}?' if guess else 'check default_scope and custom_imports'
@@ -307,8 +333,8 @@ def _take_samples(dataset: Any, path: ConfigPath, where: str, ann_file: Path | N
     return _Part(
         source=Source(kind, path, ann_file, tuple(native_ids)), sample_ids=names,
         image_paths=[() if 'img' in info else (_image_path(info, where),) for info in infos], views=('image',),
-        image_sizes=np.array([(info.get('height') or 0, info.get('width') or 0) for info in infos], np.int32),
-        classes=_classes(dataset, labels, where), counts=counts, labels=labels, boxes=boxes, scenes=scenes)
+        image_sizes=_sizes(infos), classes=_classes(dataset, labels, where), counts=counts, labels=labels, boxes=boxes,
+        scenes=scenes)
 
 
 def _take_frames(dataset: Any, path: ConfigPath, where: str, ann_file: Path | None,
@@ -347,7 +373,7 @@ def _take_views(dataset: Any, path: ConfigPath, where: str, ann_file: Path, inde
         check_cameras(cameras, views, f'{where}: frame {name}')
     infos = [cameras[view] for cameras in frames.values() for view in views]
     counts, labels, boxes = _take_objects(infos)
-    sizes = np.array([(info.get('height') or 0, info.get('width') or 0) for info in infos], np.int32)
+    sizes = _sizes(infos)
     in_first = np.repeat(np.arange(len(infos)) % len(views) == 0, counts)
     native = [tuple(cameras[view]['img_id'] for view in views) for cameras in frames.values()]
     source = Source('coco', path, ann_file, tuple(native), items=len(views), objects=ViewObjects(
@@ -398,7 +424,25 @@ def _take_objects(infos: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.nd
                 raise _BadRecord(_record_name(info, position)) from error
             ends.append(len(labels))
             bar.update()
-    return np.diff(ends, prepend=0), np.array(labels, np.int32), np.array(boxes, np.float32).reshape(-1, 4)
+    with np.errstate(over='ignore'):
+        coordinates = np.array(boxes, np.float32).reshape(-1, 4)
+    coordinates[~np.isfinite(coordinates).all(axis=1)] = np.nan
+    return np.diff(ends, prepend=0), _whole(labels, 'bbox_label'), coordinates
+
+
+def _sizes(infos: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """(n, 2) int32 height and width, 0 where unknown."""
+    sizes = [(info.get('height') or 0, info.get('width') or 0) for info in infos]
+    return _whole(sizes, 'height or width').reshape(-1, 2)
+
+
+def _whole(values: Sequence[Any], name: str) -> np.ndarray:
+    """The values as int32; raises ValueError for what is no whole number of at least 0 or does not fit."""
+    array = np.asarray(values, np.float64)
+    good = (array == np.floor(array)) & (array >= 0) & (array < 2**31)
+    if not good.all():
+        raise ValueError(f'{name} is {array[~good][0]:g}')
+    return array.astype(np.int32)
 
 
 def counted_instances(info: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -423,6 +467,9 @@ def _classes(dataset: Any, labels: np.ndarray, where: str) -> list[str]:
     classes = dataset.metainfo.get('classes')
     needed = int(labels.max(initial=-1)) + 1
     if classes is None:
+        if needed > _MOST_LABELS:
+            raise UserError(f'{where}: an object has label {needed - 1}, and no names of classes are given: set '
+                            'metainfo=dict(classes=...)')
         return [str(label) for label in range(needed)]
     if needed > len(classes):
         raise UserError(f'{where}: an object has label {needed - 1}, but there are only {len(classes)} classes: set '

@@ -62,8 +62,8 @@ def build_report(work_dir: Path) -> Path:
     page = render(read_run(Path(work_dir)), read_summary(Path(work_dir)))
     path = Path(work_dir) / 'report.html'
     try:
-        with atomic_open(path, 'w') as file:
-            file.write(page)
+        with atomic_open(path) as file:
+            file.write(page.encode(errors='backslashreplace'))
     except OSError as error:
         raise UserError(f'{path} cannot be written ({error.strerror}): make room or give write permission') from None
     return path

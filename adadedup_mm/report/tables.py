@@ -153,7 +153,7 @@ def _read_manifest(path: Path) -> Manifest:
         return msgspec.convert(json.loads(path.read_text(encoding='utf-8')), Manifest)
     except FileNotFoundError:
         raise UserError(f'{path} is missing: name the work dir of a finished tools/prune.py run') from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError, msgspec.ValidationError) as error:
+    except (OSError, ValueError, RecursionError, msgspec.ValidationError) as error:
         raise UserError(f'{path} cannot be read ({_one_line(error)}): {AGAIN}') from None
 
 
@@ -176,8 +176,12 @@ def read_table(path: Path, required: dict[str, pa.DataType], more: dict[str, pa.
     for name, kind in (required | (more or {})).items():
         try:
             columns[name] = table[name].cast(kind) if name in table.column_names else _nulls(len(table), kind)
+            # Also that texts are texts.
+            columns[name].validate(full=True)
         except pa.ArrowException:
             raise UserError(f'{path}: the column {name} is not one of type {kind}: {AGAIN}') from None
+        if pa.types.is_list(kind) and pc.list_flatten(columns[name]).null_count:
+            raise UserError(f'{path}: the column {name} has lists with empty places: {AGAIN}')
     return pa.table(columns)
 
 

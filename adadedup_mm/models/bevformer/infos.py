@@ -56,6 +56,9 @@ def _check_keys(info: Mapping[str, Any], name: str, with_can_bus: bool) -> None:
     missing = [key for key in needed if key not in info]
     if missing:
         raise UserError(f"{name}: no '{missing[0]}'; BEVFormer needs nuscenes_infos_temporal_*.pkl, {HOW_TO_MAKE}")
+    if not isinstance(info['cams'], Mapping):
+        raise UserError(f"{name}: 'cams' is no dict of cameras; BEVFormer needs nuscenes_infos_temporal_*.pkl, "
+                        f'{HOW_TO_MAKE}')
 
 
 def _record(info: Mapping[str, Any], labels: Mapping[str, int], cameras: Sequence[str], name: str) -> dict[str, Any]:
