@@ -25,11 +25,24 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Co
     MODULE2PACKAGE.setdefault('adadedup_mm', 'adadedup_mm')
     try:
         config = Config.fromfile(_resolve(str(path)))
+        _drop_our_scope(config._cfg_dict)
         config.merge_from_dict(overrides or {})
     except (OSError, SyntaxError, KeyError, TypeError, ValueError, AttributeError, AssertionError, ImportError,
             NameError) as error:
         raise UserError(f'config {path}: {type(error).__name__}: {_first_line(error)}') from error
     return config
+
+
+def _drop_our_scope(value: Any) -> None:
+    """Takes out the mark that mmengine sets on what comes from ``adadedup_mm::``: we have no registries of that name."""
+    if isinstance(value, dict):
+        if value.get('_scope_') == 'adadedup_mm':
+            dict.pop(value, '_scope_')
+        for item in dict.values(value):
+            _drop_our_scope(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _drop_our_scope(item)
 
 
 def _resolve(path: str) -> str:

@@ -54,3 +54,16 @@ def test_the_line_that_works_with_stock_tools_resolves(tmp_path):
     path.write_text("_base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',\n"
                     "          f'{__import__(\"adadedup_mm\").__path__[0]}/.mim/configs/_base_/adadedup.py']\n")
     assert RUNNERS.get(Config.fromfile(path).runner_type) is AdaDeDupRunner
+
+
+def test_a_whole_training_config_of_ours_can_be_a_base(world, tmp_path):
+    """mmengine marks what comes from another package with its name, which is no registry's."""
+    from adadedup_mm.datasets import read_pool
+
+    path = tmp_path / 'config.py'
+    path.write_text("_base_ = ['adadedup_mm::minidrive/faster_rcnn_minidrive.py', "
+                    "'adadedup_mm::_base_/adadedup_offline.py']\n"
+                    f"train_dataloader = dict(dataset=dict(data_root='{world}/coco/'))\n")
+    config = load_config(path)
+    assert "'adadedup_mm'" not in config.pretty_text
+    assert len(read_pool(config)[0]) > 0
