@@ -34,7 +34,7 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Co
 
 
 def _drop_our_scope(value: Any) -> None:
-    """Takes out the mark that mmengine sets on what comes from ``adadedup_mm::``: we have no registries of that name."""
+    """Removes the mark that mmengine sets on what comes from ``adadedup_mm::``: no registry has that name."""
     if isinstance(value, dict):
         if value.get('_scope_') == 'adadedup_mm':
             dict.pop(value, '_scope_')
