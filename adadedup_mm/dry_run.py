@@ -85,8 +85,7 @@ def _rows(run: Run, ratios: Sequence[float], costs: Sequence[Estimate]) -> list[
         count = keep_count(ratio, len(usable))
         kept[usable], threshold = initial_set(similarity[usable], min(1., count / usable.sum()))
         partner, _ = nearest_kept(compared, run.clusters, kept)
-        pruned = np.flatnonzero(~kept & usable & (partner >= 0))
-        gone = np.einsum('nd,nd->n', run.features[pruned], run.features[partner[pruned]])
+        gone = run.likeness(np.where(usable, partner, -1))
         share = float((gone >= run.embedder.near_duplicate).mean()) if len(gone) else None
         rows.append(Row(ratio, int(kept.sum()), threshold, share, cost))
     return rows

@@ -206,9 +206,7 @@ def _explain(run: Run, selection: Selection) -> tuple[np.ndarray, np.ndarray, np
         selection.notes.append(f'{len(run.bad_images)} images cannot be read; {stays.sum()} of their {len(stays)} '
                                f'samples were kept: {_listed([bad["path"] for bad in run.bad_images])}.')
     partner, similarity = nearest_kept(run.compared(selection.layout), selection.assignment, selection.kept)
-    paired = np.flatnonzero(partner >= 0)
-    looks = np.einsum('nd,nd->n', run.features[paired], run.features[partner[paired]])
-    selection.notes.extend(_redundancy_notes(looks, run.embedder.near_duplicate))
+    selection.notes.extend(_redundancy_notes(run.likeness(partner), run.embedder.near_duplicate))
     return partner, similarity, map_2d(run.features)
 
 

@@ -121,16 +121,22 @@ class Run:
         Returns:
             (N, e) float32; zero for unreadable images.
         """
-        if not layout:
-            return self.features
+        return joint_features(self.features, self._layouts, layout) if layout else self.features
+
+    @functools.cached_property
+    def _layouts(self) -> np.ndarray:
+        """(N, e) float32, what the labelled boxes of each sample look like."""
         pool, seed = self.pool, self.options.seed
         if self.sources[0].objects is None:
             owner = np.repeat(np.arange(len(pool)), np.diff(pool.offsets))
-            layouts = layout_features(owner, pool.labels, pool.boxes, pool.image_sizes[owner], len(pool), seed)
-        else:
-            views = choose_views(pool.views, self.options.views)
-            layouts = layout_features(*view_objects(pool, self.sources, views), len(pool), seed)
-        return joint_features(self.features, layouts, layout)
+            return layout_features(owner, pool.labels, pool.boxes, pool.image_sizes[owner], len(pool), seed)
+        views = choose_views(pool.views, self.options.views)
+        return layout_features(*view_objects(pool, self.sources, views), len(pool), seed)
+
+    def likeness(self, partner: np.ndarray) -> np.ndarray:
+        """(P,) float32 similarity of the images of P samples to those of their partners; (N,) int64, -1 for none."""
+        paired = np.flatnonzero(partner >= 0)
+        return np.einsum('nd,nd->n', self.features[paired], self.features[partner[paired]])
 
     def density(self, layout: float = 0.) -> tuple[np.ndarray, np.ndarray]:
         """Order inside the cluster, (N,) int32, and density score, (N,) float32; ``layout`` as in ``compared``."""

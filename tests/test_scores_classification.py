@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from pruning_runs import fails, option, run, samples
 
-from adadedup_mm.cli.prune import main as prune_main
 from adadedup_mm.config import load_config
 from adadedup_mm.datasets import read_pool
 
@@ -32,29 +32,6 @@ def quick():
         patch.setattr('mmengine.config.config.FormatCode', lambda text, **options: (text, True))
         patch.setattr('gc.collect', lambda *arguments: 0)
         yield
-
-
-def run(config, work_dir, *arguments):
-    prune_main([str(config), '--work-dir', str(work_dir), *map(str, arguments)])
-    return work_dir
-
-
-def samples(work_dir):
-    return pq.read_table(work_dir / 'samples.parquet').to_pandas()
-
-
-def fails(capsys, config, work_dir, *arguments):
-    with pytest.raises(SystemExit) as stop:
-        run(config, work_dir, *arguments)
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    [line] = [line for line in error.splitlines() if line.startswith('error: ')]
-    assert 'Traceback' not in error and not work_dir.exists()
-    return line
-
-
-def option(**strategy):
-    return ['--cfg-options', *(f'adadedup.strategy.{name}={value}' for name, value in strategy.items())]
 
 
 @pytest.fixture

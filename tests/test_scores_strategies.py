@@ -7,10 +7,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
+from pruning_runs import fails, option, run, samples
 
-from adadedup_mm.cli.prune import main as prune_main
 from adadedup_mm.config import load_config
 from adadedup_mm.datasets.outlines import outline
 from adadedup_mm.options import resolve_options
@@ -83,29 +82,6 @@ def finished(config, tmp_path_factory):
 def forgotten(config, tmp_path_factory):
     """The samples of a finished run of forgetting."""
     return samples(run(config, tmp_path_factory.mktemp('runs') / 'forgotten', *option(type='forgetting', epochs=2)))
-
-
-def run(config, work_dir, *arguments):
-    prune_main([str(config), '--work-dir', str(work_dir), *map(str, arguments)])
-    return work_dir
-
-
-def samples(work_dir):
-    return pq.read_table(work_dir / 'samples.parquet').to_pandas()
-
-
-def fails(capsys, config, work_dir, *arguments):
-    with pytest.raises(SystemExit) as stop:
-        run(config, work_dir, *arguments)
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    [line] = [line for line in error.splitlines() if line.startswith('error: ')]
-    assert 'Traceback' not in error and not work_dir.exists()
-    return line
-
-
-def option(**strategy):
-    return ['--cfg-options', *(f'adadedup.strategy.{name}={value}' for name, value in strategy.items())]
 
 
 @pytest.mark.parametrize('strategy', TRAINED)

@@ -1,0 +1,29 @@
+"""Runs of tools/prune.py inside the test's own process."""
+
+import pyarrow.parquet as pq
+import pytest
+
+from adadedup_mm.cli.prune import main as prune_main
+
+
+def run(config, work_dir, *arguments):
+    prune_main([str(config), '--work-dir', str(work_dir), *map(str, arguments)])
+    return work_dir
+
+
+def samples(work_dir):
+    return pq.read_table(work_dir / 'samples.parquet').to_pandas()
+
+
+def fails(capsys, config, work_dir, *arguments):
+    with pytest.raises(SystemExit) as stop:
+        run(config, work_dir, *arguments)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    [line] = [line for line in error.splitlines() if line.startswith('error: ')]
+    assert 'Traceback' not in error and not work_dir.exists()
+    return line
+
+
+def option(**strategy):
+    return ['--cfg-options', *(f'adadedup.strategy.{name}={value}' for name, value in strategy.items())]
