@@ -1,6 +1,14 @@
 """Small worlds and configs that several rooms' tests use."""
 
+import os
+
 import pytest
+from hypothesis import settings
+
+# The same examples on every machine; the fuzz suite at its full count looks for new ones (docs/TESTING.md).
+settings.register_profile('repeatable', derandomize=True)
+if 'FUZZ' not in os.environ:
+    settings.load_profile('repeatable')
 
 
 @pytest.fixture(scope='session')

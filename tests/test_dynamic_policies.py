@@ -66,6 +66,19 @@ def test_ucb_over_two_periods():
     assert policy.select(state, 10, generator())[0].tolist() == [1, 2]
 
 
+def test_ucb_sees_every_sample_before_it_prefers_any():
+    policy = build_policy('ucb', dict(keep_ratio=.25))
+    state = ScoreState.empty(8)
+    chosen = []
+    for period in range(4):
+        indices, _ = policy.select(state, period, generator(period))
+        state.update(indices, np.full(2, 1. + period), policy.rate)
+        chosen += indices.tolist()
+    assert sorted(chosen) == list(range(8))
+    # m = .8 l, v = .8 l^2: the highest bounds are those of the last period, whose losses were 4.
+    assert policy.select(state, 4, generator(4))[0].tolist() == sorted(chosen[-2:])
+
+
 def test_random_is_a_fresh_uniform_subset_each_period():
     policy = build_policy('random', dict(keep_ratio=.3))
     subsets = [policy.select(ScoreState.empty(10), epoch, generator(epoch))[0] for epoch in range(500)]

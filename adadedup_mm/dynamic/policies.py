@@ -131,6 +131,9 @@ class EpsilonGreedy:
 class UCB:
     """The samples with the highest upper bounds of the loss, m + c v (arXiv 2111.12621).
 
+    Samples not seen yet have no bound and come first, in random order (as in UCB1, Auer et al. 2002): with a score of 0
+    they would never be chosen, because losses are positive.
+
     Attributes:
         keep_ratio: kept / all samples, in (0, 1].
         period: epochs between two selections.
@@ -151,7 +154,8 @@ class UCB:
         _whole('period', self.period)
 
     def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Selection:
-        order = _descending(state.mean + self.c * state.variance, generator)
+        bound = np.where(state.seen > 0, state.mean + self.c * state.variance, math.inf)
+        order = _descending(bound, generator)
         return _unweighted(order[:_budget(self.keep_ratio, len(order))])
 
 
