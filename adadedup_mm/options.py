@@ -36,7 +36,7 @@ class FeedbackOptions:
         layout: share of the label layout in the density scores of ``adadedup``; the rest is the images'. 0 is the
             paper's plain form.
         gap: ``'mean'``, ``'paired'`` or ``'held_out'``.
-        beta: adaptation strength, in units of the spread of the density scores.
+        beta: adaptation strength, in units of the spread of the density scores; 0 needs no proxy.
         alpha_plus: factor of positive gaps (informative clusters, which keep more).
         alpha_minus: factor of negative gaps (redundant clusters, which lose more).
         shrink: whether noisy gaps shrink towards the mean; False is the paper's plain form.

@@ -210,6 +210,9 @@ def adadedup(run: 'Run') -> Selection:
     if density.kept.all() or initial.all():
         density.notes.append('Nothing is pruned initially, so there is nothing to adapt.')
         return density
+    if options.beta == 0:
+        density.notes.append('feedback.beta is 0: the density scores decide alone, and no proxy is trained.')
+        return density
     held_out = _held_out(run, initial)
     partner, _ = nearest_kept(run.compared(options.layout), run.clusters, initial)
     loss = run.losses(trained=initial & ~held_out & ~run.unreadable, scored=_scored(run, initial, partner))

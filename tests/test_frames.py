@@ -53,7 +53,7 @@ DATASETS_OF = dict(
 OFFLINE = "'adadedup_mm::_base_/adadedup_offline.py'"
 # A detector of a few thousand weights.
 PROXY = """_base_ = '{root}/configs/proxy/faster_rcnn_tiny.py'
-model = dict(backbone=dict(base_channels=4), neck=dict(in_channels=[4, 8, 16, 32], out_channels=16),
+model = dict(neck=dict(out_channels=16),
              rpn_head=dict(in_channels=16, feat_channels=16),
              roi_head=dict(bbox_roi_extractor=dict(out_channels=16),
                            bbox_head=dict(in_channels=16, fc_out_channels=16)))

@@ -35,8 +35,7 @@ def scope():
 
 def two_stage(**changes):
     config = proxy_config(Config.fromfile(OURS / 'faster_rcnn_tiny.py'), CLASSES)
-    config.merge_from_dict({'model.backbone.base_channels': 4, 'model.neck.in_channels': [4, 8, 16, 32],
-                            'model.roi_head.bbox_head.fc_out_channels': 16} | changes)
+    config.merge_from_dict({'model.roi_head.bbox_head.fc_out_channels': 16} | changes)
     return config.model
 
 

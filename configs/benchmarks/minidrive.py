@@ -2,7 +2,7 @@
 #   python tools/benchmark.py configs/benchmarks/minidrive.py --jobs 2
 _root = 'data/minidrive_benchmark'
 _coco = f'{_root}/coco/'
-data = dict(type='minidrive', root=_root, scenes=30, frames=18)
+data = dict(type='minidrive', root=_root, scenes=30, frames=16)
 models = dict(faster_rcnn='../minidrive/faster_rcnn_minidrive.py')
 common = dict(
     train_dataloader=dict(dataset=dict(data_root=_coco)),
@@ -22,6 +22,9 @@ variants = dict(
     tfdp=dict(adadedup=dict(strategy='tfdp')),
     # The paper's plain form: the difference of the mean losses, as it is.
     adadedup_plain=dict(adadedup=dict(feedback=dict(layout=0, gap='mean', shrink=False))),
+    # Without the proxy, and without the label layout.
+    adadedup_no_gaps=dict(adadedup=dict(feedback=dict(beta=0))),
+    adadedup_no_layout=dict(adadedup=dict(feedback=dict(layout=0))),
     adadedup=dict(adadedup=dict()))
 keep_ratios = [.3, .5, .7]
 seeds = [0, 1, 2, 3, 4]
