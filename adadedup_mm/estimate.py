@@ -190,11 +190,12 @@ def _epochs(run: Run) -> int:
 
 
 def _cluster_work(run: Run, dim: int) -> tuple[float, int]:
-    """Multiply-adds of k-means, density scores and partners, for clusters of equal size; rows that k-means sees."""
-    n = len(run.pool)
+    """Multiply-adds of the first process for k-means, scores and partners in equal clusters; rows that k-means sees."""
+    n, world = len(run.pool), run.store.world
     count = getattr(run.clusterer, 'num_clusters', None) or max(1, round(math.sqrt(n)))
     learn = min(n, getattr(run.clusterer, 'points_per_cluster', 0) * count)
-    return dim * (count * (getattr(run.clusterer, 'iterations', 0) * learn + n) + 2 * n * n / count), learn
+    kmeans = count * (getattr(run.clusterer, 'iterations', 0) * learn + n / world)
+    return dim * (kmeans + (1 + 1 / world) * n * n / count), learn
 
 
 def _product_rate(dim: int) -> float:

@@ -23,6 +23,7 @@ from .files import atomic_open, sha256_file, sha256_value, write_json, write_tab
 from .guards import classes_below, keep_class_floor
 from .options import Options
 from .pool import pool_key
+from .progress import hidden_progress
 from .registry import STRATEGIES, bind
 from .report import build_report
 from .run import Run
@@ -70,7 +71,7 @@ def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0,
     shared = Path(options.shared_stages) / pool_hash[:16] if options.shared_stages else None
     run = Run(config, options, StageStore(work_dir / 'stages', rank, world, shared=shared), pool, sources)
     if finished_manifest(work_dir, identity) is None:
-        with claim(work_dir, identity, run.store, resume) as is_new:
+        with claim(work_dir, identity, run.store, resume) as is_new, hidden_progress(rank > 0):
             try:
                 if rank == 0 and update_of is None:
                     print(estimate_line(run))

@@ -1,8 +1,23 @@
 """Progress with an ETA for whatever takes longer than two seconds."""
 
+import contextlib
+import contextvars
 import sys
+from collections.abc import Iterator
 
 from tqdm import tqdm
+
+_hidden = contextvars.ContextVar('hidden', default=False)
+
+
+@contextlib.contextmanager
+def hidden_progress(hide: bool = True) -> Iterator[None]:
+    """Inside, no bar is shown: several processes would write over each other."""
+    token = _hidden.set(hide)
+    try:
+        yield
+    finally:
+        _hidden.reset(token)
 
 
 def progress(total: int, label: str, unit: str = 'it', disable: bool = False) -> tqdm:
@@ -14,5 +29,5 @@ def progress(total: int, label: str, unit: str = 'it', disable: bool = False) ->
         unit: what ``update(n)`` counts.
         disable: shows nothing, for ranks other than the first.
     """
-    return tqdm(total=total, desc=label, unit=unit, delay=2, disable=disable, dynamic_ncols=True,
+    return tqdm(total=total, desc=label, unit=unit, delay=2, disable=disable or _hidden.get(), dynamic_ncols=True,
                 mininterval=.2 if sys.stderr.isatty() else 10)

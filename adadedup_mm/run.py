@@ -27,6 +27,7 @@ from .proxy.checkpoint import load_weights
 from .proxy.config import is_3d, is_classifier
 from .registry import CLUSTERERS, DENSITIES, EMBEDDERS, build
 from .scenes import scene_labels
+from .split import cluster_work, density_work
 from .stages import StageStore
 
 
@@ -83,8 +84,9 @@ class Run:
 
     @functools.cached_property
     def features(self) -> np.ndarray:
-        """(N, d) float32, unit rows; zero for unreadable images."""
-        return np.load(self._features_folder / 'features.npy')
+        """(N, d) float32, unit rows; zero for unreadable images. Only the first process has a copy of its own."""
+        file = self._features_folder / 'features.npy'
+        return np.asarray(np.load(file, mmap_mode='r' if self.store.rank > 0 else None))
 
     @functools.cached_property
     def unreadable(self) -> np.ndarray:
@@ -105,12 +107,22 @@ class Run:
     def clusters(self) -> np.ndarray:
         """(N,) int32 labels 0..K-1."""
         features = self.features
-        key = self._key('clusters', dict(features=self.used['features'], options=self.options.clusterer))
+        inputs = dict(features=self.used['features'], options=self.options.clusterer)
+        return self.cluster(self.clusterer, features, inputs)
 
-        def compute(folder: Path) -> None:
-            write_array(folder / 'clusters.npy', self.clusterer(features, self.pool, self.options.seed))
+    def cluster(self, clusterer: Any, features: np.ndarray, inputs: dict[str, Any]) -> np.ndarray:
+        """The stage ``clusters``.
 
-        return np.load(self.store.run('clusters', key, compute) / 'clusters.npy')
+        Args:
+            clusterer: as built from ``CLUSTERERS``.
+            features: (N, d) float32.
+            inputs: see ``stage``.
+
+        Returns:
+            (N,) int32 labels 0..K-1.
+        """
+        work = cluster_work(clusterer, features, self.pool, self.options.seed, self.store)
+        return np.load(self.stage('clusters', inputs, *work) / 'clusters.npy')
 
     def compared(self, layout: float = 0.) -> np.ndarray:
         """The vectors whose cosine says how redundant a sample is beside another.
@@ -144,14 +156,8 @@ class Run:
         inputs: dict[str, Any] = dict(clusters=self.used['clusters'], options=self.options.density)
         if layout:
             inputs |= dict(layout=layout, objects=pool_key(self.pool))
-        key = self._key('density', inputs)
-
-        def compute(folder: Path) -> None:
-            order, similarity = self.density_method(self.compared(layout), clusters, self.options.seed)
-            write_array(folder / 'order.npy', order)
-            write_array(folder / 'similarity.npy', similarity)
-
-        folder = self.store.run('density', key, compute)
+        work = density_work(self.density_method, lambda: self.compared(layout), clusters, self.options.seed, self.store)
+        folder = self.stage('density', inputs, *work)
         return np.load(folder / 'order.npy'), np.load(folder / 'similarity.npy')
 
     def losses(self, trained: np.ndarray, scored: np.ndarray) -> np.ndarray:

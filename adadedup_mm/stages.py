@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .files import read_object, write_json
+import numpy as np
+
+from .files import read_object, write_array, write_json
 
 
 class StageStore:
@@ -82,6 +84,9 @@ class StageStore:
         if share is not None:
             share(folder)
         compute(folder)
+        # Only now is no other process writing any more.
+        for leftover in folder.rglob('.*.tmp'):
+            leftover.unlink(missing_ok=True)
         size = sum(file.stat().st_size for file in folder.rglob('*') if file.is_file())
         seconds = time.perf_counter() - start
         write_json(folder / 'done.json', dict(key=key, seconds=round(seconds, 3), bytes=size))
@@ -117,6 +122,33 @@ class StageStore:
         while not condition():
             time.sleep(self.poll)
 
+    def write_part(self, folder: Path, result: str, compute: Callable[[], np.ndarray]) -> None:
+        """Writes this process's part of an array, unless the part is there already or nobody needs it any more.
+
+        Args:
+            folder: of the stage.
+            result: the file in it that the first process writes last, before it removes the parts.
+            compute: makes the part.
+        """
+        part = self._parts(folder)[self.rank]
+        # In this order: a part that is gone has become a result.
+        if not part.exists() and not (folder / result).exists():
+            write_array(part, compute())
+
+    def read_parts(self, folder: Path) -> list[np.ndarray]:
+        """The parts of all processes in their order, once they are there."""
+        parts = self._parts(folder)
+        self.wait_for(lambda: all(part.exists() for part in parts))
+        return [np.load(part) for part in parts]
+
+    def remove_parts(self, folder: Path) -> None:
+        """Also those of interrupted runs with another number of processes."""
+        for part in folder.glob('part_*'):
+            part.unlink()
+
+    def _parts(self, folder: Path) -> list[Path]:
+        return [folder / f'part_{rank}_of_{self.world}.npy' for rank in range(self.world)]
+
     def _is_claimed(self, folder: Path, key: str) -> bool:
         try:
             return (folder / 'key').read_text(encoding='utf-8') == key
@@ -128,8 +160,6 @@ class StageStore:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             (folder / 'key').write_text(key, encoding='utf-8')
-        for leftover in folder.rglob('.*.tmp'):
-            leftover.unlink()
 
 
 class ReadingStore(StageStore):

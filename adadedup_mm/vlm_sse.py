@@ -96,13 +96,8 @@ def _text_clusters(run: 'Run', texts: list[str], kind: str, clusterer: Spherical
     folder = run.stage('text', dict(captions=run.used['captions'], encoder=encoder.key),
                        lambda folder: merge_text(different, rows, folder, run.store.wait_for),
                        lambda folder: text_shards(different, encoder, folder, run.store.rank, run.store.world))
-
-    def compute(folder_: Path) -> None:
-        features = np.load(folder / 'text.npy', mmap_mode='r')
-        write_array(folder_ / 'clusters.npy', clusterer(features, None, run.options.seed))
-
     inputs = dict(text=run.used['text'], num_clusters=clusterer.num_clusters)
-    return np.load(run.stage('clusters', inputs, compute) / 'clusters.npy'), encoder.source
+    return run.cluster(clusterer, np.load(folder / 'text.npy', mmap_mode='r'), inputs), encoder.source
 
 
 def _positions(labels: np.ndarray) -> np.ndarray:

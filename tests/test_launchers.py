@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_pipeline import config, selection  # noqa: F401
+from test_pipeline import config, finished, selection  # noqa: F401
 
 from adadedup_mm.cli.prune import main as prune_main
 from adadedup_mm.engine import take_gpu
@@ -58,12 +58,14 @@ def test_too_few_arguments_show_the_usage(script, echo):
     assert done.returncode == 2 and done.stderr.startswith(f'usage: {script} ') and not done.stdout
 
 
-def test_two_processes_of_the_script_select_what_one_does(config, tmp_path):  # noqa: F811
-    flags = ['--strategy', 'clip_dedup', '--work-dir']
-    done = start('dist_prune.sh', config, 2, *flags, tmp_path / 'two', path=Path(sys.executable).parent, PORT='29531')
+def test_two_processes_of_the_script_select_what_one_does(config, finished, tmp_path):  # noqa: F811
+    done = start('dist_prune.sh', config, 2, '--work-dir', tmp_path, path=Path(sys.executable).parent, PORT='29531')
     assert done.returncode == 0, done.stderr[-3000:]
-    prune_main([str(config), *flags, str(tmp_path / 'one')])
-    assert selection(tmp_path / 'two') == selection(tmp_path / 'one')
+    assert selection(tmp_path) == selection(finished)
+    for stage in ('features', 'clusters', 'density'):
+        files = [{path.name: path.read_bytes() for path in (work_dir / 'stages' / stage).glob('*.npy')}
+                 for work_dir in (tmp_path, finished)]
+        assert files[0] == files[1]
 
 
 @pytest.mark.parametrize('launcher, environment, gpu', [

@@ -238,19 +238,22 @@ def _csv_text(value: object) -> str:
     return f'{value:.6g}' if isinstance(value, float) else str(value)
 
 
-def write_tables(folder: Path, rows: Sequence[Row]) -> str:
-    """Writes ``tables.md``, ``summary.csv`` and ``<model>_<table>.tex`` into a folder; returns the markdown."""
-    every = all_results(rows)
-    parts = []
-    for results in every:
-        tables = make_tables(results)
-        parts.append(f'### {results.model}\n\n{markdown(tables)}')
-        for table in tables:
-            _write(folder / f'{results.model}_{table.name}.tex', latex(table))
+def tables_markdown(rows: Sequence[Row]) -> str:
+    """All tables of all models, and a list of what failed."""
+    parts = [f'### {results.model}\n\n{markdown(make_tables(results))}' for results in all_results(rows)]
     failed = [row for row in rows if row['status'] == 'failed']
     if failed:
         parts.append('### Failed\n\n' + '\n'.join(_failure(row) for row in failed) + '\n')
-    text = '\n'.join(parts)
+    return '\n'.join(parts)
+
+
+def write_tables(folder: Path, rows: Sequence[Row]) -> str:
+    """Writes ``tables.md``, ``summary.csv`` and ``<model>_<table>.tex`` into a folder; returns the markdown."""
+    every = all_results(rows)
+    for results in every:
+        for table in make_tables(results):
+            _write(folder / f'{results.model}_{table.name}.tex', latex(table))
+    text = tables_markdown(rows)
     _write(folder / 'tables.md', text)
     _write(folder / 'summary.csv', summary_csv(every))
     return text

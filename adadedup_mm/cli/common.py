@@ -1,7 +1,9 @@
 """What the command line tools share: exit codes and the flags of the field."""
 
 import argparse
+import datetime
 import errno
+import os
 import sys
 from collections.abc import Callable
 
@@ -20,7 +22,8 @@ def run(main: Callable[[list[str] | None], None], arguments: list[str] | None = 
     except UserError as error:
         # A DataLoader's worker hands on its whole traceback as the message; its last line is ours.
         line = str(error).strip().splitlines()[-1].removeprefix('adadedup_mm.errors.UserError: ')
-        print(f'error: {line}', file=sys.stderr)
+        if _is_first_to_say(line):
+            print(f'error: {line}', file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -30,6 +33,21 @@ def run(main: Callable[[list[str] | None], None], arguments: list[str] | None = 
     except KeyboardInterrupt:
         print(f'interrupted; {go_on}', file=sys.stderr)
         sys.exit(1)
+
+
+def _is_first_to_say(line: str) -> bool:
+    """Whether no other process of this machine has found the same; True where torchrun's store cannot tell."""
+    environment = os.environ
+    if environment.get('TORCHELASTIC_USE_AGENT_STORE') != 'True':
+        return True
+    from torch.distributed import TCPStore  # which takes seconds
+    try:
+        store = TCPStore(environment['MASTER_ADDR'], int(environment['MASTER_PORT']),
+                         timeout=datetime.timedelta(seconds=10), wait_for_workers=False)
+        scope = f'{environment["GROUP_RANK"]}/{environment["TORCHELASTIC_RESTART_COUNT"]}'
+        return store.add(f'adadedup_mm/{scope}/{line}', 1) == 1
+    except (KeyError, ValueError, RuntimeError):
+        return True
 
 
 def add_common_flags(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,7 @@
 """Spherical k-means."""
 
 import math
+from collections.abc import Callable
 
 import faiss
 import numpy as np
@@ -14,6 +15,9 @@ from .rows import read_rows, run_parallel, snap
 BLOCK = 1024
 # Beyond this, two levels are much faster: the cost grows with N * sqrt(K) instead of N * K.
 FLAT_CLUSTERS = 1024
+
+# (K, d) float32 unit centroids -> (N,) int64, the nearest one of each sample, -1 for blank ones.
+Assign = Callable[[np.ndarray], np.ndarray]
 
 
 class SphericalKMeans:
@@ -38,7 +42,7 @@ class SphericalKMeans:
         self.iterations = min(iterations, 10) if fast else iterations
         self.points_per_cluster = 128 if fast else 256
 
-    def __call__(self, features: np.ndarray, pool: Pool | None, seed: int) -> np.ndarray:
+    def __call__(self, features: np.ndarray, pool: Pool | None, seed: int, assign: Assign | None = None) -> np.ndarray:
         """The same labels for the same seed, on any number of threads.
 
         Samples without a direction (zero or NaN features) share one cluster of their own. Clusters that nobody is
@@ -48,6 +52,7 @@ class SphericalKMeans:
             features: (N, d) float32 or float16, in memory or memory-mapped.
             pool: not used.
             seed: of the samples that k-means learns from and starts at.
+            assign: finds the nearest centroids of all samples, as ``nearest_centroid`` does; called once.
 
         Returns:
             (N,) int32 labels 0..K-1, in the order in which the clusters first occur.
@@ -60,17 +65,18 @@ class SphericalKMeans:
         if len(features) < count:
             raise UserError(f'adadedup.clusterer.num_clusters is {count}, but the dataset has only {len(features)} '
                             'samples; lower it')
-        labels = self._split(features, np.arange(len(features)), count, np.random.default_rng(seed))
+        labels = self._split(features, np.arange(len(features)), count, np.random.default_rng(seed), assign)
         return label(labels.tolist())
 
-    def _split(self, features: np.ndarray, members: np.ndarray, count: int,
-               generator: np.random.Generator) -> np.ndarray:
-        """(n,) int64 labels 0..count-1 of the given rows, -1 for blank ones."""
+    def _split(self, features: np.ndarray, members: np.ndarray, count: int, generator: np.random.Generator,
+               assign: Assign | None = None) -> np.ndarray:
+        """(n,) int64 labels 0..count-1 of the given rows, -1 for blank ones; with ``assign`` these are all rows."""
         if count <= FLAT_CLUSTERS:
             learn = min(len(members), count * self.points_per_cluster)
             rows, blank = read_rows(features, np.sort(generator.choice(members, learn, replace=False, shuffle=False)))
-            return nearest_centroid(features, members, self._centroids(rows[~blank], count, generator))
-        coarse = self._split(features, members, round(math.sqrt(count)), generator)
+            centroids = self._centroids(rows[~blank], count, generator)
+            return assign(centroids) if assign else nearest_centroid(features, members, centroids)
+        coarse = self._split(features, members, round(math.sqrt(count)), generator, assign)
         parts = [members[coarse == part] for part in np.unique(coarse[coarse >= 0])]
         if not parts:
             return coarse
@@ -106,23 +112,32 @@ class SphericalKMeans:
         return centroids
 
 
-def nearest_centroid(features: np.ndarray, members: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+def nearest_centroid(features: np.ndarray, members: np.ndarray, centroids: np.ndarray, rank: int = 0,
+                     world: int = 1) -> np.ndarray:
     """(n,) int64, the most similar centroid of each given row, the first one of several; -1 for blank rows.
+
+    With several processes these are the rows of this one's share; all shares in their order are the whole.
 
     Args:
         features: (N, d) float32 or float16, in memory or memory-mapped.
         members: (n,) int, which rows.
         centroids: (K, d) float32 unit rows.
+        rank: index of this process.
+        world: number of processes.
     """
+    # Shares are made of whole blocks, because BLAS may round the rows of other blocks differently.
+    starts = range(0, len(members), BLOCK)
+    starts = starts[len(starts) * rank // world:len(starts) * (rank + 1) // world]
+    blocks = [members[start:start + BLOCK] for start in starts]
+    count = sum(map(len, blocks))
     if not len(centroids):
-        return np.full(len(members), -1, np.int64)
+        return np.full(count, -1, np.int64)
 
     def job(block: np.ndarray) -> np.ndarray:
         rows, blank = read_rows(features, block)
         return np.where(blank, -1, snap(rows @ centroids.T).argmax(1))
 
-    blocks = [members[start:start + BLOCK] for start in range(0, len(members), BLOCK)]
-    with progress(len(members), 'clusters', 'sample') as bar:
+    with progress(count, 'clusters', 'sample') as bar:
         labels = []
         for found in run_parallel(job, blocks):
             labels.append(found)

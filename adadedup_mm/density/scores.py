@@ -36,20 +36,23 @@ class SemDeDup:
         if self.order not in ORDERS:
             raise UserError(f"adadedup.density.order is {self.order!r}, but must be one of {', '.join(ORDERS)}")
 
-    def __call__(self, features: np.ndarray, assignment: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        return semdedup_scores(features, assignment, self.order, seed)
+    def __call__(self, features: np.ndarray, assignment: np.ndarray, seed: int,
+                 clusters: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        return semdedup_scores(features, assignment, self.order, seed, clusters=clusters)
 
 
 @dataclass(frozen=True)
 class KCenter:
     """``kcenter_scores`` as a component of the config."""
 
-    def __call__(self, features: np.ndarray, assignment: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        return kcenter_scores(features, assignment)
+    def __call__(self, features: np.ndarray, assignment: np.ndarray, seed: int,
+                 clusters: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        return kcenter_scores(features, assignment, clusters=clusters)
 
 
 def semdedup_scores(features: np.ndarray, assignment: np.ndarray, order: str = 'hard', seed: int = 0,
-                    workers: int | None = None, block: int = 192) -> tuple[np.ndarray, np.ndarray]:
+                    workers: int | None = None, block: int = 192,
+                    clusters: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Scores of SemDeDup (Abbas et al., arXiv 2303.09540): samples are sorted by their distance to the centroid.
 
     A sample is compared with all earlier ones, those that a threshold removes included. Similarities are multiples of
@@ -65,6 +68,8 @@ def semdedup_scores(features: np.ndarray, assignment: np.ndarray, order: str = '
         seed: of the random order.
         workers: number of threads; None means as many as BLAS would use. No effect on the result.
         block: columns per tile; affects scores by 2**-20 at most.
+        clusters: (k,) int, the clusters that are looked at, whose result does not depend on the others; None means all.
+            The result is meaningless for samples of others.
 
     Returns:
         order: (N,) int32, position inside the cluster, 0 = first.
@@ -82,11 +87,11 @@ def semdedup_scores(features: np.ndarray, assignment: np.ndarray, order: str = '
         rows = _take_rows(rows, positions)
         return positions, np.concatenate([_nearest_earlier(rows[cluster], later) for cluster in clusters])
 
-    return _score_clusters(features, assignment, score, workers)
+    return _score_clusters(features, assignment, score, workers, clusters)
 
 
-def kcenter_scores(features: np.ndarray, assignment: np.ndarray,
-                   workers: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def kcenter_scores(features: np.ndarray, assignment: np.ndarray, workers: int | None = None,
+                   clusters: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Scores of the farthest-first traversal (Gonzalez 1985, the greedy 2-approximation of k-center).
 
     It starts with the sample closest to the centroid, so that a cluster reduced to one sample keeps its most typical
@@ -102,12 +107,12 @@ def kcenter_scores(features: np.ndarray, assignment: np.ndarray,
         firsts = np.repeat([cluster.start for cluster in clusters], [len(part) for part in positions])
         return firsts + np.concatenate(positions), np.concatenate(scores)
 
-    return _score_clusters(features, assignment, score, workers)
+    return _score_clusters(features, assignment, score, workers, clusters)
 
 
-def _score_clusters(features: np.ndarray, assignment: np.ndarray, score: Score,
-                    workers: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Runs ``score`` on all clusters, the largest first, and puts samples without a direction before all others."""
+def _score_clusters(features: np.ndarray, assignment: np.ndarray, score: Score, workers: int | None,
+                    chosen: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Runs ``score`` on the clusters, the largest first, and puts samples without a direction before all others."""
     features = np.asarray(features)
     order = np.zeros(len(assignment), np.int32)
     similarity = np.full(len(assignment), -1, np.float32)
@@ -129,8 +134,11 @@ def _score_clusters(features: np.ndarray, assignment: np.ndarray, score: Score,
         order[sequence] = np.arange(len(members)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         return len(members)
 
-    clusters = sorted((members for members in cluster_members(assignment) if len(members)), key=len, reverse=True)
-    with progress(len(assignment), 'density scores', 'sample') as bar:
+    clusters = cluster_members(assignment)
+    if chosen is not None:
+        clusters = [clusters[cluster] for cluster in chosen]
+    clusters = sorted((members for members in clusters if len(members)), key=len, reverse=True)
+    with progress(sum(map(len, clusters)), 'density scores', 'sample') as bar:
         for count in run_parallel(job, _batches(clusters, BATCH // features.shape[1]), workers):
             bar.update(count)
     return order, snap(similarity)

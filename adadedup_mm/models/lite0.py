@@ -64,5 +64,6 @@ class FrozenLite0(BaseModule):
         if not self._fast:
             fast = copy.deepcopy(self.network).eval()
             fast = fast if accelerate(fast, 64) else copy.deepcopy(self.network).eval()
-            self._fast.append(fast.to(memory_format=torch.channels_last))
+            fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._fast.append(fast)
         return self._fast[0]

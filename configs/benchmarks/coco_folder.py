@@ -3,7 +3,7 @@
 # The detector is one for a CPU, with images of 320 pixels. Another one:
 #   --cfg-options data.root=FOLDER models.faster_rcnn=mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py
 data = dict(type='coco_folder', root=None)
-models = dict(faster_rcnn='../minidrive/faster_rcnn_minidrive.py')
+models = dict(faster_rcnn='../minidrive/faster_rcnn_lite0_minidrive.py')
 variants = dict(
     full=dict(),
     random=dict(adadedup=dict(strategy='random')),

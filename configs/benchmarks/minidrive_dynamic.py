@@ -3,7 +3,7 @@
 #   python benchmarks/dynamic_tables.py work_dirs/minidrive_dynamic docs/DYNAMIC.md
 _base = 'adadedup_mm::_base_/dynamic_'
 data = dict(type='minidrive', root='data/minidrive', scenes=24, frames=20)
-models = dict(faster_rcnn='adadedup_mm::minidrive/faster_rcnn_minidrive.py')
+models = dict(faster_rcnn='adadedup_mm::minidrive/faster_rcnn_lite0_minidrive.py')
 variants = dict(
     full=dict(),
     random=dict(_base_=f'{_base}random.py', dynamic=dict(period=2)),

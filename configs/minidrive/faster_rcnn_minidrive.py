@@ -1,5 +1,5 @@
 # A small Faster R-CNN on MiniDrive's front camera: trains on a CPU in minutes.
-_base_ = '../proxy/faster_rcnn_tiny.py'
+_base_ = '../proxy/faster_rcnn_r18_narrow.py'
 data_root = 'data/minidrive/coco/'
 metainfo = dict(classes=('car', 'truck', 'bus', 'bicycle', 'pedestrian', 'traffic_cone'))
 model = dict(roi_head=dict(bbox_head=dict(num_classes=6)))
@@ -33,12 +33,7 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(type='CocoMetric', ann_file=data_root + 'annotations/instances_val.json', metric='bbox')
 test_evaluator = val_evaluator
-train_cfg = dict(max_epochs=24, val_interval=24)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=.01, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=24, T_max=24, eta_min_ratio=.01,
-         convert_to_iter_based=True),
-]
+train_cfg = dict(max_epochs=12, val_interval=12)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 default_hooks = dict(
