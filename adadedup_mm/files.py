@@ -7,11 +7,13 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from .errors import UserError
 
 
 @contextlib.contextmanager
@@ -82,6 +84,19 @@ def write_array(path: str | Path, array: np.ndarray) -> None:
         # np.save does not say that a disk is full.
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
         file.write(array.reshape(-1).view(np.uint8).data)
+
+
+def read_array(path: Path, mmap_mode: Literal['r'] | None = None) -> np.ndarray:
+    """Reads an array of a finished stage.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        return np.load(path, mmap_mode, allow_pickle=False)
+    except Exception as error:  # what a damaged file raises depends on the byte that is damaged
+        raise UserError(f'{path} is damaged ({type(error).__name__}): remove the folder {path.parent}, then run with '
+                        '--resume') from error
 
 
 def write_table(path: str | Path, table: pa.Table) -> None:

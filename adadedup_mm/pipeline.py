@@ -139,6 +139,8 @@ def _write_results(run: Run, selection: Selection, work_dir: Path, identity: dic
     before_scenes = selection.kept
     if run.scenes is not None and not selection.update:
         missed = _apply_scenes(run, selection, run.scenes, added=before_scenes & ~before_guards)
+    elif run.scenes is not None:
+        selection.notes.append('group_by and min_gap are left aside: an update does not revise older decisions.')
     if missed:
         selection.notes.append(f'The class floor of {_listed(missed)} cannot be met: the keep ratio is too small'
                                f'{"" if run.scenes is None else ", or the rule for scenes is in its way"}.')

@@ -18,7 +18,7 @@ from .datasets.view_samples import view_objects, view_sizes, write_view_samples
 from .density import joint_features, layout_features
 from .errors import UserError
 from .features import choose_views, extract_shards, merge_shards
-from .files import sha256_file, sha256_value, write_array, write_json
+from .files import read_array, sha256_file, sha256_value, write_array, write_json
 from .options import Options, plain
 from .pool import Pool, pool_key
 from .proxy import merge_losses, score_shards, train_proxy
@@ -86,12 +86,12 @@ class Run:
     def features(self) -> np.ndarray:
         """(N, d) float32, unit rows; zero for unreadable images. Only the first process has a copy of its own."""
         file = self._features_folder / 'features.npy'
-        return np.asarray(np.load(file, mmap_mode='r' if self.store.rank > 0 else None))
+        return np.asarray(read_array(file, mmap_mode='r' if self.store.rank > 0 else None))
 
     @functools.cached_property
     def unreadable(self) -> np.ndarray:
         """(N,) bool, samples with an image that cannot be decoded."""
-        return np.load(self._features_folder / 'unreadable.npy')
+        return read_array(self._features_folder / 'unreadable.npy')
 
     @property
     def bad_images(self) -> list[dict[str, Any]]:
@@ -122,7 +122,7 @@ class Run:
             (N,) int32 labels 0..K-1.
         """
         work = cluster_work(clusterer, features, self.pool, self.options.seed, self.store)
-        return np.load(self.stage('clusters', inputs, *work) / 'clusters.npy')
+        return read_array(self.stage('clusters', inputs, *work) / 'clusters.npy')
 
     def compared(self, layout: float = 0.) -> np.ndarray:
         """The vectors whose cosine says how redundant a sample is beside another.
@@ -158,7 +158,7 @@ class Run:
             inputs |= dict(layout=layout, objects=pool_key(self.pool))
         work = density_work(self.density_method, lambda: self.compared(layout), clusters, self.options.seed, self.store)
         folder = self.stage('density', inputs, *work)
-        return np.load(folder / 'order.npy'), np.load(folder / 'similarity.npy')
+        return read_array(folder / 'order.npy'), read_array(folder / 'similarity.npy')
 
     def losses(self, trained: np.ndarray, scored: np.ndarray) -> np.ndarray:
         """Trains the proxy and returns its losses.
@@ -189,7 +189,7 @@ class Run:
             losses[scored] = by_item[items].mean(axis=1)
             write_array(folder / 'losses.npy', losses)
 
-        return np.load(self.store.run('losses', key, compute, share) / 'losses.npy')
+        return read_array(self.store.run('losses', key, compute, share) / 'losses.npy')
 
     @functools.cached_property
     def features_key(self) -> str:

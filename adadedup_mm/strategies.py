@@ -10,7 +10,7 @@ import numpy as np
 from .datasets import read_outlines
 from .density import nearest_kept
 from .feedback import adaptive_set, cluster_gaps, initial_set, keep_count, shrink, standardise
-from .files import sha256_file, write_array, write_json
+from .files import read_array, sha256_file, write_array, write_json
 from .options import choose, whole
 from .pool import pool_key
 from .scenes import scene_labels
@@ -164,7 +164,7 @@ def tfdp(run: 'Run') -> Selection:
         write_json(folder / 'outlines.json', dict(objects=len(outlines.owner), masks=outlines.masks))
 
     folder = run.stage('scores', inputs, compute)
-    selection = _highest(run, np.load(folder / 'scores.npy'))
+    selection = _highest(run, read_array(folder / 'scores.npy'))
     outlines = json.loads((folder / 'outlines.json').read_text(encoding='utf-8'))
     selection.notes.append(f'{outlines["masks"]} of {outlines["objects"]} objects have a mask; the others count with '
                            'their box.')

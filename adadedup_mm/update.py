@@ -15,7 +15,7 @@ from .clusters.rows import cluster_members, read_rows
 from .density import greedy_keep
 from .errors import UserError
 from .features import choose_views, extract_shards, merge_shards
-from .files import read_object, sha256_file, write_array, write_json
+from .files import read_array, read_object, sha256_file, write_array, write_json
 from .pool import pool_key
 from .report.tables import AGAIN, CLASSES, CLUSTERS, SAMPLES, read_table
 from .run import Run
@@ -149,7 +149,7 @@ def update(run: Run, folder: Path) -> Selection:
 
     target = run.stage('update', dict(features=run.used['features'], rows=rows.tolist(), inputs=run.inputs,
                                      layout=old.layout, objects=pool_key(run.pool)), compute)
-    assignment, kept, similarity = (np.load(target / f'{name}.npy') for name in ('assignment', 'kept', 'similarity'))
+    assignment, kept, similarity = (read_array(target / f'{name}.npy') for name in ('assignment', 'kept', 'similarity'))
     loss = old.samples['loss'].to_numpy()[rows].astype(np.float32)
     loss[rows < 0] = np.nan
     order = _order(old.samples['order'].to_numpy()[rows], rows, assignment)

@@ -12,7 +12,7 @@ from .density import greedy_budget
 from .errors import UserError
 from .features import choose_views
 from .feedback import keep_count
-from .files import write_array
+from .files import read_array, write_array
 from .options import whole
 from .pool import pool_key
 from .selection import Selection
@@ -58,7 +58,7 @@ def vlm_sse(run: 'Run', captions: dict[str, Any] | str | None = None, text: str 
 
     folder = run.stage('greedy', dict(clusters=run.used['clusters'], features=run.used['features'], count=count),
                        compute)
-    kept, similarity, tau = (np.load(folder / f'{name}.npy') for name in ('kept', 'similarity', 'threshold'))
+    kept, similarity, tau = (read_array(folder / f'{name}.npy') for name in ('kept', 'similarity', 'threshold'))
     selection = Selection(kept, labels, _positions(labels), similarity, np.full(labels.max() + 1, float(tau)))
     selection.notes.append(f'Captions: {captioned}. Text features: {described}. {labels.max() + 1} clusters of '
                            f'captions; epsilon {1 - float(tau):.4f}.')
@@ -97,7 +97,7 @@ def _text_clusters(run: 'Run', texts: list[str], kind: str, clusterer: Spherical
                        lambda folder: merge_text(different, rows, folder, run.store.wait_for),
                        lambda folder: text_shards(different, encoder, folder, run.store.rank, run.store.world))
     inputs = dict(text=run.used['text'], num_clusters=clusterer.num_clusters)
-    return run.cluster(clusterer, np.load(folder / 'text.npy', mmap_mode='r'), inputs), encoder.source
+    return run.cluster(clusterer, read_array(folder / 'text.npy', mmap_mode='r'), inputs), encoder.source
 
 
 def _positions(labels: np.ndarray) -> np.ndarray:

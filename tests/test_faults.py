@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -20,10 +21,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from mmengine.config import Config
 from test_datasets import build, config_of, make_coco
 from test_pipeline import fails, selection
 
+from adadedup_mm.cli import common
 from adadedup_mm.cli.prune import main as prune_main
 
 FAULTS = int(os.environ.get('FAULTS', '0'))
@@ -230,6 +233,17 @@ def test_a_disk_that_is_full_at_a_write_gives_one_line_and_can_be_gone_on_with(o
         assert not list(work_dir.rglob('.*.tmp'))
         resume_and_compare(original, work_dir)
         shutil.rmtree(work_dir)
+
+
+def test_weights_that_torch_cannot_write_are_one_line(capsys):
+    def save(arguments):
+        with Path('/dev/full').open('wb') as file:
+            torch.save(dict(weight=torch.zeros(100_000)), file)
+
+    with pytest.raises(SystemExit) as stop:
+        common.run(save)
+    assert stop.value.code == 1
+    assert re.fullmatch('error: .*(No space left|lack of space).*--resume.*\n', capsys.readouterr().err)
 
 
 @contextlib.contextmanager

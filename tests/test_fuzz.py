@@ -437,6 +437,22 @@ def test_resuming_a_run_whose_records_are_damaged(finished, tmp_path, name, edit
         assert pq.read_table(tmp_path / 'run' / 'samples.parquet') == pq.read_table(finished[0] / 'samples.parquet')
 
 
+@pytest.mark.parametrize('name', ['features/features.npy', 'features/unreadable.npy', 'clusters/clusters.npy',
+                                  'density/similarity.npy'])
+def test_resuming_an_interrupted_run_with_half_an_array(tmp_path, name):
+    run, config = tmp_path / 'run', config_of(make_coco(tmp_path / 'data', ids=range(10)), adadedup=OPTIONS)
+    prune(config, resolve_options(config), run)
+    before = (run / 'samples.parquet').read_bytes()
+    (run / 'manifest.json').unlink()
+    array = run / 'stages' / name
+    array.write_bytes(array.read_bytes()[:array.stat().st_size // 2])
+    with pytest.raises(UserError, match=f'{array.name} is damaged .* remove the folder .*{array.parent.name}'):
+        prune(config, resolve_options(config), run, resume=True)
+    shutil.rmtree(array.parent)
+    prune(config, resolve_options(config), run, resume=True)
+    assert (run / 'samples.parquet').read_bytes() == before
+
+
 BENCHMARK = Path(__file__).parent / 'data' / 'benchmark' / RESULTS
 
 

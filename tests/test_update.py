@@ -107,6 +107,15 @@ def test_updates_follow_each_other_and_growth_counts_from_the_last_full_run(grow
     assert selection(tmp_path / 'second') == selection(tmp_path / 'direct') and direct['kept'] == second['kept']
 
 
+def test_rules_for_scenes_do_not_revise_old_decisions_and_the_run_says_so(growing, old, tmp_path):
+    hold, images, _ = growing
+    plain = updated(hold(images), old, tmp_path / 'plain')
+    ruled = updated(hold(images), old, tmp_path / 'ruled', '--cfg-options', 'adadedup.min_gap=1')
+    assert selection(tmp_path / 'ruled') == selection(tmp_path / 'plain')
+    assert set(ruled['notes']) - set(plain['notes']) == {
+        'group_by and min_gap are left aside: an update does not revise older decisions.'}
+
+
 def test_vanished_moved_and_changed_images(growing, old, tmp_path):
     hold, images, root = growing
     source = root / 'coco/images' / images[3]['file_name']

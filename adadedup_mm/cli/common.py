@@ -30,6 +30,12 @@ def run(main: Callable[[list[str] | None], None], arguments: list[str] | None = 
             raise
         print(f'error: {error.strerror}: make room, then {go_on}', file=sys.stderr)
         sys.exit(1)
+    except RuntimeError as error:
+        # What torch.save makes of a full disk.
+        if 'PytorchStreamWriter' not in str(error):
+            raise
+        print(f'error: weights cannot be written, probably for lack of space: make room, then {go_on}', file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print(f'interrupted; {go_on}', file=sys.stderr)
         sys.exit(1)

@@ -7,7 +7,7 @@ import numpy as np
 from mmengine.config import Config
 
 from ..errors import UserError
-from ..files import write_array
+from ..files import read_array, write_array
 from ..proxy import proxy_config, train_proxy
 from ..proxy.config import is_classifier
 from .measure import all_measured, measure_shards, merge_rows, try_measure
@@ -62,7 +62,7 @@ def training_scores(run: 'Run', measure: Measure, runs: int, epochs: int, every_
         for path in [*folder.glob('rows_*.npy'), *(checkpoints if every_epoch else [])]:
             path.unlink(missing_ok=True)
 
-    return np.load(run.stage('scores', inputs, compute, share) / 'scores.npy')
+    return read_array(run.stage('scores', inputs, compute, share) / 'scores.npy')
 
 
 def _sample_scores(rows: list[np.ndarray], every_epoch: bool, run: 'Run') -> np.ndarray:
