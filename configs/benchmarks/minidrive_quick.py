@@ -12,7 +12,7 @@ variants = dict(
     full=dict(),
     random=dict(adadedup=dict(strategy='random')),
     clip_dedup=dict(adadedup=dict(strategy='clip_dedup')),
-    adadedup=dict(adadedup=dict(proxy=dict(epochs=6))))
+    adadedup=dict(adadedup=dict()))
 keep_ratios = [.5]
 seeds = [0, 1]
 metric = 'coco/bbox_mAP'
