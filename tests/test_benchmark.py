@@ -4,6 +4,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -36,7 +37,7 @@ from adadedup_mm.errors import UserError
 from adadedup_mm.stages import StageStore
 
 ROOT = Path(__file__).parents[1]
-STORED = Path(__file__).parent / 'data' / 'benchmark'
+DOCS = ROOT / 'docs'
 
 # A classifier of points that needs nothing but mmengine, so that a training takes a moment.
 TOY = """
@@ -264,12 +265,18 @@ def test_another_result_of_the_evaluations_can_be_compared():
         with_metric(ROWS, 'mAPs')
 
 
-def test_a_table_is_made_again_from_stored_results(tmp_path, capsys):
-    shutil.copy(STORED / 'results.parquet', tmp_path)
+@pytest.mark.parametrize('stored', sorted((DOCS / 'results').glob('*.parquet')), ids=lambda path: path.stem)
+def test_the_page_of_results_is_made_again_from_what_is_stored_beside_it(stored, tmp_path, capsys):
+    shutil.copy(stored, tmp_path / 'results.parquet')
     assert run([tmp_path]) == 0
-    assert (tmp_path / 'tables' / 'tables.md').read_text() == (STORED / 'tables.md').read_text()
-    assert (tmp_path / 'plots' / 'faster_rcnn_by_share.png').read_bytes().startswith(b'\x89PNG')
+    page = (DOCS / 'RESULTS.md').read_text(encoding='utf-8')
+    section = page.split(f'<!-- {stored.stem} -->')[1].split(f'<!-- end of {stored.stem} -->')[0]
+    assert (tmp_path / 'tables' / 'tables.md').read_text() in section
     assert 'faster_rcnn' in capsys.readouterr().out
+    pictures = re.findall(r'!\[.*?\]\((.*?)\)', section)
+    assert sorted(Path(name).name.removeprefix(f'{stored.stem}_') for name in pictures) == sorted(
+        path.name for path in (tmp_path / 'plots').iterdir())
+    assert all((DOCS / name).read_bytes().startswith(b'\x89PNG') for name in pictures)
 
 
 def test_a_folder_without_results_is_refused_in_one_line(tmp_path, capsys):

@@ -40,7 +40,8 @@ def _draw(axes: Axes, results: Results, variant: str, number: int, column: str, 
     if not points:
         return
     x, mean, sd = np.array(sorted(points)).T
-    colour = 'black' if variant == FULL else colormaps['tab20'](number % 20)
+    # tab20 holds ten pairs of a dark and a light tone: the dark ones first.
+    colour = 'black' if variant == FULL else colormaps['tab20']((2 * number + number // 10) % 20)
     axes.errorbar(x, mean, np.nan_to_num(sd), label=variant, color=colour, marker=_MARKERS[number % len(_MARKERS)],
                   markersize=5, capsize=2, linewidth=1.2, elinewidth=.8)
     if variant == FULL:

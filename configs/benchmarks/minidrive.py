@@ -22,9 +22,6 @@ variants = dict(
     tfdp=dict(adadedup=dict(strategy='tfdp')),
     # The paper's plain form: the difference of the mean losses, as it is.
     adadedup_plain=dict(adadedup=dict(feedback=dict(layout=0, gap='mean', shrink=False))),
-    # Without the proxy, and without the label layout.
-    adadedup_no_gaps=dict(adadedup=dict(feedback=dict(beta=0))),
-    adadedup_no_layout=dict(adadedup=dict(feedback=dict(layout=0))),
     adadedup=dict(adadedup=dict()))
 keep_ratios = [.3, .5, .7]
 seeds = [0, 1, 2, 3, 4]
