@@ -4,7 +4,9 @@ custom_imports = dict(imports=['adadedup_mm.models.lite0'], allow_failed_imports
 model = dict(
     data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
     backbone=dict(_delete_=True, type='FrozenLite0', remember=1500),
-    neck=dict(in_channels=[24, 40, 112, 320]))
+    neck=dict(in_channels=[24, 40, 112, 320]),
+    # One shape of anchors: assigning them is what a step spends most of its time on.
+    rpn_head=dict(anchor_generator=dict(ratios=[1.])))
 
 train_cfg = dict(max_epochs=24, val_interval=24)
 param_scheduler = [

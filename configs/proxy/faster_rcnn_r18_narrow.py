@@ -3,8 +3,7 @@ _base_ = './faster_rcnn_r18_small.py'
 model = dict(
     backbone=dict(base_channels=16),
     neck=dict(in_channels=[16, 32, 64, 128], out_channels=32),
-    # One shape of anchors: assigning them is what a step spends most of its time on.
-    rpn_head=dict(in_channels=32, feat_channels=32, anchor_generator=dict(ratios=[1.])),
+    rpn_head=dict(in_channels=32, feat_channels=32),
     roi_head=dict(
         # RoIAlign would take half of the time with as many samples as RoIs have pixels.
         bbox_roi_extractor=dict(out_channels=32, finest_scale=28, roi_layer=dict(sampling_ratio=1)),
