@@ -20,14 +20,13 @@ def hidden_progress(hide: bool = True) -> Iterator[None]:
         _hidden.reset(token)
 
 
-def progress(total: int, label: str, unit: str = 'it', disable: bool = False) -> tqdm:
+def progress(total: int, label: str, unit: str = 'it') -> tqdm:
     """A tqdm bar on standard error that appears after two seconds; in a log file it prints every ten.
 
     Args:
         total: how many ``unit`` there are.
         label: what is being done, in one or two words.
         unit: what ``update(n)`` counts.
-        disable: shows nothing, for ranks other than the first.
     """
-    return tqdm(total=total, desc=label, unit=unit, delay=2, disable=disable or _hidden.get(), dynamic_ncols=True,
+    return tqdm(total=total, desc=label, unit=unit, delay=2, disable=_hidden.get(), dynamic_ncols=True,
                 mininterval=.2 if sys.stderr.isatty() else 10)

@@ -6,18 +6,16 @@ The section is what stands between ``<!-- digits_dynamic -->`` and ``<!-- end of
 the name of the work dir.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
+from sections import fill
 
-from adadedup_mm.benchmark.results import RESULTS, Row, read_results
+from adadedup_mm.benchmark.results import Row
 from adadedup_mm.benchmark.tables import all_results
-from adadedup_mm.errors import UserError
-from adadedup_mm.files import atomic_open
 
 
-def section(rows: list[Row]) -> str:
+def section(name: str, page: Path, rows: list[Row]) -> str:
     """A table for each model; times are compared with the full training of the same seed."""
     parts = []
     for results in all_results(rows):
@@ -49,22 +47,5 @@ def _cells(rows: list[Row], full: dict[int, float], scale: float) -> str:
             f'{np.median(ratios / shares):.2f}')
 
 
-def main() -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('work_dir', type=Path)
-    parser.add_argument('page', type=Path)
-    args = parser.parse_args()
-    name = args.work_dir.resolve().name
-    start, end = f'<!-- {name} -->', f'<!-- end of {name} -->'
-    text = args.page.read_text(encoding='utf-8')
-    if start not in text or end not in text:
-        raise UserError(f'{args.page} has no section between {start} and {end}')
-    before, after = text.split(start)[0], text.split(end)[1]
-    table = section(read_results(args.work_dir / RESULTS))
-    with atomic_open(args.page, 'w') as file:
-        file.write(f'{before}{start}\n{table}\n{end}{after}')
-
-
 if __name__ == '__main__':
-    main()
+    fill(__doc__, section)

@@ -614,7 +614,7 @@ def test_a_result_that_was_not_noted_any_more_is_read_from_what_the_training_lef
 
 SMALL = """
 _base_ = '{root}/configs/minidrive/faster_rcnn_minidrive.py'
-model = dict(neck=dict(out_channels=16),
+model = dict(backbone=dict(base_channels=4), neck=dict(in_channels=[4, 8, 16, 32], out_channels=16),
              rpn_head=dict(in_channels=16, feat_channels=16),
              roi_head=dict(bbox_roi_extractor=dict(out_channels=16),
                            bbox_head=dict(in_channels=16, fc_out_channels=16)))

@@ -183,7 +183,7 @@ val_dataloader = dict(dataset=dict(data_root=data_root))
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
 train_cfg = dict(max_epochs=2, val_interval=2)
 dynamic = dict({dynamic})
-model = dict(neck=dict(out_channels=16),
+model = dict(backbone=dict(base_channels=4), neck=dict(in_channels=[4, 8, 16, 32], out_channels=16),
              rpn_head=dict(in_channels=16, feat_channels=16),
              roi_head=dict(bbox_roi_extractor=dict(out_channels=16),
                            bbox_head=dict(in_channels=16, fc_out_channels=16)))

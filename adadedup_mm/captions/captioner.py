@@ -60,7 +60,7 @@ def caption_shards(captioner: Captioner, pool: Pool, paths: Sequence[str], folde
     if (folder / 'captions.json').exists():
         return
     shards = _shards(captioner, len(pool), folder)
-    with progress(len(pool), 'captions', 'image', disable=rank > 0) as bar:
+    with progress(len(pool), 'captions', 'image') as bar:
         for file, samples in list(shards.items())[rank::world]:
             if not file.exists():
                 captions = captioner(pool, samples, [paths[sample] for sample in samples])

@@ -138,7 +138,7 @@ def text_shards(texts: Sequence[str], encoder: TextEncoder, folder: Path, rank: 
     """
     if (folder / 'text.npy').exists():
         return
-    with progress(len(texts), 'text features', 'text', disable=rank > 0) as bar:
+    with progress(len(texts), 'text features', 'text') as bar:
         for number, start in list(enumerate(range(0, len(texts), SHARD)))[rank::world]:
             file = folder / f'text_{number:05d}.npy'
             if not file.exists():

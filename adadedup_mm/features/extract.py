@@ -63,7 +63,7 @@ def extract_shards(image_paths: Sequence[Sequence[str]], views: Sequence[str], u
     batches = [part[start:start + embedder.batch_size]
                for part in parts.values() for start in range(0, len(part), embedder.batch_size)]
     with (keep_freed_pages(), single_threads(embedder.workers) as threads,
-          progress(sum(map(len, parts.values())), 'features', 'img', disable=rank > 0) as bar):
+          progress(sum(map(len, parts.values())), 'features', 'img') as bar):
         results = _in_order(threads, functools.partial(_embed, embedder, transform), batches, 2 * embedder.workers)
         for shard, part in parts.items():
             rows: list[np.ndarray] = []

@@ -53,7 +53,7 @@ def score_shards(config: Config, checkpoint: str | Path, dataset: Mapping[str, A
     size = 2 * config.train_dataloader.get('batch_size', 8)
     batches = {path: [part[i:i + size].tolist() for i in range(0, len(part), size)] for path, part in shards.items()}
     with (isolated(folder / f'scoring_{rank}.log'),
-          progress(sum(map(len, shards.values())), 'proxy losses', 'image', disable=rank > 0) as bar):
+          progress(sum(map(len, shards.values())), 'proxy losses', 'image') as bar):
         model = load_detector(config, checkpoint)
         with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
             samples = DATASETS.build(scoring_dataset(config, dataset))

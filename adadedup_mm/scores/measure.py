@@ -48,7 +48,7 @@ def measure_shards(config: Config, checkpoints: Sequence[Path], dataset: Mapping
     classifier = is_classifier(config)
     size = batch_size(measure, classifier, config.train_dataloader.get('batch_size', 8))
     with (isolated(folder / f'measuring_{rank}.log'),
-          progress(images, 'scores', 'image', disable=rank > 0) as bar):
+          progress(images, 'scores', 'image') as bar):
         data = _build(config, dataset)
         for checkpoint in sorted({checkpoint for checkpoint, _ in missing}):
             model = load_detector(config, checkpoints[checkpoint])

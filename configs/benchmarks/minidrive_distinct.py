@@ -1,6 +1,6 @@
 # A control without duplicates: 320 drives of one frame each, so that no strategy can do more than choose well:
 #   python tools/benchmark.py configs/benchmarks/minidrive_distinct.py --jobs 2
-_base_ = './minidrive.py'
+_base_ = './minidrive_quick.py'
 _root = 'data/minidrive_distinct'
 _coco = f'{_root}/coco/'
 data = dict(_delete_=True, type='minidrive', root=_root, scenes=320, frames=1)
@@ -8,10 +8,5 @@ common = dict(
     train_dataloader=dict(dataset=dict(data_root=_coco)),
     val_dataloader=dict(dataset=dict(data_root=_coco)),
     val_evaluator=dict(ann_file=f'{_coco}annotations/instances_val.json'))
-variants = dict(
-    _delete_=True,
-    full=dict(),
-    random=dict(adadedup=dict(strategy='random')),
-    clip_dedup=dict(adadedup=dict(strategy='clip_dedup')),
-    adadedup=dict(adadedup=dict()))
+keep_ratios = [.3, .5, .7]
 seeds = [0, 1, 2]

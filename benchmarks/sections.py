@@ -1,0 +1,34 @@
+"""Sections of pages that scripts fill in: what stands between ``<!-- name -->`` and ``<!-- end of name -->``."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from adadedup_mm.benchmark.results import RESULTS, Row, read_results
+from adadedup_mm.errors import UserError
+from adadedup_mm.files import atomic_open
+
+
+def fill(description: str | None, section: Callable[[str, Path, list[Row]], str]) -> None:
+    """The command line WORK_DIR PAGE: fills the section that has the name of a benchmark's work dir.
+
+    Args:
+        description: help text.
+        section: markdown from the section's name, the page and the results.
+
+    Raises:
+        UserError: the page has no such section, or the results cannot be read.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('work_dir', type=Path)
+    parser.add_argument('page', type=Path)
+    args = parser.parse_args()
+    name = args.work_dir.resolve().name
+    start, end = f'<!-- {name} -->', f'<!-- end of {name} -->'
+    text = args.page.read_text(encoding='utf-8')
+    if start not in text or end not in text:
+        raise UserError(f'{args.page} has no section between {start} and {end}')
+    before, after = text.split(start)[0], text.split(end)[1]
+    filled = section(name, args.page, read_results(args.work_dir / RESULTS))
+    with atomic_open(args.page, 'w') as file:
+        file.write(f'{before}{start}\n{filled}\n{end}{after}')
