@@ -27,7 +27,7 @@ from .proxy.checkpoint import load_weights
 from .proxy.config import is_3d, is_classifier
 from .registry import CLUSTERERS, DENSITIES, EMBEDDERS, build
 from .scenes import scene_labels
-from .split import cluster_work, density_work
+from .split import cluster_work, density_work, partner_work
 from .stages import StageStore
 
 
@@ -159,6 +159,20 @@ class Run:
         work = density_work(self.density_method, lambda: self.compared(layout), clusters, self.options.seed, self.store)
         folder = self.stage('density', inputs, *work)
         return read_array(folder / 'order.npy'), read_array(folder / 'similarity.npy')
+
+    def partners(self, kept: np.ndarray, layout: float = 0.) -> np.ndarray:
+        """(N,) int64 kept sample that stands for each pruned one, as ``nearest_kept`` finds it, -1 for none.
+
+        Args:
+            kept: (N,) bool.
+            layout: as in ``compared``.
+        """
+        clusters = self.clusters
+        inputs: dict[str, Any] = dict(clusters=self.used['clusters'], kept=_bits(kept))
+        if layout:
+            inputs |= dict(layout=layout, objects=pool_key(self.pool))
+        work = partner_work(lambda: self.compared(layout), clusters, kept, self.store)
+        return read_array(self.stage('partners', inputs, *work) / 'partner.npy')
 
     def losses(self, trained: np.ndarray, scored: np.ndarray) -> np.ndarray:
         """Trains the proxy and returns its losses.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .clusters.kmeans import nearest_centroid
+from .density import nearest_kept
 from .files import write_array
 from .pool import Pool
 from .stages import StageStore
@@ -119,6 +120,33 @@ def density_work(method: Any, features: Callable[[], np.ndarray], assignment: np
         store.remove_parts(folder)
 
     return compute, share if splits else None
+
+
+def partner_work(features: Callable[[], np.ndarray], assignment: np.ndarray, kept: np.ndarray,
+                 store: StageStore) -> Work:
+    """The stage ``partners``, which writes ``partner.npy``: each process looks for those of some clusters' samples.
+
+    Args:
+        features: returns the (N, d) float32 features.
+        assignment: (N,) int32, labels 0..K-1.
+        kept: (N,) bool.
+        store: says which process this is.
+    """
+    stays = np.bincount(assignment, kept).astype(np.int64)
+    owner = balanced(stays * (np.bincount(assignment) - stays), store.world)
+
+    def share(folder: Path) -> None:
+        mine = np.flatnonzero(owner == store.rank)
+        store.write_part(folder, 'partner.npy',
+                         lambda: nearest_kept(features(), assignment, kept, clusters=mine)[0])
+
+    def compute(folder: Path) -> None:
+        if not (folder / 'partner.npy').exists():
+            # Samples of other processes' clusters are -1.
+            write_array(folder / 'partner.npy', np.max(store.read_parts(folder), axis=0))
+        store.remove_parts(folder)
+
+    return compute, share
 
 
 def _takes(function: Any, name: str) -> bool:

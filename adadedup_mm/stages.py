@@ -62,11 +62,11 @@ class StageStore:
                 process may find that others have not written their part yet: ``compute`` waits for it (``wait_for``).
         """
         folder = self.root / name
-        if self.is_finished(name, key):
+        if self.is_finished(name, key) and not self._owes(name, key):
             return folder
         if self.rank == 0:
             with self._for_all_runs(name, key) as found:
-                if not found:
+                if not found and not self.is_finished(name, key):
                     self._claim(folder, key)
                     self._compute(name, key, compute, share)
         else:
@@ -100,7 +100,7 @@ class StageStore:
         if self.shared is None:
             yield False
             return
-        kept = self.shared / f'{name}-{key[:16]}'
+        kept = self._kept(name, key)
         self.shared.mkdir(parents=True, exist_ok=True)
         with (self.shared / f'{kept.name}.lock').open('w', encoding='utf-8') as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -116,6 +116,14 @@ class StageStore:
             shutil.rmtree(partial, ignore_errors=True)
             _link_files(folder, partial)
             partial.rename(kept)
+
+    def _kept(self, name: str, key: str) -> Path:
+        """Where a stage is kept for other runs."""
+        return Path(self.shared or self.root) / f'{name}-{key[:16]}'
+
+    def _owes(self, name: str, key: str) -> bool:
+        """Whether this run was killed before it handed a finished stage on to the others."""
+        return self.rank == 0 and self.shared is not None and not self._kept(name, key).exists()
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Returns once ``condition()`` holds; looks every ``poll`` seconds, for as long as it takes."""

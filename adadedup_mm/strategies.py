@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .datasets import read_outlines
-from .density import nearest_kept
 from .feedback import adaptive_set, cluster_gaps, initial_set, keep_count, shrink, standardise
 from .files import read_array, sha256_file, write_array, write_json
 from .options import choose, whole
@@ -214,7 +213,7 @@ def adadedup(run: 'Run') -> Selection:
         density.notes.append('feedback.beta is 0: the density scores decide alone, and no proxy is trained.')
         return density
     held_out = _held_out(run, initial)
-    partner, _ = nearest_kept(run.compared(options.layout), run.clusters, initial)
+    partner = run.partners(initial, options.layout)
     loss = run.losses(trained=initial & ~held_out & ~run.unreadable, scored=_scored(run, initial, partner))
     gaps = cluster_gaps(loss, initial, run.clusters, partner, options.gap, held_out, run.options.seed)
     delta, reliability = shrink(gaps) if options.shrink else standardise(gaps)

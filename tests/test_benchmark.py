@@ -706,3 +706,20 @@ def test_a_stage_whose_computation_was_killed_is_computed_by_the_next_run(tmp_pa
     assert (folder / 'result').read_text() == 'y'
     StageStore(tmp_path / 'a', shared=tmp_path / 'shared').run('stage', 'key', pytest.fail)
     assert (tmp_path / 'a' / 'stage' / 'result').read_text() == 'y'
+
+
+@pytest.mark.parametrize('moment', ['link', 'rename'])
+def test_a_run_killed_while_it_hands_a_stage_on_does_so_when_it_resumes(moment, tmp_path, monkeypatch):
+    def compute(folder):
+        (folder / 'result').write_text('y')
+
+    child = os.fork()
+    if not child:
+        owner = os if moment == 'link' else Path
+        monkeypatch.setattr(owner, moment, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        StageStore(tmp_path / 'a', shared=tmp_path / 'shared').run('stage', 'key', compute)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    StageStore(tmp_path / 'a', shared=tmp_path / 'shared').run('stage', 'key', pytest.fail)
+    StageStore(tmp_path / 'b', shared=tmp_path / 'shared').run('stage', 'key', pytest.fail)
+    assert (tmp_path / 'b' / 'stage' / 'result').read_text() == 'y'
+    assert {path.name for path in (tmp_path / 'shared').iterdir()} == {'stage-key', 'stage-key.lock'}

@@ -74,7 +74,7 @@ def test_the_work_dir_holds_what_the_contract_says(finished):
     assert pq.read_table(finished / 'classes.parquet').column_names == [
         'class', 'instances', 'instances_kept', 'images', 'images_kept']
     manifest = json.loads((finished / 'manifest.json').read_text())
-    assert list(manifest['stages']) == ['features', 'clusters', 'density', 'proxy', 'losses']
+    assert list(manifest['stages']) == ['features', 'clusters', 'density', 'partners', 'proxy', 'losses']
     assert not list(finished.rglob('*.tmp'))
 
 
@@ -113,7 +113,7 @@ def test_a_finished_run_is_left_alone(config, finished, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob('*')}
 
 
-@pytest.mark.parametrize('stage', ['features', 'clusters', 'density', 'proxy', 'losses', 'results'])
+@pytest.mark.parametrize('stage', ['features', 'clusters', 'density', 'partners', 'proxy', 'losses', 'results'])
 def test_a_run_killed_in_any_stage_resumes_to_the_identical_selection(stage, config, finished, tmp_path, capsys):
     work_dir = tmp_path / 'killed'
     child = os.fork()

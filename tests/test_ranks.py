@@ -22,7 +22,7 @@ from adadedup_mm.cli import common
 from adadedup_mm.clusters import SphericalKMeans, kmeans
 from adadedup_mm.config import load_config
 from adadedup_mm.datasets import read_pool
-from adadedup_mm.density import kcenter_scores, semdedup_scores
+from adadedup_mm.density import kcenter_scores, nearest_kept, semdedup_scores
 from adadedup_mm.errors import UserError
 from adadedup_mm.options import resolve_options
 from adadedup_mm.pipeline import prune
@@ -138,7 +138,7 @@ def results(work_dir):
              if name.name not in ('done.json', 'lock')}
     store = StageStore(work_dir / 'stages')
     records = {name: {entry: value for entry, value in store.record(name).items() if entry != 'seconds'}
-               for name in ('features', 'clusters', 'density')}
+               for name in ('features', 'clusters', 'density', 'partners')}
     return files, records
 
 
@@ -161,7 +161,7 @@ def test_two_processes_write_the_same_stages_and_selection_as_one(config, tmp_pa
 
 
 def score_by(world, config, work_dir, density='KCenter', layout=0., **arguments):
-    """The stages up to the density scores, by some processes; their exit statuses."""
+    """The stages up to the density scores, and partners, by some processes; their exit statuses."""
     loaded = load_config(config, {'adadedup.density': dict(type=density, **arguments)})
     pool, sources = read_pool(loaded)
 
@@ -169,6 +169,9 @@ def score_by(world, config, work_dir, density='KCenter', layout=0., **arguments)
         store = StageStore(work_dir / 'stages', rank, world, poll=.02)
         run = Run(loaded, resolve_options(loaded), store, pool, sources)
         run.density(layout)
+        kept = np.arange(len(pool)) % 3 == 0
+        partner = run.partners(kept, layout)
+        np.testing.assert_array_equal(partner, nearest_kept(run.compared(layout), run.clusters, kept)[0])
         # The other processes look into the file.
         assert isinstance(run.features.base, np.memmap) == (rank > 0)
 
@@ -197,7 +200,8 @@ def test_scores_with_a_label_layout_are_the_same_by_any_number_of_processes(dens
 
 @pytest.mark.parametrize('stage, file', [
     ('clusters', 'part_centroids.npy'), ('clusters', 'part_2_of_3.npy'), ('clusters', 'clusters.npy'),
-    ('density', 'part_1_of_3.npy'), ('density', 'order.npy'), ('density', 'similarity.npy')])
+    ('density', 'part_1_of_3.npy'), ('density', 'order.npy'), ('density', 'similarity.npy'),
+    ('partners', 'part_1_of_3.npy'), ('partners', 'partner.npy')])
 def test_three_killed_processes_are_resumed_by_any_number(stage, file, config, tmp_path, monkeypatch):
     replace = os.replace
 

@@ -9,8 +9,8 @@ QUERIES = 384
 CHUNK = 4096
 
 
-def nearest_kept(features: np.ndarray, assignment: np.ndarray, kept: np.ndarray,
-                 workers: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def nearest_kept(features: np.ndarray, assignment: np.ndarray, kept: np.ndarray, workers: int | None = None,
+                 clusters: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The partner of each pruned sample: the most similar kept sample of its cluster, the first one of several.
 
     Where a cluster kept nobody, the whole set is searched. Memory holds the rows of one cluster per worker.
@@ -20,12 +20,14 @@ def nearest_kept(features: np.ndarray, assignment: np.ndarray, kept: np.ndarray,
         assignment: (N,) int32, labels 0..K-1.
         kept: (N,) bool.
         workers: number of threads; None means as many as BLAS would use. No effect on the result.
+        clusters: (J,) int64, the only clusters whose pruned samples get a partner; all by default.
 
     Returns:
         partner: (N,) int64 sample index; -1 for kept samples and for those without a direction (zero or NaN features).
         similarity: (N,) float32, multiples of 2**-20 in [-1, 1]; NaN where there is no partner.
     """
     features = np.asarray(features)
+    asked = np.ones(len(kept), bool) if clusters is None else np.isin(assignment, clusters)
     partner = np.full(len(kept), -1, np.int64)
     similarity = np.full(len(kept), np.nan, np.float32)
 
@@ -47,9 +49,9 @@ def nearest_kept(features: np.ndarray, assignment: np.ndarray, kept: np.ndarray,
             match(members[~stays], members[stays])
         return len(members)
 
-    clusters = sorted((members for members in cluster_members(assignment) if len(members)), key=len, reverse=True)
-    with progress(len(kept), 'partners', 'sample') as bar:
-        for count in run_parallel(job, clusters, workers):
+    jobs = [members for members in cluster_members(assignment) if len(members) and asked[members[0]]]
+    with progress(int(asked.sum()), 'partners', 'sample') as bar:
+        for count in run_parallel(job, sorted(jobs, key=len, reverse=True), workers):
             bar.update(count)
 
     def search(pruned: np.ndarray) -> int:
@@ -57,7 +59,7 @@ def nearest_kept(features: np.ndarray, assignment: np.ndarray, kept: np.ndarray,
             match(pruned, anchors)
         return len(pruned)
 
-    orphans = np.flatnonzero(~kept & (partner < 0))
+    orphans = np.flatnonzero(asked & ~kept & (partner < 0))
     with progress(len(orphans), 'partners outside the cluster', 'sample') as bar:
         for count in run_parallel(search, _chunks(orphans), workers):
             bar.update(count)
