@@ -1,6 +1,6 @@
 PYTHON = .venv/bin/python
 
-.PHONY: setup quickstart test fuzz faults lint fix wheel clean
+.PHONY: setup quickstart test test-modern fuzz faults lint fix wheel clean
 
 setup:
 	bash tools/setup_env.sh
@@ -10,6 +10,10 @@ quickstart:
 
 test:
 	bash tools/test.sh
+
+# The same with a current torch, numpy 2 and Python 3.12 or 3.11.
+test-modern:
+	STACK=modern bash tools/test.sh
 
 # The fuzz and fault suites at their full count; docs/TESTING.md.
 fuzz: setup

@@ -11,13 +11,15 @@ from .selection import Selection
 
 # Up to here all axes take a second; their time grows with the cube of the number.
 _MOST_COLUMNS = 2048
+# Rows at a time, so that no copy of all features is made.
+_BLOCK = 16384
 
 
 def map_2d(features: np.ndarray) -> np.ndarray:
     """A 2-D map of the samples: projection on the two leading principal components.
 
     Args:
-        features: (N, d) float32.
+        features: (N, d) float32 or float16, in memory or memory-mapped.
 
     Returns:
         (N, 2) float32; signs are fixed, so that equal features give an equal map.
@@ -25,13 +27,18 @@ def map_2d(features: np.ndarray) -> np.ndarray:
     if min(features.shape) < 2:
         return np.zeros((len(features), 2), np.float32)
     mean = features.mean(axis=0, dtype=np.float64)
+    blocks = [slice(start, start + _BLOCK) for start in range(0, len(features), _BLOCK)]
     if features.shape[1] > _MOST_COLUMNS:
         axes = _leading_axes(features, mean)
-        return (features @ axes.astype(np.float32) - (mean @ axes).astype(np.float32)).astype(np.float32)
-    covariance = features.T.astype(np.float64) @ features - len(features) * np.outer(mean, mean)
-    axes = np.linalg.eigh(covariance)[1][:, :-3:-1]
-    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), range(2)])
-    return (features @ axes.astype(np.float32) - (mean @ axes).astype(np.float32)).astype(np.float32)
+    else:
+        products = np.zeros((features.shape[1], features.shape[1]))
+        for block in blocks:
+            rows = features[block].astype(np.float64)
+            products += rows.T @ rows
+        axes = np.linalg.eigh(products - len(features) * np.outer(mean, mean))[1][:, :-3:-1]
+        axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), range(2)])
+    places = [features[block] @ axes.astype(np.float32) for block in blocks]
+    return (np.concatenate(places) - (mean @ axes).astype(np.float32)).astype(np.float32)
 
 
 def _leading_axes(features: np.ndarray, mean: np.ndarray) -> np.ndarray:

@@ -18,12 +18,16 @@ from pathlib import Path
 import numpy as np
 import threadpoolctl
 import torch
+from figures import Figure, parse, peak_memory, save
 
 from adadedup_mm.clusters.rows import cluster_members
 from adadedup_mm.density import kcenter_scores, semdedup_scores
 
-CASES = ((118_287, 512, 50), (118_287, 512, 344), (118_287, 512, 1000), (28_130, 3072, 168))
-QUICK_CASES = ((20_000, 512, 20), (20_000, 512, 200))
+# Samples, dimensions and clusters, and what is asked for: how many times as fast as the faster of the peers, and what
+# share of the rate of a large matrix product.
+CASES = {(118_287, 512, 50): (3, .7), (118_287, 512, 344): (2.2, .55), (118_287, 512, 1000): (2.2, .4),
+         (28_130, 3072, 168): (1.8, .55)}
+QUICK_CASES = {(8_000, 512, 8): (3, .7), (8_000, 512, 80): (2.2, .4)}
 
 
 def sorted_clusters(features: np.ndarray, assignment: np.ndarray) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
@@ -101,14 +105,9 @@ def print_extra_memory(method: str, folder: Path) -> None:
     print(peak_memory() - before)
 
 
-def peak_memory() -> float:
-    """VmHWM of this process in MB."""
-    line = next(line for line in Path('/proc/self/status').read_text().splitlines() if line.startswith('VmHWM'))
-    return int(line.split()[1]) / 1024
-
-
-def run_case(n: int, d: int, clusters: int, repeats: int) -> None:
+def run_case(case: tuple[int, int, int], targets: tuple[float, float], repeats: int) -> list[Figure]:
     """Prints one block of the table."""
+    n, d, clusters = case
     features, assignment = make_case(n, d, clusters)
     useful = float((np.bincount(assignment).astype(np.float64) ** 2).sum()) * d
     rate = sgemm_rate(d)
@@ -126,6 +125,14 @@ def run_case(n: int, d: int, clusters: int, repeats: int) -> None:
         print(f'{n:>7} x {d:<4} {clusters:>5}  {name:<16} {best[name]:>8.3f} {peer / best[name]:>10.2f} '
               f'{useful / best[name] / rate:>10.2f} {memory[name]:>9.1f} {memory[name] / memory["SemDeDup"]:>10.3f}',
               flush=True)
+    name, speed, share = f'density scores, {n:,} x {d:,}, K={clusters:,}', *targets
+    return [
+        Figure(f'{name}: speed', 'the faster of SemDeDup and NeMo Curator', peer / best['semdedup_scores'], speed),
+        Figure(f'{name}: useful FLOP/s', 'sgemm', useful / best['semdedup_scores'] / rate, share),
+        Figure(f'{name}: extra memory', 'SemDeDup', memory['semdedup_scores'] / memory['SemDeDup'], .1, at_most=True,
+               form='{:.3f} x'),
+        Figure(f'{name}, k-center order: speed', 'the faster of SemDeDup and NeMo Curator (in their order)',
+               peer / best['kcenter_scores'])]
 
 
 def use_wide_kernels() -> None:
@@ -141,18 +148,18 @@ def use_wide_kernels() -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--quick', action='store_true', help='small cases, one run each')
+    parser = argparse.ArgumentParser()
     parser.add_argument('--memory-of', nargs=2, metavar=('METHOD', 'FOLDER'), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parse(__doc__, parser)
     if arguments.memory_of:
         print_extra_memory(arguments.memory_of[0], Path(arguments.memory_of[1]))
         return
     use_wide_kernels()
     print(f'{"features":>14} {"K":>5}  {"method":<16} {"seconds":>8} {"x peer":>10} {"of sgemm":>10} {"extra MB":>9} '
           f'{"x SemDeDup":>10}')
-    for case in QUICK_CASES if arguments.quick else CASES:
-        run_case(*case, repeats=1 if arguments.quick else 5)
+    cases = QUICK_CASES if arguments.quick else CASES
+    save([figure for case, targets in cases.items()
+          for figure in run_case(case, targets, repeats=1 if arguments.quick else 5)], arguments.figures)
 
 
 if __name__ == '__main__':

@@ -13,7 +13,6 @@ import contextlib
 import functools
 import logging
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,10 +23,9 @@ import numpy as np
 import open_clip
 import timm
 import torch
+from figures import Figure, parse, save
 from PIL import Image
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from adadedup_mm.features import (
     Embedder,
@@ -41,15 +39,18 @@ from adadedup_mm.features import (
 
 Preprocess = Callable[[Image.Image], torch.Tensor]
 PRECISIONS = ('fp32', 'bf16')
+CLIP, LITE = 'CLIP ViT-B-32', 'offline'
+# What is asked for in times the speed of the usual loop.
+DECODING = {'640x480': 1.8, '1600x900': 4}
+END_TO_END = {(CLIP, 'fp32'): 1.7, (CLIP, 'bf16'): 5, (LITE, 'fp32'): 2.2, (LITE, 'bf16'): 3}
 
 
 def main() -> None:
     """Runs all methods in turn and prints two tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--quick', action='store_true', help='fewer images, one round')
+    parser = argparse.ArgumentParser()
     parser.add_argument('--rounds', type=int, default=3, help='runs of each method')
     parser.add_argument('--images', type=Path, nargs='+', default=[], help='folders with JPEGs, one set each')
-    args = parser.parse_args()
+    args = parse(__doc__, parser)
     logging.disable()  # open_clip warns of random weights
     rounds, count = (1, 96) if args.quick else (args.rounds, 384)
     with tempfile.TemporaryDirectory() as name:
@@ -60,21 +61,46 @@ def main() -> None:
         clip, clip_file = random_clip(folder)
         lite = OfflineEmbedder()._load()[0].eval()
         usual: dict[str, tuple[nn.Module, Preprocess]] = {
-            'CLIP ViT-B-32': (clip, open_clip.image_transform(224, is_train=False)),
-            'offline': (lite, timm.data.create_transform(**timm.data.resolve_model_data_config(lite)))}
+            CLIP: (clip, open_clip.image_transform(224, is_train=False)),
+            LITE: (lite, timm.data.create_transform(**timm.data.resolve_model_data_config(lite)))}
         embedders: dict[str, list[Embedder]] = {
-            'CLIP ViT-B-32': [OpenCLIPEmbedder('ViT-B-32', clip_file, precision=precision) for precision in PRECISIONS],
-            'offline': [OfflineEmbedder(precision) for precision in PRECISIONS]}
+            CLIP: [OpenCLIPEmbedder('ViT-B-32', clip_file, precision=precision) for precision in PRECISIONS],
+            LITE: [OfflineEmbedder(precision) for precision in PRECISIONS]}
+        figures: list[Figure] = []
         print(f'{"decoding":36}{"usual":>9}{"ours":>9}{"ratio":>8}   feature cosine, mean and minimum')
         for network, (_, preprocess) in usual.items():
             for name, paths in sets.items():
-                row = decoding(paths[:count // 4], preprocess, embedders[network][0], rounds)
-                print(f'{f"{network}, {name}":36}{row}')
+                *speeds, cosines = decoding(paths[:count // 4], preprocess, embedders[network][0], rounds)
+                print_row(f'{network}, {name}', speeds, cosines)
+                if network == CLIP:
+                    figures += [
+                        Figure(f'JPEG {name} to the input of CLIP: images per core-second',
+                               "PIL and open_clip's default transform", speeds[2], DECODING.get(name)),
+                        *cosine_figures(f'JPEG {name} to the input of CLIP', cosines, .9999, .997)]
         print(f'\n{"files to features":36}{"img/s":>9}{"per core":>9}{"ratio":>8}   feature cosine, mean and minimum')
-        for network, size in (('CLIP ViT-B-32', count // 6), ('offline', count)):
+        for network, size in ((CLIP, count // 6), (LITE, count)):
             paths = next(iter(sets.values()))[:size]
-            for method, row in end_to_end(paths, *usual[network], embedders[network], rounds).items():
-                print(f'{f"{network}, {method}":36}{row}')
+            for method, (*speeds, cosines) in end_to_end(paths, *usual[network], embedders[network], rounds).items():
+                print_row(f'{network}, {method}', speeds, cosines)
+                if method in PRECISIONS:
+                    figures.append(Figure(f'{network} {method}, files to features: images per core-second',
+                                          'the usual loop in fp32', speeds[2], END_TO_END[network, method]))
+                if (network, method) == (LITE, 'bf16'):
+                    figures += cosine_figures(f'{network} {method}, files to features', cosines, None, .995)
+    save(figures, args.figures)
+
+
+def print_row(name: str, speeds: Sequence[float], cosines: np.ndarray) -> None:
+    """One line of a table."""
+    rates = f'{speeds[0]:9.1f}{speeds[1]:9.1f}{speeds[2]:8.2f}'
+    print(f'{name:36}{rates}{cosines.mean():12.6f} {cosines.min():.6f}', flush=True)
+
+
+def cosine_figures(name: str, cosines: np.ndarray, mean: float | None, least: float | None) -> list[Figure]:
+    """The mean and the minimum where something is asked of them."""
+    measured = (('mean', cosines.mean(), mean), ('minimum', cosines.min(), least))
+    return [Figure(f'{name}: {word} cosine', 'the features of the usual way', float(value), target, form='{:.5f}')
+            for word, value, target in measured if target is not None]
 
 
 def draw(folder: Path, count: int, height: int, width: int) -> list[str]:
@@ -105,7 +131,8 @@ def random_clip(folder: Path) -> tuple[nn.Module, str]:
     return network, str(folder / 'clip.pt')
 
 
-def decoding(paths: Sequence[str], preprocess: Preprocess, embedder: Embedder, rounds: int) -> str:
+def decoding(paths: Sequence[str], preprocess: Preprocess, embedder: Embedder,
+             rounds: int) -> tuple[float, float, float, np.ndarray]:
     """A row: images per core-second to the network's input, and what the shortcut does to the features."""
     transform = embedder.transform
     usual, ours = [], []
@@ -115,12 +142,11 @@ def decoding(paths: Sequence[str], preprocess: Preprocess, embedder: Embedder, r
             ours.append(timed(lambda: [decode(path, transform) for path in paths], len(paths))[2])
     fast, plain = (np.concatenate([embedder.encode(read(path, transform)[None]) for path in paths])
                    for read in (decode, plain_decode))
-    speeds = f'{statistics.median(usual):9.0f}{statistics.median(ours):9.0f}{ratio(ours, usual):8.2f}'
-    return speeds + cosine(fast, plain)
+    return statistics.median(usual), statistics.median(ours), ratio(ours, usual), (fast * plain).sum(axis=1)
 
 
 def end_to_end(paths: Sequence[str], network: nn.Module, preprocess: Preprocess, embedders: Sequence[Embedder],
-               rounds: int) -> dict[str, str]:
+               rounds: int) -> dict[str, tuple[float, float, float, np.ndarray]]:
     """Rows by method: images per second on all cores and per core-second."""
     methods = {'usual': functools.partial(one_by_one, paths, network, preprocess)} | {
         embedder.precision: functools.partial(staged, paths, embedder) for embedder in embedders}
@@ -133,9 +159,8 @@ def end_to_end(paths: Sequence[str], network: nn.Module, preprocess: Preprocess,
             if number:  # the first one warms up
                 wall[name].append(speeds[0])
                 core[name].append(speeds[1])
-    return {name: f'{statistics.median(wall[name]):9.1f}{statistics.median(core[name]):9.1f}'
-                  f'{ratio(core[name], core["usual"]):8.2f}' + cosine(features[name], features['usual'])
-            for name in methods}
+    return {name: (statistics.median(wall[name]), statistics.median(core[name]), ratio(core[name], core['usual']),
+                   (features[name] * features['usual']).sum(axis=1)) for name in methods}
 
 
 @torch.inference_mode()
@@ -174,12 +199,6 @@ def one_thread() -> Iterator[None]:
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """Median over the rounds."""
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
-
-
-def cosine(a: np.ndarray, b: np.ndarray) -> str:
-    """Mean and minimum over the images, as text."""
-    cosines = (a * b).sum(axis=1)
-    return f'{cosines.mean():12.6f} {cosines.min():.6f}'
 
 
 if __name__ == '__main__':

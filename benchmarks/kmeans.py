@@ -5,25 +5,28 @@
 All methods cluster the same features and assign all samples, in alternation; the best of several runs counts.
 """
 
-import argparse
 import functools
 from collections.abc import Callable
 
 import faiss
 import numpy as np
 from density import seconds, use_wide_kernels
+from figures import Figure, parse, save
 
 from adadedup_mm.clusters import SphericalKMeans
 from adadedup_mm.clusters.rows import cluster_members
 
 
-def make_features(n: int, d: int) -> np.ndarray:
-    """(n, d) float32 unit features as of drives: a common direction, scenes of 40 samples, axes of decaying length."""
-    generator = np.random.default_rng(0)
+def make_features(n: int, d: int, seed: int = 0) -> np.ndarray:
+    """(n, d) float32 unit features as of drives: a common direction, scenes of 40 samples, axes of decaying length.
+
+    The common direction is the same for all seeds.
+    """
+    generator = np.random.default_rng([seed, 1])
     axes = (np.arange(1, d + 1) ** -.5).astype(np.float32)
     features = 1.5 * generator.standard_normal((n // 40 + 1, d), np.float32)[np.arange(n) // 40]
     features += generator.standard_normal((n, d), np.float32)
-    features += 2 * generator.standard_normal(d, np.float32)
+    features += 2 * np.random.default_rng(0).standard_normal(d, np.float32)
     features *= axes
     return features / np.linalg.norm(features, axis=1, keepdims=True)
 
@@ -43,9 +46,7 @@ def mean_similarity(features: np.ndarray, assignment: np.ndarray) -> float:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--quick', action='store_true', help='a small case, one run')
-    arguments = parser.parse_args()
+    arguments = parse(__doc__)
     use_wide_kernels()
     n, d, clusters = (20_000, 256, 100) if arguments.quick else (118_287, 512, 344)
     features = make_features(n, d)
@@ -62,10 +63,16 @@ def main() -> None:
     objective = {name: mean_similarity(features, method()) for name, method in methods.items()}
     print(f'{n} x {d}, K={clusters}, 20 iterations')
     print(f'{"method":<24} {"seconds":>8} {"x faiss":>8} {"similarity":>11} {"x faiss":>8}')
-    reference = 'faiss, 256 per cluster'
+    reference, ours, fast = 'faiss, 256 per cluster', 'SphericalKMeans', 'SphericalKMeans, fast'
     for name in methods:
         print(f'{name:<24} {best[name]:>8.2f} {best[name] / best[reference]:>8.2f} {objective[name]:>11.4f} '
               f'{objective[name] / objective[reference]:>8.4f}')
+    case = f'k-means, {n:,} x {d}, K={clusters}'
+    save([
+        Figure(f'{case}: time', 'faiss.Kmeans', best[ours] / best[reference], 1.1, at_most=True),
+        Figure(f'{case}, fast mode: speed', 'faiss.Kmeans', best[reference] / best[fast], 2),
+        Figure(f'{case}, fast mode: mean similarity to the centroids', 'faiss.Kmeans',
+               objective[fast] / objective[reference], .998, form='{:.4f} x')], arguments.figures)
 
 
 if __name__ == '__main__':

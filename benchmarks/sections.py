@@ -24,11 +24,29 @@ def fill(description: str | None, section: Callable[[str, Path, list[Row]], str]
     parser.add_argument('page', type=Path)
     args = parser.parse_args()
     name = args.work_dir.resolve().name
+    split_page(args.page, name)  # before there is anything to undo
+    fill_section(args.page, name, section(name, args.page, read_results(args.work_dir / RESULTS)))
+
+
+def fill_section(page: Path, name: str, text: str) -> None:
+    """Replaces a section of a page by a text, atomically.
+
+    Raises:
+        UserError: the page has no such section.
+    """
+    before, after = split_page(page, name)
+    with atomic_open(page, 'w') as file:
+        file.write(f'{before}\n{text}\n{after}')
+
+
+def split_page(page: Path, name: str) -> tuple[str, str]:
+    """The page up to the section and from its end on, both with their markers.
+
+    Raises:
+        UserError: the page has no such section.
+    """
     start, end = f'<!-- {name} -->', f'<!-- end of {name} -->'
-    text = args.page.read_text(encoding='utf-8')
+    text = page.read_text(encoding='utf-8')
     if start not in text or end not in text:
-        raise UserError(f'{args.page} has no section between {start} and {end}')
-    before, after = text.split(start)[0], text.split(end)[1]
-    filled = section(name, args.page, read_results(args.work_dir / RESULTS))
-    with atomic_open(args.page, 'w') as file:
-        file.write(f'{before}{start}\n{filled}\n{end}{after}')
+        raise UserError(f'{page} has no section between {start} and {end}')
+    return text.split(start)[0] + start, end + text.split(end)[1]

@@ -3,7 +3,8 @@
 # compiled operators, mmdet3d and this package (editable). Needs Python 3.11 and, to build mmcv, a C++ compiler.
 # When nothing changed since the last run it returns at once; after an interruption it picks up where that one stopped.
 #
-#   PYTHON=...            the Python 3.11 to use (default: python3.11, or python3 if that is 3.11)
+#   STACK=modern          makes .venv-modern instead: Python 3.12 or 3.11, the packages of requirements/modern.txt
+#   PYTHON=...            the Python to use (default: python3.11, or python3 if that is 3.11)
 #   PIP_FIND_LINKS=...    where pip may find a prebuilt mmcv, such as OpenMMLab's page for your torch and CUDA
 #   FORCE_CUDA=1          build mmcv's CUDA operators although no GPU is visible (images)
 #   MAX_JOBS=...          compilers at a time while mmcv is built (default: one per core with 2 GB of memory)
@@ -11,7 +12,12 @@ set -euo pipefail
 shopt -s nullglob
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-VENV=$ROOT/.venv
+case ${STACK:-stable} in
+    stable) VENV=$ROOT/.venv REQUIREMENTS=requirements.txt WITHOUT_DEPS=requirements/mminstall.txt PYTHONS=(3.11) ;;
+    modern) VENV=$ROOT/.venv-modern REQUIREMENTS=requirements/modern.txt
+            WITHOUT_DEPS=requirements/modern_mminstall.txt PYTHONS=(3.12 3.11) ;;
+    *) echo "error: STACK=$STACK is neither stable nor modern" >&2; exit 2 ;;
+esac
 STAMP=$VENV/.set-up
 LOG=$VENV/set-up.log
 SCRATCH=$VENV/tmp
@@ -21,9 +27,8 @@ unset PYTHONPATH PYTHONHOME
 export PIP_USER=0 PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_PROGRESS_BAR=off
 
 MMCV=$(grep '^mmcv==' requirements/mminstall.txt)
-HEADLESS=$(grep '^opencv-python-headless==' requirements.txt)
-TORCH=$(grep '^torch==' requirements.txt)
-CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/adadedup_mm/wheels/${TORCH/==/-}-cp311
+HEADLESS=$(grep '^opencv-python-headless==' "$REQUIREMENTS")
+TORCH=$(grep '^torch==' "$REQUIREMENTS")
 
 main() {
     ! is_ready || return 0
@@ -34,6 +39,8 @@ main() {
         ! is_ready || return 0
     fi
     make_venv
+    TAG=$("$VENV/bin/python" -c 'import sys; print("cp%d%d" % sys.version_info[:2])')
+    CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/adadedup_mm/wheels/${TORCH/==/-}-$TAG
     rm -f "$STAMP"
     : >"$LOG"
     # Not /tmp, which may be small; and what a killed pip leaves here is found again.
@@ -42,8 +49,8 @@ main() {
     mkdir "$SCRATCH"
     drop_partial_packages
     mmcv_works || look_for_mmcv
-    run 'packages of requirements.txt, 2.6 GB to download the first time' '2 to 5 minutes' \
-        pip install -r requirements.txt
+    run "packages of $REQUIREMENTS, 2.6 GB to download the first time" '2 to 5 minutes' \
+        pip install -r "$REQUIREMENTS"
     # Both OpenCV packages write into one folder; the files that stay must be those that need no libGL.
     run 'OpenCV without a display' '3 s' pip install --no-deps --force-reinstall "$HEADLESS"
     mmcv_works || install_mmcv
@@ -93,7 +100,7 @@ run() {
 make_venv() {
     local python
     if "$VENV/bin/python" -c '' 2>/dev/null; then
-        is_python_311 "$VENV/bin/python" || die "$VENV holds another Python than 3.11; remove it or move it away"
+        is_wanted "$VENV/bin/python" || die "$VENV holds another Python than ${PYTHONS[*]}; remove it or move it away"
         # The paths inside an environment are absolute: one that was moved or copied is made anew.
         if grep -qsF " $VENV" "$VENV/pyvenv.cfg" && "$VENV/bin/python" -c 'import pip' 2>/dev/null; then
             return
@@ -101,30 +108,33 @@ make_venv() {
     fi
     python=$(find_python)
     "$python" -c 'import ensurepip, venv' 2>/dev/null ||
-        die "$python has no venv module; install it (Debian, Ubuntu: python3.11-venv)"
+        die "$python has no venv module; install it (Debian, Ubuntu: python${PYTHONS[0]}-venv)"
     check_disk
-    say "set-up: virtual environment .venv of $python"
+    say "set-up: virtual environment ${VENV##*/} of $python"
     "$python" -m venv --clear "$VENV" || die "$python cannot make a virtual environment in $VENV"
 }
 
 find_python() {
     local candidates candidate
     if [ -n "${PYTHON:-}" ]; then
-        is_python_311 "$PYTHON" || die "PYTHON=$PYTHON is not a Python 3.11"
+        is_wanted "$PYTHON" || die "PYTHON=$PYTHON is not a Python ${PYTHONS[*]}"
         echo "$PYTHON"
         return
     fi
-    mapfile -t candidates < <(type -ap python3.11 python3)
+    mapfile -t candidates < <(type -ap "${PYTHONS[@]/#/python}" python3)
     for candidate in "${candidates[@]}"; do
-        if is_python_311 "$candidate"; then
+        if is_wanted "$candidate"; then
             echo "$candidate"
             return
         fi
     done
-    die 'Python 3.11 is missing; install it (Debian, Ubuntu: python3.11 python3.11-venv python3.11-dev) or set PYTHON'
+    local name=python${PYTHONS[0]}
+    die "Python ${PYTHONS[0]} is missing; install it (Debian, Ubuntu: $name $name-venv $name-dev) or set PYTHON"
 }
 
-is_python_311() { "$1" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; }
+is_wanted() {
+    "$1" -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] not in sys.argv[1:])' "${PYTHONS[@]}" 2>/dev/null
+}
 
 check_disk() {
     local free
@@ -165,7 +175,7 @@ look_for_mmcv() {
 wheel_in() {
     local folder wheels=()
     for folder; do
-        wheels+=("$folder/${MMCV/==/-}"-cp311-*"$(uname -m).whl")
+        wheels+=("$folder/${MMCV/==/-}-$TAG"-*"$(uname -m).whl")
     done
     echo "${wheels[0]:-}"
 }
@@ -176,7 +186,7 @@ check_compiler() {
         die 'a C++ compiler is missing, and pip finds no prebuilt mmcv; install one (Debian, Ubuntu: g++)'
     include=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
     echo '#include <Python.h>' | "$compiler" -I"$include" -x c++ -E - >/dev/null 2>>"$LOG" ||
-        die "Python.h is missing, and pip finds no prebuilt mmcv; install it (Debian, Ubuntu: python3.11-dev)"
+        die "Python.h is missing, and pip finds no prebuilt mmcv; install it (Debian, Ubuntu: python${PYTHONS[0]}-dev)"
 }
 
 # A prebuilt wheel, else the one of an earlier build, else a build; the first that works.
@@ -240,7 +250,7 @@ build_mmcv() {
 }
 
 install_plugin() {
-    pip install --no-deps -r requirements/mminstall.txt && pip install --no-deps --no-build-isolation -e .
+    pip install --no-deps -r "$WITHOUT_DEPS" && pip install --no-deps --no-build-isolation -e .
 }
 
 main

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up the environment if need be, then runs the checks and the tests; further arguments go to pytest, in WORKERS
-# processes (default 2).
+# processes (default 2). STACK=modern runs the tests with a current torch; see tools/setup_env.sh.
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 bash tools/setup_env.sh || exit
 
@@ -17,7 +17,12 @@ check() {
     ((status)) || status=$code
 }
 
-check $PYTHON -m ruff check .
-check $PYTHON -m mypy
+if [ "${STACK:-stable}" = modern ]; then
+    PYTHON=.venv-modern/bin/python
+else
+    # The types are those of the stable stack's releases.
+    check $PYTHON -m ruff check .
+    check $PYTHON -m mypy
+fi
 check $PYTHON -m pytest -q -n "$WORKERS" --dist loadfile "$@"
 exit $status

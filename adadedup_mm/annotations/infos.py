@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import UserError
 from ..files import atomic_open
 from .json_records import Counts
-from .pickles import load_pickle
+from .pickles import collector_paused, load_pickle
 
 # Python 3.4 reads it, and so do all code bases that read info files.
 _PROTOCOL = 4
@@ -58,6 +58,7 @@ def info_records(content: Any, path: str | Path) -> list[dict[str, Any]]:
     return records
 
 
+@collector_paused()
 def rewrite_infos(source: str | Path, target: str | Path, keep_ids: Collection[str], temporal: str = 'relink',
                   trust: bool = False) -> Counts:
     """Writes an info file with only some of its frames, in the file's order; all else stays as it is.

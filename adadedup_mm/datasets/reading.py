@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import difflib
-import gc
 import inspect
 import itertools
 import json
@@ -21,7 +20,7 @@ from mmengine.registry import DATASETS, DefaultScope
 
 from ..annotations.coco import CocoIndex, index_coco, scene_name
 from ..annotations.infos import info_records
-from ..annotations.pickles import plain_pickles
+from ..annotations.pickles import collector_paused, plain_pickles
 from ..errors import UserError
 from ..features import choose_views
 from ..pool import Pool
@@ -75,7 +74,7 @@ def read_pool(config: Config, check_images: bool = True) -> tuple[Pool, list[Sou
     """
     options = config.get('adadedup') or {}
     trust, temporal = bool(options.get('trust_pickles', False)), options.get('temporal', 'relink')
-    with DefaultScope.overwrite_default_scope(config.get('default_scope')), _collector_paused():
+    with DefaultScope.overwrite_default_scope(config.get('default_scope')), collector_paused():
         views = options.get('views', 'front') if check_images else ()
         parts = [_read_dataset(value_at(config, path), path, trust, views) for path in inner_datasets(config)]
     _check_views(parts)
@@ -109,18 +108,6 @@ def _relabelled(source: Source, mapping: np.ndarray) -> Source:
     if source.objects is None:
         return source
     return replace(source, objects=replace(source.objects, labels=mapping[source.objects.labels]))
-
-
-@contextlib.contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Loading makes millions of objects that all stay; looking for garbage among them doubles the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _check_views(parts: Sequence[_Part]) -> None:
@@ -457,7 +444,7 @@ def counted_instances(info: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def read_again(config: Config, source: Source) -> Any:
     """The inner dataset of a source of ``read_pool``, loaded once more and without pipeline."""
     settings, where = value_at(config, source.path), dotted(source.path)
-    with DefaultScope.overwrite_default_scope(config.get('default_scope')), _collector_paused():
+    with DefaultScope.overwrite_default_scope(config.get('default_scope')), collector_paused():
         dataset = _build(settings, where)
         _load(dataset, where, source.ann_file, source.trust)
     return dataset

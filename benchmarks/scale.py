@@ -1,0 +1,153 @@
+"""Clusters, density scores, thresholds and tables of growing sets of samples, from features on disk.
+
+    python benchmarks/scale.py [--quick] [--plot FILE]
+
+Features are float16 in a memory-mapped file; there are as many clusters as keep their size the same. Each number of
+samples has a process of its own, whose peak memory counts everything: libraries, the pool's ids, paths and boxes, and
+the pages of the mapped file.
+"""
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from density import use_wide_kernels
+from figures import Figure, parse, peak_memory, save
+from kmeans import make_features
+from matplotlib.figure import Figure as Plot
+
+from adadedup_mm.clusters import SphericalKMeans
+from adadedup_mm.density import KCenter, nearest_kept
+from adadedup_mm.feedback import adaptive_set, initial_set
+from adadedup_mm.files import atomic_open, write_table
+from adadedup_mm.options import Options
+from adadedup_mm.pool import Pool
+from adadedup_mm.selection import Selection
+from adadedup_mm.tables import classes_table, clusters_table, map_2d, reasons, samples_table
+
+SIZES, QUICK_SIZES = (250_000, 500_000, 1_000_000, 2_000_000), (10_000, 20_000, 40_000)
+DIMENSIONS, CLUSTER_SIZE, KEEP_RATIO = 512, 350, .8
+# Rows that are made at a time, of whole scenes; objects of a sample.
+BLOCK, OBJECTS = 10_000, 7
+
+
+def write_features(path: Path, n: int) -> None:
+    """(n, 512) float16 unit features, in the order of the scenes."""
+    features = np.lib.format.open_memmap(path, 'w+', np.float16, (n, DIMENSIONS))
+    for start in range(0, n, BLOCK):
+        features[start:start + BLOCK] = make_features(BLOCK, DIMENSIONS, seed=start)
+
+
+def make_pool(n: int) -> Pool:
+    """As of a COCO json with n images."""
+    generator = np.random.default_rng(0)
+    return Pool(
+        sample_ids=tuple(map(str, range(n))), image_paths=tuple((f'data/train2017/{i:012d}.jpg',) for i in range(n)),
+        views=('image',), image_sizes=np.full((n, 2), 480, np.int32), classes=tuple(f'class {i}' for i in range(80)),
+        offsets=np.arange(n + 1) * OBJECTS, labels=generator.integers(0, 80, n * OBJECTS, np.int32),
+        boxes=generator.random((n * OBJECTS, 4), np.float32), dataset_index=np.zeros(n, np.int32))
+
+
+def measure(path: Path, n: int) -> None:
+    """Runs all stages on the first n rows and prints seconds by stage, and the peak memory in MB, as JSON."""
+    features, pool = np.load(path, mmap_mode='r')[:n], make_pool(n)
+    seconds = {}
+    start = time.perf_counter()
+
+    def done(stage: str) -> None:
+        nonlocal start
+        now = time.perf_counter()
+        seconds[stage], start = now - start, now
+
+    assignment = SphericalKMeans(n // CLUSTER_SIZE)(features, pool, 0)
+    done('clusters')
+    order, similarity = KCenter()(features, assignment, 0)
+    done('density scores')
+    _, tau = initial_set(similarity, KEEP_RATIO)
+    # Gaps cost nothing; those of a proxy would be as good.
+    delta = np.random.default_rng(0).standard_normal(assignment.max() + 1)
+    adaptive = adaptive_set(similarity, assignment, delta, tau, .5, 1., 1., KEEP_RATIO)
+    done('thresholds')
+    selection = Selection(adaptive.kept, assignment, order, similarity, adaptive.thresholds, shift=adaptive.shift)
+    partner, closeness = nearest_kept(features, assignment, selection.kept)
+    done('partners')
+    nothing = np.zeros(n, bool)
+    reason = reasons(selection, selection.kept, selection.kept, nothing, Options(keep_ratio=KEEP_RATIO))
+    write_table(path.with_name('samples.parquet'), samples_table(pool, selection, reason, partner, closeness, nothing,
+                                                                 map_2d(features)))
+    write_table(path.with_name('clusters.parquet'), clusters_table(selection))
+    write_table(path.with_name('classes.parquet'), classes_table(pool, selection.kept))
+    done('tables')
+    print(json.dumps(dict(seconds=seconds, megabytes=peak_memory())))
+
+
+def plot(path: Path, results: dict[int, dict]) -> None:
+    """Seconds and memory against the number of samples, beside N log N through the first point."""
+    figure = Plot(figsize=(9, 3.6), layout='constrained')
+    left, right = figure.subplots(1, 2)
+    sizes = np.array(list(results))
+    total = np.array([sum(result['seconds'].values()) for result in results.values()])
+    below = np.zeros(len(sizes))
+    for stage in results[sizes[0]]['seconds']:
+        above = below + [result['seconds'][stage] for result in results.values()]
+        left.fill_between(sizes / 1e6, below, above, label=stage, alpha=.7)
+        below = above
+    law = sizes * np.log(sizes)
+    left.plot(sizes / 1e6, total[0] * law / law[0], 'k--', label='N log N')
+    left.plot(sizes / 1e6, total, 'ko')
+    left.set_ylabel('seconds')
+    left.legend(loc='upper left', frameon=False)
+    right.plot(sizes / 1e6, [result['megabytes'] / 1000 for result in results.values()], 'ko-', label='peak')
+    right.plot(sizes / 1e6, sizes * DIMENSIONS * 2 / 1e9, 'k:', label='features on disk')
+    right.set_ylabel('GB')
+    right.legend(loc='upper left', frameon=False)
+    for axes in (left, right):
+        axes.set(xlabel='million samples', xlim=(0, None), ylim=(0, None))
+        axes.spines[['top', 'right']].set_visible(False)
+    with atomic_open(path) as file:
+        figure.savefig(file, format='png', dpi=110)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--plot', type=Path, help='draw seconds and memory into this PNG file')
+    parser.add_argument('--measure', nargs=2, metavar=('FILE', 'N'), help=argparse.SUPPRESS)
+    arguments = parse(__doc__, parser)
+    if arguments.measure:
+        measure(Path(arguments.measure[0]), int(arguments.measure[1]))
+        return
+    use_wide_kernels()
+    sizes = QUICK_SIZES if arguments.quick else SIZES
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, 'features.npy')
+        write_features(file, sizes[-1])
+        for n in sizes:
+            command = [sys.executable, __file__, '--measure', file, str(n)]
+            results[n] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+            stages = ', '.join(f'{stage} {value:.1f}' for stage, value in results[n]['seconds'].items())
+            print(f'{n:>9,} samples: {sum(results[n]["seconds"].values()):.1f} s ({stages}), '
+                  f'{results[n]["megabytes"]:.0f} MB', flush=True)
+    small, large = sizes[0], sizes[-1]
+    if arguments.plot:
+        plot(arguments.plot, results)
+    growth = sum(results[large]['seconds'].values()) / sum(results[small]['seconds'].values())
+    case = f'{large:,} x {DIMENSIONS} from disk, clusters to tables'
+    save([
+        Figure(f'{case}: growth of time from {small:,}', 'N log N',
+               growth * small * math.log(small) / (large * math.log(large)), 1, at_most=True),
+        Figure(f'{case}: peak memory', 'the whole process', results[large]['megabytes'] / 1000, 4, at_most=True,
+               form='{:.1f} GB'),
+        Figure(f'{case}: minutes', '2 threads at most', sum(results[large]['seconds'].values()) / 60, form='{:.1f}'),
+    ], arguments.figures)
+
+
+if __name__ == '__main__':
+    main()
