@@ -3,10 +3,9 @@
 import argparse
 
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
 from ..config import default_work_dir, load_config
-from ..engine import use_gloo_without_gpu
+from ..engine import build_runner
 from ..errors import UserError
 from .common import add_common_flags, run
 
@@ -33,11 +32,7 @@ def _main(arguments: list[str] | None) -> None:
     if args.resume:
         config.resume = True
         config.load_from = None if args.resume == 'auto' else args.resume
-    if 'runner_type' in config:
-        runner = RUNNERS.build(config)
-    else:
-        use_gloo_without_gpu(config)
-        runner = Runner.from_cfg(config)
+    runner = RUNNERS.build(config) if 'runner_type' in config else build_runner(config)
     runner.train()
 
 

@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from ..engine import prune_first, use_gloo_without_gpu
+from ..engine import build_runner, prune_first
 from ..errors import UserError
 from ..options import choose, plain
 from .losses import MODES
@@ -75,5 +75,4 @@ class DynamicPruningRunner(Runner):
         if 'adadedup' in config:
             config, _ = prune_first(config)
         apply_dynamic(config)
-        use_gloo_without_gpu(config)
-        return Runner.from_cfg(config)
+        return build_runner(config)

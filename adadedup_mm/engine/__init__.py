@@ -1,7 +1,7 @@
 """The edge to mmengine: launchers, the Runner and its hook."""
 
-from .distributed import rank_and_world, take_gpu, use_gloo_without_gpu
+from .distributed import rank_and_world, take_gpu
 from .hook import AdaDeDupHook
-from .runner import AdaDeDupRunner, prune_first
+from .runner import AdaDeDupRunner, build_runner, prune_first
 
-__all__ = ['AdaDeDupHook', 'AdaDeDupRunner', 'prune_first', 'rank_and_world', 'take_gpu', 'use_gloo_without_gpu']
+__all__ = ['AdaDeDupHook', 'AdaDeDupRunner', 'build_runner', 'prune_first', 'rank_and_world', 'take_gpu']

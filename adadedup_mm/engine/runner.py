@@ -7,6 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..compat import allow_checkpoints_of_mmengine
 from ..options import resolve_options
 from ..pipeline import prune
 from .distributed import rank_and_world, take_gpu, use_gloo_without_gpu
@@ -28,8 +29,14 @@ class AdaDeDupRunner(Runner):
         pruned, folder = prune_first(cfg if isinstance(cfg, Config) else Config(dict(cfg)))
         pruned.custom_hooks = [*pruned.get('custom_hooks', []),
                                dict(type='adadedup_mm.engine.AdaDeDupHook', pruning_dir=str(folder))]
-        use_gloo_without_gpu(pruned)
-        return Runner.from_cfg(pruned)
+        return build_runner(pruned)
+
+
+def build_runner(config: Config) -> Runner:
+    """A plain mmengine Runner, also for several processes without a GPU and for a current torch."""
+    use_gloo_without_gpu(config)
+    allow_checkpoints_of_mmengine()
+    return Runner.from_cfg(config)
 
 
 def prune_first(config: Config) -> tuple[Config, Path]:
