@@ -84,9 +84,8 @@ class Run:
 
     @functools.cached_property
     def features(self) -> np.ndarray:
-        """(N, d) float32, unit rows; zero for unreadable images. Only the first process has a copy of its own."""
-        file = self._features_folder / 'features.npy'
-        return np.asarray(read_array(file, mmap_mode='r' if self.store.rank > 0 else None))
+        """(N, d) float32, unit rows; zero for unreadable images. The file itself, one copy for all processes."""
+        return np.asarray(read_array(self._features_folder / 'features.npy', mmap_mode='r'))
 
     @functools.cached_property
     def unreadable(self) -> np.ndarray:

@@ -32,7 +32,8 @@ def test_log_buffers_are_read_from_checkpoints(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(torch.serialization, 'add_safe_globals'), reason='this torch loads everything')
-@pytest.mark.parametrize('call', [(getattr, dict, 'fromkeys'), (getattr, HistoryBuffer, '__init__'), (builtins.eval, '1')])
+@pytest.mark.parametrize('call', [(getattr, dict, 'fromkeys'), (getattr, HistoryBuffer, '__init__'),
+                                  (builtins.eval, '1')], ids=str)
 def test_other_attributes_and_functions_are_refused(call, tmp_path):
     torch.save(dict(a=Danger(*call)), tmp_path / 'a.pth')
     allow_checkpoints_of_mmengine()

@@ -8,6 +8,7 @@ DATA=data/minidrive
 CONFIG=configs/minidrive/quickstart.py
 WORK_DIR=work_dirs/quickstart
 PYTHON=.venv/bin/python
+[ "${STACK:-stable}" != modern ] || PYTHON=.venv-modern/bin/python
 
 bash tools/setup_env.sh
 # One thread per process is steady; two beside another busy process can be 20 times slower.

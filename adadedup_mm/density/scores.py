@@ -14,6 +14,8 @@ ORDERS = ('hard', 'easy', 'random')
 # How many samples the farthest-first traversal orders among themselves, and how many it updates at a time.
 CANDIDATES = 256
 UPDATE = 1024
+# Clusters of up to so many samples are traversed side by side.
+TOGETHER = 512
 # How many numbers small clusters are read together for, and how many are copied at a time when rows change places.
 BATCH = 2 ** 19
 
@@ -103,9 +105,16 @@ def kcenter_scores(features: np.ndarray, assignment: np.ndarray, workers: int | 
     """
 
     def score(rows: np.ndarray, members: np.ndarray, clusters: list[slice]) -> tuple[np.ndarray, np.ndarray]:
-        positions, scores = zip(*(_farthest_first(rows[cluster]) for cluster in clusters), strict=True)
-        firsts = np.repeat([cluster.start for cluster in clusters], [len(part) for part in positions])
-        return firsts + np.concatenate(positions), np.concatenate(scores)
+        parts = []
+        for small, group in itertools.groupby(clusters, lambda cluster: cluster.stop - cluster.start <= TOGETHER):
+            if small:
+                parts.append(_farthest_first_together(rows, list(group)))
+                continue
+            for cluster in group:
+                positions, scores = _farthest_first(rows[cluster])
+                parts.append((cluster.start + positions, scores))
+        positions, scores = zip(*parts, strict=True)
+        return np.concatenate(positions), np.concatenate(scores)
 
     return _score_clusters(features, assignment, score, workers, clusters)
 
@@ -235,6 +244,32 @@ def _farthest_first(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if waiting.sum() < .75 * len(rows):
             rows, left, nearest = _take_rows(rows, np.flatnonzero(waiting)), left[waiting], nearest[waiting]
     return order, similarity
+
+
+def _farthest_first_together(rows: np.ndarray, clusters: list[slice]) -> tuple[np.ndarray, np.ndarray]:
+    """What ``_farthest_first`` gives for each cluster, one after the other; positions are those in ``rows``.
+
+    A step of one small cluster is too short for NumPy: all clusters take it at once.
+    """
+    starts = np.array([cluster.start for cluster in clusters])
+    inside = np.arange(max(cluster.stop - cluster.start for cluster in clusters)) < np.array(
+        [cluster.stop - cluster.start for cluster in clusters])[:, None]
+    each, width = np.arange(len(clusters)), inside.shape[1]
+    between = np.zeros((len(clusters), width, width), np.float32)
+    order = np.empty((len(clusters), width), np.int64)
+    for number, cluster in enumerate(clusters):
+        block = rows[cluster]
+        between[number, :len(block), :len(block)] = snap(block @ block.T)
+        order[number, 0] = _centrality(block).argmax()
+    similarity = np.full(order.shape, -1, np.float32)
+    nearest = np.where(inside, np.float32(-1), np.float32(np.inf))
+    for step in range(1, width):
+        last = order[:, step - 1]
+        np.maximum(nearest, between[each, last], out=nearest)
+        nearest[each, last] = np.inf
+        order[:, step] = nearest.argmin(1)
+        similarity[:, step] = nearest[each, order[:, step]]
+    return (starts[:, None] + order)[inside], similarity[inside]
 
 
 def _smallest(nearest: np.ndarray) -> tuple[np.ndarray, tuple[float, int]]:
