@@ -40,7 +40,7 @@ def add_command(machine: Path, name: str, body: str) -> None:
 
 
 def set_up(checkout: Path, machine: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if key != 'PYTHON'}
+    environment = {key: value for key, value in os.environ.items() if key not in ('PYTHON', 'STACK')}
     return subprocess.run(['bash', checkout / 'tools' / 'setup_env.sh'], capture_output=True, text=True, timeout=60,
                           env=environment | {'PATH': str(machine)} | variables)
 
@@ -50,12 +50,20 @@ def assert_one_line(result: subprocess.CompletedProcess[str], checkout: Path, *w
     assert line.startswith('error: ')
     assert all(word in line for word in words), line
     assert result.returncode == 2
-    assert not (checkout / '.venv').exists()
+    assert not list(checkout.glob('.venv*'))
 
 
 def test_says_that_python_is_missing(checkout: Path, machine: Path) -> None:
     add_command(machine, 'python3', 'exit 1')
     assert_one_line(set_up(checkout, machine), checkout, 'Python 3.11 is missing', 'PYTHON')
+
+
+def test_says_which_python_a_current_torch_needs(checkout: Path, machine: Path) -> None:
+    assert_one_line(set_up(checkout, machine, STACK='modern'), checkout, 'Python 3.12 is missing', 'PYTHON')
+
+
+def test_says_that_there_is_no_such_stack(checkout: Path, machine: Path) -> None:
+    assert_one_line(set_up(checkout, machine, STACK='newest'), checkout, 'STACK=newest', 'stable', 'modern')
 
 
 def test_says_that_the_given_python_is_another_version(checkout: Path, machine: Path) -> None:

@@ -108,7 +108,7 @@ make_venv() {
     fi
     python=$(find_python)
     "$python" -c 'import ensurepip, venv' 2>/dev/null ||
-        die "$python has no venv module; install it (Debian, Ubuntu: python${PYTHONS[0]}-venv)"
+        die "$python has no venv module; install it (Debian, Ubuntu: ${python##*/}-venv)"
     check_disk
     say "set-up: virtual environment ${VENV##*/} of $python"
     "$python" -m venv --clear "$VENV" || die "$python cannot make a virtual environment in $VENV"
