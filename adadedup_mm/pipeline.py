@@ -19,7 +19,7 @@ from .density import nearest_kept
 from .errors import UserError
 from .estimate import estimate_line
 from .feedback import label_suspects, threshold_curve
-from .files import atomic_open, sha256_file, sha256_value, write_json, write_table
+from .files import atomic_open, read_object, sha256_file, sha256_value, write_json, write_table
 from .guards import classes_below, keep_class_floor
 from .options import Options
 from .pool import pool_key
@@ -269,9 +269,9 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _headline(work_dir: Path) -> str:
-    manifest = json.loads((work_dir / 'manifest.json').read_text(encoding='utf-8'))
+    manifest = read_object(work_dir / 'manifest.json')
     outputs = ', '.join(file['output'] for file in manifest['files'])
-    due = '; '.join(manifest.get('update', {}).get('full_run_due', ()))
+    due = '; '.join(map(str, manifest.get('update', {}).get('full_run_due', ())))
     return (f"kept {manifest['kept']} of {manifest['samples']} samples ({manifest['kept'] / manifest['samples']:.1%}) "
             f"in {manifest['seconds']:.0f} s: {outputs}; report: {work_dir / 'report.html'}"
             + (f'; a full run is due: {due}' if due else ''))

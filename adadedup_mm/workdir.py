@@ -18,8 +18,17 @@ _LOCK = 'lock'
 def finished_manifest(work_dir: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     """The manifest of a finished run of this identity, or None."""
     manifest = read_object(work_dir / 'manifest.json')
-    complete = all((work_dir / name).exists() for name in OUTPUTS)
+    complete = all((work_dir / name).exists() for name in OUTPUTS) and _is_whole(manifest)
     return manifest if complete and manifest.get('key') == sha256_value(identity) else None
+
+
+def _is_whole(manifest: dict[str, Any]) -> bool:
+    """Whether what is told about a finished run is there: a damaged manifest is written anew."""
+    files, update = manifest.get('files'), manifest.get('update', {})
+    return (all(type(manifest.get(name)) in (int, float) for name in ('samples', 'kept', 'seconds'))
+            and manifest['samples'] > 0 and isinstance(files, list)
+            and all(isinstance(file, dict) and isinstance(file.get('output'), str) for file in files)
+            and isinstance(update, dict) and isinstance(update.get('full_run_due', []), list))
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,6 +112,17 @@ def test_a_finished_run_is_left_alone(config, finished, capsys):
     prune_main([str(config), '--work-dir', str(finished)])
     assert 'kept 24 of 48' in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob('*')}
+
+
+@pytest.mark.parametrize('entry, value', [('seconds', None), ('files', None), ('files', [{}]), ('samples', 0)])
+def test_a_damaged_manifest_is_written_anew(entry, value, config, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / 'run')
+    path = tmp_path / 'run' / 'manifest.json'
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {entry: value}))
+    prune_main([str(config), '--work-dir', str(tmp_path / 'run'), '--resume'])
+    assert json.loads(path.read_text())[entry] not in (value, None)
+    assert selection(tmp_path / 'run') == selection(finished)
 
 
 @pytest.mark.parametrize('stage', ['features', 'clusters', 'density', 'partners', 'proxy', 'losses', 'results'])
