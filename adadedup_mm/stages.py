@@ -100,7 +100,7 @@ class StageStore:
         if self.shared is None:
             yield False
             return
-        kept = self._kept(name, key)
+        kept = _kept(self.shared, name, key)
         self.shared.mkdir(parents=True, exist_ok=True)
         with (self.shared / f'{kept.name}.lock').open('w', encoding='utf-8') as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -117,13 +117,9 @@ class StageStore:
             _link_files(folder, partial)
             partial.rename(kept)
 
-    def _kept(self, name: str, key: str) -> Path:
-        """Where a stage is kept for other runs."""
-        return Path(self.shared or self.root) / f'{name}-{key[:16]}'
-
     def _owes(self, name: str, key: str) -> bool:
         """Whether this run was killed before it handed a finished stage on to the others."""
-        return self.rank == 0 and self.shared is not None and not self._kept(name, key).exists()
+        return self.rank == 0 and self.shared is not None and not _kept(self.shared, name, key).exists()
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Returns once ``condition()`` holds; looks every ``poll`` seconds, for as long as it takes."""
@@ -190,6 +186,11 @@ class ReadingStore(StageStore):
         if self.also.is_finished(name, key):
             return self.also.root / name
         return super().run(name, key, compute, share)
+
+
+def _kept(shared: Path, name: str, key: str) -> Path:
+    """Where a stage is kept for other runs."""
+    return shared / f'{name}-{key[:16]}'
 
 
 def _link_files(source: Path, target: Path) -> None:
