@@ -147,9 +147,10 @@ def estimate(run: Run, work: Work, rates: Rates, keep_ratio: float) -> Estimate:
     proxy = None if work.trained or work.scored else 0.
     parameters = 0
     if rates.proxy is not None:
-        # Training is one process's work, but for the strategies with several trainings.
-        runs = min(world, _arguments(run).get('runs', 1))
-        proxy = rates.proxy.seconds_per_image * (work.trained / runs + FORWARD * work.scored / world)
+        # Training is one process's work, but for the strategies with several trainings and proxy.distributed.
+        together = run.options.proxy.distributed and run.options.strategy_name == 'adadedup'
+        workers = world if together else min(world, _arguments(run).get('runs', 1))
+        proxy = rates.proxy.seconds_per_image * (work.trained / workers + FORWARD * work.scored / world)
         parameters = rates.proxy.parameters
     size = 4 * n * rates.dim
     memory = _peak_memory() + round(1.3 * size) + 4 * learn * rates.dim

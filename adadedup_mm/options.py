@@ -19,6 +19,8 @@ class ProxyOptions:
         epochs: training epochs; None takes them from the config.
         max_loss_samples: how many samples get a loss at most, drawn evenly from both parts; None means all.
         held_out: share of the initial set that stays out of the proxy's training; needed by ``gap='held_out'``.
+        distributed: whether all processes train it together (DDP), each on a part of the config's batch. That is
+            faster, but the weights, and with them the selection, then depend on the number of processes.
     """
 
     config: str = 'adadedup_mm::proxy/faster_rcnn_r18_small.py'
@@ -26,6 +28,7 @@ class ProxyOptions:
     epochs: int | None = None
     max_loss_samples: int | None = None
     held_out: float = 0.
+    distributed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +127,8 @@ class Options:
         values = dataclasses.asdict(self)
         for name in ('work_dir', 'shared_stages'):
             values.pop(name)
+        if not self.proxy.distributed:
+            values['proxy'].pop('distributed')
         return values
 
 
@@ -235,6 +240,8 @@ def _check_proxy(proxy: ProxyOptions) -> None:
         if getattr(proxy, name) is not None:
             whole(getattr(proxy, name), f'adadedup.proxy.{name}', 1)
     _number(proxy.held_out, 'adadedup.proxy.held_out', 0, .9)
+    if not isinstance(proxy.distributed, bool):
+        raise UserError(f'adadedup.proxy.distributed is {proxy.distributed!r}, but must be True or False')
 
 
 def _check_feedback(feedback: FeedbackOptions, proxy: ProxyOptions) -> None:

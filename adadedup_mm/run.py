@@ -306,12 +306,16 @@ class Run:
         if checkpoint is not None:
             self._key('proxy', inputs | dict(weights=self.checkpoint_digest(checkpoint)))
             return Path(checkpoint)
-        key = self._key('proxy', inputs | dict(trained=_bits(trained)))
+        together = self.options.proxy.distributed and self.store.world > 1
+        processes = dict(processes=self.store.world) if together else {}
+        key = self._key('proxy', inputs | dict(trained=_bits(trained)) | processes)
 
-        def compute(folder: Path) -> None:
-            train_proxy(self.proxy_config, self.training_data(trained, folder), folder, self.options.seed)
+        def train(folder: Path) -> None:
+            data = self.training_data(trained, folder / f'process_{self.store.rank}' if together else folder)
+            train_proxy(self.proxy_config, data, folder, self.options.seed, distributed=together)
 
-        return self.store.run('proxy', key, compute) / 'proxy.pth'
+        work = (lambda folder: None, train) if together else (train,)
+        return self.store.run('proxy', key, *work) / 'proxy.pth'
 
     def proxy_inputs(self, config: Config) -> dict[str, Any]:
         """What a proxy depends on besides the samples that it learns from and the seed, for a stage's key."""

@@ -1,5 +1,6 @@
 """Several processes: the scripts that start them, and the GPU of each."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pruning_runs import samples
 from test_pipeline import config, finished, selection  # noqa: F401
 
 from adadedup_mm.cli.prune import main as prune_main
@@ -66,6 +68,18 @@ def test_two_processes_of_the_script_select_what_one_does(config, finished, tmp_
         files = [{path.name: path.read_bytes() for path in (work_dir / 'stages' / stage).glob('*.npy')}
                  for work_dir in (tmp_path, finished)]
         assert files[0] == files[1]
+
+
+def test_two_processes_of_the_script_train_the_proxy_together(config, finished, tmp_path):  # noqa: F811
+    done = start('dist_prune.sh', config, 2, '--work-dir', tmp_path, '--cfg-options', 'adadedup.proxy.distributed=True',
+                 path=Path(sys.executable).parent, PORT='29532')
+    assert done.returncode == 0, done.stderr[-3000:]
+    logs = [(work_dir / 'stages/proxy/training.log').read_text() for work_dir in (tmp_path, finished)]
+    assert [log.count('Distributed training: True') for log in logs] == [1, 0]
+    assert len(samples(tmp_path)) == len(samples(finished))
+    keys = [json.loads((work_dir / 'stages/proxy/done.json').read_text())['key'] for work_dir in (tmp_path, finished)]
+    assert keys[0] != keys[1]
+    assert json.loads((tmp_path / 'manifest.json').read_text())['options']['proxy']['distributed'] is True
 
 
 @pytest.mark.parametrize('launcher, environment, gpu', [

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from ..config import default_work_dir, load_config
 from ..dry_run import DryRun, dry_run
-from ..engine import rank_and_world, take_gpu
+from ..engine import open_group, rank_and_world, take_gpu
 from ..errors import UserError
 from ..options import Options, resolve_options
 from ..pipeline import prune
@@ -39,6 +39,8 @@ def _main(arguments: list[str] | None) -> None:
             raise UserError('--dry-run runs in one process and looks at all samples: leave --launcher and --update out')
         _show(dry_run(config, options, Path(work_dir)), options, work_dir)
         return
+    if options.proxy.distributed:
+        open_group(args.launcher)
     prune(config, options, work_dir, rank=rank, world=world, resume=args.resume, update_of=args.update)
 
 

@@ -1,13 +1,14 @@
-"""Several processes: which one this is before any process group exists, its GPU, and training without one."""
+"""Several processes: which one this is before any process group exists, its GPU, and a group with or without one."""
 
 import os
 from typing import Any
 
 import torch
 import torch.distributed
-from mmengine.dist import is_distributed
+from mmengine.dist import init_dist, is_distributed
 
 from ..errors import UserError
+from ..proxy.train import WRAPPER_WITHOUT_GPU
 
 _VARIABLES = {'pytorch': ('RANK', 'WORLD_SIZE'), 'slurm': ('SLURM_PROCID', 'SLURM_NTASKS')}
 _LOCAL_RANK = {'pytorch': 'LOCAL_RANK', 'slurm': 'SLURM_LOCALID'}
@@ -46,15 +47,30 @@ def take_gpu(launcher: str) -> None:
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
 
 
+def open_group(launcher: str) -> None:
+    """Opens the process group of all processes of a launcher, unless there is one: gloo where there is no GPU.
+
+    mmengine opens one only where it finds a GPU. The group stays open, as launchers cannot open a second one.
+
+    Args:
+        launcher: as for ``rank_and_world``; nothing is done for ``'none'``.
+    """
+    if launcher == 'none' or is_distributed():
+        return
+    if torch.cuda.is_available():
+        init_dist(launcher)
+    else:
+        rank, world = rank_and_world(launcher)
+        torch.distributed.init_process_group('gloo', rank=rank, world_size=world)
+
+
 def use_gloo_without_gpu(config: Any) -> None:
-    """Opens a gloo process group where mmengine's Runner would ask for a GPU that is not there.
+    """Prepares a training of several processes where mmengine's Runner would ask for a GPU that is not there.
 
     Args:
         config: a training config; its ``model_wrapper_cfg`` is set unless the user has set one.
     """
-    if config.get('launcher', 'none') == 'none' or torch.cuda.is_available() or is_distributed():
-        return
-    rank, world = rank_and_world(config['launcher'])
-    torch.distributed.init_process_group('gloo', rank=rank, world_size=world)
-    config.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel', device_ids=None,
-                                                broadcast_buffers=False))
+    launcher = config.get('launcher', 'none')
+    if launcher != 'none' and not torch.cuda.is_available():
+        open_group(launcher)
+        config.setdefault('model_wrapper_cfg', dict(WRAPPER_WITHOUT_GPU))

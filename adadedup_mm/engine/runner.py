@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from ..compat import allow_checkpoints_of_mmengine
 from ..options import resolve_options
 from ..pipeline import prune
-from .distributed import rank_and_world, take_gpu, use_gloo_without_gpu
+from .distributed import open_group, rank_and_world, take_gpu, use_gloo_without_gpu
 
 
 @RUNNERS.register_module()
@@ -53,4 +53,6 @@ def prune_first(config: Config) -> tuple[Config, Path]:
     launcher = config.get('launcher', 'none')
     rank, world = rank_and_world(launcher)
     take_gpu(launcher)
+    if options.proxy.distributed:
+        open_group(launcher)
     return prune(config, options, folder, rank=rank, world=world, resume=True), folder

@@ -13,15 +13,16 @@ from mmengine.utils import ManagerMixin
 
 
 @contextlib.contextmanager
-def isolated(log_file: str | Path) -> Iterator[None]:
+def isolated(log_file: str | Path, hide_group: bool = True) -> Iterator[None]:
     """Inside, an mmengine Runner is alone; afterwards the process is as it was.
 
     Put back are the random states, the "current" instances (logger, message hub, visualizer, default scope), cuDNN's
-    flags, OpenCV's threads and the start method of processes. A process group is hidden, so that one process can train
-    while the others do something else. Standard output goes to a file.
+    flags, OpenCV's threads and the start method of processes. Standard output goes to a file.
 
     Args:
         log_file: where standard output is appended.
+        hide_group: whether a process group is not to be seen, so that one process can train while the others do
+            something else.
     """
     Path(log_file).parent.mkdir(parents=True, exist_ok=True)
     cudnn = torch.backends.cudnn
@@ -30,7 +31,7 @@ def isolated(log_file: str | Path) -> Iterator[None]:
     threads, method = cv2.getNumThreads(), torch.multiprocessing.get_start_method(allow_none=True)
     try:
         with (keep_random_states(range(torch.cuda.device_count())), _current_instances(),
-              patched(torch.distributed, 'is_initialized', lambda: False),
+              patched(torch.distributed, 'is_initialized', lambda: False) if hide_group else contextlib.nullcontext(),
               open(log_file, 'a', encoding='utf-8') as log, contextlib.redirect_stdout(log)):
             yield
     finally:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.dist import all_reduce, get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -20,9 +21,12 @@ from .checkpoint import load_tensors
 from .config import training_dataset
 from .isolation import isolated
 
+# mmengine's own wrapper asks for the GPU of each process.
+WRAPPER_WITHOUT_GPU = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+
 
 def train_proxy(config: Config, dataset: Mapping[str, Any], folder: str | Path, seed: int = 0,
-                every_epoch: bool = False) -> Path:
+                every_epoch: bool = False, distributed: bool = False) -> Path:
     """Trains a detector in this process, which is afterwards as it was before (see ``isolated``).
 
     The last epoch's state is kept in ``folder``: called again after an interruption, training goes on from there, on a
@@ -35,20 +39,27 @@ def train_proxy(config: Config, dataset: Mapping[str, Any], folder: str | Path, 
         folder: where weights and logs go.
         seed: of initial weights, order, augmentation and RoI sampling.
         every_epoch: whether ``folder/epoch_<n>.pth`` keeps the weights after each epoch, counted from 1.
+        distributed: whether all processes of the open process group train it together, each on an equal part of every
+            batch; all of them call this, with the same folder, and the first one writes.
 
     Returns:
         ``folder/proxy.pth``, the weights alone.
 
     Raises:
-        UserError: the loss is no finite number.
+        UserError: the loss is no finite number, or there is no process group for ``distributed``.
     """
     folder = Path(folder).absolute()
     result, state = folder / 'proxy.pth', folder / 'last_epoch.pth'
     if not result.exists():
-        with isolated(folder / 'training.log'):
-            runner = Runner.from_cfg(_runner_config(config, dataset, folder, seed))
+        runner_config = _runner_config(config, dataset, folder, seed)
+        if distributed:
+            _split(runner_config, config)
+        with isolated(folder / 'training.log', hide_group=not distributed):
+            runner = Runner.from_cfg(runner_config)
             runner.register_hook(_ProxyHook(state, seed, every_epoch), priority='LOWEST')
             runner.train()
+        if distributed and not is_main_process():
+            return result
         with atomic_open(result) as file:
             torch.save(dict(state_dict=load_tensors(state)['state_dict']), file)
     state.unlink(missing_ok=True)
@@ -65,6 +76,22 @@ def _runner_config(config: Config, dataset: Mapping[str, Any], folder: Path, see
         train_dataloader=loader, work_dir=str(folder / 'log'), experiment_name='proxy',
         default_hooks=dict(checkpoint=None), default_scope=config.get('default_scope', 'mmdet'),
         randomness=dict(seed=seed)))
+
+
+def _split(runner_config: Config, config: Config) -> None:
+    """Gives each process its part of the batch, so that the schedule and the learning rate still fit."""
+    world = get_world_size()
+    if not torch.distributed.is_initialized():
+        raise UserError('adadedup.proxy.distributed needs a process group: call '
+                        'adadedup_mm.engine.open_group(launcher) before')
+    loader = runner_config.train_dataloader
+    loader.batch_size = -(-loader.batch_size // world)
+    runner_config.launcher = 'pytorch'  # Of any launcher: the group is open already.
+    for key in ('model_wrapper_cfg', 'find_unused_parameters', 'sync_bn'):
+        if config.get(key) is not None:
+            runner_config[key] = config[key]
+    if not torch.cuda.is_available():
+        runner_config.setdefault('model_wrapper_cfg', dict(WRAPPER_WITHOUT_GPU))
 
 
 class _ProxyHook(Hook):
@@ -90,7 +117,8 @@ class _ProxyHook(Hook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         # A factor above any number of epochs, so that trainings with neighbouring seeds share no epoch.
-        seed = self.seed * 100_003 + runner.epoch
+        # Another such factor between processes, which have samples of their own.
+        seed = self.seed * 100_003 + runner.epoch + get_rank() * 10_000_019
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.manual_seed(seed)
@@ -98,12 +126,16 @@ class _ProxyHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: Any = None) -> None:
         self.bar.update()
-        if not torch.isfinite(outputs['loss']):
+        finite = torch.isfinite(outputs['loss']).float()
+        all_reduce(finite, 'min')  # All stop together: none waits for the gradients of another.
+        if not finite:
             self.bar.close()
             raise UserError(f'the proxy detector diverged in epoch {runner.epoch + 1} (its loss is '
                             f'{float(outputs["loss"])}): lower the learning rate of its config or clip gradients')
 
     def after_train_epoch(self, runner: Runner) -> None:
+        if not is_main_process():
+            return
         checkpoint = dict(
             epoch=runner.epoch + 1, iter=runner.iter, state_dict=_bare(runner.model).state_dict(),
             optimizer=runner.optim_wrapper.state_dict(),
