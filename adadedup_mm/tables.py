@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 from scipy.sparse.linalg import LinearOperator, eigsh
 
+from .clusters.rows import drop_pages
 from .guards import class_membership
 from .options import Options
 from .pool import Pool
@@ -35,9 +36,13 @@ def map_2d(features: np.ndarray) -> np.ndarray:
         for block in blocks:
             rows = features[block].astype(np.float64)
             products += rows.T @ rows
+            drop_pages(features)
         axes = np.linalg.eigh(products - len(features) * np.outer(mean, mean))[1][:, :-3:-1]
         axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), range(2)])
-    places = [features[block] @ axes.astype(np.float32) for block in blocks]
+    places = []
+    for block in blocks:
+        places.append(features[block] @ axes.astype(np.float32))
+        drop_pages(features)
     return (np.concatenate(places) - (mean @ axes).astype(np.float32)).astype(np.float32)
 
 

@@ -29,8 +29,8 @@ def section(name: str, page: Path, rows: list[Row]) -> str:
                 file.write(plot.read_bytes())
     write_results(page.parent / 'results' / f'{name}.parquet', rows)
     first, last = rows[0], max(row['finished'] for row in rows)
-    done = sum(row['status'] == 'done' for row in rows)
-    about = (f'{done} trainings on {first["samples"]} samples, finished {last[:10]}, on {first["device"]}, '
+    done, samples = sum(row['status'] == 'done' for row in rows), round(first['samples'] / first['share'])
+    about = (f'{done} trainings, {samples} samples to choose from, finished {last[:10]}, on {first["device"]}, '
              f'{first["launch"].split(", ")[-1]}.')
     return '\n'.join([tables_markdown(rows), *(f'![{Path(plot).stem}]({plot})\n' for plot in plots), about])
 

@@ -1,5 +1,6 @@
 """Benchmarks: what is compared, running it, and what follows from the results."""
 
+import csv
 import fcntl
 import io
 import json
@@ -277,6 +278,21 @@ def test_the_page_of_results_is_made_again_from_what_is_stored_beside_it(stored,
     assert sorted(Path(name).name.removeprefix(f'{stored.stem}_') for name in pictures) == sorted(
         path.name for path in (tmp_path / 'plots').iterdir())
     assert all((DOCS / name).read_bytes().startswith(b'\x89PNG') for name in pictures)
+
+
+def test_the_rates_on_the_page_are_those_stored_beside_it(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+    from keep_rates import COLUMNS, tables
+
+    [stored] = (DOCS / 'results').glob('*_rates.csv')
+    with stored.open(encoding='utf-8', newline='') as file:
+        header, *rates = csv.reader(file)
+    assert tuple(header) == COLUMNS
+    page = (DOCS / 'RESULTS.md').read_text(encoding='utf-8')
+    assert page.split(f'<!-- {stored.stem} -->')[1].split(f'<!-- end of {stored.stem} -->')[0].strip() == (
+        tables(rates).strip())
+    kept = [('v', '.5', seed, 'class', 'car', '4', seed) for seed in '13']
+    assert tables(kept).endswith('| v | 50% |\n')
 
 
 def test_a_folder_without_results_is_refused_in_one_line(tmp_path, capsys):

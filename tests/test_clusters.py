@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adadedup_mm.clusters import FixedClusterer, SphericalKMeans, kmeans
-from adadedup_mm.clusters.rows import cluster_members, read_rows, snap
+from adadedup_mm.clusters.rows import cluster_members, drop_pages, read_rows, snap
 from adadedup_mm.errors import UserError
 from adadedup_mm.pool import Pool
 
@@ -165,6 +166,29 @@ def test_rows_are_read_as_unit_float32_and_blank_ones_are_marked():
     np.testing.assert_allclose(rows[:2], [[.6, .8], [.6, .8]])
     assert (rows[2:] == 0).all()
     np.testing.assert_array_equal(features, before)
+
+
+def resident_megabytes():
+    """Of mapped files."""
+    [line] = [line for line in Path('/proc/self/status').read_text().splitlines() if line.startswith('RssFile')]
+    return int(line.split()[1]) / 1024
+
+
+def test_dropped_pages_leave_the_process_and_are_read_again(tmp_path):
+    array = np.random.default_rng(0).random((4096, 1024), np.float32)
+    np.save(tmp_path / 'features.npy', array)
+    mapped = np.load(tmp_path / 'features.npy', mmap_mode='r')
+    assert mapped.sum() == array.sum()
+    before = resident_megabytes()
+    drop_pages(mapped[1:].astype(np.float16).view(np.uint16))  # a copy
+    assert resident_megabytes() > before - 1
+    drop_pages(np.asarray(mapped)[1:])
+    assert resident_megabytes() < before - 15
+    np.testing.assert_array_equal(mapped, array)
+    changed = np.load(tmp_path / 'features.npy', mmap_mode='c')
+    changed[0] = 7
+    drop_pages(changed)
+    assert (changed[0] == 7).all()
 
 
 def test_snapped_similarities_are_clipped_and_forget_the_last_bits():

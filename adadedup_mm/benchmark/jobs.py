@@ -79,9 +79,12 @@ def make_jobs(benchmark: Benchmark, settings: Mapping[str, Any], work_dir: Path)
     load = functools.cache(lambda path: load_config(path)._cfg_dict.to_dict())
     configs = {(model, variant): _training_config(benchmark, settings, model, variant, load)
                for model in benchmark.models for variant in benchmark.variants}
+    # One ratio after the other: variants differ in their stages, ratios share them, and of two trainings side by side
+    # one would wait for the other's.
     return [_job(model, variant, ratio, seed, config, benchmark.data, load, work_dir)
-            for seed in benchmark.seeds for (model, variant), config in configs.items()
-            for ratio in (benchmark.keep_ratios if ratio_owner(config) else [None])]
+            for seed in benchmark.seeds for step in range(len(benchmark.keep_ratios))
+            for (model, variant), config in configs.items()
+            for ratio in (benchmark.keep_ratios if ratio_owner(config) else [None])[step:step + 1]]
 
 
 def ratio_owner(config: Mapping[str, Any]) -> str | None:

@@ -1,6 +1,7 @@
 """What clusters and density scores share: reading feature rows, comparing similarities, and working in parallel."""
 
 import functools
+import mmap
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -30,6 +31,22 @@ def read_rows(features: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np
         squares[blank] = 1
         rows[scale] /= np.sqrt(squares[scale])[:, None]
     return rows, blank
+
+
+def drop_pages(features: np.ndarray) -> None:
+    """Gives back the memory that reading a memory-mapped file has taken; what is read again comes from the file.
+
+    The system would do so by itself when memory is short. Until then the pages count as memory of the process, which
+    some clusters end for it. Nothing happens to other arrays.
+
+    Args:
+        features: any shape; an array mapped for reading only, or a view of one.
+    """
+    owner: Any = features
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, mmap.mmap) and not features.flags.writeable:
+        owner.madvise(mmap.MADV_DONTNEED)
 
 
 def snap(similarity: np.ndarray) -> np.ndarray:

@@ -1,0 +1,79 @@
+"""Puts what the variants of a benchmark keep, by class and by kind of scene, into a section of a page.
+
+    python benchmarks/keep_rates.py work_dirs/minidrive docs/RESULTS.md
+
+The section is what stands between ``<!-- minidrive_rates -->`` and ``<!-- end of minidrive_rates -->``, after the name
+of the work dir; the rates of each selection go to ``results/minidrive_rates.csv`` beside the page. Kinds of scenes are
+those of MiniDrive's ``truth.parquet``; for other data there are classes only.
+"""
+
+import argparse
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from sections import fill_section, split_page
+
+from adadedup_mm.benchmark.results import RESULTS, Row, read_results
+from adadedup_mm.files import atomic_open
+
+COLUMNS = ('variant', 'keep_ratio', 'seed', 'group', 'name', 'all', 'kept')
+
+
+def read_rates(work_dir: Path, rows: Sequence[Row]) -> Iterator[tuple]:
+    """``COLUMNS`` of each selection of the first model: objects of each class, and images of each kind of scene."""
+    for row in rows:
+        if row['keep_ratio'] is None or row['status'] != 'done' or row['model'] != rows[0]['model']:
+            continue
+        job = f'{row["model"]}-{row["variant"]}-{row["keep_ratio"]:g}-seed{row["seed"]}-{row["key"][:8]}'
+        folder = work_dir / 'jobs' / job / 'adadedup'
+        start = (row['variant'], row['keep_ratio'], row['seed'])
+        for one in pq.read_table(folder / 'classes.parquet').to_pylist():
+            yield (*start, 'class', one['class'], one['instances'], one['instances_kept'])
+        truth = Path(json.loads(row['settings'])['data'].get('root', ''), 'truth.parquet')
+        if truth.exists():
+            kinds = dict(zip(*pq.read_table(truth).select(['sample_id', 'kind']).to_pydict().values(), strict=True))
+            samples = pq.read_table(folder / 'samples.parquet').select(['sample_id', 'kept']).to_pydict()
+            kind = np.array([kinds[sample] for sample in samples['sample_id']])
+            for name in sorted(set(kind)):
+                kept = np.array(samples['kept'])[kind == name]
+                yield (*start, 'scene', name, len(kept), int(kept.sum()))
+
+
+def tables(rates: Sequence[Sequence[str]]) -> str:
+    """Markdown: a table for each keep ratio, a row for each variant; ``rates`` as in the CSV file."""
+    shares = defaultdict(list)
+    for variant, ratio, _, group, name, count, kept in rates:
+        shares[ratio, variant, group, name].append(int(kept) / int(count))
+    columns = list(dict.fromkeys((group, name) for _, _, group, name in shares))
+    parts = []
+    for ratio in sorted({ratio for ratio, *_ in shares}, key=float):
+        lines = [['', *(name for _, name in columns)], ['---', *['---:'] * len(columns)]]
+        for variant in dict.fromkeys(variant for other, variant, *_ in shares if other == ratio):
+            lines.append([variant, *(f'{np.mean(shares[ratio, variant, *column]):.0%}' for column in columns)])
+        body = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+        parts.append(f'{float(ratio):.0%} kept: the objects of each class and the images of each kind of scene that '
+                     f'stay, mean over seeds\n\n{body}\n')
+    return '\n'.join(parts)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('work_dir', type=Path)
+    parser.add_argument('page', type=Path)
+    args = parser.parse_args()
+    name = f'{args.work_dir.resolve().name}_rates'
+    split_page(args.page, name)  # before there is anything to undo
+    rates = [*read_rates(args.work_dir, read_results(args.work_dir / RESULTS))]
+    with atomic_open(args.page.parent / 'results' / f'{name}.csv', 'w') as file:
+        csv.writer(file, lineterminator='\n').writerows([COLUMNS, *rates])
+    fill_section(args.page, name, tables(rates))
+
+
+if __name__ == '__main__':
+    main()
