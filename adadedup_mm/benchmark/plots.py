@@ -13,6 +13,7 @@ from .statistics import mean_and_sd
 from .tables import Results
 
 _MARKERS = 'osD^v<>pPX*'
+_OURS = 'adadedup'
 
 
 def write_plots(folder: Path, results: Results) -> None:
@@ -21,8 +22,10 @@ def write_plots(folder: Path, results: Results) -> None:
                                        ('by_seconds', 'seconds in total: pruning and training', 'total_seconds', 1.)):
         figure = Figure((7.5, 5.), layout='constrained')
         axes = figure.add_subplot()
-        for number, variant in enumerate(results.variants):
-            _draw(axes, results, variant, number, column, scale)
+        # The first colour is that of our own method, wherever it stands.
+        others = [variant for variant in results.variants if variant not in (FULL, _OURS)]
+        for variant in results.variants:
+            _draw(axes, results, variant, others.index(variant) + 1 if variant in others else 0, column, scale)
         axes.set_xlabel(label)
         axes.set_ylabel(f'{results.metric}{", %" if results.scale == 100 else ""}')
         axes.set_title(results.model)
@@ -43,6 +46,6 @@ def _draw(axes: Axes, results: Results, variant: str, number: int, column: str, 
     # tab20 holds ten pairs of a dark and a light tone: the dark ones first.
     colour = 'black' if variant == FULL else colormaps['tab20']((2 * number + number // 10) % 20)
     axes.errorbar(x, mean, np.nan_to_num(sd), label=variant, color=colour, marker=_MARKERS[number % len(_MARKERS)],
-                  markersize=5, capsize=2, linewidth=1.2, elinewidth=.8)
+                  markersize=5, capsize=2, linewidth=2.4 if variant == _OURS else 1.2, elinewidth=.8)
     if variant == FULL:
         axes.axhline(mean[-1], color=colour, linewidth=.8, linestyle=':')

@@ -2,7 +2,7 @@
 #   python tools/benchmark.py configs/benchmarks/minidrive_quick.py --jobs 2
 _root = 'data/minidrive_quick'
 _coco = f'{_root}/coco/'
-data = dict(type='minidrive', root=_root, scenes=24, frames=20)
+data = dict(type='minidrive', root=_root, scenes=18, frames=20)
 models = dict(faster_rcnn='../minidrive/faster_rcnn_lite0_minidrive.py')
 common = dict(
     train_dataloader=dict(dataset=dict(data_root=_coco)),
