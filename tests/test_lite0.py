@@ -52,3 +52,17 @@ def test_the_second_look_at_an_image_costs_no_network():
     frozen._fast.clear()
     frozen._network_for = lambda _: None
     assert frozen(images())[0].shape[0] == 3
+
+
+def test_other_weights_forget_what_was_seen_and_the_same_ones_do_not():
+    frozen = backbone(remember=5)
+    before = frozen(images())
+    frozen.load_state_dict(frozen.state_dict())
+    assert len(frozen._remembered) == 3
+    model = torch.nn.Sequential(frozen)
+    model.load_state_dict({name: value * .9 if value.is_floating_point() else value
+                           for name, value in model.state_dict().items()})
+    with torch.no_grad():
+        expected = frozen.network(images())
+    for level, old, new in zip(frozen(images()), before, expected, strict=True):
+        assert not torch.allclose(level, old, rtol=.01) and (level - new).norm() < 1e-4 * new.norm()

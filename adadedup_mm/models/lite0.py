@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+from typing import Any
 
 import torch
 from mmdet.registry import MODELS
@@ -39,6 +40,14 @@ class FrozenLite0(BaseModule):
     def train(self, mode: bool = True) -> nn.Module:
         """Stays in evaluation mode."""
         return super().train(False)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        for name, value in self.state_dict().items():
+            if not torch.equal(state_dict.get(prefix + name, value).to(value), value):
+                self._fast.clear()
+                self._remembered.clear()
+                break
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

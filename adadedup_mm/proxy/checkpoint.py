@@ -79,9 +79,19 @@ def load_detector(config: Config, checkpoint: str | Path) -> nn.Module:
     Raises:
         UserError: the checkpoint cannot be read or does not fit the detector.
     """
-    weights = load_weights(checkpoint)
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
         model = MODELS.build(config.model)
+    fill_detector(model, checkpoint)
+    return model.to(get_device()).eval()
+
+
+def fill_detector(model: nn.Module, checkpoint: str | Path) -> None:
+    """Gives a detector the weights of a checkpoint.
+
+    Raises:
+        UserError: the checkpoint cannot be read or does not fit the detector.
+    """
+    weights = load_weights(checkpoint)
     missing = [f'{key} {tuple(value.shape)}' for key, value in model.state_dict().items()
                if (weights[key].shape != value.shape if key in weights else not key.endswith('num_batches_tracked'))]
     if missing:
@@ -89,4 +99,3 @@ def load_detector(config: Config, checkpoint: str | Path) -> nn.Module:
                         f'weights are missing or have another shape, first {missing[0]}; name the config that it was '
                         'trained with, and train it on the same classes')
     model.load_state_dict(OrderedDict(weights), strict=False)
-    return model.to(get_device()).eval()

@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from ..errors import UserError
 from ..files import write_array
 from ..progress import progress
-from ..proxy.checkpoint import load_detector
+from ..proxy.checkpoint import fill_detector, load_detector
 from ..proxy.config import is_classifier, scoring_dataset
 from ..proxy.isolation import isolated
 from ..proxy.score import SHARD_SIZE, seeded_batches
@@ -50,8 +50,10 @@ def measure_shards(config: Config, checkpoints: Sequence[Path], dataset: Mapping
     with (isolated(folder / f'measuring_{rank}.log'),
           progress(images, 'scores', 'image') as bar):
         data = _build(config, dataset)
+        # One model for all checkpoints: a frozen backbone may remember what it has seen.
+        model = load_detector(config, checkpoints[missing[0][0]])
         for checkpoint in sorted({checkpoint for checkpoint, _ in missing}):
-            model = load_detector(config, checkpoints[checkpoint])
+            fill_detector(model, checkpoints[checkpoint])
             starts = [start for other, start in missing if other == checkpoint]
             shards = [_batches(start, min(start + SHARD_SIZE, count), size) for start in starts]
             stream = seeded_batches(config, data, [batch for shard in shards for batch in shard], seed)
