@@ -8,5 +8,5 @@ common = dict(
     train_dataloader=dict(dataset=dict(data_root=_coco)),
     val_dataloader=dict(dataset=dict(data_root=_coco)),
     val_evaluator=dict(ann_file=f'{_coco}annotations/instances_val.json'))
-keep_ratios = [.3, .5, .7]
+keep_ratios = [.5]
 seeds = [0, 1, 2]
