@@ -12,7 +12,7 @@ from pruning_runs import samples
 from test_pipeline import config, finished, selection  # noqa: F401
 
 from adadedup_mm.cli.prune import main as prune_main
-from adadedup_mm.engine import take_gpu
+from adadedup_mm.engine import open_group, take_gpu
 
 TOOLS = Path(__file__).parents[1] / 'tools'
 
@@ -99,6 +99,25 @@ def test_every_process_has_a_gpu_of_its_own(launcher, environment, gpu, monkeypa
     monkeypatch.setattr(torch.cuda, 'set_device', taken.append)
     take_gpu(launcher)
     assert taken == ([] if gpu is None else [gpu])
+
+
+@pytest.mark.parametrize('launcher, gpu, opened', [
+    ('none', True, []), ('slurm', True, ['slurm']), ('pytorch', False, [('gloo', 1, 2)])])
+def test_the_process_group_is_that_of_the_launcher(launcher, gpu, opened, monkeypatch):
+    from adadedup_mm.engine import distributed
+
+    calls = []
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    monkeypatch.setattr(distributed, 'init_dist', calls.append)
+    monkeypatch.setattr(torch.distributed, 'init_process_group',
+                        lambda backend, rank, world_size: calls.append((backend, rank, world_size)))
+    monkeypatch.setenv('RANK', '1')
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    open_group(launcher)
+    assert calls == opened
+    monkeypatch.setattr(distributed, 'is_distributed', lambda: True)
+    open_group(launcher)
+    assert calls == opened
 
 
 def test_the_tool_takes_its_gpu_before_it_makes_the_embedder(config, tmp_path, monkeypatch):  # noqa: F811
