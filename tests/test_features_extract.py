@@ -1,5 +1,9 @@
 """The features stage: the same result however it is split, interrupted or resumed; bad images reported."""
 
+import os
+import platform
+import subprocess
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -262,6 +266,31 @@ def test_threads_of_torch_are_as_before_afterwards(images, tmp_path):
     before = torch.get_num_threads()
     run(images, tmp_path / 'run')
     assert torch.get_num_threads() == before
+
+
+PAGES = """if True:
+    import resource
+    import torch
+    from adadedup_mm.features.cpu import keep_freed_pages
+    with keep_freed_pages():
+        pass
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(50):
+        torch.empty(1 << 20).fill_(1)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 50)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='glibc keeps memory')
+def test_a_training_afterwards_does_not_ask_the_system_for_every_tensor():
+    def faults(**environment):
+        done = subprocess.run([sys.executable, '-c', PAGES], capture_output=True, text=True, check=True,
+                              env={**os.environ, **environment})
+        return int(done.stdout)
+
+    assert faults() < 200  # of a tensor's 1024 pages
+    # What the user says counts.
+    assert faults(MALLOC_MMAP_THRESHOLD_='65536') > 900
 
 
 def test_an_error_of_the_embedder_is_not_swallowed(images, tmp_path):

@@ -15,7 +15,11 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 # glibc's names for the options of mallopt.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4
+# What they are to be otherwise, unless the environment says something else. By itself glibc raises both thresholds up
+# to these values as needed, but no longer does so once any option has been set.
+_OTHERWISE = {_M_MMAP_MAX: ('MALLOC_MMAP_MAX_', 65536), _M_MMAP_THRESHOLD: ('MALLOC_MMAP_THRESHOLD_', 32 << 20),
+              _M_TRIM_THRESHOLD: ('MALLOC_TRIM_THRESHOLD_', 64 << 20), _M_TOP_PAD: ('MALLOC_TOP_PAD_', 128 << 10)}
 # oneDNN's names for activations.
 _NO_ACTIVATION: tuple[str, list[float], str] = ('none', [], '')
 _ACTIVATIONS: dict[type | None, tuple[str, list[float], str]] = {
@@ -70,9 +74,8 @@ def keep_freed_pages() -> Iterator[None]:
     try:
         yield
     finally:
-        libc.mallopt(_M_MMAP_MAX, 65536)
-        libc.mallopt(_M_TRIM_THRESHOLD, 64 << 20)
-        libc.mallopt(_M_TOP_PAD, 128 << 10)
+        for option, (name, value) in _OTHERWISE.items():
+            libc.mallopt(option, min(int(os.environ.get(name, value)), 2**31 - 1))
         libc.malloc_trim(0)
 
 

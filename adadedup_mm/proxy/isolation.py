@@ -11,13 +11,16 @@ import numpy as np
 import torch
 from mmengine.utils import ManagerMixin
 
+from ..features.cpu import keep_freed_pages
+
 
 @contextlib.contextmanager
 def isolated(log_file: str | Path, hide_group: bool = True) -> Iterator[None]:
     """Inside, an mmengine Runner is alone; afterwards the process is as it was.
 
     Put back are the random states, the "current" instances (logger, message hub, visualizer, default scope), cuDNN's
-    flags, OpenCV's threads and the start method of processes. Standard output goes to a file.
+    flags, OpenCV's threads and the start method of processes. Standard output goes to a file, and freed memory is kept
+    for the next batch (see ``keep_freed_pages``).
 
     Args:
         log_file: where standard output is appended.
@@ -30,7 +33,7 @@ def isolated(log_file: str | Path, hide_group: bool = True) -> Iterator[None]:
     strict = torch.are_deterministic_algorithms_enabled()
     threads, method = cv2.getNumThreads(), torch.multiprocessing.get_start_method(allow_none=True)
     try:
-        with (keep_random_states(range(torch.cuda.device_count())), _current_instances(),
+        with (keep_random_states(range(torch.cuda.device_count())), _current_instances(), keep_freed_pages(),
               patched(torch.distributed, 'is_initialized', lambda: False) if hide_group else contextlib.nullcontext(),
               open(log_file, 'a', encoding='utf-8') as log, contextlib.redirect_stdout(log)):
             yield
