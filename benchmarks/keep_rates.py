@@ -9,6 +9,7 @@ those of MiniDrive's ``truth.parquet``; for other data there are classes only.
 
 import argparse
 import csv
+import functools
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from sections import fill_section, split_page
 
 from adadedup_mm.benchmark.results import RESULTS, Row, read_results
+from adadedup_mm.benchmark.tables import Table, markdown
 from adadedup_mm.files import atomic_open
 
 COLUMNS = ('variant', 'keep_ratio', 'seed', 'group', 'name', 'all', 'kept')
@@ -29,19 +31,26 @@ def read_rates(work_dir: Path, rows: Sequence[Row]) -> Iterator[tuple]:
     for row in rows:
         if row['keep_ratio'] is None or row['status'] != 'done' or row['model'] != rows[0]['model']:
             continue
-        job = f'{row["model"]}-{row["variant"]}-{row["keep_ratio"]:g}-seed{row["seed"]}-{row["key"][:8]}'
-        folder = work_dir / 'jobs' / job / 'adadedup'
+        [folder] = work_dir.glob(f'jobs/*-{row["key"][:8]}/adadedup')
         start = (row['variant'], row['keep_ratio'], row['seed'])
         for one in pq.read_table(folder / 'classes.parquet').to_pylist():
             yield (*start, 'class', one['class'], one['instances'], one['instances_kept'])
-        truth = Path(json.loads(row['settings'])['data'].get('root', ''), 'truth.parquet')
-        if truth.exists():
-            kinds = dict(zip(*pq.read_table(truth).select(['sample_id', 'kind']).to_pydict().values(), strict=True))
+        kinds = _kinds(json.loads(row['settings'])['data'].get('root', ''))
+        if kinds:
             samples = pq.read_table(folder / 'samples.parquet').select(['sample_id', 'kept']).to_pydict()
             kind = np.array([kinds[sample] for sample in samples['sample_id']])
             for name in sorted(set(kind)):
                 kept = np.array(samples['kept'])[kind == name]
                 yield (*start, 'scene', name, len(kept), int(kept.sum()))
+
+
+@functools.cache
+def _kinds(root: str) -> dict[str, str]:
+    """Sample -> kind of its scene; empty for other data than MiniDrive."""
+    truth = Path(root, 'truth.parquet')
+    if not truth.exists():
+        return {}
+    return dict(zip(*pq.read_table(truth).select(['sample_id', 'kind']).to_pydict().values(), strict=True))
 
 
 def tables(rates: Sequence[Sequence[str]]) -> str:
@@ -50,15 +59,15 @@ def tables(rates: Sequence[Sequence[str]]) -> str:
     for variant, ratio, _, group, name, count, kept in rates:
         shares[ratio, variant, group, name].append(int(kept) / int(count))
     columns = list(dict.fromkeys((group, name) for _, _, group, name in shares))
-    parts = []
+    by_ratio = []
     for ratio in sorted({ratio for ratio, *_ in shares}, key=float):
-        lines = [['', *(name for _, name in columns)], ['---', *['---:'] * len(columns)]]
-        for variant in dict.fromkeys(variant for other, variant, *_ in shares if other == ratio):
-            lines.append([variant, *(f'{np.mean(shares[ratio, variant, *column]):.0%}' for column in columns)])
-        body = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
-        parts.append(f'{float(ratio):.0%} kept: the objects of each class and the images of each kind of scene that '
-                     f'stay, mean over seeds\n\n{body}\n')
-    return '\n'.join(parts)
+        variants = dict.fromkeys(variant for other, variant, *_ in shares if other == ratio)
+        rows = [[variant, *(f'{np.mean(shares[ratio, variant, *column]):.0%}' for column in columns)]
+                for variant in variants]
+        title = (f'{float(ratio):.0%} kept: the objects of each class and the images of each kind of scene that stay, '
+                 'mean over seeds')
+        by_ratio.append(Table('rates', title, ['', *(name for _, name in columns)], rows))
+    return markdown(by_ratio)
 
 
 def main() -> None:

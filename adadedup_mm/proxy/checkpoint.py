@@ -79,10 +79,15 @@ def load_detector(config: Config, checkpoint: str | Path) -> nn.Module:
     Raises:
         UserError: the checkpoint cannot be read or does not fit the detector.
     """
-    with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
-        model = MODELS.build(config.model)
+    model = build_detector(config)
     fill_detector(model, checkpoint)
-    return model.to(get_device()).eval()
+    return model
+
+
+def build_detector(config: Config) -> nn.Module:
+    """The untrained detector of a config from ``proxy_config``, on the GPU if there is one, in evaluation mode."""
+    with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
+        return MODELS.build(config.model).to(get_device()).eval()
 
 
 def fill_detector(model: nn.Module, checkpoint: str | Path) -> None:

@@ -80,12 +80,11 @@ def _runner_config(config: Config, dataset: Mapping[str, Any], folder: Path, see
 
 def _split(runner_config: Config, config: Config) -> None:
     """Gives each process its part of the batch, so that the schedule and the learning rate still fit."""
-    world = get_world_size()
     if not torch.distributed.is_initialized():
         raise UserError('adadedup.proxy.distributed needs a process group: call '
                         'adadedup_mm.engine.open_group(launcher) before')
     loader = runner_config.train_dataloader
-    loader.batch_size = -(-loader.batch_size // world)
+    loader.batch_size = -(-loader.batch_size // get_world_size())
     runner_config.launcher = 'pytorch'  # Of any launcher: the group is open already.
     for key in ('model_wrapper_cfg', 'find_unused_parameters', 'sync_bn'):
         if config.get(key) is not None:

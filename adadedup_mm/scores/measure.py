@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.device import get_device
-from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.registry import DATASETS, DefaultScope
 
 from ..errors import UserError
 from ..files import write_array
 from ..progress import progress
-from ..proxy.checkpoint import fill_detector, load_detector
+from ..proxy.checkpoint import build_detector, fill_detector
 from ..proxy.config import is_classifier, scoring_dataset
 from ..proxy.isolation import isolated
 from ..proxy.score import SHARD_SIZE, seeded_batches
@@ -51,7 +50,7 @@ def measure_shards(config: Config, checkpoints: Sequence[Path], dataset: Mapping
           progress(images, 'scores', 'image') as bar):
         data = _build(config, dataset)
         # One model for all checkpoints: a frozen backbone may remember what it has seen.
-        model = load_detector(config, checkpoints[missing[0][0]])
+        model = build_detector(config)
         for checkpoint in sorted({checkpoint for checkpoint, _ in missing}):
             fill_detector(model, checkpoints[checkpoint])
             starts = [start for other, start in missing if other == checkpoint]
@@ -110,6 +109,4 @@ def try_measure(config: Config, dataset: Mapping[str, Any], item: int, measure: 
     """
     with isolated(log_file):
         data = _build(config, dataset)
-        with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
-            model = MODELS.build(config.model).to(get_device()).eval()
-        observe(model, pseudo_collate([data[item]]), measure, is_classifier(config))
+        observe(build_detector(config), pseudo_collate([data[item]]), measure, is_classifier(config))
