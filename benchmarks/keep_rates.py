@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from sections import fill_section, split_page
 
+from adadedup_mm.benchmark.jobs import folder_name
 from adadedup_mm.benchmark.results import RESULTS, Row, read_results
 from adadedup_mm.benchmark.tables import Table, markdown
 from adadedup_mm.files import atomic_open
@@ -31,7 +32,9 @@ def read_rates(work_dir: Path, rows: Sequence[Row]) -> Iterator[tuple]:
     for row in rows:
         if row['keep_ratio'] is None or row['status'] != 'done' or row['model'] != rows[0]['model']:
             continue
-        [folder] = work_dir.glob(f'jobs/*-{row["key"][:8]}/adadedup')
+        folder = work_dir / 'jobs' / folder_name(row) / 'adadedup'
+        if not folder.exists():  # pruned while training
+            continue
         start = (row['variant'], row['keep_ratio'], row['seed'])
         for one in pq.read_table(folder / 'classes.parquet').to_pylist():
             yield (*start, 'class', one['class'], one['instances'], one['instances_kept'])
@@ -57,7 +60,8 @@ def tables(rates: Sequence[Sequence[str]]) -> str:
     """Markdown: a table for each keep ratio, a row for each variant; ``rates`` as in the CSV file."""
     shares = defaultdict(list)
     for variant, ratio, _, group, name, count, kept in rates:
-        shares[ratio, variant, group, name].append(int(kept) / int(count))
+        if int(count):
+            shares[ratio, variant, group, name].append(int(kept) / int(count))
     columns = list(dict.fromkeys((group, name) for _, _, group, name in shares))
     by_ratio = []
     for ratio in sorted({ratio for ratio, *_ in shares}, key=float):

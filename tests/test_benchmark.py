@@ -28,9 +28,10 @@ from adadedup_mm.benchmark.data import prepare
 from adadedup_mm.benchmark.jobs import Job, make_jobs
 from adadedup_mm.benchmark.launch import Launcher, drop_broken_checkpoints
 from adadedup_mm.benchmark.overview import Overview, in_words, remaining_seconds
+from adadedup_mm.benchmark.plots import replace_plots
 from adadedup_mm.benchmark.results import SCHEMA, last_error, read_results, with_metric, write_results
 from adadedup_mm.benchmark.schedule import Running, run_jobs
-from adadedup_mm.benchmark.statistics import mean_and_sd, paired, paired_difference, recovered_share
+from adadedup_mm.benchmark.statistics import LEAST_SEEDS, mean_and_sd, paired, paired_difference, recovered_share
 from adadedup_mm.benchmark.tables import Results, latex, make_tables, write_tables
 from adadedup_mm.cli.benchmark import main
 from adadedup_mm.cli.prune import main as prune_main
@@ -113,7 +114,6 @@ variants = dict(
 keep_ratios = [.5]
 seeds = [0]
 metric = 'points/accuracy'
-compare_with = 'full'
 """
 
 
@@ -146,7 +146,7 @@ def wait_for(condition, seconds=300):
 # --- statistics
 
 numbers = st.floats(-100, 100, allow_nan=False)
-losses = st.lists(st.tuples(numbers, st.floats(.5, 50)), min_size=2, max_size=8)
+losses = st.lists(st.tuples(numbers, st.floats(.5, 50)), min_size=LEAST_SEEDS, max_size=8)
 
 
 @given(losses, st.floats(-1, 2))
@@ -168,12 +168,14 @@ def test_the_recovered_share_does_not_depend_on_the_metrics_unit(pairs, data):
 
 
 def test_the_recovered_share_is_not_made_up():
-    full, random = np.array([3., 3., 3.]), np.array([1., 1., 1.])
+    full, random = np.full(LEAST_SEEDS, 3.), np.full(LEAST_SEEDS, 1.)
     assert np.isnan(recovered_share(full, full, full).value)
     assert np.isnan(recovered_share(full, full, random).value)
     one = recovered_share(full[:1], random[:1], full[:1])
     assert (one.value, one.seeds) == (1, 1) and np.isnan(one.low)
-    unclear = recovered_share(full, np.array([1., 5., 2.9]), full)
+    few = recovered_share(full[1:], random[1:], full[1:])
+    assert few.value == 1 and np.isnan(few.low) and recovered_share(full, random, full).low == 1
+    unclear = recovered_share(full, np.array([1., 5., 2.9, 2.9, 2.9]), full)
     assert np.isfinite(unclear.value) and np.isnan(unclear.low) and np.isnan(unclear.high)
     assert np.isnan(recovered_share(full[:0], full[:0], full[:0]).value)
 
@@ -229,12 +231,15 @@ def test_tables_show_means_deviations_failures_and_what_is_missing():
 
 def test_tables_compare_with_random_full_and_the_reference_by_seed():
     tables = cells(ROWS)
-    assert tables['recovered']['clip_dedup']['50 %'] == '45 % [40 %, 50 %]'
+    assert tables['recovered']['clip_dedup']['50 %'] == '45 %'
     assert tables['recovered']['ours_1']['50 %'] == '50 %'
     assert set(tables['difference']) == {'random', 'ours_1'}
     assert tables['difference']['ours_1']['50 %'] == '+1.00'
     assert tables['seconds']['random'] == {'50 %': '12.0 = 2.0 + 10.0', 'not set': '-'}
     assert tables['stages']['random']['features'] == '2.0'
+    assert tables['break_even']['random']['50 %'] == 'never'
+    cheaper = cells([dict(one, training_seconds=6.) if one['variant'] == 'random' else one for one in ROWS])
+    assert cheaper['break_even']['random']['50 %'] == '0.5'
 
 
 def test_a_reference_without_ratio_is_compared_at_every_ratio():
@@ -264,6 +269,18 @@ def test_another_result_of_the_evaluations_can_be_compared():
     assert {one['value'] for one in with_metric(ROWS, 'mAR')} == {1.}
     with pytest.raises(UserError, match='the results have mAP, mAR'):
         with_metric(ROWS, 'mAPs')
+
+
+def test_tables_and_plots_of_an_earlier_config_go(tmp_path):
+    write_tables(tmp_path / 'tables', ROWS)
+    replace_plots(tmp_path / 'plots', [Results(ROWS, 'm')])
+    assert {path.name for path in (tmp_path / 'plots').iterdir()} == {'m_by_seconds.png', 'm_by_share.png'}
+    # All at one share: nothing to draw against it.
+    others = [dict(one, model='n') for one in ROWS if one['variant'] in ('full', 'random')]
+    write_tables(tmp_path / 'tables', others)
+    replace_plots(tmp_path / 'plots', [Results(others, 'n')])
+    assert {path.name for path in (tmp_path / 'plots').iterdir()} == {'n_by_seconds.png'}
+    assert {path.name[0] for path in (tmp_path / 'tables').glob('*.tex')} == {'n'}
 
 
 @pytest.mark.parametrize('stored', sorted((DOCS / 'results').glob('*.parquet')), ids=lambda path: path.stem)
@@ -346,6 +363,14 @@ def test_variants_merge_their_bases_in_order(toy):
     ('keep_ratios = []', 'keep_ratios is empty'),
     ('seeds = [-1]', 'whole numbers'),
     ('variants = dict(one=3)', 'variants.one is 3'),
+    ('variants = dict(one=dict(dynamic=5))', 'variants.one.dynamic is 5'),
+    ('variants = dict(one=dict(adadedupp=dict()))', "did you mean 'adadedup'"),
+    ('variants = dict(one=dict(adadedup=dict(keep_ratio=.9)))', 'which keep_ratios of the benchmark sets'),
+    ('metric = 5', 'metric is 5'),
+    ('compare_with = None', 'compare_with is None'),
+    ('compare_with = "ful"', "did you mean 'full'"),
+    ('gpu_hours = dict(line="x")', "gpu_hours.line is 'x'"),
+    ('gpu_hours = dict(lines=1)', "did you mean 'line'"),
     ('variants = {"a/b": dict()}', "'a/b' names files"),
     ('models = dict(line="nowhere.py")', 'nowhere.py'),
     ('models = dict(line=dict(_base_="toy_model.py", adadedup=dict()))\nvariants = dict(x=dict())', 'prunes by itself'),
@@ -397,6 +422,26 @@ def test_without_a_validation_file_the_end_of_every_scene_becomes_one(tmp_path):
     assert ids(settings['val_dataloader']['dataset']['ann_file']) == [7, 8, 9]
 
 
+def test_a_share_of_small_scenes_comes_together(tmp_path):
+    coco(tmp_path / 'data', 20, dict(video=[i // 2 for i in range(20)]))
+    settings = coco_folder(tmp_path / 'work', str(tmp_path / 'data'))
+    assert len(ids(settings['val_evaluator']['ann_file'])) == 4
+
+
+@pytest.mark.parametrize(('names', 'is_split'), [
+    (['instances_trainval.json'], True), (['validation/a.json'], True), (['train.json', 'interval.json'], True),
+    (['train.json', 'valid.json'], False), (['training/a.json', 'validation/a.json'], False)])
+def test_train_and_val_are_words_of_a_path(names, is_split, tmp_path):
+    for name in names:
+        coco(tmp_path / 'data', 10, name=name)
+    settings = coco_folder(tmp_path / 'work', str(tmp_path / 'data'))
+    found = [settings['train_dataloader']['dataset']['ann_file'], settings['val_evaluator']['ann_file']]
+    if is_split:
+        assert found == [str(tmp_path / f'work/data/instances_{name}.json') for name in ('train', 'val')]
+    else:
+        assert found == [str(tmp_path / 'data' / name) for name in names]
+
+
 def test_train_and_val_files_are_found_by_name(tmp_path):
     for name in ('train', 'val'):
         coco(tmp_path, 4, name=f'instances_{name}2017.json')
@@ -416,6 +461,9 @@ def test_train_and_val_files_are_found_by_name(tmp_path):
     (dict(type='coco_folder', root='empty'), 'holds no COCO'),
     (dict(type='coco_folder', root='small'), 'too few'),
     (dict(type='coco_folder', root='small', val='x.json'), 'x.json cannot be read'),
+    (dict(type='coco_folder', root='small', val='annotations/labels.json'), 'are both'),
+    (dict(type='coco_folder', root='small', images='.'), 'has no 0.jpg'),
+    (dict(type='coco_folder', root='nameless'), "a record of 'categories' has no 'name'"),
     (dict(type='coco_folder', root='broken'), 'cannot be read as COCO'),
     (dict(type='coco_folder', root='no_objects'), 'has no images, annotations or categories'),
     (dict(type='coco_folder', root='small', roots=1), "unexpected keyword argument 'roots'"),
@@ -426,6 +474,7 @@ def test_what_is_missing_in_the_data_is_said_in_one_line(data, message, tmp_path
     monkeypatch.chdir(tmp_path)
     coco(tmp_path / 'small', 2)
     coco(tmp_path / 'no_objects', 2, annotations=[])
+    coco(tmp_path / 'nameless', 2, categories=[dict(id=1)])
     Path('empty').mkdir()
     Path('broken').mkdir()
     Path('broken', 'a.json').write_text('{')
@@ -552,7 +601,7 @@ def test_the_overview_counts_and_shows_the_end_of_each_log(tmp_path, capsys):
     jobs = fake_jobs(5, tmp_path)
     jobs[0].folder.mkdir(parents=True)
     (jobs[0].folder / 'log.txt').write_text('Epoch 1\nEpoch 2\r 10%\r 20%\n\n')
-    rows = [row('v', None, 0, value, key=job.key, job_seconds=60.)
+    rows = [row(job.variant, None, 0, value, key=job.key, job_seconds=60.)
             for job, value in zip(jobs[3:], (.5, None), strict=True)]
     overview = Overview(jobs, rows[:1], 2)
     overview.finished(jobs[4], rows[1])
@@ -584,6 +633,36 @@ def test_failed_trainings_are_shown_and_tried_again_and_finished_ones_are_not(to
     assert run(arguments) == 1
     assert '[3/3] FAILED line broken' in capfd.readouterr().err
     assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_a_metric_that_the_evaluation_does_not_give_stops_at_once(toy, capfd):
+    work = toy / 'work'
+    for wrong in (['--cfg-options', 'metric=mAP'], ['--metric', 'mAP']):
+        assert run([toy / 'benchmark.py', '--work-dir', work, *wrong]) == 2
+        assert "no 'mAP', but points/accuracy" in capfd.readouterr().err
+        assert [path.parent.name.split('-')[1] for path in work.glob('jobs/*/result.json')] == ['full']
+    # The training before is not lost, and keeps what is said of it.
+    assert run([toy / 'benchmark.py', '--work-dir', work, '--jobs', '2']) == 1
+    launches = {row['variant']: row['launch'] for row in read_results(work / 'results.parquet')}
+    assert launches == dict(full='none, 1 side by side', slow='none, 2 side by side', broken='none, 2 side by side')
+
+
+def test_variants_of_equal_settings_have_rows_of_their_own(toy):
+    (toy / 'other.py').write_text(TOY_BENCHMARK + 'variants = dict(full=dict(), same=dict(), other=dict())')
+    jobs = make_jobs(load_benchmark(toy / 'other.py'), {}, toy / 'work')
+    assert len({job.key for job in jobs}) == 1
+    assert run([toy / 'other.py', '--work-dir', toy / 'work', '--jobs', '3']) == 0
+    rows = read_results(toy / 'work' / 'results.parquet')
+    assert [row['variant'] for row in rows] == ['full', 'same', 'other'] and len({row['value'] for row in rows}) == 1
+
+
+def test_wrong_input_leaves_no_work_dir(toy, capsys):
+    (toy / 'other.py').write_text(TOY_BENCHMARK + "common = dict(load_from='ckpts/nowhere.pth')")
+    assert run([toy / 'other.py', '--work-dir', toy / 'work']) == 2
+    assert 'ckpts/nowhere.pth is missing, which line starts from' in capsys.readouterr().err
+    assert not (toy / 'work').exists()
+    assert run([toy / 'benchmark.py', '--work-dir', toy / 'toy.py']) == 2
+    assert 'cannot be written' in capsys.readouterr().err
 
 
 def test_a_killed_benchmark_leaves_nothing_running_and_goes_on_where_it_was(toy):

@@ -7,8 +7,9 @@ if (($# < 4)); then
     exit 2
 fi
 read -ra srun_args <<<"${SRUN_ARGS:-}"
-gpus_per_node=${GPUS_PER_NODE:-8}
+gpus=${GPUS:-8}
+gpus_per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
 exec srun --partition "$1" --job-name "$2" \
-    --ntasks "${GPUS:-8}" --ntasks-per-node "$gpus_per_node" --gres "gpu:$gpus_per_node" \
+    --ntasks "$gpus" --ntasks-per-node "$gpus_per_node" --gres "gpu:$gpus_per_node" \
     --cpus-per-task "${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 "${srun_args[@]}" \
     python -u "$(dirname "$0")/train.py" "$3" --work-dir "$4" --launcher slurm "${@:5}"

@@ -1,6 +1,7 @@
 """Any folder with images and COCO annotations as the data of a benchmark."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,11 @@ from typing import Any
 from ..annotations.coco import scene_name
 from ..errors import UserError
 from ..files import write_json
+
+# 'trainval' and 'interval' are other words.
+_WORDS = {'train': r'(?<![A-Za-z])(?i:train(ing)?)(?![a-z])', 'val': r'(?<![A-Za-z])(?i:val(id(ation)?)?)(?![a-z])',
+          '': ''}
+_FIELDS = (('images', 'id'), ('images', 'file_name'), ('annotations', 'image_id'), ('categories', 'name'))
 
 
 def coco_folder(work_dir: Path, root: str | None = None, train: str | None = None, val: str | None = None,
@@ -17,9 +23,10 @@ def coco_folder(work_dir: Path, root: str | None = None, train: str | None = Non
     Args:
         work_dir: of the benchmark; gets the two parts of a file that has to be split.
         root: the folder.
-        train: annotation file below it; by default the only json with ``train`` in its path, or the only json at all.
-        val: likewise with ``val``; without one the last part of every scene of ``train`` is split off, or of the whole
-            file where its image records name no scene.
+        train: annotation file below it; by default the only json with the word ``train`` in its path, or the only json
+            at all.
+        val: likewise with ``val`` or ``valid``; without one the last part of every scene of ``train`` is split off, or
+            of the whole file where its image records name no scene.
         images: folder of the images below ``root``; found by itself if they are in a usual place.
         val_share: the share that is split off.
 
@@ -34,11 +41,14 @@ def coco_folder(work_dir: Path, root: str | None = None, train: str | None = Non
         raise UserError(f'data.root {folder} is no folder')
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob('*.json'))
     train_file = folder / (train or _only(files, 'train', folder) or _only(files, '', folder) or _missing(folder))
-    val_name = val or _only(files, 'val', folder)
+    others = [name for name in files if folder / name != train_file]
+    val_name = val or _only(others, 'val', folder)
     content = _read(train_file)
     val_file, val_content = (folder / val_name, _read(folder / val_name)) if val_name else (None, content)
-    train_images, val_images = (_image_folder(folder, part) if images is None else images
-                                for part in (content, val_content))
+    if val_file is not None and val_file.resolve() == train_file.resolve():
+        raise UserError(f'data.train and data.val are both {val_file}: name another file, or leave data.val out and a '
+                        'part is split off')
+    train_images, val_images = (_image_folder(folder, part, images) for part in (content, val_content))
     if val_file is None:
         train_file, val_file = _split(content, work_dir / 'data', val_share)
     classes = [item['name'] for item in content['categories']]
@@ -50,8 +60,8 @@ def coco_folder(work_dir: Path, root: str | None = None, train: str | None = Non
 
 
 def _only(files: Sequence[str], part: str, folder: Path) -> str | None:
-    """The one file whose path holds ``part``; of several, that of COCO's naming for boxes."""
-    found = [name for name in files if part in name]
+    """The one file whose path holds the word; of several, that of COCO's naming for boxes."""
+    found = [name for name in files if re.search(_WORDS[part], name)]
     if len(found) > 1:
         found = [name for name in found if Path(name).name.startswith('instances')] or found
     if len(found) > 1:
@@ -68,6 +78,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
         if all(isinstance(content[key], list) and content[key] for key in ('images', 'annotations', 'categories')):
+            for key, field in _FIELDS:
+                if not all(field in record for record in content[key]):
+                    raise UserError(f'{path}: a record of {key!r} has no {field!r}')
             return content
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f'{path} cannot be read as COCO annotations: {type(error).__name__}: {error}') from error
@@ -81,8 +94,13 @@ def _split(content: dict[str, Any], folder: Path, share: float) -> tuple[Path, P
     scenes: dict[str, list[dict[str, Any]]] = {}
     for image in content['images']:
         scenes.setdefault(scene_name(image), []).append(image)
-    counts = {scene: len(members) - round(share * len(members)) for scene, members in scenes.items()}
-    last = {image['id'] for scene, members in scenes.items() for image in members[counts[scene]:]}
+    last: set[Any] = set()
+    seen = 0
+    for members in scenes.values():
+        # Rounded over all scenes so far, so that a share of small ones comes together, too.
+        count = round(share * (seen + len(members))) - round(share * seen)
+        last |= {image['id'] for image in members[len(members) - count:]}
+        seen += len(members)
     if not last or len(last) == len(content['images']):
         raise UserError(f'{len(content["images"])} images are too few to split off a share of {share:g}: name a '
                         'validation file by --cfg-options data.val=FILE')
@@ -96,9 +114,13 @@ def _split(content: dict[str, Any], folder: Path, share: float) -> tuple[Path, P
     return paths[0], paths[1]
 
 
-def _image_folder(folder: Path, content: dict[str, Any]) -> str:
+def _image_folder(folder: Path, content: dict[str, Any], named: str | None) -> str:
     name = content['images'][0]['file_name']
     folders = [folder, *sorted(folder.glob('*/')), *sorted(folder.glob('*/*/'))]
+    if named is not None:
+        if not (folder / named / name).is_file():
+            raise UserError(f'data.images: {folder / named} has no {name}, the first image of the annotations')
+        return named
     found = [place.relative_to(folder).as_posix() for place in folders if (place / name).is_file()]
     if not found:
         raise UserError(f'{name} is not in {folder} or two levels below: say where the images are by --cfg-options '

@@ -67,12 +67,20 @@ def load_benchmark(path: str | Path, overrides: dict[str, Any] | None = None) ->
             raise UserError(f'{path}: {name!r} names files, so that it may hold letters, digits and . + = - _ only')
     values['keep_ratios'] = [_ratio(value, path) for value in _listed(values['keep_ratios'])]
     values['seeds'] = [_seed(value, path) for value in _listed(values['seeds'])]
+    for name in ('metric', 'pruning_base', 'compare_with'):
+        if not isinstance(values.get(name, ''), str):
+            raise UserError(f'{path}: {name} is {values[name]!r}, but must be a text')
     for name, settings in values['variants'].items():
-        if not isinstance(settings, dict):
-            raise UserError(f'{path}: variants.{name} is {settings!r}, but must be a dict of settings')
+        _check_variant(settings, f'{path}: variants.{name}')
     for name in ('models', 'variants', 'keep_ratios', 'seeds'):
         if not values[name]:
             raise UserError(f'{path}: {name} is empty')
+    if 'compare_with' in values:
+        choose(values['compare_with'], values['variants'], f'{path}: compare_with')
+    for name, hours in values.get('gpu_hours', {}).items():
+        choose(name, values['models'], f'{path}: a key of gpu_hours')
+        if not isinstance(hours, (int, float)) or isinstance(hours, bool) or not 0 <= hours < float('inf'):
+            raise UserError(f'{path}: gpu_hours.{name} is {hours!r}, but must be a number')
     folder = Path(config.filename).parent
     for name in ('models', 'variants'):
         values[name] = {key: _found(value, folder) for key, value in values[name].items()}
@@ -83,6 +91,17 @@ def load_benchmark(path: str | Path, overrides: dict[str, Any] | None = None) ->
 def _listed(value: Any) -> list[Any]:
     """Without repetitions, in order."""
     return list(dict.fromkeys(value if isinstance(value, (list, tuple)) else [value]))
+
+
+def _check_variant(settings: Any, where: str) -> None:
+    if not isinstance(settings, dict):
+        raise UserError(f'{where} is {settings!r}, but must be a dict of settings')
+    for owner in ('adadedup', 'dynamic'):
+        if not isinstance(settings.get(owner, {}), dict):
+            raise UserError(f'{where}.{owner} is {settings[owner]!r}, but must be a dict')
+    for key in ('keep_ratio', 'seed'):
+        if key in settings.get('adadedup', {}):
+            raise UserError(f'{where}.adadedup has {key!r}, which {key}s of the benchmark sets: leave it out')
 
 
 def _ratio(value: Any, path: str | Path) -> float:

@@ -2,23 +2,28 @@
 
 import copy
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 from ..config import load_config
 from ..errors import UserError
 from ..files import atomic_open, sha256_value
-from ..options import plain, resolve_options
+from ..options import choose, plain, resolve_options
 from ..proxy.config import set_classes
 from ..registry import STRATEGIES, bind
 from .config import Benchmark
 
 Load = Callable[[str], dict[str, Any]]
 _NEVER = 10 ** 9
+# Top-level keys that tools/train.py or the Runner take, whether the model's config has them or not.
+_KNOWN = inspect.signature(Runner).parameters.keys() | {
+    'adadedup', 'auto_scale_lr', 'custom_imports', 'dynamic', 'model_wrapper_cfg', 'runner_type'}
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,7 @@ class Job:
     @property
     def folder(self) -> Path:
         """The training's work dir, another one for every config."""
-        ratio = '' if self.keep_ratio is None else f'-{self.keep_ratio:g}'
-        return self.work_dir / 'jobs' / f'{self.model}-{self.variant}{ratio}-seed{self.seed}-{self.key[:8]}'
+        return self.work_dir / 'jobs' / folder_name(vars(self))
 
     def write_config(self) -> Path:
         """Writes the config; not into the training's work dir, where mmengine writes the one after pruning."""
@@ -63,6 +67,12 @@ class Job:
         with atomic_open(path, 'w') as file:
             file.write(self.config.pretty_text)
         return path
+
+
+def folder_name(job: Mapping[str, Any]) -> str:
+    """What a training's work dir is called, from its model, variant, keep ratio, seed and key."""
+    ratio = '' if job['keep_ratio'] is None else f'-{job["keep_ratio"]:g}'
+    return f'{job["model"]}-{job["variant"]}{ratio}-seed{job["seed"]}-{job["key"][:8]}'
 
 
 def make_jobs(benchmark: Benchmark, settings: Mapping[str, Any], work_dir: Path) -> list[Job]:
@@ -87,6 +97,15 @@ def make_jobs(benchmark: Benchmark, settings: Mapping[str, Any], work_dir: Path)
             for ratio in (benchmark.keep_ratios if ratio_owner(config) else [None])[step:step + 1]]
 
 
+def check_weights(jobs: Sequence[Job]) -> None:
+    """Raises UserError if a file of weights that a training starts from is missing."""
+    for job in jobs:
+        weights = job.config.get('load_from')
+        if weights and '://' not in weights and not Path(weights).exists():
+            raise UserError(f'{weights} is missing, which {job.model} starts from (load_from): put the weights there; '
+                            "the model's config says where they come from")
+
+
 def ratio_owner(config: Mapping[str, Any]) -> str | None:
     """The dict of a training config that takes the keep ratio: ``'adadedup'``, ``'dynamic'`` or none."""
     if 'adadedup' in config:
@@ -107,7 +126,11 @@ def _training_config(benchmark: Benchmark, settings: Mapping[str, Any], model: s
         if {'adadedup', 'dynamic'} & config.keys():
             raise UserError(f'models.{model} prunes by itself: name a config without the dicts adadedup and dynamic, '
                             'which are for the variants')
-        _merge(config, [*bases, wanted], load)
+        _merge(config, [*bases, dict(_base_=wanted.get('_base_', []))], load)
+        own = {key: value for key, value in wanted.items() if key != '_base_'}
+        for key in own.keys() - _KNOWN:
+            choose(key.partition('.')[0], config.keys() | _KNOWN, f'a key of variants.{variant}')
+        _merge(config, [own], load)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise UserError(f'{where}: {type(error).__name__}: {error}') from error
     if not config.get('train_cfg') or not config.get('val_dataloader'):

@@ -80,7 +80,10 @@ class Launcher:
         env = dict(os.environ, PATH=f'{python}{os.pathsep}{os.environ.get("PATH", "")}', GPUS=str(self.gpus),
                    PORT=str(int(os.environ.get('PORT', 29500)) + slot))
         processes = self.side_by_side * (self.gpus if self.kind == 'pytorch' else 1)
-        env.setdefault('OMP_NUM_THREADS', str(max(1, len(os.sched_getaffinity(0)) // processes)))
+        if self.kind == 'slurm':
+            env.setdefault('MASTER_PORT', env['PORT'])
+        else:  # the cores of the machine where a Slurm job is started say nothing about those where it runs
+            env.setdefault('OMP_NUM_THREADS', str(max(1, len(os.sched_getaffinity(0)) // processes)))
         visible = _visible_gpus()
         if not visible:
             env = {**_KEEP_FREED_PAGES, **env}

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from .jobs import Job
+from .jobs import Job, folder_name
 from .results import Row
 from .schedule import Running
 
@@ -28,7 +28,7 @@ class Overview:
     """
 
     def __init__(self, jobs: Sequence[Job], rows: Sequence[Row], side_by_side: int) -> None:
-        self.left = {job.key: _work(job.keep_ratio) for job in jobs} | {row['key']: 0. for row in rows}
+        self.left = {job.folder.name: _work(job.keep_ratio) for job in jobs} | {folder_name(row): 0. for row in rows}
         self.total = len(jobs)
         self.side_by_side = side_by_side
         self.rows = list(rows)
@@ -48,7 +48,7 @@ class Overview:
 
     def finished(self, job: Job, row: Row) -> None:
         """Notes that a job has ended."""
-        self.left[job.key] = 0.
+        self.left[job.folder.name] = 0.
         self.rows.append(row)
         mark = 'done' if row['status'] == 'done' else 'FAILED'
         result = f'{row["metric"]} {row["value"]:.4g}' if row['status'] == 'done' else row['error']

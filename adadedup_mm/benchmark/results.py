@@ -44,7 +44,7 @@ def make_row(job: Job, about: Row, seconds: float | None = None, code: int = 0) 
 
     Args:
         job: its process has ended.
-        about: what all rows share: ``benchmark``, ``metric``, ``compare_with`` and ``launch``.
+        about: ``benchmark``, ``metric``, ``compare_with`` and ``launch``.
         seconds: from start to end of its process; None where that was not observed.
         code: the exit code.
     """
@@ -71,6 +71,17 @@ def judged(row: Row, metric: str) -> Row:
     error = f'the evaluation gave {metric}={value}; its results: {", ".join(metrics) or "none"}'
     return dict(row, metric=metric, value=value if good else None, status='done' if good else 'failed',
                 error=None if good else error)
+
+
+def check_metric(row: Row, metric: str) -> None:
+    """Raises UserError if an evaluation never gives this result, which all further trainings would share.
+
+    One without any result, as of a detector that finds nothing, says nothing about that.
+    """
+    metrics = json.loads(row['metrics'] or '{}')
+    if metrics and metric not in metrics:
+        raise UserError(f'the evaluation gives no {metric!r}, but {", ".join(metrics)}: choose one of these as the '
+                        'metric, then run the same command again; finished trainings are kept')
 
 
 def _measured(job: Job, report: dict[str, Any]) -> Row:

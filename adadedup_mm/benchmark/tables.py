@@ -111,6 +111,8 @@ def make_tables(results: Results) -> list[Table]:
         tables.append(build('difference', f'{results.metric}{unit} minus that of {results.compare_with}, paired by '
                             'seed, with its 95 % t interval', _difference_text, others))
     tables.append(build('seconds', 'Seconds in total = pruning + training', _seconds_text))
+    tables.append(build('break_even', f'Trainings after which pruning has saved what it took: pruning seconds / '
+                        f'(training seconds of {FULL} - its own)', _break_even_text))
     tables.append(_stages(results))
     return [table for table in tables if table.rows]
 
@@ -169,6 +171,14 @@ def _seconds_text(results: Results, variant: str, ratio: float | None) -> str:
         results.mean(name, variant, ratio) for name in ('pruning_seconds', 'training_seconds', 'total_seconds'))
     places = 0 if total >= 100 else 1
     return f'{total:.{places}f} = {pruning:.{places}f} + {training:.{places}f}'
+
+
+def _break_even_text(results: Results, variant: str, ratio: float | None) -> str:
+    pruning, training = (results.mean(name, variant, ratio) for name in ('pruning_seconds', 'training_seconds'))
+    saved = results.mean('training_seconds', FULL, None) - training
+    if not pruning > 0 or not math.isfinite(saved):
+        return NONE
+    return f'{pruning / saved:.2g}' if saved > 0 else 'never'
 
 
 def _stages(results: Results) -> Table:
@@ -250,6 +260,8 @@ def tables_markdown(rows: Sequence[Row]) -> str:
 def write_tables(folder: Path, rows: Sequence[Row]) -> str:
     """Writes ``tables.md``, ``summary.csv`` and ``<model>_<table>.tex`` into a folder; returns the markdown."""
     every = all_results(rows)
+    for old in folder.glob('*.tex'):  # of an earlier config in the same work dir
+        old.unlink()
     for results in every:
         for table in make_tables(results):
             _write(folder / f'{results.model}_{table.name}.tex', latex(table))

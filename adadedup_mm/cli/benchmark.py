@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import fcntl
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +13,14 @@ from mmengine.config import DictAction
 from ..benchmark.config import Benchmark, load_benchmark
 from ..benchmark.data import prepare
 from ..benchmark.hook import REPORT
-from ..benchmark.jobs import Job, make_jobs
+from ..benchmark.jobs import Job, check_weights, make_jobs
 from ..benchmark.launch import Launcher, remove_checkpoints
 from ..benchmark.overview import Overview
-from ..benchmark.plots import write_plots
+from ..benchmark.plots import replace_plots
 from ..benchmark.results import (
     RESULTS,
     Row,
+    check_metric,
     judged,
     make_row,
     read_results,
@@ -58,73 +60,94 @@ def _main(arguments: list[str] | None) -> None:
     benchmark = load_benchmark(args.config, args.cfg_options)
     name = Path(args.config.split('::')[-1]).stem
     work_dir = (args.work_dir or Path('work_dirs') / name).absolute()
+    about = dict(benchmark=name, metric=benchmark.metric, compare_with=benchmark.compare_with)
     with _claim(work_dir):
         jobs = make_jobs(benchmark, prepare(benchmark.data, work_dir), work_dir)
-        print(_announcement(benchmark, jobs), flush=True)
-        rows = _run(benchmark, name, jobs, launcher, work_dir, args.keep_checkpoints)
-        _report(work_dir, rows, args.metric)
-    failed = sum(row['status'] == 'failed' for row in rows)
+        check_weights(jobs)
+        rows = {job.folder: row for job in jobs if (row := _earlier_row(job, about, launcher))}
+        for row in rows.values():
+            check_metric(row, args.metric or benchmark.metric)
+        print(_announcement(benchmark, jobs, [job for job in jobs if job.folder not in rows]), flush=True)
+        _run(jobs, rows, about, launcher, work_dir, args)
+        ordered = [rows[job.folder] for job in jobs]
+        write_results(work_dir / RESULTS, ordered)
+        _report(work_dir, ordered, args.metric)
+    failed = sum(row['status'] == 'failed' for row in ordered)
     if failed:
-        print(f'{failed} of {len(rows)} trainings failed; the same command tries them again', file=sys.stderr)
+        print(f'{failed} of {len(ordered)} trainings failed; the same command tries them again', file=sys.stderr)
         sys.exit(1)
 
 
-def _announcement(benchmark: Benchmark, jobs: list[Job]) -> str:
-    hours = sum(benchmark.gpu_hours.get(job.model, 0.) * (job.keep_ratio or 1.) for job in jobs)
-    cost = f', about {hours:.0f} GPU hours' if hours else ''
+def _announcement(benchmark: Benchmark, jobs: list[Job], waiting: list[Job]) -> str:
+    hours = sum(benchmark.gpu_hours.get(job.model, 0.) * (job.keep_ratio or 1.) for job in waiting)
+    cost = f', about {hours:.0f} GPU hours of training and the pruning' if hours else ''
+    done = f', {len(jobs) - len(waiting)} done already' if len(waiting) < len(jobs) else ''
     return (f'{len(jobs)} trainings: {len(benchmark.models)} models, {len(benchmark.variants)} variants, keep ratios '
-            f'{", ".join(f"{ratio:g}" for ratio in benchmark.keep_ratios)}, {len(benchmark.seeds)} seeds{cost}')
+            f'{", ".join(f"{ratio:g}" for ratio in benchmark.keep_ratios)}, {len(benchmark.seeds)} seeds{done}{cost}')
 
 
-def _run(benchmark: Benchmark, name: str, jobs: list[Job], launcher: Launcher, work_dir: Path,
-         keep_checkpoints: bool) -> list[Row]:
-    """Runs what has no result yet; the rows of all jobs, in their order."""
-    gpus = f', {launcher.gpus} processes' if launcher.kind != 'none' else ''
-    about = dict(benchmark=name, metric=benchmark.metric, compare_with=benchmark.compare_with,
-                 launch=f'{launcher.kind}{gpus}, {launcher.side_by_side} side by side')
-    rows = {job.key: row for job in jobs if (row := _earlier_row(job, about))}
-    waiting = [job for job in jobs if job.key not in rows]
+def _run(jobs: list[Job], rows: dict[Path, Row], about: Row, launcher: Launcher, work_dir: Path,
+         args: argparse.Namespace) -> None:
+    """Runs the jobs that have no row yet, and adds their rows."""
+    waiting = [job for job in jobs if job.folder not in rows]
     with Overview(jobs, list(rows.values()), launcher.side_by_side) as overview:
         def finish(job: Job, code: int, seconds: float) -> None:
-            rows[job.key] = make_row(job, about, seconds, code)
-            if rows[job.key]['status'] == 'done' and not keep_checkpoints:
+            row = rows[job.folder] = make_row(job, about | _launch(launcher), seconds, code)
+            if row['status'] == 'done' and not args.keep_checkpoints:
                 remove_checkpoints(job.folder)
-            write_results(work_dir / RESULTS, [rows[one.key] for one in jobs if one.key in rows])
-            overview.finished(job, rows[job.key])
+            write_results(work_dir / RESULTS, [rows[one.folder] for one in jobs if one.folder in rows])
+            overview.finished(job, row)
+            check_metric(row, args.metric or row['metric'])
 
         run_jobs(waiting, launcher.start, finish, launcher.side_by_side, overview)
-    return [rows[job.key] for job in jobs]
 
 
-def _earlier_row(job: Job, about: Row) -> Row | None:
+def _launch(launcher: Launcher) -> Row:
+    gpus = f', {launcher.gpus} processes' if launcher.kind != 'none' else ''
+    return dict(launch=f'{launcher.kind}{gpus}, {launcher.side_by_side} side by side')
+
+
+def _earlier_row(job: Job, about: Row, launcher: Launcher) -> Row | None:
     """The result of an earlier call, also where that was killed before it could note it."""
     row = stored_row(job)
     if row is None and (job.folder / REPORT).exists():
-        row = make_row(job, about)
-    return judged(row | about, about['metric']) if row and row['status'] == 'done' else None
+        row = make_row(job, about | _launch(launcher))
+    if row is None or not row['metrics']:
+        return None
+    row = judged(row | about, about['metric'])
+    check_metric(row, about['metric'])
+    return row if row['status'] == 'done' else None
 
 
 def _report(folder: Path, rows: list[Row], metric: str | None) -> None:
     """Writes tables and plots, and prints the tables."""
-    write_results(folder / RESULTS, rows)
     rows = with_metric(rows, metric) if metric else rows
     print(write_tables(folder / 'tables', rows))
-    for results in all_results(rows):
-        write_plots(folder / 'plots', results)
+    replace_plots(folder / 'plots', all_results(rows))
     print(f'tables: {folder / "tables"}; plots: {folder / "plots"}')
 
 
 @contextlib.contextmanager
 def _claim(work_dir: Path) -> Iterator[None]:
     """One benchmark at a time in a work dir."""
-    work_dir.mkdir(parents=True, exist_ok=True)
-    with (work_dir / 'lock').open('w', encoding='utf-8') as lock:
+    is_new = not work_dir.exists()
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        lock = (work_dir / 'lock').open('w', encoding='utf-8')
+    except OSError as error:
+        raise UserError(f'work dir {work_dir} cannot be written: {error.strerror}') from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(f'work dir {work_dir} is in use by another benchmark: wait for it, or choose another '
                             '--work-dir') from None
-        yield
+        try:
+            yield
+        except UserError:
+            if is_new and [*work_dir.iterdir()] == [work_dir / 'lock']:
+                shutil.rmtree(work_dir)
+            raise
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -67,6 +67,7 @@ def keep_freed_pages() -> Iterator[None]:
         yield
         return
     libc = ctypes.CDLL(None)
+    libc.strtoul.restype = ctypes.c_ulong
     libc.mallopt(_M_MMAP_MAX, 0)
     libc.mallopt(_M_TRIM_THRESHOLD, -1)
     # Threads allocate from heaps of at most 64 MiB, each of which goes once it is empty unless this is larger.
@@ -75,7 +76,9 @@ def keep_freed_pages() -> Iterator[None]:
         yield
     finally:
         for option, (name, value) in _OTHERWISE.items():
-            libc.mallopt(option, min(int(os.environ.get(name, value)), 2**31 - 1))
+            # Read as glibc reads it: hexadecimal numbers too, and what is no number is 0.
+            given = libc.strtoul(os.environ.get(name, str(value)).encode(), None, 0)
+            libc.mallopt(option, min(given, 2**31 - 1))
         libc.malloc_trim(0)
 
 

@@ -4,7 +4,8 @@
 _base_ = './coco_faster_rcnn.py'
 data = dict(
     _delete_=True, type='files',
-    paths=['data/nuscenes/samples', 'data/nuscenes/nuscenes_infos_train.pkl', 'data/nuscenes/nuscenes_infos_val.pkl'],
+    paths=['data/nuscenes/samples', 'data/nuscenes/v1.0-trainval', 'data/nuscenes/nuscenes_infos_train.pkl',
+           'data/nuscenes/nuscenes_infos_val.pkl'],
     text='put nuScenes v1.0-trainval (https://www.nuscenes.org) into data/nuscenes/ and run tools/create_data.py of '
     'mmdet3d: nuscenes --root-path data/nuscenes --out-dir data/nuscenes --extra-tag nuscenes')
 models = dict(_delete_=True, bevformer_s='../bevformer/bevformer_s.py')
