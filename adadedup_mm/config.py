@@ -27,8 +27,7 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Co
         config = Config.fromfile(_resolve(str(path)))
         _drop_our_scope(config._cfg_dict)
         config.merge_from_dict(overrides or {})
-    except (OSError, SyntaxError, KeyError, TypeError, ValueError, AttributeError, AssertionError, ImportError,
-            NameError) as error:
+    except (Exception, SystemExit) as error:  # a config is code, which may raise anything
         raise UserError(f'config {path}: {type(error).__name__}: {_first_line(error)}') from error
     return config
 
@@ -53,7 +52,7 @@ def _resolve(path: str) -> str:
     return str(Path(root) / '.mim' / 'configs' / name)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     return text.strip().splitlines()[0] if text.strip() else 'no details'
 

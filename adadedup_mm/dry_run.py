@@ -16,6 +16,7 @@ from .options import Options
 from .run import Run
 from .stages import ReadingStore
 
+_BY_DENSITY = ('adadedup', 'clip_dedup')
 RATIOS = tuple(round(.1 * step, 1) for step in range(1, 10))
 
 
@@ -26,7 +27,7 @@ class Row:
     Attributes:
         keep_ratio: in (0, 1].
         kept: number of samples.
-        threshold: density score above which samples go; None for strategies that use no features.
+        threshold: density score above which samples go; None for strategies that do not go by density.
         near_duplicates: share of near-duplicates among what goes; None likewise, and where nothing goes.
         cost: of a whole run.
     """
@@ -48,7 +49,7 @@ class DryRun:
 
 
 def dry_run(config: Config, options: Options, work_dir: Path) -> DryRun:
-    """Looks at density pruning, which every strategy with features starts from, at several keep ratios.
+    """Looks at several keep ratios; what density pruning would do, which some strategies start from, is computed.
 
     Finished stages of ``work_dir`` are used; what is missing is computed in a temporary folder and removed with it.
 
@@ -68,7 +69,7 @@ def dry_run(config: Config, options: Options, work_dir: Path) -> DryRun:
         reused = work.features and run.store.is_finished('features', run.features_key)
         rates = measure(run, work)
         costs = [estimate(run, work_of(run, ratio), rates, ratio) for ratio in ratios]
-        if work.features:
+        if options.strategy_name in _BY_DENSITY:
             rows = _rows(run, ratios, costs)
         else:
             rows = [Row(ratio, keep_count(ratio, len(pool)), None, None, cost)

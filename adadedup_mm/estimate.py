@@ -15,6 +15,7 @@ import numpy as np
 from .features import choose_views
 from .features.extract import time_images
 from .feedback import keep_count
+from .options import whole
 from .proxy.probe import Probe, probe_training
 from .registry import STRATEGIES, find
 from .report import words
@@ -102,6 +103,9 @@ def work_of(run: Run, keep_ratio: float) -> Work:
         trained = round(initial * (1 - run.options.proxy.held_out)) * _epochs(run)
         scored = min(n, run.options.proxy.max_loss_samples or n)
     elif strategy in _SCORES:
+        for name, value in arguments.items():
+            if name in ('runs', 'epochs') and value is not None:
+                whole(value, f'adadedup.strategy.{name}', 1)
         late = strategy in ('forgetting', 'loss_topk')
         epochs = arguments.get('epochs') or default_epochs(run, late)
         trained = arguments['runs'] * epochs * n

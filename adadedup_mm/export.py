@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from .errors import UserError
 from .files import atomic_open, write_json
@@ -34,12 +35,12 @@ def export_csv(work_dir: Path, target: Path) -> int:
     Raises:
         UserError: there is no finished run, or the file cannot be written.
     """
-    count = 0
+    count, rows = 0, _rows(work_dir)
     try:
         with atomic_open(target, 'w') as file:
             writer = csv.DictWriter(file, _COLUMNS, lineterminator='\n', extrasaction='ignore')
             writer.writeheader()
-            for row in _rows(work_dir):
+            for row in rows:
                 paths = row['image_paths'] or []
                 row.update(image_path=paths[0] if paths else None, image_paths=json.dumps(paths, ensure_ascii=False),
                            kept=str(row['kept']).lower(), tags=';'.join(_tags(row)))
@@ -68,11 +69,11 @@ def export_fiftyone(work_dir: Path, target: Path) -> int:
     Raises:
         UserError: there is no finished run, or the folder cannot be written.
     """
-    count = 0
+    count, rows = 0, _rows(work_dir)
     try:
         with atomic_open(target / 'samples.json', 'w') as file:
             file.write('{"samples": [')
-            for row in _rows(work_dir):
+            for row in rows:
                 for view, path in enumerate(row['image_paths'] or []):
                     file.write(',\n' if count else '\n')
                     json.dump(_fiftyone_sample(row, path, view), file, ensure_ascii=False)
@@ -85,11 +86,15 @@ def export_fiftyone(work_dir: Path, target: Path) -> int:
 
 
 def _rows(work_dir: Path) -> Iterator[dict[str, Any]]:
+    """The samples; the table is read at once, so that nothing is written where there is none."""
     if not (work_dir / 'manifest.json').is_file():
         raise UserError(f'{work_dir / "manifest.json"} is missing: name the work dir of a finished tools/prune.py run')
     table = read_table(work_dir / 'samples.parquet', SAMPLES, _MORE)
-    for batch in table.to_batches(max_chunksize=4096):
-        yield from batch.to_pylist()
+    clusters = table['cluster']
+    # -1 is a sample of a strategy without clusters.
+    known = pc.if_else(pc.greater_equal(clusters, 0), clusters, None)
+    table = table.set_column(table.column_names.index('cluster'), 'cluster', known)
+    return (row for batch in table.to_batches(max_chunksize=4096) for row in batch.to_pylist())
 
 
 def _tags(row: dict[str, Any]) -> list[str]:
@@ -97,10 +102,9 @@ def _tags(row: dict[str, Any]) -> list[str]:
 
 
 def _fiftyone_sample(row: dict[str, Any], path: str, view: int) -> dict[str, Any]:
-    cluster = row['cluster'] if row['cluster'] is not None and row['cluster'] >= 0 else None
     values = dict(pruning_id=row['sample_id'], partner=row['partner_id'], partner_similarity=row['partner_similarity'],
-                  density_score=row['similarity'], cluster=cluster, loss=row['loss'], reason=row['reason'],
-                  scene=row['scene'])
+                  density_score=row['similarity'], cluster=row['cluster'], loss=row['loss'],
+                  reason=row['reason'], scene=row['scene'])
     return dict(filepath=os.path.abspath(path), tags=_tags(row), view=view,
                 **{name: value for name, value in values.items() if value is not None})
 

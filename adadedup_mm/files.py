@@ -31,7 +31,9 @@ def atomic_open(path: str | Path, mode: str = 'wb') -> Iterator[IO[Any]]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name[:100]}.', suffix='.tmp')
+    # File systems count bytes, of which a character may be four.
+    stem = path.name.encode(errors='ignore')[:100].decode(errors='ignore')
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{stem}.', suffix='.tmp')
     try:
         # mkstemp's files are private; the rest of the run's files follow the user's umask.
         os.fchmod(handle, 0o666 & ~_umask())

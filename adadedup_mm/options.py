@@ -139,7 +139,8 @@ def resolve_options(config: Mapping[str, Any], keep_ratio: float | None = None,
     Args:
         config: the whole config.
         keep_ratio: overrides the dict's.
-        strategy: overrides the dict's; the arguments there stay if they are those of this strategy.
+        strategy: overrides the dict's; the arguments there stay if they are those of this strategy, or of
+            ``adadedup``, which takes none.
 
     Raises:
         UserError: the dict is missing, has unknown keys, or a value is out of range.
@@ -151,7 +152,8 @@ def resolve_options(config: Mapping[str, Any], keep_ratio: float | None = None,
         raw['keep_ratio'] = keep_ratio
     given = raw.get('strategy')
     if strategy is not None and not (isinstance(given, dict) and given.get('type') == strategy):
-        raw['strategy'] = strategy
+        extra = isinstance(given, dict) and given.get('type') == 'adadedup' and len(given) > 1
+        raw['strategy'] = dict(given, type=strategy) if extra else strategy
     for name, kind in (('proxy', ProxyOptions), ('feedback', FeedbackOptions), ('guards', GuardOptions)):
         raw[name] = _construct(kind, raw.get(name, {}), f'adadedup.{name}')
     options = _construct(Options, raw, 'adadedup')
@@ -223,6 +225,11 @@ def _check(options: Options) -> None:
         value = getattr(options, name)
         if not isinstance(value, dict) or not isinstance(value.get('type'), str):
             raise UserError(f"adadedup.{name} is {value!r}, but must be a dict with a 'type'")
+    if 'near_duplicate' in options.embedder:
+        _number(options.embedder['near_duplicate'], 'adadedup.embedder.near_duplicate', -1, 1)
+    for name in ('work_dir', 'shared_stages'):
+        if not isinstance(getattr(options, name), (str, type(None))):
+            raise UserError(f'adadedup.{name} is {getattr(options, name)!r}, but must be a path or None')
     if not isinstance(options.strategy, str) and not (
             isinstance(options.strategy, dict) and isinstance(options.strategy.get('type'), str)):
         raise UserError(f"adadedup.strategy is {options.strategy!r}, but must be a name or a dict with a 'type'")

@@ -1,5 +1,6 @@
 """A pruning run from the user's config to the files in its work dir: the stages in their order."""
 
+import dataclasses
 import datetime
 import functools
 import importlib.metadata
@@ -32,7 +33,7 @@ from .selection import Selection
 from .stages import StageStore
 from .tables import classes_table, clusters_table, map_2d, reasons, samples_table
 from .update import update
-from .workdir import claim, finished_manifest
+from .workdir import claim, finished_manifest, usable_path
 
 CURVE_RATIOS = tuple(round(.05 * step, 2) for step in range(1, 21))
 VERSIONS = ('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmdet3d', 'faiss-cpu', 'timm', 'open_clip_torch')
@@ -55,22 +56,31 @@ def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0,
         The config with the training set replaced by the pruned one, and nothing of ours left in it.
 
     Raises:
-        UserError: the input is wrong; a work dir that did not exist before is removed again.
+        UserError: the input is wrong; a work dir that did not exist before is removed again, unless a stage has
+            computed something, which another run with ``resume`` can use.
     """
     started = time.time()
-    work_dir = Path(work_dir).absolute()
-    strategy = bind(STRATEGIES, options.strategy, 'adadedup.strategy')
+    work_dir = usable_path(work_dir)
+    if update_of is None:
+        strategy = bind(STRATEGIES, options.strategy, 'adadedup.strategy')
+    else:
+        strategy = functools.partial(update, folder=_old_work_dir(update_of, work_dir))
+        options = dataclasses.replace(options, strategy=_old_strategy(update_of) or options.strategy)
     pool, sources = read_pool(config)
     ann_files = [source.ann_file for source in sources if source.ann_file]
     pool_hash = pool_key(pool)
     identity = dict(options=options.identity(), pool=pool_hash,
                     inputs={str(path): sha256_file(path) for path in ann_files})
     if update_of is not None:
-        strategy = functools.partial(update, folder=_old_work_dir(update_of, work_dir))
         identity['update'] = sha256_file(update_of / 'samples.parquet')
     shared = Path(options.shared_stages) / pool_hash[:16] if options.shared_stages else None
     run = Run(config, options, StageStore(work_dir / 'stages', rank, world, shared=shared), pool, sources)
-    if finished_manifest(work_dir, identity) is None:
+    manifest = finished_manifest(work_dir, identity)
+    changed = manifest and _changed(run, manifest, work_dir)
+    if changed and not resume:
+        raise UserError(f'work dir {work_dir} holds a finished run, but {changed}: add --resume to prune anew, or '
+                        'choose another --work-dir')
+    if manifest is None or changed:
         with claim(work_dir, identity, run.store, resume) as is_new, hidden_progress(rank > 0):
             try:
                 if rank == 0 and update_of is None:
@@ -79,12 +89,16 @@ def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0,
                 if rank == 0:
                     _write_results(run, selection, work_dir, identity, started)
             except UserError:
-                if is_new and rank == 0:
+                done = [file for file in (work_dir / 'stages').glob('*/*') if file.name != 'key']
+                if is_new and rank == 0 and not done:
                     shutil.rmtree(work_dir, ignore_errors=True)
                 raise
             if rank == 0:
                 build_report(work_dir)
         run.store.wait_for(lambda: finished_manifest(work_dir, identity) is not None)
+    elif rank == 0:
+        # What is not about pruning may have changed.
+        _write_config(run, work_dir)
     if rank == 0:
         print(_headline(work_dir))
     return pruned_config(config, sources, work_dir / 'annotations')
@@ -98,6 +112,12 @@ def _old_work_dir(folder: Path, work_dir: Path) -> Path:
     if not (folder / 'samples.parquet').is_file():
         raise UserError(f'{folder} holds no finished run (samples.parquet): --update needs the work dir of one')
     return folder.absolute()
+
+
+def _old_strategy(folder: Path) -> str | None:
+    """The strategy whose decisions an update goes on with; None where the manifest is damaged."""
+    name = read_object(folder / 'manifest.json').get('strategy')
+    return name if isinstance(name, str) else None
 
 
 def record_training(work_dir: Path, seconds: float) -> None:
@@ -157,12 +177,39 @@ def _write_results(run: Run, selection: Selection, work_dir: Path, identity: dic
     write_table(work_dir / 'clusters.parquet', clusters_table(selection))
     write_table(work_dir / 'classes.parquet', classes_table(run.pool, selection.kept))
     files = write_pruned(run.sources, run.pool, selection.kept, work_dir / 'annotations')
-    with atomic_open(work_dir / 'config.py', 'w') as file:
-        file.write(pruned_config(run.config, run.sources, work_dir / 'annotations').pretty_text)
+    _write_config(run, work_dir)
     manifest = _manifest(run, selection, identity, files, started)
     if selection.update:
         manifest['update'] = selection.update.facts
     write_json(work_dir / 'manifest.json', manifest)
+
+
+def _write_config(run: Run, work_dir: Path) -> None:
+    """The user's config with the pruned files in it, unless the work dir has this text already."""
+    path, text = work_dir / 'config.py', pruned_config(run.config, run.sources, work_dir / 'annotations').pretty_text
+    if not path.exists() or path.read_text(encoding='utf-8') != text:
+        with atomic_open(path, 'w') as file:
+            file.write(text)
+
+
+def _changed(run: Run, manifest: dict[str, Any], work_dir: Path) -> str:
+    """What a finished run has read or written and is not as it was then, in words; empty if all is."""
+    for file in manifest['files']:
+        output = Path(file['output'])
+        if not output.is_relative_to(work_dir):
+            return f'was moved, and names {output}'
+        if not output.is_file() or file.get('sha256', '') not in ('', sha256_file(output)):
+            return f'{output} is gone or not as it was written'
+    for entry in manifest.get('inputs', []):
+        path = Path(entry['path'])
+        if not path.is_file() or sha256_file(path) != entry.get('sha256'):
+            return f'{path} has changed since'
+    facts = manifest.get('facts', {})
+    if facts.get('images') not in (None, run.images_key):
+        return 'images have changed since (path, size or modification time)'
+    if 'proxy' in facts and facts['proxy'] != run.proxy_digest:
+        return f"the proxy's config {run.options.proxy.config} has changed since"
+    return ''
 
 
 def _apply_class_floor(run: Run, selection: Selection) -> list[str]:
@@ -242,7 +289,9 @@ def _manifest(run: Run, selection: Selection, identity: dict[str, Any], files: S
         strategy=run.options.strategy_name, keep_ratio=run.options.keep_ratio, seed=run.options.seed,
         samples=n, kept=kept, pruned=n - kept, options=identity['options'],
         inputs=[dict(path=path, sha256=digest) for path, digest in (identity['inputs'] | run.inputs).items()],
-        files=list(files), stages=run.costs(), seconds=seconds, break_even=break_even(seconds, kept / n),
+        facts=run.facts, layout=selection.layout,
+        files=[dict(file, sha256=sha256_file(file['output'])) for file in files], stages=run.costs(),
+        seconds=seconds, break_even=break_even(seconds, kept / n),
         notes=selection.notes, gap_reliability=selection.reliability,
         threshold_curve=[dict(keep_ratio=ratio, threshold=float(tau))
                          for ratio, tau in zip(CURVE_RATIOS, curve, strict=selection.has_scores)],

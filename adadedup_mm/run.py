@@ -17,7 +17,7 @@ from .datasets.sources import dotted, value_at
 from .datasets.view_samples import view_objects, view_sizes, write_view_samples
 from .density import joint_features, layout_features
 from .errors import UserError
-from .features import choose_views, extract_shards, merge_shards
+from .features import choose_views, extract_shards, merge_shards, refuse_bad_images
 from .files import read_array, sha256_file, sha256_value, write_array, write_json
 from .options import Options, plain
 from .pool import Pool, pool_key
@@ -42,8 +42,8 @@ class Run:
         sources: the inner datasets that they come from.
 
     Raises:
-        UserError: a component's type or arguments are wrong, or ``group_by`` or ``min_gap`` is set and the samples
-            belong to no scenes.
+        UserError: a component's type or arguments are wrong, the proxy's checkpoint is missing, or ``group_by`` or
+            ``min_gap`` is set and the samples belong to no scenes.
     """
 
     def __init__(self, config: Config, options: Options, store: StageStore, pool: Pool, sources: list[Source]) -> None:
@@ -58,8 +58,12 @@ class Run:
         by_scene = 'group_by' if options.group_by else 'min_gap' if options.min_gap else ''
         # (N,) int32, or None where no option asks for scenes.
         self.scenes = scene_labels(pool, by_scene) if by_scene else None
+        checkpoint = options.proxy.checkpoint
+        if checkpoint is not None and not Path(checkpoint).is_file():
+            raise UserError(f"the proxy's checkpoint {checkpoint} does not exist: give the path of a local file")
         self.used: dict[str, str] = {}  # keys of the stages this run asked for, in their order
         self.inputs: dict[str, str] = {}  # SHA-256 of the files they read besides the dataset
+        self.facts: dict[str, str] = {}  # hashes of what else they look at: 'images' (``images_key``), 'proxy' (config)
 
     def generator(self, purpose: str) -> np.random.Generator:
         """A random generator of its own for each purpose."""
@@ -107,6 +111,9 @@ class Run:
         """(N,) int32 labels 0..K-1."""
         features = self.features
         inputs = dict(features=self.used['features'], options=self.options.clusterer)
+        file = getattr(self.clusterer, 'file', None)
+        if file is not None and Path(file).is_file():
+            inputs['file'] = self.digest(file)
         return self.cluster(self.clusterer, features, inputs)
 
     def cluster(self, clusterer: Any, features: np.ndarray, inputs: dict[str, Any]) -> np.ndarray:
@@ -216,8 +223,8 @@ class Run:
             raise UserError(f'the images of {dotted(self.sources[0].path)} are arrays, not files, so that strategy '
                             f'{options.strategy_name} cannot look at them: use one without features, such as random, '
                             'el2n, grand, forgetting or loss_topk')
-        return self._key('features', dict(images=self.images_key, embedder=self.embedder.key, views=options.views,
-                                          on_bad_image=options.on_bad_image), seeded=False)
+        return self._key('features', dict(images=self.images_key, embedder=self.embedder.key, views=options.views),
+                         seeded=False)
 
     @functools.cached_property
     def _features_folder(self) -> Path:
@@ -230,7 +237,10 @@ class Run:
             merge_shards(*images, folder, self.options.on_bad_image, self.store.wait_for)
             self.write_origin(folder)
 
-        return self.store.run('features', self.features_key, compute, share)
+        folder = self.store.run('features', self.features_key, compute, share)
+        self.facts['images'] = self.images_key
+        refuse_bad_images(folder, self.options.on_bad_image)
+        return folder
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -268,6 +278,11 @@ class Run:
         if is_3d(config):
             self._require_all_cameras()
         return config
+
+    @property
+    def proxy_digest(self) -> str:
+        """Hash of the proxy's training config."""
+        return sha256_value(plain(self.proxy_config.to_dict()))
 
     def _require_all_cameras(self) -> None:
         """Raises UserError if a camera that ``views`` does not choose lacks images: a 3D proxy sees all of them."""
@@ -319,6 +334,7 @@ class Run:
 
     def proxy_inputs(self, config: Config) -> dict[str, Any]:
         """What a proxy depends on besides the samples that it learns from and the seed, for a stage's key."""
+        self.facts['proxy'] = self.proxy_digest
         return dict(config=plain(config.to_dict()), data=sha256_value(self.pool.sample_ids),
                     dataset=plain(self._dataset(self.config)), views=[self.pool.views[i] for i in self._columns])
 
@@ -329,8 +345,13 @@ class Run:
             UserError: the file cannot be read or holds no weights.
         """
         load_weights(path)
+        return self.digest(path)
+
+    def digest(self, path: str) -> str:
+        """SHA-256 of a file, which is among the run's inputs from now on."""
         self.inputs[path] = sha256_file(path)
         return self.inputs[path]
+
 
     def training_data(self, trained: np.ndarray, folder: Path) -> dict[str, Any]:
         """The config of a dataset with the (N,) bool chosen samples as a proxy learns from them.

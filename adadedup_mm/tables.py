@@ -23,12 +23,12 @@ def map_2d(features: np.ndarray) -> np.ndarray:
         features: (N, d) float32 or float16, in memory or memory-mapped.
 
     Returns:
-        (N, 2) float32; signs are fixed, so that equal features give an equal map.
+        (N, 2) float32; signs are fixed, so that equal features give an equal map. Zeros where all samples are equal.
     """
-    if min(features.shape) < 2:
+    blocks = [slice(start, start + _BLOCK) for start in range(0, len(features), _BLOCK)]
+    if min(features.shape) < 2 or all((features[block] == features[0]).all() for block in blocks):
         return np.zeros((len(features), 2), np.float32)
     mean = features.mean(axis=0, dtype=np.float64)
-    blocks = [slice(start, start + _BLOCK) for start in range(0, len(features), _BLOCK)]
     if features.shape[1] > _MOST_COLUMNS:
         axes = _leading_axes(features, mean)
     else:
@@ -55,7 +55,9 @@ def _leading_axes(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
         return features.T @ (features @ vector.astype(np.float32)) - n * mean * (mean @ vector)
 
     covariance = LinearOperator((d, d), matvec=multiply, dtype=np.float64)
-    axes = eigsh(covariance, k=2, v0=np.ones(d), tol=1e-4)[1][:, ::-1]
+    # A plain start, such as ones, may have no share in any axis.
+    start = np.random.default_rng(0).normal(size=d)
+    axes = eigsh(covariance, k=2, v0=start, tol=1e-4)[1][:, ::-1]
     return axes * np.sign(axes[np.abs(axes).argmax(axis=0), range(2)])
 
 

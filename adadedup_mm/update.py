@@ -3,6 +3,7 @@
 import json
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,11 @@ def read_old_run(folder: Path) -> OldRun:
     try:
         manifest = json.loads((folder / 'manifest.json').read_text(encoding='utf-8'))
         samples_before = (manifest.get('update') or {}).get('full_samples', manifest['samples'])
-        layout = manifest['options']['feedback'].get('layout', 0) if manifest['strategy'] == 'adadedup' else 0
+        layout = manifest.get('layout')
+        if layout is None:  # a run of an earlier version
+            layout = manifest['options']['feedback'].get('layout', 0) if manifest['strategy'] == 'adadedup' else 0
+        if not 0 <= layout < 1:
+            raise ValueError(layout)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f'{folder} holds no finished run (manifest.json): --update needs the work dir of one'
                         ) from error
@@ -163,17 +168,27 @@ def update(run: Run, folder: Path) -> Selection:
 
 
 def _match(run: Run, old: OldRun) -> np.ndarray:
-    """(N,) int64, the old run's row of each sample; -1 for new ones. Each row is used once."""
+    """(N,) int64, the old run's row of each sample; -1 for new ones. Each row is used once.
+
+    Of several samples with the same images, those with the same id belong together; the others follow their order.
+    """
     columns = choose_views(run.pool.views, run.options.views)
-    rows_of: dict[Any, list[int]] = defaultdict(list)
-    for row, (paths, stamp) in enumerate(zip(old.samples['image_paths'].to_pylist(), old.stamps.tolist(), strict=True)):
-        if len(paths) == len(run.pool.views):
-            rows_of[tuple(os.path.abspath(paths[column]) for column in columns), str(stamp)].append(row)
-    for rows in rows_of.values():
-        rows.reverse()
-    keys = ((tuple(os.path.abspath(paths[column]) for column in columns), str(stamp))
-            for paths, stamp in zip(run.pool.image_paths, run.stamps().tolist(), strict=True))
-    return np.array([rows_of[key].pop() if rows_of.get(key) else -1 for key in keys], np.int64)
+
+    def images(all_paths: Sequence[Sequence[str]], stamps: np.ndarray) -> list[tuple]:
+        return [(*(os.path.abspath(paths[column]) for column in columns if column < len(paths)), len(paths), str(stamp))
+                for paths, stamp in zip(all_paths, stamps.tolist(), strict=True)]
+
+    before = images(old.samples['image_paths'].to_pylist(), old.stamps)
+    now = images(run.pool.image_paths, run.stamps())
+    row_of = {named: row for row, named in enumerate(zip(before, old.samples['sample_id'].to_pylist(), strict=True))}
+    rows = np.array([row_of.get(named, -1) for named in zip(now, run.pool.sample_ids, strict=True)], np.int64)
+    rest: dict[Any, list[int]] = defaultdict(list)
+    for row in sorted(set(range(len(before))) - set(rows.tolist()), reverse=True):
+        rest[before[row]].append(row)
+    for sample in np.flatnonzero(rows < 0):
+        if rest.get(now[sample]):
+            rows[sample] = rest[now[sample]].pop()
+    return rows
 
 
 def _compose_features(run: Run, old: OldRun, rows: np.ndarray) -> None:

@@ -15,6 +15,19 @@ OUTPUTS = ('annotations', 'config.py', 'samples.parquet', 'clusters.parquet', 'c
 _LOCK = 'lock'
 
 
+def usable_path(work_dir: str | Path) -> Path:
+    """The absolute path; raises UserError where the system or our files cannot hold such a name."""
+    try:
+        path = Path(work_dir).absolute()
+        str(path).encode()
+        with contextlib.suppress(FileNotFoundError):
+            path.stat()
+    except (OSError, ValueError) as error:
+        raise UserError(f'work dir {str(work_dir)[:100]!r} is no possible name '
+                        f'({getattr(error, "strerror", None) or error}): choose another --work-dir') from error
+    return path
+
+
 def finished_manifest(work_dir: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     """The manifest of a finished run of this identity, or None."""
     manifest = read_object(work_dir / 'manifest.json')
@@ -24,10 +37,12 @@ def finished_manifest(work_dir: Path, identity: dict[str, Any]) -> dict[str, Any
 
 def _is_whole(manifest: dict[str, Any]) -> bool:
     """Whether what is told about a finished run is there: a damaged manifest is written anew."""
-    files, update = manifest.get('files'), manifest.get('update', {})
+    files, inputs, update = manifest.get('files'), manifest.get('inputs'), manifest.get('update', {})
     return (all(type(manifest.get(name)) in (int, float) for name in ('samples', 'kept', 'seconds'))
             and manifest['samples'] > 0 and isinstance(files, list)
             and all(isinstance(file, dict) and isinstance(file.get('output'), str) for file in files)
+            and isinstance(inputs, list) and isinstance(manifest.get('facts', {}), dict)
+            and all(isinstance(entry, dict) and isinstance(entry.get('path'), str) for entry in inputs)
             and isinstance(update, dict) and isinstance(update.get('full_run_due', []), list))
 
 

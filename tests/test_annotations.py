@@ -253,6 +253,7 @@ def test_index_lists_scenes_and_categories(tmp_path):
 @pytest.mark.parametrize('content, message', [
     ('{"images": [{"id": 4}, {"id": 5}, {"id": 4}]}', '1 image ids appear more than once, first 4'),
     ('{"images": [{"id": "4"}], "annotations": [{"image_id": 4}]}', "image_id is for example 4, id of an image '4'"),
+    ('{"images": [], "annotations": [{"image_id": 4}]}', 'a.json has annotations but no images'),
     ('{"images": [{"id": 4}', 'is not valid JSON'),
     ('[{"id": 4}]', "no 'images' list"),
 ])

@@ -376,6 +376,11 @@ def test_variants_merge_their_bases_in_order(toy):
     ('models = dict(line=dict(_base_="toy_model.py", adadedup=dict()))\nvariants = dict(x=dict())', 'prunes by itself'),
     ('variants = dict(one=dict(train_cfg=dict(max_epochs=dict(a=1))))', 'variants.one: TypeError'),
     ('variants = dict(one=dict(train_cfg=None))', 'no config that trains'),
+    ('common = dict(train_cfg=5)', 'train_cfg is 5'),
+    ('common = dict(default_hooks=5)', 'default_hooks is 5'),
+    ('common = dict(default_hooks=dict(checkpoint=5))', 'default_hooks.checkpoint is 5'),
+    ('common = dict(custom_hooks=5)', 'custom_hooks is 5'),
+    ('common = dict(randomness=5)', 'randomness is 5'),
     ('variants = dict(one=dict(adadedup=dict(strategy="adadedupe")))', "did you mean 'adadedup'"),
     ('variants = dict(one=dict(adadedup=dict(kep_ratio=.5)))', 'keep_ratio'),
 ])
@@ -550,6 +555,13 @@ def test_impossible_launchers_are_refused(launcher, message, monkeypatch, tmp_pa
     monkeypatch.setenv('PATH', str(tmp_path))
     with pytest.raises(UserError, match=message):
         launcher.check()
+
+
+@pytest.mark.parametrize('port', ['', 'abc', '-1'])
+def test_a_port_that_is_no_number_is_refused(port, monkeypatch):
+    monkeypatch.setenv('PORT', port)
+    with pytest.raises(UserError, match=f"PORT is '{port}'"):
+        Launcher().check()
 
 
 def test_slurm_gets_a_job_step_for_each_training(tmp_path, monkeypatch):

@@ -152,9 +152,10 @@ def test_fewer_samples_than_clusters_are_a_user_error():
         SphericalKMeans(5)(lumps(0, 4, 2)[0], None, 0)
 
 
-@pytest.mark.parametrize('options', [dict(num_clusters=0), dict(num_clusters=2.5), dict(iterations=0)])
+@pytest.mark.parametrize('options', [dict(num_clusters=0), dict(num_clusters=2.5), dict(num_clusters=True),
+                                     dict(iterations=0)])
 def test_senseless_options_are_a_user_error(options):
-    with pytest.raises(UserError, match='must be a whole number above 0'):
+    with pytest.raises(UserError, match='must be a whole number of at least 1'):
         SphericalKMeans(**options)
 
 

@@ -7,6 +7,7 @@ from mmengine.registry import MODELS, RUNNERS, init_default_scope
 
 from adadedup_mm.config import load_config
 from adadedup_mm.engine import AdaDeDupRunner
+from adadedup_mm.errors import UserError
 from adadedup_mm.options import resolve_options
 from adadedup_mm.registry import CLUSTERERS, DENSITIES, STRATEGIES
 
@@ -40,6 +41,19 @@ def test_the_base_configs_name_components_that_exist(name):
     assert options.strategy_name in STRATEGIES.module_dict
     assert RUNNERS.get(config.runner_type) is AdaDeDupRunner
     assert load_config(options.proxy.config).model.type == 'FasterRCNN'
+
+
+@pytest.mark.parametrize('name, text, words', [
+    ('a.yaml', 'a: [1,\n b: }', 'ParserError'), ('a.json', '{"a":', 'JSONDecodeError'),
+    ('a.py', "_base_ = 'a.py'", 'RecursionError'), ('a.py', 'a = 1 / 0', 'ZeroDivisionError: division by zero'),
+    ('a.py', 'a = [][1]', 'IndexError'), ('a.py', "raise RuntimeError('one\\ntwo')", 'RuntimeError: one'),
+    ('a.py', 'from mmengine.config import read_base\nwith read_base():\n    from .b import *', 'ConfigParsingError'),
+    ('a.py', 'import sys; sys.exit(3)', 'SystemExit: 3')])
+def test_whatever_a_config_raises_is_one_line(name, text, words, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError) as error:
+        load_config(tmp_path / name)
+    assert f'{tmp_path / name}: ' in str(error.value) and words in str(error.value) and '\n' not in str(error.value)
 
 
 def test_the_base_configs_define_only_keys_of_their_own():

@@ -64,6 +64,14 @@ def test_strategies_without_features_have_no_thresholds(config, tmp_path, monkey
     assert [row.kept for row in result.rows] == [5, 10, 14, 19, 24, 29, 34, 38, 43]
 
 
+def test_strategies_that_do_not_go_by_density_show_no_thresholds_of_it(config, tmp_path):  # noqa: F811
+    loaded = load_config(config)
+    loaded.adadedup.strategy = dict(type='random', per='cluster')
+    result = dry_run(loaded, resolve_options(loaded), tmp_path)
+    assert {(row.threshold, row.near_duplicates) for row in result.rows} == {(None, None)}
+    assert result.rows[0].cost.features > 0
+
+
 def test_more_kept_means_a_higher_threshold_and_closer_duplicates(config, tmp_path):  # noqa: F811
     loaded = load_config(config)
     rows = dry_run(loaded, resolve_options(loaded, strategy='clip_dedup'), tmp_path).rows
@@ -73,6 +81,7 @@ def test_more_kept_means_a_higher_threshold_and_closer_duplicates(config, tmp_pa
 
 def test_dry_runs_are_for_one_process_and_whole_runs(config, tmp_path, capsys):  # noqa: F811
     assert '--dry-run' in fails([config, '--dry-run', '--update', tmp_path], capsys)
+    assert '--dry-run' in fails([config, '--dry-run', '--resume'], capsys)
 
 
 def test_a_run_says_first_what_it_will_take(config, tmp_path, capsys):  # noqa: F811
@@ -106,9 +115,10 @@ def test_the_work_of_each_strategy(strategy, features, trained, scored, make_run
     assert (work.features, work.trained, work.scored) == (features, trained, scored)
 
 
-def test_a_given_checkpoint_saves_the_training(make_run):
+def test_a_given_checkpoint_saves_the_training(make_run, tmp_path):
+    (tmp_path / 'given.pth').touch()
     run = make_run()
-    given = make_run(proxy=replace(run.options.proxy, checkpoint='given.pth', max_loss_samples=10))
+    given = make_run(proxy=replace(run.options.proxy, checkpoint=str(tmp_path / 'given.pth'), max_loss_samples=10))
     assert (work_of(given, .5).trained, work_of(given, .5).scored) == (0, 10)
 
 

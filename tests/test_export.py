@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 from pathlib import Path
 
 import pyarrow as pa
@@ -52,6 +53,19 @@ def test_csv_survives_names_with_commas_quotes_and_lines(tmp_path):
     assert (row['sample_id'], json.loads(row['image_paths']), row['tags']) == (name, [name, 'c'], 'kept;label_suspect')
 
 
+def test_samples_without_a_cluster_have_an_empty_one(tmp_path):
+    main([str(work_dir_of(tmp_path, [dict(cluster=-1), dict(cluster=None), dict(cluster=0)]))])
+    rows = list(csv.DictReader((tmp_path / 'export/samples.csv').open(newline='')))
+    assert [row['cluster'] for row in rows] == ['', '', '0']
+
+
+def test_the_command_for_fiftyone_quotes_its_folder(tmp_path, capsys):
+    folder = tmp_path / "it's $HOME"
+    main([str(work_dir_of(tmp_path, [{}])), '--to', 'fiftyone', '--out', str(folder)])
+    command = capsys.readouterr().out.partition('open it with: ')[2]
+    assert str(folder) in shlex.split(command)
+
+
 def test_fiftyone_gets_a_sample_for_each_image_with_absolute_paths(tmp_path):
     work_dir = work_dir_of(tmp_path, [
         dict(sample_id='a', image_paths=['1.jpg', '2.jpg'], loss=.5, cluster=-1),
@@ -90,4 +104,4 @@ def test_wrong_input_gives_one_line(break_it, words, to, tmp_path, capsys):
         main([str(tmp_path), '--to', to])
     assert stop.value.code == 2
     assert words in capsys.readouterr().err
-    assert not list(tmp_path.rglob('*.tmp')) and not list(tmp_path.rglob('*.csv'))
+    assert not list(tmp_path.rglob('*.tmp')) and not (tmp_path / 'export').is_dir()

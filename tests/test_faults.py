@@ -7,6 +7,8 @@ import contextlib
 import errno
 import functools
 import hashlib
+import importlib
+import io
 import itertools
 import json
 import os
@@ -28,6 +30,7 @@ from test_pipeline import fails, selection
 
 from adadedup_mm.cli import common
 from adadedup_mm.cli.prune import main as prune_main
+from adadedup_mm.files import write_json
 
 FAULTS = int(os.environ.get('FAULTS', '0'))
 # Every place where a writer makes something last, or takes something away.
@@ -246,6 +249,24 @@ def test_weights_that_torch_cannot_write_are_one_line(capsys):
     assert re.fullmatch('error: .*(No space left|lack of space).*--resume.*\n', capsys.readouterr().err)
 
 
+@pytest.mark.parametrize('tool', ['benchmark', 'export', 'leakage', 'make_minidrive', 'report'])
+def test_tools_without_the_flag_do_not_advise_to_resume(tool, monkeypatch, capsys):
+    module = importlib.import_module(f'adadedup_mm.cli.{tool}')
+    monkeypatch.setattr(module, '_main', lambda arguments: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(SystemExit) as stop:
+        module.main([])
+    assert stop.value.code == 1
+    assert re.fullmatch('interrupted; run the same command( again)?( to go on)?\n', capsys.readouterr().err)
+
+
+def test_characters_that_the_output_cannot_hold_are_replaced(monkeypatch):
+    with io.TextIOWrapper(io.BytesIO(), 'latin-1') as output:
+        monkeypatch.setattr(sys, 'stdout', output)
+        common.run(lambda arguments: print('\u2212 ü'))
+        output.flush()
+        assert output.buffer.getvalue().decode('latin-1') == '? ü\n'
+
+
 @contextlib.contextmanager
 def mounted(folder, options):
     """A small file system of its own; skips where mounting is not allowed."""
@@ -308,6 +329,12 @@ def test_paths_of_any_kind_work_from_data_to_training(name, tmp_path):
     assert build(written)[0]['img_path'].startswith(str(tmp_path / name))
     assert json.loads((work_dir / 'manifest.json').read_text())['kept'] == 4
     assert (work_dir / 'report.html').stat().st_size > 10_000
+
+
+@pytest.mark.parametrize('name', ['日' * 83 + 'a.json', '\udcff' * 250 + '.json', 'a' * 255])
+def test_names_as_long_as_file_systems_allow_can_be_written(name, tmp_path):
+    write_json(tmp_path / name, 1)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_linked_data_and_work_dirs_are_as_good_as_any(original, tmp_path):

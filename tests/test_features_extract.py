@@ -15,6 +15,7 @@ from PIL import Image
 
 from adadedup_mm.errors import UserError
 from adadedup_mm.features import PixelEmbedder, choose_views, extract, extract_shards, merge_shards
+from adadedup_mm.features.cpu import default_workers
 from adadedup_mm.stages import StageStore
 
 N = 21
@@ -291,6 +292,13 @@ def test_a_training_afterwards_does_not_ask_the_system_for_every_tensor():
     assert faults() < 200  # of a tensor's 1024 pages
     # What the user says counts.
     assert faults(MALLOC_MMAP_THRESHOLD_='65536') > 900
+
+
+@pytest.mark.parametrize('processes, workers', [('4', 4), ('64', 1), ('0', 16), ('', 16), ('x', 16), ('-2', 16)])
+def test_the_processes_of_a_machine_share_its_cores(processes, workers, monkeypatch):
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda process: range(16))
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', processes)
+    assert default_workers() == workers
 
 
 def test_an_error_of_the_embedder_is_not_swallowed(images, tmp_path):

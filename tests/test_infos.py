@@ -328,6 +328,11 @@ def test_frames_without_objects_are_samples_too(tmp_path):
     assert np.diff(pool.offsets).tolist() == [2, 2, 0, 2, 2, 2]
 
 
+def test_frames_to_test_on_need_no_objects_at_all(tmp_path):
+    pool, _ = read_pool(make_nuscenes(tmp_path, no_objects, test_mode=True))
+    assert (len(pool), pool.offsets[-1]) == (6, 0)
+
+
 @pytest.mark.parametrize('name, kind, prefix, sizes', [
     ('nus_info.pkl', 'NuScenesDataset', {}, 2), ('lyft_infos.pkl', 'LyftDataset', dict(pts='lidar', sweeps=''), 1),
     ('kitti_infos_train.pkl', 'KittiDataset', {}, 1), ('waymo_infos_train.pkl', 'WaymoDataset', {}, 1)])

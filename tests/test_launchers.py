@@ -12,7 +12,8 @@ from pruning_runs import samples
 from test_pipeline import config, finished, selection  # noqa: F401
 
 from adadedup_mm.cli.prune import main as prune_main
-from adadedup_mm.engine import open_group, take_gpu
+from adadedup_mm.engine import open_group, rank_and_world, take_gpu
+from adadedup_mm.errors import UserError
 
 TOOLS = Path(__file__).parents[1] / 'tools'
 
@@ -99,6 +100,16 @@ def test_every_process_has_a_gpu_of_its_own(launcher, environment, gpu, monkeypa
     monkeypatch.setattr(torch.cuda, 'set_device', taken.append)
     take_gpu(launcher)
     assert taken == ([] if gpu is None else [gpu])
+
+
+@pytest.mark.parametrize('rank, world', [('abc', '1'), ('0', '0'), ('0', ''), ('2', '2'), ('-1', '2'), (None, '2')])
+@pytest.mark.parametrize('launcher, names', [('pytorch', ('RANK', 'WORLD_SIZE')),
+                                             ('slurm', ('SLURM_PROCID', 'SLURM_NTASKS'))])
+def test_variables_of_a_launcher_that_say_nothing_are_named(launcher, names, rank, world, monkeypatch):
+    for name, value in zip(names, (rank, world), strict=True):
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f'{names[0]} .*{names[1]}.* start it with'):
+        rank_and_world(launcher)
 
 
 @pytest.mark.parametrize('launcher, gpu, opened', [

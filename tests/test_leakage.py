@@ -152,6 +152,7 @@ def test_a_set_compared_with_itself_leaks_altogether(leaky, tmp_path, capsys):
 @pytest.mark.parametrize('arguments, words', [
     (['--threshold', '0'], '--threshold is 0'), (['--threshold', '1.5'], '--threshold is 1.5'),
     (['--cfg-options', 'val_dataloader=None', 'test_dataloader=None'], 'neither val_dataloader nor test_dataloader'),
+    (['--cfg-options', 'val_dataloader=5', 'test_dataloader=None'], "no 'val_dataloader' with a 'dataset'"),
     (['--cfg-options', 'val_dataloader.dataset.ann_file=gone.json'], 'gone.json does not exist'),
     (['--cfg-options', 'val_dataloader.dataset.data_prefix.img=gone/'], 'of val_dataloader.dataset')])
 def test_wrong_input_gives_one_line_and_leaves_nothing(arguments, words, leaky, tmp_path, capsys):
@@ -159,6 +160,27 @@ def test_wrong_input_gives_one_line_and_leaves_nothing(arguments, words, leaky, 
         main([str(leaky[0]), '--work-dir', str(tmp_path / 'run'), *arguments])
     error = capsys.readouterr().err
     assert stop.value.code == 2 and words in error and 'train_dataloader' not in error
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_name_that_no_file_can_have_is_an_unreadable_image(leaky, tmp_path):
+    folder = leaky[0].parent / 'coco/annotations'
+    content = json.loads((folder / 'instances_val.json').read_text())
+    content['images'][0]['file_name'] = 'a\0b.jpg'
+    (folder / 'null.json').write_text(json.dumps(content))
+    main([str(leaky[0]), '--work-dir', str(tmp_path), '--cfg-options', 'test_dataloader=None',
+          'val_dataloader.dataset.ann_file=annotations/null.json'])
+    [split] = json.loads((tmp_path / 'leakage/summary.json').read_text())['splits']
+    assert (split['unreadable'], split['same_file']) == (1, 1)
+
+
+def test_images_that_are_arrays_are_refused_in_one_line(tmp_path, capsys):
+    pytest.importorskip('mmpretrain')
+    pytest.importorskip('sklearn')
+    with pytest.raises(SystemExit) as stop:
+        main([f'{ROOT}/configs/dynamic/resnet_digits.py', '--work-dir', str(tmp_path / 'run'), '--cfg-options',
+              'adadedup.keep_ratio=.5'])
+    assert stop.value.code == 2 and 'train_dataloader.dataset are arrays' in capsys.readouterr().err
     assert not (tmp_path / 'run').exists()
 
 

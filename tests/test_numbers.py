@@ -13,6 +13,7 @@ from adadedup_mm.features import PixelEmbedder
 from adadedup_mm.options import resolve_options
 from adadedup_mm.pipeline import prune
 from adadedup_mm.registry import EMBEDDERS
+from adadedup_mm.tables import map_2d
 
 OFFLINE = dict(strategy='clip_dedup', keep_ratio=.5, embedder=dict(type='PixelEmbedder'))
 
@@ -54,6 +55,15 @@ def test_identical_images_by_the_thousand_leave_exactly_the_budget(tmp_path):
     assert sum(row['kept'] for row in rows) == 120
     assert sum(cluster['size'] for cluster in clusters) == 1200
     assert all(row['partner_similarity'] == pytest.approx(1, abs=1e-6) for row in rows if not row['kept'])
+
+
+@pytest.mark.parametrize('columns', [2048, 2049])
+def test_a_map_shows_what_varies(columns):
+    rows = np.eye(1, columns, dtype=np.float32)
+    for equal in (np.zeros((5, columns), np.float32), np.repeat(rows, 50, 0), rows[:, :1], rows[:0]):
+        assert np.array_equal(map_2d(equal), np.zeros((len(equal), 2)))
+    two = np.eye(2, columns, dtype=np.float32)[np.arange(50) % 2]
+    assert np.allclose(np.abs(map_2d(two)), [.5 ** .5, 0], atol=1e-6)
 
 
 def test_clusters_of_one_go_by_index_and_all_of_them_stay_at_ratio_one(tmp_path):

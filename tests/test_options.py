@@ -1,3 +1,5 @@
+import importlib
+
 import pytest
 
 from adadedup_mm.errors import UserError
@@ -33,6 +35,8 @@ def test_the_work_dir_is_no_part_of_the_identity():
     (dict(keep_ratio=float('nan')), 'keep_ratio is nan'),
     (dict(keep_ratio='0.8'), "keep_ratio is '0.8'"),
     (dict(keep_ratio=True), 'keep_ratio is True'),
+    (dict(embedder=dict(type='PixelEmbedder', near_duplicate='abc')), "near_duplicate is 'abc'"),
+    (dict(shared_stages=5), 'shared_stages is 5'),
     (dict(seed=-1), 'seed'),
     (dict(keepratio=.8), "did you mean 'keep_ratio'"),
     (dict(on_bad_image='skip'), "'drop', 'error', 'keep'"),
@@ -60,6 +64,25 @@ def test_bad_values_are_named_in_one_line(bad, words):
         resolve(**bad)
     assert words in str(error.value)
     assert '\n' not in str(error.value)
+
+
+def test_arguments_beside_the_default_strategy_are_those_of_the_one_on_the_command_line():
+    config = dict(adadedup=dict(strategy=dict(type='adadedup', captions='c.json')))
+    assert resolve_options(config, strategy='vlm_sse').strategy == dict(type='vlm_sse', captions='c.json')
+    config['adadedup']['strategy'] = dict(type='vlm_sse', captions='c.json')
+    assert resolve_options(config, strategy='random').strategy == 'random'
+    assert resolve_options(config, strategy='vlm_sse').strategy == dict(type='vlm_sse', captions='c.json')
+
+
+@pytest.mark.parametrize('tool', ['benchmark', 'leakage', 'prune', 'train'])
+@pytest.mark.parametrize('override, words', [
+    ('a', 'KEY=VALUE'), ('=5', 'KEY=VALUE'), ('a..b=5', 'KEY=VALUE'), ('x=[1,(2', 'brackets'), ('x=)1,2(', 'brackets')])
+def test_overrides_that_cannot_be_split_are_named_in_one_line(tool, override, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        importlib.import_module(f'adadedup_mm.cli.{tool}').main(['config.py', '--cfg-options', 'a=1', override])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count('\n') == 1
+    assert error.startswith(f'error: --cfg-options {override}: ') and words in error
 
 
 def test_a_config_without_the_dict_is_told_what_to_add():

@@ -114,6 +114,60 @@ def test_a_finished_run_is_left_alone(config, finished, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob('*')}
 
 
+@pytest.mark.parametrize('damage', ['output cut', 'output gone', 'moved', 'image', 'clusters', 'proxy'])
+def test_a_finished_run_is_not_taken_for_another_one_s_files(damage, config, world, tmp_path, capsys):
+    copy, clusters, proxy = tmp_path / 'world', tmp_path / 'clusters.csv', tmp_path / 'proxy.py'
+    shutil.copytree(world, copy)
+    records = json.loads((copy / 'coco/annotations/instances_train.json').read_text())['images']
+    names = [image['id'] for image in records]
+    clusters.write_text('sample_id,c\n' + ''.join(f'{name},{i % 2}\n' for i, name in enumerate(names)))
+    proxy.write_text(f"_base_ = '{ROOT}/configs/proxy/faster_rcnn_tiny.py'")
+    changed = tmp_path / 'config.py'
+    changed.write_text(CONFIG.format(root=ROOT, world=copy) + f"""
+adadedup.update(clusterer=dict(_delete_=True, type='FixedClusterer', column='c', file='{clusters}'),
+                strategy='{'adadedup' if damage == 'proxy' else 'clip_dedup'}')
+adadedup['proxy'].update(config='{proxy}')
+""")
+    work_dir = tmp_path / 'run'
+    prune_main([str(changed), '--work-dir', str(work_dir)])
+    output = work_dir / 'annotations/instances_train.json'
+    if damage == 'output cut':
+        output.write_text('{')
+    elif damage == 'output gone':
+        output.unlink()
+    elif damage == 'moved':
+        work_dir = work_dir.rename(tmp_path / 'elsewhere')
+    elif damage == 'image':
+        image = next((copy / 'coco/images').rglob('*.jpg'))
+        os.utime(image, ns=(0, 0))
+    elif damage == 'clusters':
+        clusters.write_text(clusters.read_text().replace(',1\n', ',0\n'))
+    else:
+        proxy.write_text(proxy.read_text() + '\noptim_wrapper = dict(optimizer=dict(lr=.001))')
+    line = fails([changed, '--work-dir', work_dir], capsys)
+    assert 'holds a finished run, but' in line and '--resume' in line
+    prune_main([str(changed), '--work-dir', str(work_dir), '--resume'])
+    assert sum(selection(work_dir).values()) == 24
+    output = work_dir / 'annotations/instances_train.json'
+    assert len(json.loads(output.read_text())['images']) == 24
+    assert pq.read_table(work_dir / 'clusters.parquet').num_rows == (1 if damage == 'clusters' else 2)
+    capsys.readouterr()
+    prune_main([str(changed), '--work-dir', str(work_dir)])
+    assert str(output) in capsys.readouterr().out
+
+
+def test_a_finished_run_follows_the_rest_of_the_config(config, tmp_path):
+    from mmengine.config import Config
+
+    work_dir = tmp_path / 'run'
+    prune_main([str(config), '--work-dir', str(work_dir), '--strategy', 'random'])
+    before = {path: path.stat().st_mtime_ns for path in work_dir.rglob('*') if path.name != 'config.py'}
+    prune_main([str(config), '--work-dir', str(work_dir), '--strategy', 'random', '--cfg-options',
+                'train_cfg.max_epochs=7'])
+    assert Config.fromfile(work_dir / 'config.py').train_cfg.max_epochs == 7
+    assert before.items() <= {path: path.stat().st_mtime_ns for path in work_dir.rglob('*')}.items()
+
+
 @pytest.mark.parametrize('entry, value', [('seconds', None), ('files', None), ('files', [{}]), ('samples', 0)])
 def test_a_damaged_manifest_is_written_anew(entry, value, config, finished, tmp_path):
     shutil.copytree(finished, tmp_path / 'run')
@@ -197,7 +251,6 @@ def test_two_runs_do_not_share_a_work_dir(config, tmp_path, capsys):
     (['--strategy', 'adadup'], "did you mean 'adadedup'"),
     (['--cfg-options', 'adadedup.embedder.type=NoEmbedder'], "'OfflineEmbedder'"),
     (['--cfg-options', 'adadedup.embedder.channels=3'], 'channels'),
-    (['--cfg-options', 'adadedup.clusterer.num_clusters=49'], '48'),
     (['--cfg-options', 'adadedup.density.order=easy'], 'order'),
     (['--cfg-options', 'adadedup.proxy.config=missing.py'], 'missing.py'),
     (['--cfg-options', 'adadedup.proxy.checkpoint=missing.pth'], 'missing.pth'),
@@ -208,6 +261,21 @@ def test_two_runs_do_not_share_a_work_dir(config, tmp_path, capsys):
 def test_bad_input_gives_one_line_and_leaves_nothing_behind(arguments, words, config, tmp_path, capsys):
     assert words in fails([config, '--work-dir', tmp_path / 'run', *arguments], capsys)
     assert not (tmp_path / 'run').exists()
+
+
+def test_what_was_computed_before_an_error_is_used_again(config, tmp_path, capsys):
+    arguments = [config, '--work-dir', tmp_path / 'run', '--strategy', 'clip_dedup']
+    assert 'only 48' in fails([*arguments, '--cfg-options', 'adadedup.clusterer.num_clusters=49'], capsys)
+    features = (tmp_path / 'run/stages/features/features.npy').stat().st_mtime_ns
+    assert '--resume' in fails(arguments, capsys)
+    prune_main([*map(str, arguments), '--resume'])
+    assert (tmp_path / 'run/stages/features/features.npy').stat().st_mtime_ns == features
+
+
+@pytest.mark.parametrize('name', ['x' * 300, 'a\0b', 'a\udcff'])
+def test_a_work_dir_that_cannot_be_is_refused(name, config, tmp_path, capsys):
+    line = fails([config, '--work-dir', f'{tmp_path}/{name}', '--strategy', 'random'], capsys)
+    assert 'is no possible name' in line and not list(tmp_path.iterdir())
 
 
 def test_a_missing_or_broken_config_is_named(tmp_path, capsys):
@@ -252,7 +320,13 @@ def test_unreadable_images_are_kept_dropped_or_refused(action, world, tmp_path, 
         arguments = [config, '--work-dir', tmp_path / 'run', '--cfg-options', f'adadedup.on_bad_image={action}']
         if action == 'error':
             assert 'CAM_FRONT' in fails(arguments, capsys)
-            assert not (tmp_path / 'run').exists()
+            # With another setting the run goes on from there, and so does one that refuses them after all.
+            arguments = [*arguments[:-1], 'adadedup.on_bad_image=drop', '--resume', '--strategy', 'clip_dedup']
+            prune_main([str(argument) for argument in arguments])
+            features = (tmp_path / 'run/stages/features/features.npy').stat().st_mtime_ns
+            line = fails([*arguments[:-4], 'adadedup.on_bad_image=error', *arguments[-3:]], capsys)
+            assert '3 images cannot be read' in line and 'CAM_FRONT' in line
+            assert (tmp_path / 'run/stages/features/features.npy').stat().st_mtime_ns == features
             return
         prune_main([str(argument) for argument in arguments])
         kept = selection(tmp_path / 'run')

@@ -287,6 +287,9 @@ BAD = {
     'not JSON': (lambda run: (run / 'manifest.json').write_text('{"samples": '), 'manifest.json cannot be read'),
     'no key': (lambda run: edit_manifest(run, strategy=...), 'strategy'),
     'wrong value': (lambda run: edit_manifest(run, samples='many'), '$.samples'),
+    'no duration': (lambda run: edit_manifest(run, seconds=float('nan')), '$.seconds'),
+    'endless stage': (lambda run: edit_manifest(run, stages=dict(a=dict(seconds=float('inf'), bytes=1))), '.seconds'),
+    'too many bytes': (lambda run: edit_manifest(run, stages=dict(a=dict(seconds=1, bytes=10**400))), '.bytes'),
     'other run': (lambda run: edit_manifest(run, kept=31, pruned=29), 'of different runs'),
 }
 

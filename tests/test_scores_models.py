@@ -24,6 +24,7 @@ RETINA = dict(type='RetinaHead', num_classes=CLASSES, in_channels=16, feat_chann
 ATSS = dict(type='ATSSHead', num_classes=CLASSES, in_channels=16, feat_channels=16, stacked_convs=1, norm_cfg=None,
             anchor_generator=dict(ANCHORS, octave_base_scale=8, scales_per_octave=1),
             loss_cls=dict(type='FocalLoss', use_sigmoid=True), loss_bbox=dict(type='GIoULoss'))
+PAA = dict(ATSS, type='PAAHead', loss_centerness=dict(type='CrossEntropyLoss', use_sigmoid=True))
 FCOS = dict(type='FCOSHead', num_classes=CLASSES, in_channels=16, feat_channels=16, stacked_convs=1, norm_cfg=None)
 
 
@@ -109,7 +110,7 @@ def test_box_heads_give_every_object_the_error_of_its_regions(make):
     assert np.array_equal(rows[:, 2], labels == 0)
 
 
-@pytest.mark.parametrize('head, layer', [(RETINA, 'retina_cls'), (ATSS, 'atss_cls')])
+@pytest.mark.parametrize('head, layer', [(RETINA, 'retina_cls'), (ATSS, 'atss_cls'), (PAA, 'atss_cls')])
 def test_anchor_heads_give_every_object_the_error_of_its_anchors(head, layer):
     model = built(single_stage(head))
     constant(getattr(model.bbox_head, layer), LOGITS)

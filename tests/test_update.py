@@ -107,6 +107,28 @@ def test_updates_follow_each_other_and_growth_counts_from_the_last_full_run(grow
     assert selection(tmp_path / 'second') == selection(tmp_path / 'direct') and direct['kept'] == second['kept']
 
 
+def test_updates_go_on_with_the_strategy_of_the_full_run_whatever_the_config_says(growing, old, tmp_path):
+    hold, images, root = growing
+    other = root / 'other.py'
+    other.write_text(hold(images[:44]).read_text() + "\nadadedup['strategy'] = 'adadedup'\n")
+    first = updated(other, old, tmp_path / 'first')
+    assert (first['strategy'], first['layout']) == ('clip_dedup', 0)
+    hold(images)
+    second = updated(other, tmp_path / 'first', tmp_path / 'second')
+    assert second['strategy'] == 'clip_dedup'
+    updated(root / 'config.py', old, tmp_path / 'direct')
+    assert selection(tmp_path / 'second') == selection(tmp_path / 'direct')
+
+
+def test_samples_of_the_same_image_keep_their_own_decisions(growing, tmp_path):
+    hold, images, _ = growing
+    prune_main([str(hold(images[:30])), '--work-dir', str(tmp_path / 'old')])
+    twins = [dict(image, id=image['id'] + 10_000) for image in images[:30]]
+    updated(hold(twins + images[:30]), tmp_path / 'old', tmp_path / 'new')
+    before, now = selection(tmp_path / 'old'), selection(tmp_path / 'new')
+    assert {name: now[name] for name in before} == before
+
+
 def test_rules_for_scenes_do_not_revise_old_decisions_and_the_run_says_so(growing, old, tmp_path):
     hold, images, _ = growing
     plain = updated(hold(images), old, tmp_path / 'plain')
@@ -169,6 +191,7 @@ def test_a_full_run_is_due_for_growth_strange_images_and_new_classes(growing, tm
 
 @pytest.mark.parametrize('arguments, words', [
     (['--update', 'missing'], 'holds no finished run'), (['--update', '{work_dir}'], 'is the work dir itself'),
+    (['--update', '{old}', '--strategy', 'random'], 'leave --strategy'),
     (['--update', '{random}'], 'has no thresholds'), (['--update', '{cleared}'], 'no features that can be used again'),
     (['--update', '{old}', '--cfg-options', 'adadedup.embedder.size=8'], 'another embedder'),
     (['--update', '{old}', '--cfg-options', 'train_dataloader.dataset.ann_file=annotations/instances_val.json'],

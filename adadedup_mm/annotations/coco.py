@@ -62,7 +62,8 @@ def index_coco(path: str | Path) -> CocoIndex:
     """Reads the image ids and scenes and the category names of a COCO json.
 
     Raises:
-        UserError: the file is no COCO json, two images have the same id, or the annotations belong to none of them.
+        UserError: the file is no COCO json, it has annotations and no images, two images have the same id, or the
+            annotations belong to none of them.
     """
     images, annotated, categories = _read(path)
     counts = Counter(image.id for image in images)
@@ -70,6 +71,8 @@ def index_coco(path: str | Path) -> CocoIndex:
         repeated = [image_id for image_id, count in counts.items() if count > 1]
         raise UserError(f'{path}: {len(repeated)} image ids appear more than once, first {_some(repeated)}; '
                         'give every image an id of its own')
+    if annotated and not images:
+        raise UserError(f'{path} has annotations but no images: restore its images list')
     if annotated and counts.keys().isdisjoint(annotated):
         raise UserError(f'{path}: no annotation belongs to an image: image_id is for example {_some(annotated, 1)}, id '
                         f'of an image {_some(counts, 1)}; make them the same numbers or the same texts')

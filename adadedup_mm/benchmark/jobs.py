@@ -135,6 +135,7 @@ def _training_config(benchmark: Benchmark, settings: Mapping[str, Any], model: s
         raise UserError(f'{where}: {type(error).__name__}: {error}') from error
     if not config.get('train_cfg') or not config.get('val_dataloader'):
         raise UserError(f'{where} is no config that trains and evaluates: train_cfg or val_dataloader is missing')
+    _check_kinds(config, where)
     _evaluate_once(config)
     if num_classes is not None:
         set_classes(config.model, num_classes)
@@ -151,6 +152,17 @@ def _merge(config: Config, parts: Sequence[Any], load: Load) -> None:
         bases = settings.pop('_base_', [])
         _merge(config, [bases] if isinstance(bases, str) else bases, load)
         config.merge_from_dict(settings)
+
+
+def _check_kinds(config: Config, where: str) -> None:
+    """Raises UserError where a setting that every training gets a value in is no dict or list."""
+    for key, kinds in (('train_cfg', dict), ('default_hooks', dict), ('default_hooks.checkpoint', dict),
+                       ('custom_hooks', (list, tuple)), ('randomness', dict)):
+        value: Any = config
+        for part in key.split('.'):
+            value = (value or {}).get(part)
+        if value is not None and not isinstance(value, kinds):
+            raise UserError(f'{where}: {key} is {value!r}, but must be a {"dict" if kinds is dict else "list"}')
 
 
 def _evaluate_once(config: Config) -> None:

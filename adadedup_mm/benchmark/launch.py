@@ -49,6 +49,7 @@ class Launcher:
         if self.kind == 'pytorch' and visible and self.gpus * self.side_by_side > visible:
             raise UserError(f'--jobs {self.side_by_side} with --gpus {self.gpus} needs {self.gpus * self.side_by_side} '
                             f'GPUs, but {visible} are visible')
+        _first_port()
 
     def start(self, job: Job, slot: int) -> subprocess.Popen[bytes]:
         """Starts or goes on with a job's training.
@@ -75,10 +76,14 @@ class Launcher:
         return [sys.executable, str(_TOOLS / 'train.py'), str(config), *flags]
 
     def environment(self, slot: int) -> dict[str, str]:
-        """Environment variables: GPUs and port of the slot's own, this Python first, and a fair share of the cores."""
+        """Environment variables: GPUs and port of the slot's own, this Python first, and a fair share of the cores.
+
+        Raises:
+            UserError: PORT is no number.
+        """
         python = str(Path(sys.executable).parent)
         env = dict(os.environ, PATH=f'{python}{os.pathsep}{os.environ.get("PATH", "")}', GPUS=str(self.gpus),
-                   PORT=str(int(os.environ.get('PORT', 29500)) + slot))
+                   PORT=str(_first_port() + slot))
         processes = self.side_by_side * (self.gpus if self.kind == 'pytorch' else 1)
         if self.kind == 'slurm':
             env.setdefault('MASTER_PORT', env['PORT'])
@@ -91,6 +96,14 @@ class Launcher:
             own = self.gpus if self.kind == 'pytorch' else 1
             env['CUDA_VISIBLE_DEVICES'] = ','.join(visible[(slot * own + i) % len(visible)] for i in range(own))
         return env
+
+
+def _first_port() -> int:
+    port = os.environ.get('PORT', '29500')
+    if not port.isdecimal():
+        raise UserError(f'the environment variable PORT is {port!r}, but must be a whole number: set it to a free port '
+                        'or unset it')
+    return int(port)
 
 
 def drop_broken_checkpoints(folder: Path) -> None:

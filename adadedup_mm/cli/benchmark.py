@@ -8,8 +8,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from ..benchmark.config import Benchmark, load_benchmark
 from ..benchmark.data import prepare
 from ..benchmark.hook import REPORT
@@ -31,7 +29,7 @@ from ..benchmark.results import (
 from ..benchmark.schedule import run_jobs
 from ..benchmark.tables import all_results, write_tables
 from ..errors import UserError
-from .common import run
+from .common import add_cfg_options, run
 
 
 def _main(arguments: list[str] | None) -> None:
@@ -40,8 +38,7 @@ def _main(arguments: list[str] | None) -> None:
         'training. Run the same command again after an interruption; trainings that failed are then tried again.')
     parser.add_argument('config', help='a benchmark config; or the work dir of a benchmark, to make its tables again')
     parser.add_argument('--work-dir', type=Path, help='where results go (default: work_dirs/<name of the config>)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
-                        help='override settings of the benchmark config')
+    add_cfg_options(parser, 'override settings of the benchmark config')
     parser.add_argument('--jobs', type=int, default=1, help='trainings side by side (default %(default)s)')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none',
                         help='how each training is started')

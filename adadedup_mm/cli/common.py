@@ -3,6 +3,7 @@
 import argparse
 import datetime
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -17,6 +18,9 @@ from ..errors import UserError
 def run(main: Callable[[list[str] | None], None], arguments: list[str] | None = None,
         go_on: str = 'run the same command with --resume to go on') -> None:
     """Calls ``main`` and ends the process: 0 done, 2 wrong input with one line on standard error, 1 anything else."""
+    # Terminals and files of old encodings lack characters that we print.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='replace')
     try:
         main(arguments)
     except UserError as error:
@@ -60,11 +64,28 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
     """The config, its overrides and the launcher, as in mmdet's tools."""
     parser.add_argument('config', help='your training config with our line in its _base_ list')
     parser.add_argument('--work-dir', help='where results go; the default is the config\'s work_dir')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
-                        help='override settings of the config')
+    add_cfg_options(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='job launcher')
     # torch.distributed.launch passes this flag; torchrun uses the environment.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def add_cfg_options(parser: argparse.ArgumentParser, help: str = 'override settings of the config') -> None:
+    """``--cfg-options KEY=VALUE ...``, as in mmdet's tools."""
+    parser.add_argument('--cfg-options', nargs='+', type=_override, action=DictAction, default={}, metavar='KEY=VALUE',
+                        help=help)
+
+
+def _override(text: str) -> str:
+    """The text as it is; raises UserError for what mmengine cannot split."""
+    key, equals, value = text.partition('=')
+    if not equals or not all(key.split('.')):
+        raise UserError(f'--cfg-options {text}: write KEY=VALUE, with dots between the parts of a key')
+    try:
+        DictAction._parse_iterable(value)
+    except (AssertionError, RecursionError):
+        raise UserError(f'--cfg-options {text}: the brackets of the value do not match') from None
+    return text
 
 
 def print_table(table: Table) -> None:

@@ -1,6 +1,7 @@
 """``tools/export.py``: a pruning run's decisions for other programs."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from ..export import export_csv, export_fiftyone
@@ -22,10 +23,10 @@ def _main(arguments: list[str] | None) -> None:
         return
     out = args.out or args.work_dir / 'export' / 'fiftyone'
     count = export_fiftyone(args.work_dir, out)
-    print(f'{out}: {count} images; open it with: fiftyone datasets create --name pruning --dataset-dir {out} '
-          '--type fiftyone.types.FiftyOneDataset && fiftyone app launch pruning')
+    print(f'{out}: {count} images; open it with: fiftyone datasets create --name pruning --dataset-dir '
+          f'{shlex.quote(str(out))} --type fiftyone.types.FiftyOneDataset && fiftyone app launch pruning')
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
-    run(_main, arguments)
+    run(_main, arguments, go_on='run the same command again')

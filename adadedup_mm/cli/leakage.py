@@ -3,14 +3,13 @@
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
 from rich.table import Table
 
 from ..config import default_work_dir, load_config
 from ..leakage import Summary
 from ..leakage.find import find_leakage
 from ..options import resolve_options
-from .common import print_table, run
+from .common import add_cfg_options, print_table, run
 
 
 def _main(arguments: list[str] | None) -> None:
@@ -20,8 +19,7 @@ def _main(arguments: list[str] | None) -> None:
     parser.add_argument('--work-dir', help='results go to its folder leakage/; the default is the config\'s work_dir')
     parser.add_argument('--threshold', type=float, help='similarity from which a pair counts; the default is the '
                         'embedder\'s near_duplicate')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
-                        help='override settings of the config')
+    add_cfg_options(parser)
     args = parser.parse_args(arguments)
 
     config = load_config(args.config, args.cfg_options)

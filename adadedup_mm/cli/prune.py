@@ -29,14 +29,18 @@ def _main(arguments: list[str] | None) -> None:
                         'what a run would cost; nothing is written')
     args = parser.parse_args(arguments)
 
+    if args.update and (args.strategy or args.keep_ratio is not None):
+        raise UserError('--update goes on with the strategy and the thresholds of the old run: leave --strategy and '
+                        '--keep-ratio out')
     config = load_config(args.config, args.cfg_options)
     options = resolve_options(config, args.keep_ratio, args.strategy)
     rank, world = rank_and_world(args.launcher)
     take_gpu(args.launcher)
     work_dir = args.work_dir or default_work_dir(config, args.config)
     if args.dry_run:
-        if world > 1 or args.update:
-            raise UserError('--dry-run runs in one process and looks at all samples: leave --launcher and --update out')
+        if world > 1 or args.update or args.resume:
+            raise UserError('--dry-run runs in one process, looks at all samples and writes nothing: leave --launcher, '
+                            '--update and --resume out')
         _show(dry_run(config, options, Path(work_dir)), options, work_dir)
         return
     if options.proxy.distributed:
@@ -55,6 +59,8 @@ def _show(result: DryRun, options: Options, work_dir: str) -> None:
                  words.size(cost.disk))
         table.add_row(*cells, style='bold' if row.keep_ratio == options.keep_ratio else None)
     print_table(table)
+    if options.group_by or options.min_gap:
+        print('group_by and min_gap, which change what is kept, are left aside here')
     print('near-duplicates: their share of what goes; time, memory, disk: of a whole run, estimated from a probe here')
     print(f'features of {work_dir} were used, nothing was written' if result.reused else
           'nothing was written; what was computed lay in a temporary folder, which is gone')

@@ -15,4 +15,4 @@ def _main(arguments: list[str] | None) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
-    run(_main, arguments)
+    run(_main, arguments, go_on='run the same command again')

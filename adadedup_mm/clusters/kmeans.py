@@ -7,6 +7,7 @@ import faiss
 import numpy as np
 
 from ..errors import UserError
+from ..options import whole
 from ..pool import Pool
 from ..progress import progress
 from .fixed import label
@@ -36,8 +37,8 @@ class SphericalKMeans:
 
     def __init__(self, num_clusters: int | None = None, iterations: int = 20, fast: bool = False) -> None:
         for name, value in (('num_clusters', num_clusters), ('iterations', iterations)):
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise UserError(f'adadedup.clusterer.{name} is {value!r}, but must be a whole number above 0')
+            if value is not None:
+                whole(value, f'adadedup.clusterer.{name}', 1)
         self.num_clusters = num_clusters
         self.iterations = min(iterations, 10) if fast else iterations
         self.points_per_cluster = 128 if fast else 256

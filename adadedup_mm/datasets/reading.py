@@ -331,7 +331,8 @@ def _take_frames(dataset: Any, path: ConfigPath, where: str, ann_file: Path | No
     names = [sample_id(items[0]) for items in frames]
     _check_names(names, where, ann_file)
     read = read_frames(dataset, frames, where)
-    if not len(read.labels):
+    # Validation frames may come without labels: they are only compared with those of the training.
+    if not len(read.labels) and not dataset.test_mode:
         raise UserError(f'{where}: no frame of {ann_file} has an object of its classes '
                         f'({_some(dataset.metainfo["classes"])}): there is nothing to train on')
     is_pickle = ann_file is not None and ann_file.suffix in ('.pkl', '.pickle')

@@ -21,16 +21,20 @@ def rank_and_world(launcher: str) -> tuple[int, int]:
         launcher: ``'none'``, ``'pytorch'`` (torchrun) or ``'slurm'``.
 
     Raises:
-        UserError: the launcher is unknown, or its variables are not set.
+        UserError: the launcher is unknown, or its variables are not set or no such numbers.
     """
     if launcher == 'none':
         return 0, 1
     if launcher not in _VARIABLES:
         raise UserError(f"launcher {launcher!r} is not supported: use 'none', 'pytorch' or 'slurm'")
-    rank, world = (os.environ.get(name) for name in _VARIABLES[launcher])
+    names = _VARIABLES[launcher]
+    rank, world = (os.environ.get(name) for name in names)
+    start = 'torchrun --nproc_per_node=N' if launcher == 'pytorch' else 'srun'
     if rank is None or world is None:
-        start = 'torchrun --nproc_per_node=N' if launcher == 'pytorch' else 'srun'
-        raise UserError(f"--launcher {launcher} needs {' and '.join(_VARIABLES[launcher])}: start it with {start}")
+        raise UserError(f"--launcher {launcher} needs {' and '.join(names)}: start it with {start}")
+    if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
+        raise UserError(f'{names[0]} is {rank!r} and {names[1]} {world!r}, but must be the index of this process and '
+                        f'how many there are: start it with {start}')
     return int(rank), int(world)
 
 

@@ -3,9 +3,10 @@
 from .baselines import PixelEmbedder, RandomEmbedder
 from .decode import BadImage, Transform, decode, plain_decode
 from .embedder import Embedder
-from .extract import choose_views, extract_shards, merge_shards
+from .extract import choose_views, extract_shards, merge_shards, refuse_bad_images
 from .open_clip import OpenCLIPEmbedder
 from .timm import OfflineEmbedder, TimmEmbedder
 
 __all__ = ['BadImage', 'Embedder', 'OfflineEmbedder', 'OpenCLIPEmbedder', 'PixelEmbedder', 'RandomEmbedder',
-           'TimmEmbedder', 'Transform', 'choose_views', 'decode', 'extract_shards', 'merge_shards', 'plain_decode']
+           'TimmEmbedder', 'Transform', 'choose_views', 'decode', 'extract_shards', 'merge_shards', 'plain_decode',
+           'refuse_bad_images']

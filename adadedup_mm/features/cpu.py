@@ -38,7 +38,8 @@ def has_fast_bf16() -> bool:
 def default_workers() -> int:
     """The cores this process may use, shared with the other processes of a launcher on this machine; at most 32."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    return max(1, min(32, cores // int(os.environ.get('LOCAL_WORLD_SIZE', 1))))
+    processes = os.environ.get('LOCAL_WORLD_SIZE', '')
+    return max(1, min(32, cores // max(1, int(processes) if processes.isdecimal() else 1)))
 
 
 @contextlib.contextmanager

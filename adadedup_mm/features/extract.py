@@ -111,6 +111,15 @@ def merge_shards(image_paths: Sequence[Sequence[str]], views: Sequence[str], use
     return json.loads((folder / 'bad_images.json').read_text(encoding='utf-8'))
 
 
+def refuse_bad_images(folder: Path, on_bad_image: str) -> None:
+    """Raises UserError if ``on_bad_image`` is ``'error'`` and a finished stage, of another setting, has bad images."""
+    if on_bad_image == 'error':
+        bad = json.loads((folder / 'bad_images.json').read_text(encoding='utf-8'))
+        reasons = {entry['path']: entry['reason'] for entry in bad}
+        if reasons:
+            raise UserError(f'{len(reasons)} images {_advice(reasons)}')
+
+
 def _merge(image_paths: Sequence[Sequence[str]], columns: Sequence[int], folder: Path, on_bad_image: str,
            wait_for: Callable[[Callable[[], bool]], None] | None) -> None:
     positions = _positions(image_paths, columns)
@@ -241,12 +250,20 @@ def _read_reasons(folder: Path, count: int) -> dict[int, str]:
 
 
 def _message(reasons: dict[int, str], paths: Sequence[str]) -> str:
-    first = '; '.join(f'{_printable(paths[position])} ({reasons[position]})' for position in sorted(reasons)[:5])
+    named = {_printable(paths[position]): reasons[position] for position in sorted(reasons)}
     if len(reasons) == len(paths):
         return (f"none of the {len(paths)} images can be read: check the dataset's data_root and data_prefix; "
-                f'first: {first}')
-    return (f'{len(reasons)} of {len(paths)} images cannot be read: repair them, or set adadedup.on_bad_image to '
-            f"'keep' or 'drop'; {'all' if len(reasons) <= 5 else 'first'}: {first}")
+                f'first: {_first(named)}')
+    return f'{len(reasons)} of {len(paths)} images {_advice(named)}'
+
+
+def _advice(reasons: dict[str, str]) -> str:
+    return (f"cannot be read: repair them, or set adadedup.on_bad_image to 'keep' or 'drop'; "
+            f"{'all' if len(reasons) <= 5 else 'first'}: {_first(reasons)}")
+
+
+def _first(reasons: dict[str, str]) -> str:
+    return '; '.join(f'{path} ({reason})' for path, reason in list(reasons.items())[:5])
 
 
 def _printable(path: str) -> str:

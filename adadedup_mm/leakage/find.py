@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -47,7 +47,8 @@ def find_leakage(config: Config, options: Options, work_dir: Path, threshold: fl
         most: pairs of a sample at most.
 
     Raises:
-        UserError: there is nothing to compare, an image folder or file is wrong, or ``work_dir`` cannot be written.
+        UserError: there is nothing to compare, images are no files, an image folder or file is wrong, or ``work_dir``
+            cannot be written.
     """
     if threshold is not None and not 0 < threshold <= 1:
         raise UserError(f'--threshold is {threshold}, but must be a similarity above 0 and at most 1')
@@ -84,10 +85,16 @@ def _evaluation_pools(config: Config) -> dict[str, Pool]:
 
 def _read_split(config: Config, name: str) -> Pool:
     loader = f'{name}_dataloader'
+    settings = config.get(loader)
+    if not isinstance(settings, Mapping) or 'dataset' not in settings:
+        raise UserError(f"the config has no '{loader}' with a 'dataset': there is nothing to compare")
     try:
-        return read_pool(Config(dict(config._cfg_dict, train_dataloader=config.get(loader))))[0]
+        pool = read_pool(Config(dict(config._cfg_dict, train_dataloader=settings)))[0]
     except UserError as error:
         raise UserError(str(error).replace('train_dataloader', loader)) from error
+    if not all(pool.image_paths):
+        raise UserError(f'the images of {loader}.dataset are arrays, not files: name a dataset of image files')
+    return pool
 
 
 def _pairs_table(name: str, run: Run, train: Run, pairs: Pairs) -> pa.Table:
@@ -108,10 +115,15 @@ def _pairs_table(name: str, run: Run, train: Run, pairs: Pairs) -> pa.Table:
 
 def _summarise(name: str, run: Run, train: Run, pairs: Pairs) -> SplitSummary:
     known = pairs.nearest[np.isfinite(pairs.nearest)]
-    files = {os.path.realpath(path) for paths in train.pool.image_paths for path in paths}
-    shared = sum(any(os.path.realpath(path) in files for path in paths) for paths in run.pool.image_paths)
+    files = {_real_path(path) for paths in train.pool.image_paths for path in paths}
+    shared = sum(any(_real_path(path) in files for path in paths) for paths in run.pool.image_paths)
     return SplitSummary(name, len(run.pool), int((pairs.matches > 0).sum()), int((known >= IDENTICAL).sum()), shared,
                         float(known.max()) if len(known) else None, int(run.unreadable.sum()))
+
+
+def _real_path(path: str) -> str:
+    # No file has a null character in its name; Python refuses to look for one.
+    return path if '\0' in path else os.path.realpath(path)
 
 
 def _first_paths(run: Run) -> list[str]:

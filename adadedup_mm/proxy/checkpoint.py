@@ -1,5 +1,6 @@
 """Reading checkpoints without running code from them, and detectors that carry their weights."""
 
+import copy
 import pickle
 from collections import OrderedDict
 from pathlib import Path
@@ -87,7 +88,8 @@ def load_detector(config: Config, checkpoint: str | Path) -> nn.Module:
 def build_detector(config: Config) -> nn.Module:
     """The untrained detector of a config from ``proxy_config``, on the GPU if there is one, in evaluation mode."""
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
-        return MODELS.build(config.model).to(get_device()).eval()
+        # Models take their configs apart.
+        return MODELS.build(copy.deepcopy(config.model)).to(get_device()).eval()
 
 
 def fill_detector(model: nn.Module, checkpoint: str | Path) -> None:

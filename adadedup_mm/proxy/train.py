@@ -1,5 +1,6 @@
 """Training the proxy detector."""
 
+import copy
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,11 +72,12 @@ def _runner_config(config: Config, dataset: Mapping[str, Any], folder: Path, see
                   drop_last=False)
     wanted = ('model', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr', 'custom_hooks', 'env_cfg',
               'load_from')
-    return Config(dict(
+    # A copy: models and runners take their configs apart.
+    return Config(copy.deepcopy(dict(
         {key: config[key] for key in wanted if config.get(key) is not None},
         train_dataloader=loader, work_dir=str(folder / 'log'), experiment_name='proxy',
         default_hooks=dict(checkpoint=None), default_scope=config.get('default_scope', 'mmdet'),
-        randomness=dict(seed=seed)))
+        randomness=dict(seed=seed))))
 
 
 def _split(runner_config: Config, config: Config) -> None:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -28,12 +28,15 @@ CLASSES = {'class': pa.string(), 'instances': pa.int64(), 'instances_kept': pa.i
 
 Columns = dict[str, np.ndarray]
 
+# Of seconds, bytes and counts; NaN, infinity and numbers of hundreds of digits are damage.
+_AMOUNT = msgspec.Meta(ge=0, le=2**63 - 1)
+
 
 class StageCost(msgspec.Struct):
     """What a stage took."""
 
-    seconds: float
-    bytes: int
+    seconds: Annotated[float, _AMOUNT]
+    bytes: Annotated[int, _AMOUNT]
 
 
 class BreakEven(msgspec.Struct):
@@ -61,8 +64,8 @@ class FilePair(msgspec.Struct):
 
     input: str | None
     output: str
-    records: int
-    kept: int
+    records: Annotated[int, _AMOUNT]
+    kept: Annotated[int, _AMOUNT]
 
 
 class GapReliability(msgspec.Struct):
@@ -70,7 +73,7 @@ class GapReliability(msgspec.Struct):
 
     split_half: float | None = None
     signal_share: float | None = None
-    clusters: int | None = None
+    clusters: Annotated[int, _AMOUNT] | None = None
 
 
 class Manifest(msgspec.Struct):
@@ -88,7 +91,7 @@ class Manifest(msgspec.Struct):
     inputs: list[InputFile]
     files: list[FilePair]
     stages: dict[str, StageCost]
-    seconds: float
+    seconds: Annotated[float, _AMOUNT]
     break_even: BreakEven | None
     notes: list[str]
     threshold_curve: list[CurvePoint] | None
