@@ -1,6 +1,7 @@
 """Near-duplicates between the training set and the other splits."""
 
 import csv
+import dataclasses
 import json
 import shutil
 from html.parser import HTMLParser
@@ -14,7 +15,10 @@ from test_pipeline import CONFIG, ROOT, config, prune_main  # noqa: F401
 
 from adadedup_mm.cli.leakage import main
 from adadedup_mm.clusters.rows import snap
-from adadedup_mm.leakage import similar_pairs
+from adadedup_mm.config import load_config
+from adadedup_mm.errors import UserError
+from adadedup_mm.leakage import find, similar_pairs
+from adadedup_mm.options import resolve_options
 
 
 def rows_of(seed, n, d=5, blanks=False):
@@ -182,6 +186,20 @@ def test_images_that_are_arrays_are_refused_in_one_line(tmp_path, capsys):
               'adadedup.keep_ratio=.5'])
     assert stop.value.code == 2 and 'train_dataloader.dataset are arrays' in capsys.readouterr().err
     assert not (tmp_path / 'run').exists()
+
+
+def test_splits_of_different_cameras_are_refused_in_one_line(leaky, tmp_path, monkeypatch):
+    def with_cameras(settings, name):
+        pool = read(settings, name)
+        count = 2 if name == 'train' else 1
+        return dataclasses.replace(pool, views=('A', 'B')[:count], image_paths=tuple(
+            paths * count for paths in pool.image_paths))
+
+    read = find._read_split
+    monkeypatch.setattr(find, '_read_split', with_cameras)
+    loaded = load_config(leaky[0], {'adadedup.views': 'all'})
+    with pytest.raises(UserError, match='1 cameras to compare, train has 2'):
+        find.find_leakage(loaded, resolve_options(loaded), tmp_path / 'run')
 
 
 def test_a_folder_that_cannot_be_made_gives_one_line(leaky, tmp_path, capsys):

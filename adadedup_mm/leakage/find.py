@@ -62,6 +62,9 @@ def find_leakage(config: Config, options: Options, work_dir: Path, threshold: fl
     tables, splits = [], []
     with _locked(folder):
         for name, run in runs.items():
+            if run.features.shape[1] != train.features.shape[1]:
+                raise UserError(f'{name} has {len(_columns(run))} cameras to compare, train has '
+                                f"{len(_columns(train))}: set adadedup.views to 'front', or name the cameras that both have")
             pairs = similar_pairs(run.features, train.features, level, most)
             tables.append(_pairs_table(name, run, train, pairs))
             splits.append(_summarise(name, run, train, pairs))
@@ -126,8 +129,12 @@ def _real_path(path: str) -> str:
     return path if '\0' in path else os.path.realpath(path)
 
 
+def _columns(run: Run) -> list[int]:
+    return choose_views(run.pool.views, run.options.views)
+
+
 def _first_paths(run: Run) -> list[str]:
-    column = choose_views(run.pool.views, run.options.views)[0]
+    column = _columns(run)[0]
     return [paths[column] for paths in run.pool.image_paths]
 
 
