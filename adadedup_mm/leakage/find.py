@@ -64,7 +64,7 @@ def find_leakage(config: Config, options: Options, work_dir: Path, threshold: fl
         for name, run in runs.items():
             if run.features.shape[1] != train.features.shape[1]:
                 raise UserError(f'{name} has {len(_columns(run))} cameras to compare, train has '
-                                f"{len(_columns(train))}: set adadedup.views to 'front', or name the cameras that both have")
+                                f"{len(_columns(train))}: set adadedup.views to 'front' or to cameras that both have")
             pairs = similar_pairs(run.features, train.features, level, most)
             tables.append(_pairs_table(name, run, train, pairs))
             splits.append(_summarise(name, run, train, pairs))
