@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -158,6 +159,10 @@ def resolve_options(config: Mapping[str, Any], keep_ratio: float | None = None,
         raw[name] = _construct(kind, raw.get(name, {}), f'adadedup.{name}')
     options = _construct(Options, raw, 'adadedup')
     _check(options)
+    try:
+        json.dumps(options.identity(), ensure_ascii=False, default=str).encode()
+    except ValueError as error:  # half of a surrogate pair, which no file can hold, or a list that holds itself
+        raise UserError(f'the adadedup dict holds what cannot be written: {error}') from error
     return options
 
 

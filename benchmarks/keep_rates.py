@@ -4,7 +4,8 @@
 
 The section is what stands between ``<!-- minidrive_rates -->`` and ``<!-- end of minidrive_rates -->``, after the name
 of the work dir; the rates of each selection go to ``results/minidrive_rates.csv`` beside the page. Kinds of scenes are
-those of MiniDrive's ``truth.parquet``; for other data there are classes only.
+those of MiniDrive's ``truth.parquet``; for other data there are classes only. ``signal`` is the share of the variance
+of the proxy's gaps that is told from noise.
 """
 
 import argparse
@@ -22,13 +23,13 @@ from sections import fill_section, split_page
 from adadedup_mm.benchmark.jobs import folder_name
 from adadedup_mm.benchmark.results import RESULTS, Row, read_results
 from adadedup_mm.benchmark.tables import Table, markdown
-from adadedup_mm.files import atomic_open
+from adadedup_mm.files import atomic_open, read_object
 
 COLUMNS = ('variant', 'keep_ratio', 'seed', 'group', 'name', 'all', 'kept')
 
 
 def read_rates(work_dir: Path, rows: Sequence[Row]) -> Iterator[tuple]:
-    """``COLUMNS`` of each selection of the first model: objects of each class, and images of each kind of scene."""
+    """``COLUMNS`` of each selection of the first model: objects of each class, images of each kind of scene, signal."""
     for row in rows:
         if row['keep_ratio'] is None or row['status'] != 'done' or row['model'] != rows[0]['model']:
             continue
@@ -45,6 +46,9 @@ def read_rates(work_dir: Path, rows: Sequence[Row]) -> Iterator[tuple]:
             for name in sorted(set(kind)):
                 kept = np.array(samples['kept'])[kind == name]
                 yield (*start, 'scene', name, len(kept), int(kept.sum()))
+        reliability = read_object(folder / 'manifest.json').get('gap_reliability') or {}
+        if reliability.get('signal_share') is not None:
+            yield (*start, 'gaps', 'signal', 1, reliability['signal_share'])
 
 
 @functools.cache
@@ -61,15 +65,15 @@ def tables(rates: Sequence[Sequence[str]]) -> str:
     shares = defaultdict(list)
     for variant, ratio, _, group, name, count, kept in rates:
         if int(count):
-            shares[ratio, variant, group, name].append(int(kept) / int(count))
+            shares[ratio, variant, group, name].append(float(kept) / int(count))
     columns = list(dict.fromkeys((group, name) for _, _, group, name in shares))
     by_ratio = []
     for ratio in sorted({ratio for ratio, *_ in shares}, key=float):
         variants = dict.fromkeys(variant for other, variant, *_ in shares if other == ratio)
-        rows = [[variant, *(f'{np.mean(shares[ratio, variant, *column]):.0%}' for column in columns)]
-                for variant in variants]
+        rows = [[variant, *(f'{np.mean(values):.0%}' if (values := shares[ratio, variant, *column]) else '-'
+                            for column in columns)] for variant in variants]
         title = (f'{float(ratio):.0%} kept: the objects of each class and the images of each kind of scene that stay, '
-                 'mean over seeds')
+                 "and the signal in the proxy's gaps; mean over seeds")
         by_ratio.append(Table('rates', title, ['', *(name for _, name in columns)], rows))
     return markdown(by_ratio)
 

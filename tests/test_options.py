@@ -36,6 +36,7 @@ def test_the_work_dir_is_no_part_of_the_identity():
     (dict(keep_ratio='0.8'), "keep_ratio is '0.8'"),
     (dict(keep_ratio=True), 'keep_ratio is True'),
     (dict(embedder=dict(type='PixelEmbedder', near_duplicate='abc')), "near_duplicate is 'abc'"),
+    (dict(strategy='\ud800'), 'cannot be written'),
     (dict(shared_stages=5), 'shared_stages is 5'),
     (dict(seed=-1), 'seed'),
     (dict(keepratio=.8), "did you mean 'keep_ratio'"),

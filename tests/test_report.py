@@ -270,6 +270,11 @@ def edit_manifest(run: Path, **changes: Any) -> None:
     write_json(run / 'manifest.json', {key: value for key, value in (manifest | changes).items() if value is not ...})
 
 
+def broken_name(path: Path) -> None:
+    pq.write_table(pa.table(dict(zzzz=[1])), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b'zzzz', b'zzz\xf4'))
+
+
 BAD = {
     'no folder': (lambda run: shutil.rmtree(run), 'is not a folder'),
     'no samples': (lambda run: (run / 'samples.parquet').unlink(), 'samples.parquet is missing'),
@@ -279,6 +284,7 @@ BAD = {
     'empty parquet': (lambda run: (run / 'samples.parquet').write_bytes(b''), 'samples.parquet cannot be read'),
     'not parquet': (lambda run: (run / 'clusters.parquet').write_text('a,b\n1,2\n'), 'clusters.parquet cannot be read'),
     'cut parquet': (lambda run: os.truncate(run / 'samples.parquet', 3000), 'samples.parquet cannot be read'),
+    'no text': (lambda run: broken_name(run / 'classes.parquet'), 'classes.parquet cannot be read'),
     'a folder': (lambda run: ((run / 'manifest.json').unlink(), (run / 'manifest.json').mkdir()), 'manifest.json'),
     'no column': (lambda run: rewrite(run / 'samples.parquet', 'kept'), 'samples.parquet lacks the column kept'),
     'wrong type': (lambda run: rewrite(run / 'samples.parquet', 'cluster', ['a'] * 60), 'the column cluster'),

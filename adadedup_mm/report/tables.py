@@ -168,17 +168,18 @@ def read_table(path: Path, required: dict[str, pa.DataType], more: dict[str, pa.
     """
     try:
         table = pq.read_table(path, partitioning=None)
+        names = table.column_names
     except FileNotFoundError:
         raise UserError(f'{path} is missing: name the work dir of a finished tools/prune.py run') from None
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise UserError(f'{path} cannot be read ({_one_line(error)}): {AGAIN}') from None
-    missing = [name for name in required if name not in table.column_names]
+    missing = [name for name in required if name not in names]
     if missing:
         raise UserError(f'{path} lacks the column{"s" * (len(missing) > 1)} {", ".join(missing)}: {AGAIN}')
     columns = {}
     for name, kind in (required | (more or {})).items():
         try:
-            columns[name] = table[name].cast(kind) if name in table.column_names else _nulls(len(table), kind)
+            columns[name] = table[name].cast(kind) if name in names else _nulls(len(table), kind)
             # Also that texts are texts.
             columns[name].validate(full=True)
         except pa.ArrowException:
