@@ -32,3 +32,4 @@ variants = dict(
     random_features=dict(adadedup=dict(embedder=dict(_delete_=True, type='RandomEmbedder'))))
 keep_ratios = [.5]
 seeds = [0, 1, 2]
+compare_with = 'adadedup'
