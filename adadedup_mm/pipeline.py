@@ -5,6 +5,7 @@ import datetime
 import functools
 import importlib.metadata
 import json
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -198,11 +199,11 @@ def _changed(run: Run, manifest: dict[str, Any], work_dir: Path) -> str:
         output = Path(file['output'])
         if not output.is_relative_to(work_dir):
             return f'was moved, and names {output}'
-        if not output.is_file() or file.get('sha256', '') not in ('', sha256_file(output)):
+        if not os.path.isfile(output) or file.get('sha256', '') not in ('', sha256_file(output)):
             return f'{output} is gone or not as it was written'
     for entry in manifest.get('inputs', []):
         path = Path(entry['path'])
-        if not path.is_file() or sha256_file(path) != entry.get('sha256'):
+        if not os.path.isfile(path) or sha256_file(path) != entry.get('sha256'):
             return f'{path} has changed since'
     facts = manifest.get('facts', {})
     if facts.get('images') not in (None, run.images_key):

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -59,7 +60,7 @@ class Run:
         # (N,) int32, or None where no option asks for scenes.
         self.scenes = scene_labels(pool, by_scene) if by_scene else None
         checkpoint = options.proxy.checkpoint
-        if checkpoint is not None and not Path(checkpoint).is_file():
+        if checkpoint is not None and not os.path.isfile(checkpoint):
             raise UserError(f"the proxy's checkpoint {checkpoint} does not exist: give the path of a local file")
         self.used: dict[str, str] = {}  # keys of the stages this run asked for, in their order
         self.inputs: dict[str, str] = {}  # SHA-256 of the files they read besides the dataset
@@ -112,7 +113,7 @@ class Run:
         features = self.features
         inputs = dict(features=self.used['features'], options=self.options.clusterer)
         file = getattr(self.clusterer, 'file', None)
-        if file is not None and Path(file).is_file():
+        if file is not None and os.path.isfile(file):
             inputs['file'] = self.digest(file)
         return self.cluster(self.clusterer, features, inputs)
 

@@ -73,8 +73,8 @@ def read_old_run(folder: Path) -> OldRun:
         layout = manifest.get('layout')
         if layout is None:  # a run of an earlier version
             layout = manifest['options']['feedback'].get('layout', 0) if manifest['strategy'] == 'adadedup' else 0
-        if not 0 <= layout < 1:
-            raise ValueError(layout)
+        if type(samples_before) is not int or samples_before < 1 or not 0 <= layout < 1:
+            raise ValueError('impossible values')
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f'{folder} holds no finished run (manifest.json): --update needs the work dir of one'
                         ) from error
@@ -98,7 +98,7 @@ def read_old_run(folder: Path) -> OldRun:
         raise UserError(f'{stage} belongs to another run than {folder}/samples.parquet: prune without --update')
     present = {row['class'] for row in classes.to_pylist() if row['images']}
     return OldRun(folder, samples, thresholds, frozenset(present), features, unreadable, stamps, origin,
-                  int(samples_before), float(layout))
+                  samples_before, float(layout))
 
 
 def _check_samples(samples: pa.Table, clusters: int, folder: Path) -> None:

@@ -358,7 +358,7 @@ def damaged_table(path, edits):
     columns = {name: values for name, values in columns.items() if isinstance(values, list)} if isinstance(
         columns, dict) else {}
     length = min(map(len, columns.values()), default=0)
-    pq.write_table(pa.table({name: _column(values[:length]) for name, values in columns.items()}), path)
+    pq.write_table(pa.table({_text(name): _column(values[:length]) for name, values in columns.items()}), path)
 
 
 def _column(values):
@@ -368,7 +368,12 @@ def _column(values):
         assert not pa.types.is_struct(array.type)
         return array
     except (pa.ArrowException, UnicodeEncodeError, OverflowError, TypeError, AssertionError):
-        return pa.array([str(value).encode('utf-8', 'replace').decode() for value in values])
+        return pa.array([_text(value) for value in values])
+
+
+def _text(value):
+    """One that parquet can hold."""
+    return str(value).encode('utf-8', 'replace').decode()
 
 
 def damage(file, edits, cuts):

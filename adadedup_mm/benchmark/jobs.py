@@ -3,6 +3,7 @@
 import copy
 import functools
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +102,7 @@ def check_weights(jobs: Sequence[Job]) -> None:
     """Raises UserError if a file of weights that a training starts from is missing."""
     for job in jobs:
         weights = job.config.get('load_from')
-        if weights and '://' not in weights and not Path(weights).exists():
+        if weights and '://' not in weights and not os.path.exists(weights):
             raise UserError(f'{weights} is missing, which {job.model} starts from (load_from): put the weights there; '
                             "the model's config says where they come from")
 
