@@ -90,7 +90,7 @@ def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0,
                 if rank == 0:
                     _write_results(run, selection, work_dir, identity, started)
             except UserError:
-                done = [file for file in (work_dir / 'stages').glob('*/*') if file.name != 'key']
+                done = [*run.store.root.glob('*/done.json'), *run.store.root.glob('features/shard_*')]
                 if is_new and rank == 0 and not done:
                     shutil.rmtree(work_dir, ignore_errors=True)
                 raise

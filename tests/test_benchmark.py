@@ -372,6 +372,7 @@ def test_variants_merge_their_bases_in_order(toy):
     ('gpu_hours = dict(line="x")', "gpu_hours.line is 'x'"),
     ('gpu_hours = dict(lines=1)', "did you mean 'line'"),
     ('variants = {"a/b": dict()}', "'a/b' names files"),
+    ('variants = {"a" * 101: dict()}', 'at most 100 bytes'),
     ('models = dict(line="nowhere.py")', 'nowhere.py'),
     ('models = dict(line=dict(_base_="toy_model.py", adadedup=dict()))\nvariants = dict(x=dict())', 'prunes by itself'),
     ('variants = dict(one=dict(train_cfg=dict(max_epochs=dict(a=1))))', 'variants.one: TypeError'),

@@ -252,7 +252,11 @@ def test_weights_that_torch_cannot_write_are_one_line(capsys):
 @pytest.mark.parametrize('tool', ['benchmark', 'export', 'leakage', 'make_minidrive', 'report'])
 def test_tools_without_the_flag_do_not_advise_to_resume(tool, monkeypatch, capsys):
     module = importlib.import_module(f'adadedup_mm.cli.{tool}')
-    monkeypatch.setattr(module, '_main', lambda arguments: signal.raise_signal(signal.SIGINT))
+
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, '_main', interrupted)
     with pytest.raises(SystemExit) as stop:
         module.main([])
     assert stop.value.code == 1

@@ -12,8 +12,6 @@ from ..options import choose
 
 # Variants of these names are what the shares of recovered degradation refer to.
 FULL, RANDOM = 'full', 'random'
-# What a model or variant may be called, since files are named after it.
-NAME = re.compile(r'[\w.+=-]+')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +61,9 @@ def load_benchmark(path: str | Path, overrides: dict[str, Any] | None = None) ->
         if not isinstance(values.get(name, {}), dict):
             raise UserError(f'{path}: {name} is {values[name]!r}, but must be a dict')
     for name in [*values['models'], *values['variants']]:
-        if not NAME.fullmatch(name):
-            raise UserError(f'{path}: {name!r} names files, so that it may hold letters, digits and . + = - _ only')
+        if not names_files(name):
+            raise UserError(f'{path}: {name!r} names files, so that it may hold letters, digits and . + = - _ only, at '
+                            'most 100 bytes of them')
     values['keep_ratios'] = [_ratio(value, path) for value in _listed(values['keep_ratios'])]
     values['seeds'] = [_seed(value, path) for value in _listed(values['seeds'])]
     for name in ('metric', 'pruning_base', 'compare_with'):
@@ -86,6 +85,11 @@ def load_benchmark(path: str | Path, overrides: dict[str, Any] | None = None) ->
         values[name] = {key: _found(value, folder) for key, value in values[name].items()}
     benchmark = Benchmark(**values)
     return dataclasses.replace(benchmark, pruning_base=_found(benchmark.pruning_base, folder))
+
+
+def names_files(name: str) -> bool:
+    """Whether a model or variant may be called so, since files are named after both."""
+    return re.fullmatch(r'[\w.+=-]+', name) is not None and len(name.encode()) <= 100
 
 
 def _listed(value: Any) -> list[Any]:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from ..errors import UserError
 from ..files import read_object, write_json, write_table
 from ..pipeline import installed_versions
-from .config import NAME
+from .config import names_files
 from .hook import REPORT
 from .jobs import Job
 
@@ -146,7 +146,7 @@ def read_results(path: Path) -> list[Row]:
 
 def _is_complete(row: Row) -> bool:
     """Whether a row names its training, and holds all results if that is done."""
-    named = all(NAME.fullmatch(row[name] or '') for name in ('model', 'variant'))
+    named = all(names_files(row[name] or '') for name in ('model', 'variant'))
     if not named or None in (row['seed'], row['metric'], row['compare_with']):
         return False
     if row['status'] not in ('done', 'failed') or not 0 < (1 if row['keep_ratio'] is None else row['keep_ratio']) <= 1:
