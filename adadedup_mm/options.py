@@ -195,7 +195,8 @@ def _construct(kind: Any, raw: Any, where: str) -> Any:
 
 def _number(value: Any, where: str, low: float, high: float = math.inf, above: bool = False) -> None:
     """Raises UserError unless value is a finite number in [low, high], or in (low, high] with ``above``."""
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    # Whole numbers may be larger than any float.
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
     if not good or not (low < value if above else low <= value) or value > high:
         bounds = f'{"above" if above else "of at least"} {low:g}'
         bounds += '' if high == math.inf else f' and at most {high:g}'

@@ -57,6 +57,7 @@ def test_the_work_dir_is_no_part_of_the_identity():
     (dict(feedback=dict(gap='median')), "'held_out', 'mean', 'paired'"),
     (dict(feedback=dict(gap='held_out')), 'proxy.held_out'),
     (dict(feedback=dict(beta=-1)), 'feedback.beta'),
+    (dict(feedback=dict(beta=10**400)), 'feedback.beta'),
     (dict(feedback=dict(initial_ratio=2)), 'initial_ratio'),
     (dict(guards=dict(min_class_ratio=2)), 'min_class_ratio'),
 ])
