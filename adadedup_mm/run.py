@@ -353,7 +353,6 @@ class Run:
         self.inputs[path] = sha256_file(path)
         return self.inputs[path]
 
-
     def training_data(self, trained: np.ndarray, folder: Path) -> dict[str, Any]:
         """The config of a dataset with the (N,) bool chosen samples as a proxy learns from them.
 

@@ -16,7 +16,7 @@ from .clusters.rows import cluster_members, read_rows
 from .density import greedy_keep
 from .errors import UserError
 from .features import choose_views, extract_shards, merge_shards
-from .files import read_array, read_object, sha256_file, write_array, write_json
+from .files import read_array, read_object, write_array, write_json
 from .pool import pool_key
 from .report.tables import AGAIN, CLASSES, CLUSTERS, SAMPLES, read_table
 from .run import Run
@@ -131,7 +131,7 @@ def update(run: Run, folder: Path) -> Selection:
                         f'({old.origin.get("embedder")}, {old.origin.get("views")}): give the same options, or prune '
                         'without --update')
     for name in ('samples.parquet', 'clusters.parquet'):
-        run.inputs[str(folder / name)] = sha256_file(folder / name)
+        run.digest(str(folder / name))
     rows = _match(run, old)
     if (rows < 0).all():
         raise UserError(f'none of the {len(rows)} samples is one of {folder} (same path, size and modification time): '

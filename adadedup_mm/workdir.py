@@ -47,6 +47,27 @@ def _is_whole(manifest: dict[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
+def held(folder: Path, what: str) -> Iterator[None]:
+    """Makes a folder and holds it against another process of the same kind, which ``what`` names.
+
+    Raises:
+        UserError: the folder cannot be written, or is held.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / _LOCK).open('w', encoding='utf-8')
+    except OSError as error:
+        raise UserError(f'{folder} cannot be written ({error.strerror}): choose another --work-dir') from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f'{folder} is in use by another {what}: wait for it, or choose another --work-dir'
+                            ) from None
+        yield
+
+
+@contextlib.contextmanager
 def claim(work_dir: Path, identity: dict[str, Any], store: StageStore, resume: bool) -> Iterator[bool]:
     """Holds a work dir for the duration of a run; yields whether the folder is new.
 

@@ -116,11 +116,11 @@ def _split(content: dict[str, Any], folder: Path, share: float) -> tuple[Path, P
 
 def _image_folder(folder: Path, content: dict[str, Any], named: str | None) -> str:
     name = content['images'][0]['file_name']
-    folders = [folder, *sorted(folder.glob('*/')), *sorted(folder.glob('*/*/'))]
     if named is not None:
         if not (folder / named / name).is_file():
             raise UserError(f'data.images: {folder / named} has no {name}, the first image of the annotations')
         return named
+    folders = [folder, *sorted(folder.glob('*/')), *sorted(folder.glob('*/*/'))]
     found = [place.relative_to(folder).as_posix() for place in folders if (place / name).is_file()]
     if not found:
         raise UserError(f'{name} is not in {folder} or two levels below: say where the images are by --cfg-options '

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import fcntl
 import shutil
 import sys
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from ..benchmark.results import (
 from ..benchmark.schedule import run_jobs
 from ..benchmark.tables import all_results, write_tables
 from ..errors import UserError
+from ..workdir import held
 from .common import add_cfg_options, run
 
 
@@ -126,19 +126,9 @@ def _report(folder: Path, rows: list[Row], metric: str | None) -> None:
 
 @contextlib.contextmanager
 def _claim(work_dir: Path) -> Iterator[None]:
-    """One benchmark at a time in a work dir."""
+    """One benchmark at a time in a work dir; a new one goes again if nothing came of it."""
     is_new = not work_dir.exists()
-    try:
-        work_dir.mkdir(parents=True, exist_ok=True)
-        lock = (work_dir / 'lock').open('w', encoding='utf-8')
-    except OSError as error:
-        raise UserError(f'work dir {work_dir} cannot be written: {error.strerror}') from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f'work dir {work_dir} is in use by another benchmark: wait for it, or choose another '
-                            '--work-dir') from None
+    with held(work_dir, 'benchmark'):
         try:
             yield
         except UserError:

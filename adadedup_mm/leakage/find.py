@@ -1,10 +1,8 @@
 """A leakage run, from the config to its tables and its page."""
 
-import contextlib
 import dataclasses
-import fcntl
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -22,6 +20,7 @@ from ..pool import Pool
 from ..report import build_report
 from ..run import Run
 from ..stages import ReadingStore
+from ..workdir import held
 from .page import leakage_page
 from .pairs import Pairs, similar_pairs
 from .summary import FOLDER, SplitSummary, Summary
@@ -60,7 +59,7 @@ def find_leakage(config: Config, options: Options, work_dir: Path, threshold: fl
     train = runs.pop('train')
     level = train.embedder.near_duplicate if threshold is None else threshold
     tables, splits = [], []
-    with _locked(folder):
+    with held(folder, 'run'):
         for name, run in runs.items():
             if run.features.shape[1] != train.features.shape[1]:
                 raise UserError(f'{name} has {len(_columns(run))} cameras to compare, train has '
@@ -145,19 +144,3 @@ def _write(folder: Path, summary: Summary, pairs: pa.Table) -> None:
     with atomic_open(folder / 'leakage.html', 'w') as file:
         file.write(leakage_page(summary, pairs))
     write_json(folder / 'summary.json', msgspec.to_builtins(summary))
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Holds a folder against another run of the same kind."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / 'lock').open('w', encoding='utf-8')
-    except OSError as error:
-        raise UserError(f'{folder} cannot be written ({error.strerror}): choose another --work-dir') from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f'{folder} is in use by another run: wait for it, or choose another --work-dir') from None
-        yield
