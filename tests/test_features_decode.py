@@ -64,12 +64,12 @@ def test_everything_but_ordinary_jpeg_takes_the_plain_path(name, mode, options, 
 
 @settings(max_examples=30, deadline=None)
 @given(height=st.integers(1, 1100), width=st.integers(1, 1100), squash=st.booleans(), gray=st.booleans(),
-       subsampling=st.sampled_from([0, 2]))
-def test_jpeg_of_any_size_is_next_to_the_plain_path(height, width, squash, gray, subsampling, tmp_path_factory):
+       subsampling=st.sampled_from([0, 2]), median=st.sampled_from([0, 3, 5]))
+def test_jpeg_of_any_size_is_next_to_the_plain_path(height, width, squash, gray, subsampling, median, tmp_path_factory):
     pixels = photo(height, width)
     options = {} if gray else dict(subsampling=subsampling)
     path = save(tmp_path_factory.mktemp('jpeg') / 'image.jpg', pixels, 'L' if gray else 'RGB', quality=90, **options)
-    transform = Transform(64, 73, squash)
+    transform = Transform(64, 73, squash, median=median)
     fast, plain = decode(path, transform), plain_decode(path, transform)
     assert fast.shape == (3, 64, 64) and fast.dtype == torch.uint8
     difference = (fast.float() - plain.float()).abs()
@@ -83,6 +83,18 @@ def test_decoding_at_a_fraction_of_the_size_does_not_move_the_image(tmp_path):
     path = save(tmp_path / 'image.jpg', pixels, quality=95)
     difference = decode(path, CLIP).float() - plain_decode(path, CLIP).float()
     assert difference.abs().mean() < .3
+
+
+@pytest.mark.parametrize('name, mode, options', [
+    ('small.jpg', 'RGB', dict(quality=95)), ('gray.png', 'L', {}), ('palette.png', 'P', {}), ('rgb.png', 'RGB', {})])
+def test_the_median_filter_takes_single_wrong_pixels_away(name, mode, options, tmp_path):
+    clean, rng = photo(1200, 1600), np.random.default_rng(1)
+    noisy = np.where(rng.random((1200, 1600, 1)) < .03, rng.choice([0, 255], (1200, 1600, 1)), clean).astype(np.uint8)
+    paths = [save(tmp_path / f'{kind}-{name}', pixels, mode, **options)
+             for kind, pixels in (('clean', clean), ('noisy', noisy))]
+    plain, filtered = (decode(paths[0], transform).float().sub(decode(paths[1], transform).float()).abs().mean()
+                       for transform in (CLIP, Transform(224, 224, median=5)))
+    assert filtered < plain / 2
 
 
 def test_exif_orientation_is_ignored(tmp_path):

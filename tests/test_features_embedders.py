@@ -102,6 +102,19 @@ def test_offline_features_in_bf16_stay_close(offline, photos):
     assert cosines(OfflineEmbedder(precision='bf16').encode(images), offline.encode(images)).min() >= .995
 
 
+def test_a_median_filter_sees_through_the_noise_of_copies(offline, tmp_path, photos):
+    rng = np.random.default_rng(0)
+    with Image.open(photos[0]) as image:
+        pixels = np.array(image.convert('RGB'))
+    pixels[rng.random(pixels.shape[:2]) < .03] = 255
+    Image.fromarray(pixels).save(tmp_path / 'noisy.png')
+    alike = {}
+    for embedder in (offline, OfflineEmbedder(median=5)):
+        features = embedder.encode(inputs(embedder, [photos[0], tmp_path / 'noisy.png']))
+        alike[embedder.median] = float(features[0] @ features[1])
+    assert alike[0] < .9 < .95 < alike[5]
+
+
 @pytest.mark.parametrize('count', [1, 5, 16])
 def test_features_do_not_depend_on_their_batch(count, offline, photos):
     images = inputs(offline, photos)
@@ -213,7 +226,9 @@ def test_key_follows_the_weights_and_not_their_path(build, changes, tiny_clip, t
 def test_key_says_what_changes_features_and_nothing_else():
     base = OfflineEmbedder()
     assert base.key == OfflineEmbedder(batch_size=3, workers=1, device='cpu', near_duplicate=.5).key
-    assert base.key != OfflineEmbedder(precision='bf16').key
+    assert base.key == OfflineEmbedder(median=0).key
+    assert len({str(embedder.key) for embedder in (
+        base, OfflineEmbedder(precision='bf16'), OfflineEmbedder(median=3), OfflineEmbedder(median=5))}) == 4
     assert OpenCLIPEmbedder().key != OpenCLIPEmbedder('ViT-B-16').key
     assert PixelEmbedder(8).key != PixelEmbedder(16).key
     assert RandomEmbedder(seed=1).key != RandomEmbedder().key
@@ -243,6 +258,9 @@ def test_random_features_know_only_equality():
     (lambda: OfflineEmbedder(batch_size=0), 'batch_size is 0'),
     (lambda: OfflineEmbedder(workers=1.5), 'workers is 1.5'),
     (lambda: OfflineEmbedder(device='gpu'), "device is 'gpu'"),
+    (lambda: OfflineEmbedder(median=4), 'median is 4'),
+    (lambda: OpenCLIPEmbedder(median='5'), "median is '5'"),
+    (lambda: TimmEmbedder('resnet18', median=True), 'median is True'),
     (lambda: PixelEmbedder(size=0), 'size is 0'),
     (lambda: TimmEmbedder('resnet51'), "model is 'resnet51'"),
     (lambda: TimmEmbedder('resnet18', '/missing.pth'), 'no file /missing.pth'),

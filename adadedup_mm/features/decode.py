@@ -13,6 +13,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import simplejpeg
 import torch
@@ -40,6 +41,7 @@ class Transform:
         interpolation: ``'bicubic'`` or ``'bilinear'``, antialiased.
         mean: of red, green and blue in [0, 1].
         std: likewise.
+        median: side in pixels of a median filter over the image as it is stored, 3 or 5; 0 for none.
     """
 
     size: int
@@ -48,6 +50,7 @@ class Transform:
     interpolation: str = 'bicubic'
     mean: tuple[float, ...] = (0., 0., 0.)
     std: tuple[float, ...] = (1., 1., 1.)
+    median: int = 0
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that an image of this height and width is resized to, rounded as torchvision does."""
@@ -101,9 +104,13 @@ def _decode_jpeg(data: bytes, transform: Transform) -> Tensor | None:
         # libjpeg also offers 3/8, 5/8, 6/8 and 7/8, but these are slower than decoding all pixels.
         scale = next((scale for scale in (1 / 8, 1 / 4, 1 / 2)
                       if scale * height >= 2 * new_height and scale * width >= 2 * new_width), 1.)
+        # In an image decoded at less than its size, the noise that the filter is for is spread already.
+        scale = 1. if transform.median else scale
         pixels = simplejpeg.decode_jpeg(data, 'RGB', min_height=int(scale * height), min_width=int(scale * width))
     except ValueError:
         return None
+    if transform.median:
+        pixels = cv2.medianBlur(pixels, transform.median)
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     if scale == 1:
         image = functional.interpolate(image, (new_height, new_width), mode=transform.interpolation, antialias=True)
@@ -130,9 +137,11 @@ def _decode_any(data: bytes, transform: Transform) -> Tensor:
 
 
 def _crop(image: Image.Image, transform: Transform) -> Image.Image:
-    """Resizes and crops in the image's own mode, as torchvision does."""
+    """Resizes and crops in the image's own mode, as torchvision does; with a filter, in RGB."""
     if image.mode.startswith('I;16'):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if transform.median:
+        image = Image.fromarray(cv2.medianBlur(np.asarray(image.convert('RGB')), transform.median))
     width, height = image.size
     new_height, new_width = transform.resized(height, width)
     top, left = transform.corner(new_height, new_width)

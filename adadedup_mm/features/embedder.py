@@ -1,6 +1,7 @@
 """What all embedders share: options, the device, and batches in, unit vectors out."""
 
 import contextlib
+import dataclasses
 import functools
 import threading
 import warnings
@@ -38,6 +39,8 @@ class Embedder:
         workers: threads that decode, and on a CPU also run the network; None means one per core.
         device: such as ``'cpu'`` or ``'cuda:1'``; None takes the current GPU if there is one.
         near_duplicate: similarity from which the report calls two samples near-duplicates.
+        median: side of a median filter over the images, 3 or 5; 0 for none. For datasets with noisy copies of their
+            images, as augmenting exports have them: single wrong pixels push the features of copies apart.
 
     Attributes:
         key: everything the features depend on besides the images, as plain values.
@@ -49,7 +52,7 @@ class Embedder:
     _cpu_batch_size = 16
 
     def __init__(self, precision: str, batch_size: int | None, workers: int | None, device: str | None,
-                 near_duplicate: float) -> None:
+                 near_duplicate: float, median: int) -> None:
         self.device = _device(device)
         on_gpu = self.device.type == 'cuda'
         choose(precision, ('auto', *_DTYPES), 'adadedup.embedder.precision')
@@ -62,13 +65,17 @@ class Embedder:
         self.batch_size = whole('batch_size', batch_size, 128 if on_gpu else self._cpu_batch_size)
         self.workers = whole('workers', workers, default_workers())
         self.near_duplicate = near_duplicate
+        if not isinstance(median, int) or isinstance(median, bool) or median not in (0, 3, 5):
+            raise UserError(f'adadedup.embedder.median is {median!r}, but must be 0, 3 or 5')
+        self.median = median
         # Threads share a GPU one after the other: each batch fills it, and two would need twice the memory.
         self._turn: contextlib.AbstractContextManager[Any] = threading.Lock() if on_gpu else contextlib.nullcontext()
 
     @functools.cached_property
     def key(self) -> dict[str, Any]:
         """See the class."""
-        return dict(self._identity(), type=type(self).__name__, precision=self.precision, version=1)
+        key = dict(self._identity(), type=type(self).__name__, precision=self.precision, version=1)
+        return dict(key, median=self.median) if self.median else key
 
     @property
     def transform(self) -> Transform:
@@ -119,7 +126,7 @@ class Embedder:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.precision != 'fp32':
             self._narrow(network, _DTYPES[self.precision])
-        return network, transform
+        return network, dataclasses.replace(transform, median=self.median)
 
 
 def make_transform(size: Any, resize: int | None, squash: bool, options: Mapping[str, Any]) -> Transform:

