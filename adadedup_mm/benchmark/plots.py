@@ -14,7 +14,8 @@ from .statistics import mean_and_sd
 from .tables import Results
 
 _MARKERS = 'osD^v<>pPX*'
-_OURS = 'adadedup'
+# These look the same in all plots.
+_FIRST = ('adadedup', 'random', 'clip_dedup')
 
 
 def replace_plots(folder: Path, every: Iterable[Results]) -> None:
@@ -34,10 +35,9 @@ def write_plots(folder: Path, results: Results) -> None:
             continue
         figure = Figure((7.5, 5.), layout='constrained')
         axes = figure.add_subplot()
-        # The first colour is that of our own method, wherever it stands.
-        others = [variant for variant in results.variants if variant not in (FULL, _OURS)]
+        order = [*_FIRST, *(variant for variant in results.variants if variant not in (FULL, *_FIRST)), FULL]
         for variant in results.variants:
-            _draw(axes, results, variant, others.index(variant) + 1 if variant in others else 0, column, scale)
+            _draw(axes, results, variant, order.index(variant), column, scale)
         axes.set_xlabel(label)
         axes.set_ylabel(f'{results.metric}{", %" if results.scale == 100 else ""}')
         axes.set_title(results.model)
@@ -61,6 +61,6 @@ def _draw(axes: Axes, results: Results, variant: str, number: int, column: str, 
     colour = 'black' if variant == FULL else colormaps['tab20']((2 * number + number // 10) % 20)
     axes.errorbar(x, mean, np.nan_to_num(sd), label=variant + note, color=colour,
                   marker=_MARKERS[number % len(_MARKERS)], markersize=5, capsize=2,
-                  linewidth=2.4 if variant == _OURS else 1.2, elinewidth=.8)
+                  linewidth=2.4 if variant == _FIRST[0] else 1.2, elinewidth=.8)
     if variant == FULL:
         axes.axhline(mean[-1], color=colour, linewidth=.8, linestyle=':')
