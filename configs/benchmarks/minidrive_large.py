@@ -6,6 +6,7 @@ _coco = f'{_root}/coco/'
 data = dict(_delete_=True, type='minidrive', root=_root, scenes=60, frames=40)
 _epochs = 12
 common = dict(
+    model=dict(backbone=dict(remember=4000)),
     train_cfg=dict(max_epochs=_epochs, val_interval=_epochs),
     param_scheduler=[
         dict(type='LinearLR', start_factor=.01, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
