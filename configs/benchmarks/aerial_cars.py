@@ -16,9 +16,15 @@ models = dict(_delete_=True, faster_rcnn=dict(
         _load, _resize, _annotations,
         dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]))))
 _filtered = dict(embedder=dict(median=5))
+_schedule = [
+    dict(type='LinearLR', start_factor=.01, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=7, T_max=7, eta_min_ratio=.01,
+         convert_to_iter_based=True)]
 variants = dict(
     _delete_=True,
     full=dict(),
+    # As many steps as 30 % of the samples get.
+    full_7_epochs=dict(train_cfg=dict(max_epochs=7, val_interval=7), param_scheduler=_schedule),
     random=dict(adadedup=dict(strategy='random')),
     clip_dedup=dict(adadedup=dict(strategy='clip_dedup')),
     clip_dedup_filtered=dict(adadedup=dict(_filtered, strategy='clip_dedup')),
