@@ -30,5 +30,5 @@ variants = dict(
     clip_dedup_filtered=dict(adadedup=dict(_filtered, strategy='clip_dedup')),
     adadedup=dict(adadedup=dict()),
     adadedup_filtered=dict(adadedup=dict(_filtered)))
-keep_ratios = [.3]
+keep_ratios = [.3, .5]
 seeds = [0, 1, 2]

@@ -1,4 +1,4 @@
-# The built-in world in 3D, a small BEVFormer-S, an hour on two CPU cores:
+# The built-in world in 3D, a small BEVFormer-S, about forty minutes on two CPU cores:
 #   python tools/benchmark.py configs/benchmarks/minidrive_bevformer_s.py --jobs 2
 _root = 'data/minidrive_benchmark_3d'
 _nuscenes = f'{_root}/nuscenes/'
