@@ -39,7 +39,7 @@ def write_plots(folder: Path, results: Results) -> None:
         for variant in results.variants:
             _draw(axes, results, variant, order.index(variant), column, scale)
         axes.set_xlabel(label)
-        axes.set_ylabel(f'{results.metric}{", %" if results.scale == 100 else ""}')
+        axes.set_ylabel(f'{results.metric.split("/")[-1]}{", %" if results.scale == 100 else ""}')
         axes.set_title(results.model)
         axes.grid(alpha=.3)
         if axes.has_data():
