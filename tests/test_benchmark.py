@@ -298,11 +298,11 @@ def test_the_page_of_results_is_made_again_from_what_is_stored_beside_it(stored,
     assert all((DOCS / name).read_bytes().startswith(b'\x89PNG') for name in pictures)
 
 
-def test_the_rates_on_the_page_are_those_stored_beside_it(monkeypatch):
+@pytest.mark.parametrize('stored', sorted((DOCS / 'results').glob('*_rates.csv')), ids=lambda path: path.stem)
+def test_the_rates_on_the_page_are_those_stored_beside_it(stored, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / 'benchmarks')
     from keep_rates import COLUMNS, tables
 
-    [stored] = (DOCS / 'results').glob('*_rates.csv')
     with stored.open(encoding='utf-8', newline='') as file:
         header, *rates = csv.reader(file)
     assert tuple(header) == COLUMNS
