@@ -719,6 +719,20 @@ def test_a_result_that_was_not_noted_any_more_is_read_from_what_the_training_lef
     assert not (job.folder / 'log.txt').exists()
 
 
+def test_results_of_earlier_calls_are_those_of_the_config_before_anything_is_trained(toy, monkeypatch):
+    job, _ = jobs_of(toy, 'variants = dict(full=dict(), other=dict(randomness=dict(deterministic=True)))\n')
+    job.folder.mkdir(parents=True)
+    (job.folder / 'training.json').write_text(json.dumps(
+        dict(seconds=7., metrics={'points/accuracy': .5}, samples=24, device='CPU')))
+
+    def stop(*_):
+        raise UserError('stopped')
+
+    monkeypatch.setattr('adadedup_mm.cli.benchmark.run_jobs', stop)
+    assert run([toy / 'other.py', '--work-dir', job.work_dir]) == 2
+    assert [row['variant'] for row in read_results(job.work_dir / 'results.parquet')] == ['full']
+
+
 # --- pruning
 
 SMALL = """

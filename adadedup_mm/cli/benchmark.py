@@ -87,16 +87,22 @@ def _run(jobs: list[Job], rows: dict[Path, Row], about: Row, launcher: Launcher,
          args: argparse.Namespace) -> None:
     """Runs the jobs that have no row yet, and adds their rows."""
     waiting = [job for job in jobs if job.folder not in rows]
+    if rows:  # of an earlier call, maybe with another config
+        _write(jobs, rows, work_dir)
     with Overview(jobs, list(rows.values()), launcher.side_by_side) as overview:
         def finish(job: Job, code: int, seconds: float) -> None:
             row = rows[job.folder] = make_row(job, about | _launch(launcher), seconds, code)
             if row['status'] == 'done' and not args.keep_checkpoints:
                 remove_checkpoints(job.folder)
-            write_results(work_dir / RESULTS, [rows[one.folder] for one in jobs if one.folder in rows])
+            _write(jobs, rows, work_dir)
             overview.finished(job, row)
             check_metric(row, args.metric or row['metric'])
 
         run_jobs(waiting, launcher.start, finish, launcher.side_by_side, overview)
+
+
+def _write(jobs: list[Job], rows: dict[Path, Row], work_dir: Path) -> None:
+    write_results(work_dir / RESULTS, [rows[job.folder] for job in jobs if job.folder in rows])
 
 
 def _launch(launcher: Launcher) -> Row:
