@@ -14,7 +14,7 @@ from .statistics import mean_and_sd
 from .tables import Results
 
 _MARKERS = 'osD^v<>pPX*'
-# These look the same in all plots.
+# These have the same colours in all plots; the first, our own, is drawn bolder.
 _FIRST = ('adadedup', 'random', 'clip_dedup')
 
 

@@ -67,7 +67,6 @@ def _main(arguments: list[str] | None) -> None:
         print(_announcement(benchmark, jobs, [job for job in jobs if job.folder not in rows]), flush=True)
         _run(jobs, rows, about, launcher, work_dir, args)
         ordered = [rows[job.folder] for job in jobs]
-        write_results(work_dir / RESULTS, ordered)
         _report(work_dir, ordered, args.metric)
     failed = sum(row['status'] == 'failed' for row in ordered)
     if failed:
