@@ -12,6 +12,7 @@ from mmengine.structures import InstanceData
 from adadedup_mm.errors import UserError
 from adadedup_mm.proxy import per_sample_losses, proxy_config
 from adadedup_mm.proxy.losses import per_sample_gradient_norms
+from adadedup_mm.scores import measure as measuring
 from adadedup_mm.scores.observe import batch_size, observe
 
 OURS = Path(__file__).parents[1] / 'configs' / 'proxy'
@@ -155,6 +156,19 @@ def test_images_without_objects_have_no_rows_and_nothing_is_left_behind(make):
     for name, module in model.named_modules():
         assert vars(module).keys() == before[name].keys()
     assert torch.equal(per_sample_losses(model, make_batch(3)), losses)
+
+
+@pytest.mark.parametrize('left_over', [float('nan'), -float('inf'), 1e30])
+def test_the_trial_does_not_depend_on_what_unset_weights_hold(left_over, monkeypatch, tmp_path):
+    model, batch = built(single_stage(RETINA)), make_batch(2)
+    for value in model.neck.parameters():
+        value.data.fill_(left_over)
+    with pytest.raises(UserError, match='not finite'):
+        observe(model, batch, 'loss', is_classifier=False)
+    items = [dict(inputs=batch['inputs'][0], data_samples=batch['data_samples'][0])]
+    monkeypatch.setattr(measuring, 'build_detector', lambda config: model)
+    monkeypatch.setattr(measuring, '_build', lambda config, dataset: items)
+    measuring.try_measure(Config(), {}, 0, 'loss', tmp_path / 'trial.log')
 
 
 def test_a_detector_that_hides_its_assignment_is_refused_in_one_line():

@@ -109,4 +109,8 @@ def try_measure(config: Config, dataset: Mapping[str, Any], item: int, measure: 
     """
     with isolated(log_file):
         data = _build(config, dataset)
-        observe(build_detector(config), pseudo_collate([data[item]]), measure, is_classifier(config))
+        model = build_detector(config)
+        # DINO's level embeddings, for one, are whatever the memory held until a training sets them.
+        for value in model.parameters():
+            value.data.nan_to_num_().clamp_(-1, 1)
+        observe(model, pseudo_collate([data[item]]), measure, is_classifier(config))
