@@ -102,6 +102,15 @@ def test_every_process_has_a_gpu_of_its_own(launcher, environment, gpu, monkeypa
     assert taken == ([] if gpu is None else [gpu])
 
 
+@pytest.mark.parametrize('local_rank', ['abc', '', '-1'])
+def test_an_index_on_its_machine_that_is_none_is_named(local_rank, monkeypatch):
+    for name, value in dict(RANK='0', WORLD_SIZE='1', LOCAL_RANK=local_rank).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    with pytest.raises(UserError, match=f"LOCAL_RANK is '{local_rank}'"):
+        take_gpu('pytorch')
+
+
 @pytest.mark.parametrize('rank, world', [('abc', '1'), ('0', '0'), ('0', ''), ('2', '2'), ('-1', '2'), (None, '2')])
 @pytest.mark.parametrize('launcher, names', [('pytorch', ('RANK', 'WORLD_SIZE')),
                                              ('slurm', ('SLURM_PROCID', 'SLURM_NTASKS'))])

@@ -60,7 +60,7 @@ def _draw(axes: Axes, results: Results, variant: str, number: int, column: str, 
     # tab20 holds ten pairs of a dark and a light tone: the dark ones first.
     colour = 'black' if variant == FULL else colormaps['tab20']((2 * number + number // 10) % 20)
     axes.errorbar(x, mean, np.nan_to_num(sd), label=variant + note, color=colour,
-                  marker=_MARKERS[number % len(_MARKERS)], markersize=5, capsize=2,
+                  marker='h' if variant == FULL else _MARKERS[number % len(_MARKERS)], markersize=5, capsize=2,
                   linewidth=2.4 if variant == _FIRST[0] else 1.2, elinewidth=.8)
     if variant == FULL:
         axes.axhline(mean[-1], color=colour, linewidth=.8, linestyle=':')

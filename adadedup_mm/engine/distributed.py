@@ -45,10 +45,18 @@ def take_gpu(launcher: str) -> None:
 
     Args:
         launcher: as for ``rank_and_world``.
+
+    Raises:
+        UserError: the launcher's variable for this process on its machine is no index.
     """
-    if launcher != 'none' and torch.cuda.is_available():
-        local_rank = int(os.environ.get(_LOCAL_RANK[launcher], rank_and_world(launcher)[0]))
-        torch.cuda.set_device(local_rank % torch.cuda.device_count())
+    if launcher == 'none' or not torch.cuda.is_available():
+        return
+    name = _LOCAL_RANK[launcher]
+    local_rank = os.environ.get(name, str(rank_and_world(launcher)[0]))
+    if not local_rank.isdecimal():
+        raise UserError(f'{name} is {local_rank!r}, but must be the index of this process on its machine: unset it, or '
+                        'leave it to the launcher')
+    torch.cuda.set_device(int(local_rank) % torch.cuda.device_count())
 
 
 def open_group(launcher: str) -> None:
