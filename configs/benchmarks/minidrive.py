@@ -1,4 +1,4 @@
-# All strategies on the built-in world, three to four hours on two CPU cores:
+# All strategies on the built-in world, almost four hours on two CPU cores:
 #   python tools/benchmark.py configs/benchmarks/minidrive.py --jobs 2
 _root = 'data/minidrive_benchmark'
 _coco = f'{_root}/coco/'
