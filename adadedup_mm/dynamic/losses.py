@@ -159,23 +159,23 @@ class SampleLosses:
         def call(*args: Any, **kwargs: Any) -> Tensor:
             if self._weights is None or self._locate is None or kwargs.get('reduction_override') is not None:
                 return forward(*args, **kwargs)
-            if own:
-                criterion.reduction = 'none'
-                try:
-                    elements = forward(*args, **kwargs)
-                finally:
-                    criterion.reduction = 'mean'
-            else:
-                elements = forward(*args, **dict(kwargs, reduction_override='none'))
+            # OpenMMLab's criteria multiply their mean by a weight, and so does _reduce: the same order of roundings.
+            setting, neutral = ('reduction', 'none') if own else ('loss_weight', 1.)
+            before: Any = getattr(criterion, setting, neutral)
+            setattr(criterion, setting, neutral)
+            try:
+                elements = forward(*args, **(kwargs if own else dict(kwargs, reduction_override='none')))
+            finally:
+                setattr(criterion, setting, before)
             if elements.dim() == 0:
                 # Criteria of boxes return their 0 like that where no element has a weight.
                 return elements
             owner = self._locate(name, len(elements), args[1] if len(args) > 1 else None)
-            return self._reduce(elements, owner, kwargs.get('avg_factor'), name)
+            return self._reduce(elements, owner, kwargs.get('avg_factor'), name, 1. if own else before)
 
         return call
 
-    def _reduce(self, elements: Tensor, owner: Tensor | None, avg_factor: Any, name: str) -> Tensor:
+    def _reduce(self, elements: Tensor, owner: Tensor | None, avg_factor: Any, name: str, scale: float) -> Tensor:
         """The mean that the criterion would have returned, with each sample's weight.
 
         Args:
@@ -183,6 +183,7 @@ class SampleLosses:
             owner: (n,) int64 position of the sample that each one is of; None for B equal runs of elements.
             avg_factor: what the sum is divided by, None for the number of elements.
             name: of the criterion.
+            scale: what the mean is multiplied by.
         """
         assert self._weights is not None
         size = len(self._weights)
@@ -197,11 +198,11 @@ class SampleLosses:
             else:
                 rows = elements.detach().reshape(len(elements), -1).float().sum(1)
                 sums = rows.new_zeros(size).index_add_(0, owner, rows)
-            self._add(sums * (size * self._factor / divisor), name)
+            self._add(sums * (size * scale * self._factor / divisor), name)
         if self._weighted:
             weights = self._weights.repeat_interleave(len(elements) // size) if owner is None else self._weights[owner]
             elements = elements * weights.reshape(-1, *[1] * (elements.dim() - 1))
-        return elements.mean() if avg_factor is None else elements.sum() / divisor
+        return scale * (elements.mean() if avg_factor is None else elements.sum() / divisor)
 
     def _watch_loss(self) -> None:
         if not hasattr(self.model, 'loss') or not hasattr(self.model, 'parse_losses'):
