@@ -414,10 +414,12 @@ def mean_by_sample(values: np.ndarray, owner: np.ndarray, samples: int) -> np.nd
         (N,) float32, NaN for samples without items.
     """
     means = np.full(samples, np.nan, np.float32)
-    order = np.argsort(owner, kind='stable')
-    present, first, counts = np.unique(owner[order], return_index=True, return_counts=True)
-    if len(present):
-        means[present] = np.add.reduceat(values[order], first) / counts.astype(np.float32)
+    ordered = values[np.argsort(owner, kind='stable')]
+    present, first, counts = np.unique(np.sort(owner), return_index=True, return_counts=True)
+    for count in np.unique(counts):
+        chosen = counts == count
+        rows = ordered[first[chosen, None] + np.arange(count)]
+        means[present[chosen]] = rows.mean(axis=1)
     return means
 
 

@@ -89,12 +89,13 @@ def index_coco(path: str | Path) -> CocoIndex:
     if content.annotated and not images and 'images' in content.keys:
         raise UserError(f'{path} has annotations but no images: restore its images list')
     if 'images' not in content.keys:
-        raise UserError(f"{path} has no 'images' list: it is no COCO json"
-                        f'{guess_format(dict.fromkeys(content.keys))}')
+        raise UserError(f"{path} has no 'images' list: it is no COCO json{guess_format(load_json(path))}")
     if content.annotated and counts.keys().isdisjoint(content.annotated):
         raise UserError(f'{path}: no annotation belongs to an image: image_id is for example '
                         f'{_some(content.annotated, 1)}, id of an image {_some(counts, 1)}; make them the same numbers '
                         'or the same texts')
+    if 'categories' not in content.keys:
+        raise UserError(f"{path} has no 'categories' list, which mmdet reads the classes from: restore it")
     scenes = {image.id: scene_name(msgspec.structs.asdict(image)) for image in images}
     names = _category_names(path, content.categories)
     return CocoIndex(scenes, list(names.values()), names, _frames(images))

@@ -1,5 +1,6 @@
 """Which tool a file comes from that is not what its dataset reads."""
 
+import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -26,11 +27,7 @@ _FORMATS: tuple[tuple[frozenset[str], str], ...] = tuple((frozenset(keys), name)
 
 
 def guess_format(content: Any) -> str:
-    """What a loaded JSON file looks like, as the end of a sentence: ``'; it looks like ...'``, or nothing.
-
-    Args:
-        content: the file, or of an object as much as is known: a mapping with its keys.
-    """
+    """What a loaded JSON file looks like, as the end of a sentence: ``'; it looks like ...'``, or nothing."""
     record = _record(content)
     found = next((name for keys, name in _FORMATS if keys <= set(record)), None)
     if found is None and isinstance(content, Mapping):
@@ -38,6 +35,26 @@ def guess_format(content: Any) -> str:
         inner = next(iter(content.values()), None)
         found = next((name for keys, name in _FORMATS if isinstance(inner, Mapping) and keys <= set(inner)), None)
     return f'; it looks like {found}' if found else ''
+
+
+def guess_text(data: bytes) -> str:
+    """What a file that is no JSON looks like, as a sentence's predicate; '' if it looks like JSON that is damaged."""
+    start = data.lstrip(b'\xef\xbb\xbf \t\r\n')
+    if start.startswith(b'<'):
+        return 'is XML, as CVAT and VOC write it, and not JSON: export it again as JSON'
+    if start.startswith(b'PK\x03\x04') or start.startswith(b'\x1f\x8b'):
+        return 'is a compressed archive and not JSON: unpack it'
+    first, found, rest = start.partition(b'\n')
+    if found and _is_object(first) and _is_object(rest.split(b'\n')[0]):
+        return 'has a JSON object on each line, as ODVGDataset reads it, and is not one JSON value'
+    return ''
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _record(content: Any) -> Collection[Any]:

@@ -185,9 +185,10 @@ def _mismatch(names: Sequence[str], given: Sequence[str], used: Sequence[int], w
         remedy = 'list the classes of metainfo in the order of the file'
     if len(names) != len(given):
         remedy += f' and num_classes={len(names)}'
-    return (f'{where}: label {label} means {names[label]!r} in {ann_file}, but {given[label]!r} in the metainfo, '
-            f'whose order mmdet does not look at: the training will call {names[label]} {given[label]}'
-            f'{f", and {len(wrong) - 1} more classes likewise" if len(wrong) > 1 else ""}; {remedy}')
+    others = f', and {len(wrong) - 1} more classes likewise' if len(wrong) > 1 else ''
+    return (f'{where}: label {label} means {names[label]!r} in {ann_file or "its folders"}, but {given[label]!r} in '
+            'the metainfo, whose order does not change what labels mean: the training will call '
+            f'{names[label]} {given[label]}{others}; {remedy}')
 
 
 def _unique(names: Sequence[str]) -> list[str]:
