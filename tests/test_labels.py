@@ -118,8 +118,9 @@ class TestNames:
         # The second file's first category, which three of its objects have, is the bus.
         assert counts(pool) == {'car': 4, 'bus': 4}
         assert [source.relabel for source in sources] == [None, (1, 0)]
-        assert any('label 0 means' in note and 'datasets.1' in note for note in pool.notes)
-        assert any('takes them for one class' in note for note in pool.notes)
+        [note] = pool.notes
+        assert "label 0 means 'car' in train_dataloader.dataset.datasets.0, but 'bus' in" in note
+        assert 'takes them for one class' in note
 
     def test_proxies_learn_the_same_label_for_the_same_name(self, tmp_path):
         first, second = make_coco(tmp_path / 'a'), make_coco(tmp_path / 'b', classes=('bus', 'car'))
@@ -208,10 +209,18 @@ class TestTwins:
         dataset = self.make(tmp_path, names, used) | dict(metainfo=dict(classes=classes))
         refuse(dataset, '2 categories of', "called 'car' (ids 0, 1)", f'rename or remove category {spare}')
 
-    def test_do_no_harm_where_no_label_is_shifted(self, tmp_path):
-        dataset = self.make(tmp_path, ('car', 'car'), (0, 0)) | dict(metainfo=dict(classes=('car',)))
+    @pytest.mark.parametrize('names, used, classes', [
+        (('car', 'car'), (0, 0), ('car',)), (('bus', 'car', 'car'), (0, 1), ('bus', 'car')),
+        (('bus', 'car', 'car'), (0,), ('bus', 'car'))])
+    def test_do_no_harm_where_no_label_is_shifted(self, tmp_path, names, used, classes):
+        dataset = self.make(tmp_path, names, used) | dict(metainfo=dict(classes=classes))
         pool, [source] = pool_of(dataset)
-        assert pool.classes == ('car',) and source.relabel is None and not pool.notes
+        assert pool.classes == classes and source.relabel is None and not pool.notes
+
+    def test_are_not_blamed_for_the_order_of_the_classes(self, tmp_path):
+        dataset = self.make(tmp_path, ('bus', 'car', 'car'), (0, 1)) | dict(metainfo=dict(classes=('car', 'bus')))
+        pool, _ = pool_of(dataset)
+        assert counts(pool) == {'bus': 1, 'car': 1} and "label 0 means 'bus'" in pool.notes[0]
 
 
 def make_odvg(root, grounding=True, label_map=None, lines=3, count=4):

@@ -161,15 +161,20 @@ def _check_twins(dataset: Any, own: Sequence[str], given: Sequence[str] | None, 
     for name, twins in labels.items():
         if len(twins) < 2:
             continue
-        both = len(set(twins) & set(used)) > 1
-        shifted = any(given is None or label >= len(given) or given[label] != own[label] for label in used)
-        if both or shifted:
+        unused = [label for label in twins if label not in used]
+        # The one that would not be missed; all labels after it are one too high.
+        spare = unused[0] if 0 < len(unused) < len(twins) else twins[-1] if unused else twins[0]
+        shifted = [label for label in used if label > spare and not _is_called(given, label, own[label])]
+        if shifted or not unused:
             ids = [dataset.cat_ids[label] for label in twins]
-            spare = next((label for label in twins if label not in used), twins[0])
             count = len(given or ())
             raise UserError(f'{where}: {len(ids)} categories of {ann_file} are called {name!r} (ids {some(ids)}), and '
                             f'mmdet gives each a label of its own, up to {max(used)} where the config has {count} '
                             f'class{"es" if count != 1 else ""}: rename or remove category {dataset.cat_ids[spare]}')
+
+
+def _is_called(given: Sequence[str] | None, label: int, name: str) -> bool:
+    return given is not None and label < len(given) and given[label] == name
 
 
 def _mismatch(names: Sequence[str], given: Sequence[str], used: Sequence[int], where: str, ann_file: Path | None
@@ -179,12 +184,13 @@ def _mismatch(names: Sequence[str], given: Sequence[str], used: Sequence[int], w
     if not wrong:
         return ''
     label = wrong[0]
-    if len(names) <= _MOST_NAMES:
-        remedy = f'write metainfo=dict(classes={tuple(names)!r})'
+    right = tuple(dict.fromkeys(names))
+    if len(right) <= _MOST_NAMES:
+        remedy = f'write metainfo=dict(classes={right!r})'
     else:
         remedy = 'list the classes of metainfo in the order of the file'
-    if len(names) != len(given):
-        remedy += f' and num_classes={len(names)}'
+    if len(right) != len(given):
+        remedy += f' and num_classes={len(right)}'
     others = f', and {len(wrong) - 1} more classes likewise' if len(wrong) > 1 else ''
     return (f'{where}: label {label} means {names[label]!r} in {ann_file or "its folders"}, but {given[label]!r} in '
             'the metainfo, whose order does not change what labels mean: the training will call '
@@ -215,5 +221,6 @@ def contradictions(parts: Sequence[tuple[str, Sequence[str], np.ndarray]]) -> st
             other, name = first.setdefault(label, (where, names[label]))
             if name != names[label]:
                 return (f'label {label} means {name!r} in {other}, but {names[label]!r} in {where}: a training on both '
-                        'takes them for one class; give both files the same categories in the same order')
+                        'takes them for one class; give both files the same categories, in the order of the classes in '
+                        'the metainfo')
     return ''

@@ -175,9 +175,10 @@ def _finished(part: _Part, mapping: np.ndarray, samples: np.ndarray) -> Source:
 
 def _notes(parts: Sequence[_Part], labelled: np.ndarray) -> list[str]:
     """What users should know about their training set, a line each."""
-    notes = [part.note for part in parts if part.note]
     trained = [part for part in parts if part.is_trained and not part.by_text]
-    notes.append(contradictions([(part.where, part.classes, part.labels) for part in trained]))
+    contradiction = contradictions([(part.where, part.classes, part.labels) for part in trained])
+    # Other classes in the config would not help where files contradict each other.
+    notes = [contradiction] if contradiction else [part.note for part in parts]
     if any(part.is_labelled for part in parts):
         notes += [f'{part.where}: {part.uncounted}' for part in parts if part.uncounted]
     if not labelled.all():
