@@ -391,6 +391,14 @@ class Run:
         """(I,) int64, the sample of each item that all samples together are for the proxy."""
         return self._proxy_items(np.ones(len(self.pool), bool))
 
+    @property
+    def line_counts(self) -> np.ndarray:
+        """(N,) int64, how often the proxy sees each sample in an epoch; the pictures of a frame are seen once."""
+        if self._columns:
+            return np.ones(len(self.pool), np.int64)
+        return np.sum([np.bincount(source.item_samples, minlength=len(self.pool)) // source.items
+                       for source in self.sources], axis=0)
+
     def _dataset(self, config: Config, sources: Sequence[Source]) -> Any:
         """The inner datasets of the training set as one, without the wrappers that repeat or mix samples."""
         inner = [inner_dataset(config, source) for source in sources]

@@ -286,6 +286,10 @@ class TestUnlabelled:
         assert counts(pool) == {'car': 10, 'bus': 1}
         assert any('10 of 20 samples have no labels' in note for note in pool.notes)
 
+    def test_parts_may_have_other_categories(self, halves, tmp_path):
+        edit(tmp_path / 'b' / 'train.json', lambda content: [one.update(name='?') for one in content['categories']])
+        assert pool_of(concat(*halves))[0].classes == ('car', 'bus')
+
     def test_parts_need_neither_annotations_nor_categories(self, halves, tmp_path):
         edit(tmp_path / 'b' / 'train.json', lambda content: content.update(annotations=[], categories=[]))
         assert pool_of(concat(*halves))[0].labelled.sum() == 10
@@ -461,6 +465,12 @@ class TestLines:
         assert len(pool) == count
         assert paths == [pool.image_paths[0][0]] * copies
 
+    @pytest.mark.parametrize('indices, words', [
+        ([0, 3], 'indices name samples beyond the 3 of'), ([], 'its indices choose no sample'),
+        (0, 'its indices choose no sample')])
+    def test_impossible_indices_are_named(self, tmp_path, indices, words):
+        refuse(make_coco(tmp_path) | dict(indices=indices), words)
+
     def test_a_number_as_indices_takes_the_last(self, tmp_path):
         pool, _ = pool_of(make_coco(tmp_path) | dict(indices=-2))
         assert pool.sample_ids == ('1', '2')
@@ -547,6 +557,13 @@ class TestLines:
         write_pruned(sources, pool, np.arange(len(pool)) % 2 == 0, tmp_path / 'out')
         again, _ = read_pool(pruned_config(config, sources, tmp_path / 'out'))
         assert again.sample_ids == pool.sample_ids[::2]
+
+    def test_samples_are_seen_once_a_line(self, tmp_path):
+        config = config_of(make_odvg(tmp_path), adadedup=dict(embedder=dict(type='PixelEmbedder')))
+        pool, sources = read_pool(config)
+        run = Run(config, resolve_options(config), StageStore(tmp_path / 'stages', 0, 1), pool, sources)
+        assert run.line_counts.tolist() == [3] * 4
+        assert run.item_samples.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
 
     def test_losses_of_a_sample_are_the_mean_of_its_lines(self):
         values = np.array([1, 4, 3, 8], np.float32)

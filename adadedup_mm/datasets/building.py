@@ -100,10 +100,21 @@ def load_dataset(dataset: Any, where: str, ann_file: Path | None, trust: bool) -
 
     try:
         with naming(where, ann_file), plain_pickles(ann_file or '', trust, check):
-            dataset.full_init()
+            _init(dataset, where, ann_file)
     finally:
         # It refers to the dataset, whose gigabytes would wait for the garbage collector.
         del dataset.parse_data_info
+
+
+def _init(dataset: BaseDataset, where: str, ann_file: Path | None) -> None:
+    try:
+        dataset.full_init()
+    except IndexError as error:
+        # They are what is applied last, to the samples that are there by then.
+        if dataset._indices is None or not dataset.data_list:
+            raise
+        raise UserError(f'{where}: its indices name samples beyond the {len(dataset.data_list)} of {ann_file} that '
+                        'pass its filter_cfg') from error
 
 
 @contextlib.contextmanager

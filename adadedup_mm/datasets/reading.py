@@ -241,10 +241,11 @@ def _read_dataset(config: Config, path: ConfigPath, trust: bool, views: str | Se
         dataset.filter_cfg = None
     load_dataset(dataset, where, ann_file, trust)
     given = given_classes(dataset, where)
-    if index and index.categories and not dataset.cat_ids:
+    known = loads_labels(config, path)
+    if index and index.categories and not dataset.cat_ids and known:
         raise UserError(f'{where}: none of its classes ({some(given or ())}) is a category of {ann_file} '
                         f'({some(index.categories)}): set metainfo=dict(classes=...) to names of the file')
-    opened = _Opened(dataset, path, where, ann_file, index, loads_labels(config, path))
+    opened = _Opened(dataset, path, where, ann_file, index, known)
     with naming(where, ann_file):
         if index and index.frames:
             part = _take_views(opened, bool(filters.get('filter_empty_gt')))

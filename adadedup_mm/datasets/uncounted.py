@@ -17,8 +17,14 @@ _FILES = 100
 
 def why_empty(dataset: Any, ann_file: Path | None, index: CocoIndex | None) -> str:
     """Why no sample of a dataset is left."""
+    if getattr(dataset, '_indices', None) in ([], (), 0):
+        return 'its indices choose no sample'
     reason = explain_uncounted(ann_file, dataset.cat_ids) if index is not None and ann_file else ''
-    return f'{ann_file}: {reason}' if reason else f'no sample of {ann_file} passes its filter_cfg'
+    if reason:
+        return f'{ann_file}: {reason}'
+    if not getattr(dataset, 'filter_cfg', None):
+        return f'there is no sample in {ann_file}'
+    return f'no sample of {ann_file} passes its filter_cfg'
 
 
 def why_uncounted(dataset: Any, infos: Sequence[Mapping[str, Any]], ann_file: Path | None, index: CocoIndex | None

@@ -66,10 +66,10 @@ def training_scores(run: 'Run', measure: Measure, runs: int, epochs: int, every_
 
 
 def _sample_scores(rows: list[np.ndarray], every_epoch: bool, run: 'Run') -> np.ndarray:
-    """(N,) float64 from the (m, 3) rows of one training, of its end or of all its epochs."""
+    """(N,) float64 from the (m, 3) rows of one training, of its end or of all its epochs; the mean of several lines."""
     sample = run.item_samples[rows[0][:, 0].astype(np.int64)]
     values = forgetting_counts(np.stack([row[:, 2] > 0 for row in rows])) if every_epoch else rows[-1][:, 1]
-    return sum_per_sample(values, sample, len(run.pool))
+    return sum_per_sample(values, sample, len(run.pool)) / run.line_counts
 
 
 def _config(run: 'Run', epochs: int) -> Config:
