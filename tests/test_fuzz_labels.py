@@ -21,8 +21,12 @@ from adadedup_mm.datasets.lines import group_lines, merge_objects
 from adadedup_mm.datasets.sources import inner_dataset
 from adadedup_mm.errors import UserError
 
-NAMES = st.lists(st.sampled_from(['car', 'Car', 'bus', 'person', 'traffic light', '7', 'ü', ' ']), min_size=1,
-                 max_size=5, unique=True)
+NAMES = st.lists(
+    st.sampled_from(['car', 'Car', 'bus', 'person', 'traffic light', '7', 'ü', ' ']),
+    min_size=1,
+    max_size=5,
+    unique=True,
+)
 IMAGES = 4
 
 
@@ -39,27 +43,48 @@ def coco_files(draw):
     """Names, ids and order of categories, the category of every object, and the classes that a config names."""
     names = draw(NAMES)
     ids = draw(st.lists(st.integers(0, 99), min_size=len(names), max_size=len(names), unique=True))
-    owners = draw(st.lists(st.tuples(st.integers(0, IMAGES - 1), st.sampled_from(ids)), min_size=1, max_size=12))
+    owners = draw(
+        st.lists(
+            st.tuples(st.integers(0, IMAGES - 1), st.sampled_from(ids)), min_size=1, max_size=12
+        )
+    )
     classes = draw(st.permutations(draw(st.lists(st.sampled_from(names), min_size=1, unique=True))))
     foreign = draw(st.lists(st.sampled_from(['tram', 'bike']), max_size=2, unique=True))
     position = draw(st.integers(0, len(classes)))
-    return dict(zip(ids, names, strict=True)), owners, [*classes[:position], *foreign, *classes[position:]]
+    return (
+        dict(zip(ids, names, strict=True)),
+        owners,
+        [*classes[:position], *foreign, *classes[position:]],
+    )
 
 
 def write_coco(root, name, categories, owners, classes, kind='CocoDataset'):
     images = [dict(id=i, file_name=f'{i}.png', height=10, width=20) for i in range(IMAGES)]
-    annotations = [annotation(number, image, category, (number % 9, number % 5, 2, 2))
-                   for number, (image, category) in enumerate(owners)]
-    content = dict(images=images, annotations=annotations,
-                   categories=[dict(id=number, name=name) for number, name in categories.items()])
+    annotations = [
+        annotation(number, image, category, (number % 9, number % 5, 2, 2))
+        for number, (image, category) in enumerate(owners)
+    ]
+    content = dict(
+        images=images,
+        annotations=annotations,
+        categories=[dict(id=number, name=name) for number, name in categories.items()],
+    )
     (root / name).write_text(json.dumps(content))
-    return dict(type=kind, data_root=f'{root}/', ann_file=name, data_prefix=dict(img='images/'),
-                metainfo=dict(classes=tuple(classes)), pipeline=[])
+    return dict(
+        type=kind,
+        data_root=f'{root}/',
+        ann_file=name,
+        data_prefix=dict(img='images/'),
+        metainfo=dict(classes=tuple(classes)),
+        pipeline=[],
+    )
 
 
 def meant(categories, owners, classes):
     """How many objects of each class there are, by what the file calls them."""
-    return Counter(categories[category] for _, category in owners if categories[category] in classes)
+    return Counter(
+        categories[category] for _, category in owners if categories[category] in classes
+    )
 
 
 def counted(pool):
@@ -89,7 +114,10 @@ def test_names_of_coco_files(root, file, kind):
 @given(coco_files(), coco_files())
 def test_names_of_several_files_and_the_labels_of_their_proxy(root, first, second):
     expected = meant(*first) + meant(*second)
-    parts = [write_coco(root, f'{name}.json', *file) for name, file in zip('ab', (first, second), strict=True)]
+    parts = [
+        write_coco(root, f'{name}.json', *file)
+        for name, file in zip('ab', (first, second), strict=True)
+    ]
     parts[1]['data_prefix'] = dict(img='other/')
     config = config_of(dict(type='ConcatDataset', datasets=parts))
     if not expected:
@@ -99,8 +127,11 @@ def test_names_of_several_files_and_the_labels_of_their_proxy(root, first, secon
     labels = []
     for source in sources:
         dataset = build(config_of(inner_dataset(config, source)))
-        labels += [instance['bbox_label'] for i in range(len(dataset))
-                   for instance in dataset.get_data_info(i)['instances']]
+        labels += [
+            instance['bbox_label']
+            for i in range(len(dataset))
+            for instance in dataset.get_data_info(i)['instances']
+        ]
     assert labels == pool.labels.tolist()
 
 
@@ -109,18 +140,43 @@ def test_names_of_several_files_and_the_labels_of_their_proxy(root, first, secon
 def test_names_of_data_lists_and_label_maps(root, names, data):
     labels = data.draw(st.lists(st.integers(0, len(names) - 1), min_size=1, max_size=9))
     classes = data.draw(st.permutations(names))
-    instances = [dict(bbox=[0, 0, 5, 5], bbox_label=label, label=label, ignore_flag=0) for label in labels]
-    record = dict(img_path='0.png', filename='0.png', height=10, width=20, instances=instances,
-                  detection=dict(instances=instances))
-    (root / 'list.json').write_text(json.dumps(dict(metainfo=dict(classes=names), data_list=[record])))
+    instances = [
+        dict(bbox=[0, 0, 5, 5], bbox_label=label, label=label, ignore_flag=0) for label in labels
+    ]
+    record = dict(
+        img_path='0.png',
+        filename='0.png',
+        height=10,
+        width=20,
+        instances=instances,
+        detection=dict(instances=instances),
+    )
+    (root / 'list.json').write_text(
+        json.dumps(dict(metainfo=dict(classes=names), data_list=[record]))
+    )
     (root / 'odvg.json').write_text(json.dumps(record))
-    (root / 'map.json').write_text(json.dumps({str(label): name for label, name in enumerate(names)}))
+    (root / 'map.json').write_text(
+        json.dumps({str(label): name for label, name in enumerate(names)})
+    )
     common = dict(data_root=f'{root}/', pipeline=[])
-    pools = [read_pool(config_of(settings | common))[0] for settings in (
-        dict(type='BaseDetDataset', ann_file='list.json', data_prefix=dict(img_path='images'),
-             metainfo=dict(classes=classes)),
-        dict(type='ODVGDataset', ann_file='odvg.json', label_map_file='map.json', data_prefix=dict(img='images'),
-             return_classes=True))]
+    pools = [
+        read_pool(config_of(settings | common))[0]
+        for settings in (
+            dict(
+                type='BaseDetDataset',
+                ann_file='list.json',
+                data_prefix=dict(img_path='images'),
+                metainfo=dict(classes=classes),
+            ),
+            dict(
+                type='ODVGDataset',
+                ann_file='odvg.json',
+                label_map_file='map.json',
+                data_prefix=dict(img='images'),
+                return_classes=True,
+            ),
+        )
+    ]
     expected = Counter(names[label] for label in labels)
     assert [counted(pool) for pool in pools] == [expected, expected]
     assert bool(pools[0].notes) == any(names[label] != classes[label] for label in labels)
@@ -141,25 +197,39 @@ def test_images_with_all_their_lines(root, indices, data):
     expected = [image for image in images if str(image) in chosen]
     work_dir = root / 'work'
     write_pruned(sources, pool, kept, work_dir)
-    for reduced in (pruned_config(config, sources, work_dir),
-                    subset_config(config, sources, pool, kept, work_dir / 'ids')):
+    for reduced in (
+        pruned_config(config, sources, work_dir),
+        subset_config(config, sources, pool, kept, work_dir / 'ids'),
+    ):
         written = build(reduced)
         found = [written.get_data_info(i)['img_id'] for i in range(len(written))]
         # A rewritten file keeps its own order; what repeats is left to the dataset.
-        assert found == expected or (len(set(images)) == len(images) and sorted(found) == sorted(expected))
+        assert found == expected or (
+            len(set(images)) == len(images) and sorted(found) == sorted(expected)
+        )
     shutil.rmtree(work_dir)
 
 
 @tries(200)
-@given(st.lists(st.tuples(st.integers(0, 3), st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2)), max_size=3)),
-                min_size=1, max_size=8))
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 3), st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2)), max_size=3)
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
 def test_objects_of_lines_are_merged_once(lines):
     sample, first = group_lines([key for key, _ in lines])
     assert [lines[line][0] for line in first] == list(dict.fromkeys(key for key, _ in lines))
     objects = [one for _, found in lines for one in found]
     counts, labels, boxes = merge_objects(
-        sample, np.array([len(found) for _, found in lines]), np.array([label for label, _ in objects], np.int32),
-        np.array([(x, 0, 9, 9) for _, x in objects], np.float32).reshape(-1, 4))
+        sample,
+        np.array([len(found) for _, found in lines]),
+        np.array([label for label, _ in objects], np.int32),
+        np.array([(x, 0, 9, 9) for _, x in objects], np.float32).reshape(-1, 4),
+    )
     expected = []
     for key in dict.fromkeys(key for key, _ in lines):
         seen = []
@@ -167,19 +237,28 @@ def test_objects_of_lines_are_merged_once(lines):
             seen += [one for one in found if one not in seen] if seen else found
         expected.append(seen)
     assert counts.tolist() == [len(found) for found in expected]
-    assert list(zip(labels.tolist(), boxes[:, 0].astype(int).tolist(), strict=True)) == list(itertools.chain(*expected))
+    assert list(zip(labels.tolist(), boxes[:, 0].astype(int).tolist(), strict=True)) == list(
+        itertools.chain(*expected)
+    )
 
 
 WORDS = st.sampled_from(['a', 'b', 'a (1)', 'a - Copy', 'a 1', 'ü', 'b\t-1', ' a'])
 
 
 @tries(150)
-@given(st.lists(WORDS, min_size=1, max_size=8), st.sampled_from(['\n', '\r\n']), st.booleans(), st.data())
+@given(
+    st.lists(WORDS, min_size=1, max_size=8),
+    st.sampled_from(['\n', '\r\n']),
+    st.booleans(),
+    st.data(),
+)
 def test_lines_of_image_sets_that_are_whole_ids(root, words, end, closed, data):
     keep = set(data.draw(st.lists(st.sampled_from(words), min_size=1)))
     text = end.join(words) + end * closed
     (root / 'set.txt').write_bytes(text.encode())
     counts = rewrite_image_set(root / 'set.txt', root / 'kept.txt', keep)
     kept = (root / 'kept.txt').read_bytes().decode()
-    assert [line for line in kept.replace('\r', '').split('\n') if line] == [word for word in words if word in keep]
+    assert [line for line in kept.replace('\r', '').split('\n') if line] == [
+        word for word in words if word in keep
+    ]
     assert counts == (len(words), sum(word in keep for word in words))

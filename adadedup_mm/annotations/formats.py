@@ -9,7 +9,7 @@ _FORMATS: tuple[tuple[frozenset[str], str], ...] = tuple((frozenset(keys), name)
     (('data_list',), "mmengine's own format: use BaseDetDataset"),
     (('_via_img_metadata',), 'a project of the VGG Image Annotator: export it as COCO'),
     (('filename', 'regions'), 'an export of the VGG Image Annotator: export it as COCO'),
-    (('shapes', 'imagePath'), "labelme's file of a single image: convert all of them to one COCO json"),
+    (('shapes', 'imagePath'), "labelme's file of one image: convert all of them to one COCO json"),
     (('objects', 'size'), "Supervisely's file of a single image: export the project as COCO"),
     (('classes', 'projectType'), "Supervisely's meta.json: export the project as COCO"),
     (('samples',), 'an export of FiftyOne: export it as COCODetectionDataset'),
@@ -27,18 +27,20 @@ _FORMATS: tuple[tuple[frozenset[str], str], ...] = tuple((frozenset(keys), name)
 
 
 def guess_format(content: Any) -> str:
-    """What a loaded JSON file looks like, as the end of a sentence: ``'; it looks like ...'``, or nothing."""
-    record = _record(content)
-    found = next((name for keys, name in _FORMATS if keys <= set(record)), None)
-    if found is None and isinstance(content, Mapping):
+    """What a loaded JSON file looks like: ``'; it looks like ...'``, or nothing."""
+    found = _named(_record(content))
+    if not found and isinstance(content, Mapping):
         # Some tools key the records of their images by name.
-        inner = next(iter(content.values()), None)
-        found = next((name for keys, name in _FORMATS if isinstance(inner, Mapping) and keys <= set(inner)), None)
+        found = _named(_record(next(iter(content.values()), None)))
     return f'; it looks like {found}' if found else ''
 
 
+def _named(record: Collection[Any]) -> str:
+    return next((name for keys, name in _FORMATS if keys <= set(record)), '')
+
+
 def guess_text(data: bytes) -> str:
-    """What a file that is no JSON looks like, as a sentence's predicate; '' if it looks like JSON that is damaged."""
+    """What a file that is no JSON is, as a predicate; '' if it looks like damaged JSON."""
     start = data.lstrip(b'\xef\xbb\xbf \t\r\n')
     if start.startswith(b'<'):
         return 'is XML, as CVAT and VOC write it, and not JSON: export it again as JSON'

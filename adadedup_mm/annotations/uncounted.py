@@ -12,10 +12,12 @@ from .json_records import JsonScanner, UnrecognisedJson, convert_records, load_j
 NO_ANNOTATIONS = ('it has no annotations; where pictures without labels are meant, load them with '
                   'LoadEmptyAnnotations in the pipeline')
 _REMEDIES = {
-    'crowd': 'are crowds (iscrowd=1), which mmdet ignores: set iscrowd to 0 where single objects are meant',
-    'ignored': 'are marked with ignore, which mmdet leaves out: remove the mark from those that count',
-    'no area': 'have an area of 0, or a box of less than a pixel or outside of the image: bbox must be x, y, width, '
-               'height in pixels, and area above 0',
+    'crowd': 'are crowds (iscrowd=1), which mmdet ignores: set iscrowd to 0 where single objects '
+             'are meant',
+    'ignored': 'are marked with ignore, which mmdet leaves out: remove the mark from those that '
+               'count',
+    'no area': 'have an area of 0, or a box of less than a pixel or outside of the image: bbox '
+               'must be x, y, width, height in pixels, and area above 0',
 }
 
 
@@ -52,7 +54,8 @@ def explain_uncounted(path: str | Path, class_ids: Collection[Any]) -> str:
     if not annotations:
         return NO_ANNOTATIONS
     if not categories:
-        return f'it has no categories, so that none of its {len(annotations)} annotations has a class'
+        return (f'it has no categories, so that none of its {len(annotations)} annotations has a '
+                'class')
     sizes = {_hashable(image.id): image for image in images}
     names = {_hashable(category.id): category.name for category in categories}
     classes = {_hashable(class_id) for class_id in class_ids}
@@ -88,7 +91,8 @@ def _has_area(annotation: _Annotation, image: _Image) -> bool:
         x, y, width, height = annotation.bbox
         inner_width = min(x + width, image.width) - max(x, 0)
         inner_height = min(y + height, image.height) - max(y, 0)
-        return bool(inner_width > 0 and inner_height > 0 and annotation.area > 0 and width >= 1 and height >= 1)
+        is_visible = inner_width > 0 and inner_height > 0
+        return bool(is_visible and annotation.area > 0 and width >= 1 and height >= 1)
     except (TypeError, ValueError):
         return False
 

@@ -1,4 +1,4 @@
-"""Whether anything is known of the objects of a dataset: parts of semi-supervised training sets have no labels."""
+"""Whether anything is known of a dataset's objects: some parts of a training set have no labels."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any

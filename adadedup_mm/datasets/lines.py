@@ -6,19 +6,19 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 
-def line_key(paths: Sequence[str], name: str, part: int) -> Hashable:
-    """What lines of one sample have in common: the image, or where it is no file their name in their dataset."""
+def line_key(paths: Sequence[str], name: str) -> Hashable:
+    """What lines of one sample have in common: the image, or of frames and arrays the name."""
     if len(paths) != 1:
-        return part, name
+        return False, name
     path = paths[0]
-    return path if '://' in path or '\0' in path else os.path.abspath(path)
+    return True, path if '://' in path or '\0' in path else os.path.abspath(path)
 
 
 def group_lines(keys: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
     """Lines of equal keys belong to one sample.
 
     Returns:
-        sample: (L,) int64, the sample of each line; samples are numbered in the order of their first lines.
+        sample: (L,) int64, the sample of each line, numbered in the order of their first lines.
         first: (N,) int64, the first line of each sample.
     """
     numbers: dict[Hashable, int] = {}
@@ -28,7 +28,9 @@ def group_lines(keys: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
 
 def merge_objects(sample: np.ndarray, counts: np.ndarray, labels: np.ndarray, boxes: np.ndarray
                   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The objects of samples from those of their lines; what an earlier line of a sample has already counts once.
+    """The objects of samples from those of their lines.
+
+    What an earlier line of the sample has already counts once.
 
     Args:
         sample: (L,) int64, from ``group_lines``.
@@ -41,10 +43,12 @@ def merge_objects(sample: np.ndarray, counts: np.ndarray, labels: np.ndarray, bo
     """
     line = np.repeat(np.arange(len(sample)), counts)
     owner = sample[line]
-    objects = zip(owner.tolist(), labels.tolist(), map(bytes, boxes), strict=True)
     seen: dict[Hashable, int] = {}
-    is_new = [seen.setdefault(key, number) == number for key, number in zip(objects, line.tolist(), strict=True)]
-    chosen = np.flatnonzero(np.array(is_new, bool))
+    is_new = np.zeros(len(line), bool)
+    for number in range(len(line)):
+        key = owner[number], labels[number], bytes(boxes[number])
+        is_new[number] = seen.setdefault(key, line[number]) == line[number]
+    chosen = np.flatnonzero(is_new)
     chosen = chosen[np.argsort(owner[chosen], kind='stable')]
     samples = int(sample.max(initial=-1)) + 1
     return np.bincount(owner[chosen], minlength=samples), labels[chosen], boxes[chosen]
