@@ -484,6 +484,12 @@ class TestUnlabelled:
         pool, [file], pruned = prune_to(config_of(dataset), [1], tmp_path)
         assert pool.sample_ids == ('0', '1', '2') and not pool.labelled.any()
         assert (file['records'], file['kept'], len(build(pruned))) == (3, 1, 5)
+        options = dict(embedder=dict(type='PixelEmbedder'), keep_ratio=.67)
+        config = config_of(dataset, adadedup=options)
+        prune(config, resolve_options(config), tmp_path / 'out')
+        notes = json.loads((tmp_path / 'out/manifest.json').read_text())['notes']
+        assert '3 of 3 samples have no labels' in notes[0]
+        assert any('the density scores decide alone' in note for note in notes)
 
 
 IMAGE = dict(id=1, file_name='1.png', width=20, height=10)
