@@ -702,6 +702,14 @@ class TestLines:
         assert pool.sample_ids == ('t3', 't1') and source.kind == 'ids'
         assert source.item_samples.tolist() == [0, 1, 0, 0]
 
+    def test_frames_of_one_file_twice_stay_apart_and_a_note_says_so(self, tmp_path):
+        test_infos = pytest.importorskip('test_infos')
+        config = test_infos.make_nuscenes(tmp_path / 'a')
+        dataset = config.train_dataloader.dataset
+        config.train_dataloader = dict(dataset=concat(dataset, dataset))
+        pool, _ = read_pool(config)
+        assert len(pool) == 12 and '6 frames are in several datasets, first t0' in pool.notes[0]
+
     def test_one_file_twice_is_one_set_of_samples(self, tmp_path):
         dataset = make_coco(tmp_path / 'data')
         pool, files, pruned = prune_to(config_of(concat(dataset, dataset)), [1], tmp_path)

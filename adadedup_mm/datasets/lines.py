@@ -6,9 +6,9 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 
-def line_key(paths: Sequence[str], name: str) -> Hashable:
+def line_key(paths: Sequence[str], name: str, is_frame: bool) -> Hashable:
     """What lines of one sample have in common: the image, or of frames and arrays the name."""
-    if len(paths) != 1:
+    if is_frame or not paths:
         return False, name
     path = paths[0]
     return True, path if '://' in path or '\0' in path else os.path.abspath(path)

@@ -89,6 +89,11 @@ class Part:
         """The dataset's place in the config."""
         return dotted(self.source.path)
 
+    @property
+    def is_frames(self) -> bool:
+        """Whether its samples are frames and no plain images."""
+        return self.source.objects is not None
+
 
 def take_part(opened: Opened, skip_empty: bool) -> Part:
     """Takes what a dataset has loaded.

@@ -1,6 +1,7 @@
 """Reading the samples of a training config: builds its datasets without pipelines, and takes them."""
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -107,8 +108,8 @@ def _pool_of(parts: Sequence[Part]) -> tuple[Pool, list[Source]]:
     scenes = [f'{i}:{scene}' if several and scene else scene
               for i, part in enumerate(parts) for scene in part.scenes]
     paths = list(itertools.chain.from_iterable(part.image_paths for part in parts))
-    sample, first = group_lines([line_key(path, name)
-                                 for path, name in zip(paths, names, strict=True)])
+    are_frames = np.repeat([part.is_frames for part in parts], lines).tolist()
+    sample, first = group_lines(list(map(line_key, paths, names, are_frames)))
     counts = np.concatenate([part.counts for part in parts])
     labels = np.concatenate([mapping[part.labels]
                              for mapping, part in zip(maps, parts, strict=True)])
@@ -159,6 +160,12 @@ def _notes(parts: Sequence[Part], labelled: np.ndarray) -> list[str]:
     # Other classes in the config would not help where files contradict each other.
     notes = [contradiction] if contradiction else [part.note for part in parts]
     notes += [f'{part.where}: {part.uncounted}' for part in parts if part.uncounted]
+    frames = Counter(name for part in parts if part.is_frames for name in part.names)
+    repeated = [name for name, count in frames.items() if count > 1]
+    if repeated:
+        notes.append(f'{len(repeated)} frames are in several datasets, first {repeated[0]}: each is a '
+                     'sample of its own in each of them, and redundant beside its copy; name a '
+                     'file once, in a RepeatDataset if it counts more')
     if not labelled.all():
         unknown = some([part.where for part in parts if not part.is_labelled])
         notes.append(f'{int((~labelled).sum())} of {len(labelled)} samples have no labels '
