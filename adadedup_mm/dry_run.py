@@ -13,6 +13,7 @@ from .density import nearest_kept
 from .estimate import Estimate, estimate, measure, work_of
 from .feedback import initial_set, keep_count
 from .options import Options
+from .pool import print_notes
 from .run import Run
 from .stages import ReadingStore
 
@@ -62,6 +63,7 @@ def dry_run(config: Config, options: Options, work_dir: Path) -> DryRun:
         UserError: the config is wrong.
     """
     pool, sources = read_pool(config)
+    print_notes(pool)
     with tempfile.TemporaryDirectory(prefix='adadedup_') as folder:
         run = Run(config, options, ReadingStore(folder, also=work_dir / 'stages'), pool, sources)
         ratios = sorted({*RATIOS, options.keep_ratio})
@@ -78,8 +80,8 @@ def dry_run(config: Config, options: Options, work_dir: Path) -> DryRun:
 
 
 def _rows(run: Run, ratios: Sequence[float], costs: Sequence[Estimate]) -> list[Row]:
-    _, similarity = run.density(run.options.layout)
-    compared, usable = run.compared(run.options.layout), ~run.dropped
+    _, similarity = run.density(run.layout)
+    compared, usable = run.compared(run.layout), ~run.dropped
     rows = []
     for ratio, cost in zip(ratios, costs, strict=True):
         kept = np.zeros(len(usable), bool)

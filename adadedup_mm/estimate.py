@@ -97,7 +97,7 @@ def work_of(run: Run, keep_ratio: float) -> Work:
     arguments = _arguments(run)
     features = arguments.get('per') == 'cluster' if strategy == 'random' else strategy not in _NO_FEATURES
     trained = scored = 0
-    views = max(run.item_count // n, 1) if strategy in (*_SCORES, 'adadedup') else 1
+    views = max(len(run.item_samples) // n, 1) if strategy in (*_SCORES, 'adadedup') else 1
     if strategy == 'adadedup':
         initial = keep_count(run.options.feedback.initial_ratio or keep_ratio, n)
         trained = round(initial * (1 - run.options.proxy.held_out)) * _epochs(run)
@@ -128,9 +128,9 @@ def measure(run: Run, work: Work, with_proxy: bool = True) -> Rates:
     elif work.features:
         dim = run.features.shape[1]
     proxy = None
-    if with_proxy and (work.trained or work.scored):
+    if with_proxy and (work.trained or work.scored) and run.pool.labelled.any():
         batch = run.proxy_config.train_dataloader.get('batch_size', 1)
-        some = np.arange(len(run.pool)) < max(8 * batch, 64)
+        some = run.pool.labelled & (np.cumsum(run.pool.labelled) <= max(8 * batch, 64))
         with tempfile.TemporaryDirectory() as folder:
             proxy = probe_training(run.proxy_config, run.training_data(some, Path(folder)), Path(folder))
     return Rates(image, dim, _product_rate(dim), proxy)

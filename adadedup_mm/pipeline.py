@@ -24,7 +24,7 @@ from .feedback import label_suspects, threshold_curve
 from .files import atomic_open, read_object, sha256_file, sha256_value, write_json, write_table
 from .guards import classes_below, keep_class_floor
 from .options import Options
-from .pool import pool_key
+from .pool import pool_key, print_notes
 from .progress import hidden_progress
 from .registry import STRATEGIES, bind
 from .report import build_report
@@ -68,6 +68,8 @@ def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0,
         strategy = functools.partial(update, folder=_old_work_dir(update_of, work_dir))
         options = dataclasses.replace(options, strategy=_old_strategy(update_of) or options.strategy)
     pool, sources = read_pool(config)
+    if rank == 0:
+        print_notes(pool)
     ann_files = [source.ann_file for source in sources if source.ann_file]
     pool_hash = pool_key(pool)
     identity = dict(options=options.identity(), pool=pool_hash,
@@ -155,6 +157,7 @@ def break_even(pruning_seconds: float, kept_share: float, training_seconds: floa
 
 def _write_results(run: Run, selection: Selection, work_dir: Path, identity: dict[str, Any], started: float) -> None:
     """Guards, then every file of the contract; the manifest comes last and marks the run as finished."""
+    selection.notes[:0] = [f'{note}.' for note in run.pool.notes]
     before_guards = selection.kept
     missed = _apply_class_floor(run, selection)
     before_scenes = selection.kept
@@ -218,7 +221,8 @@ def _apply_class_floor(run: Run, selection: Selection) -> list[str]:
     ratio = run.options.guards.min_class_ratio * run.options.keep_ratio
     if not selection.has_scores or not ratio or selection.update:
         return []
-    selection.kept, missed = keep_class_floor(run.pool, selection.kept, selection.margin, ratio, run.unreadable)
+    locked = run.unreadable | ~run.pool.labelled
+    selection.kept, missed = keep_class_floor(run.pool, selection.kept, selection.margin, ratio, locked)
     return missed
 
 

@@ -1,6 +1,7 @@
 """The samples that a training set offers: what every stage works on."""
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,6 +27,9 @@ class Pool:
         boxes: (M, 4) float32, x1 y1 x2 y2 in pixels of the first view; NaN where there is no 2D box.
         dataset_index: (N,) int32, which inner dataset a sample comes from.
         scenes: N scene names, or None where the dataset knows none.
+        labelled: (N,) bool, whether the training knows what a sample shows; samples of which it does not have no
+            objects here. All are unless it is given.
+        notes: what users should know about their training set, a line each.
     """
 
     sample_ids: tuple[str, ...]
@@ -38,12 +42,27 @@ class Pool:
     boxes: np.ndarray
     dataset_index: np.ndarray
     scenes: tuple[str, ...] | None = None
+    labelled: np.ndarray = field(default_factory=lambda: np.empty(0, bool))
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.labelled) != len(self.sample_ids):
+            object.__setattr__(self, 'labelled', np.ones(len(self.sample_ids), bool))
 
     def __len__(self) -> int:
         return len(self.sample_ids)
 
 
 def pool_key(pool: Pool) -> str:
-    """Hash of everything a pool says."""
+    """Hash of everything a pool says about its samples."""
+    arrays = [pool.offsets, pool.labels, pool.boxes]
+    if not pool.labelled.all():
+        arrays.append(pool.labelled)
     return sha256_value([pool.sample_ids, pool.image_paths, pool.classes, pool.scenes,
-                         *(sha256_value(array.tolist()) for array in (pool.offsets, pool.labels, pool.boxes))])
+                         *(sha256_value(array.tolist()) for array in arrays)])
+
+
+def print_notes(pool: Pool) -> None:
+    """Prints what users should know about their training set, as warnings."""
+    for note in pool.notes:
+        print(f'warning: {note}', file=sys.stderr)

@@ -4,7 +4,7 @@ import functools
 import json
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from mmengine.config import Config
 
 from .config import load_config
 from .datasets import Source, subset_config
-from .datasets.reading import camera_paths, missing_images
-from .datasets.sources import dotted, value_at
+from .datasets.images import camera_paths, missing_images
+from .datasets.sources import dotted, inner_dataset
 from .datasets.view_samples import view_objects, view_sizes, write_view_samples
 from .density import joint_features, layout_features
 from .errors import UserError
@@ -101,6 +101,14 @@ class Run:
     def bad_images(self) -> list[dict[str, Any]]:
         """``sample`` (index), ``path`` and ``reason`` of every unreadable image."""
         return json.loads((self._features_folder / 'bad_images.json').read_text(encoding='utf-8'))
+
+    @property
+    def layout(self) -> float:
+        """Share of the label layout in the density scores.
+
+        None where some samples have no labels: with another measure for the others, one threshold would not be fair.
+        """
+        return self.options.layout if self.pool.labelled.all() else 0.
 
     @property
     def dropped(self) -> np.ndarray:
@@ -194,8 +202,9 @@ class Run:
         """
         weights = self._proxy(trained)
         key = self._key('losses', dict(proxy=self.used['proxy'], scored=_bits(scored)))
-        items, sizes = self._proxy_items(scored)
-        arguments = dict(indices=items.ravel(), sizes=sizes)
+        owner = self._proxy_items(scored)
+        items = np.flatnonzero(scored[owner])
+        arguments = dict(indices=items, sizes=self._item_sizes(scored, owner[items]))
 
         def share(folder: Path) -> None:
             # A file of its own for each process: none has to wait for another.
@@ -206,8 +215,7 @@ class Run:
         def compute(folder: Path) -> None:
             by_item = merge_losses(count=int(items.max()) + 1, folder=folder, wait_for=self.store.wait_for,
                                    **arguments)
-            losses = np.full(len(self.pool), np.nan, np.float32)
-            losses[scored] = by_item[items].mean(axis=1)
+            losses = mean_by_sample(by_item[items], owner[items], len(self.pool))
             write_array(folder / 'losses.npy', losses)
 
         return read_array(self.store.run('losses', key, compute, share) / 'losses.npy')
@@ -302,18 +310,17 @@ class Run:
             return []
         return choose_views(self.pool.views, self.options.views)
 
-    def _proxy_items(self, scored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What the proxy gives a loss to.
-
-        Returns:
-            (n, C) items of its dataset, C of them for each scored sample, and (n * C, 2) the sizes of their images.
-        """
+    def _proxy_items(self, scored: np.ndarray) -> np.ndarray:
+        """(I,) int64, the sample of each item of ``scoring_data``."""
         if self._columns:
-            sizes = view_sizes(self.pool, self.sources, self._columns, scored)
-            return np.arange(len(sizes)).reshape(-1, len(self._columns)), sizes
-        count = self.sources[0].items
-        items = np.flatnonzero(scored)[:, None] * count + np.arange(count)
-        return items, np.repeat(self.pool.image_sizes[scored], count, axis=0)
+            return np.repeat(np.flatnonzero(scored), len(self._columns))
+        return np.concatenate([source.item_samples for source in self.sources])
+
+    def _item_sizes(self, scored: np.ndarray, owner: np.ndarray) -> np.ndarray:
+        """(i, 2) height and width of the scored items' images, 0 where unknown; ``owner`` is their samples."""
+        if self._columns:
+            return view_sizes(self.pool, self.sources, self._columns, scored)
+        return self.pool.image_sizes[owner]
 
     def _proxy(self, trained: np.ndarray) -> Path:
         """The proxy's weights: the user's, or those of a training on the given samples."""
@@ -336,8 +343,9 @@ class Run:
     def proxy_inputs(self, config: Config) -> dict[str, Any]:
         """What a proxy depends on besides the samples that it learns from and the seed, for a stage's key."""
         self.facts['proxy'] = self.proxy_digest
-        return dict(config=plain(config.to_dict()), data=sha256_value(self.pool.sample_ids),
-                    dataset=plain(self._dataset(self.config)), views=[self.pool.views[i] for i in self._columns])
+        dataset = plain(self._dataset(self.config, self.sources))
+        return dict(config=plain(config.to_dict()), data=sha256_value(self.pool.sample_ids), dataset=dataset,
+                    views=[self.pool.views[i] for i in self._columns])
 
     def checkpoint_digest(self, path: str) -> str:
         """SHA-256 of weights that the user gives, which are among the run's inputs from now on.
@@ -362,7 +370,10 @@ class Run:
         """
         if self._columns:
             return write_view_samples(self.pool, self.sources, self._columns, trained, folder / 'views.json')
-        return self._dataset(subset_config(self.config, self.sources, self.pool, trained, folder / 'samples'))
+        # Datasets without labels have nothing to teach.
+        sources = [source for source in self.sources if self.pool.labelled[source.samples].any()]
+        subset = subset_config(self.config, sources, self.pool, trained, folder / 'samples')
+        return self._dataset(subset, sources)
 
     def scoring_data(self, scored: np.ndarray, views_file: Path) -> dict[str, Any]:
         """The config of a dataset that holds the (N,) bool chosen samples, among others unless it is made of views.
@@ -373,22 +384,51 @@ class Run:
         """
         if self._columns:
             return write_view_samples(self.pool, self.sources, self._columns, scored, views_file)
-        return self._dataset(self.config)
+        return self._dataset(self.config, self.sources)
 
     @property
-    def item_count(self) -> int:
-        """How many items all samples together are for the proxy: as many for each, one after the other."""
-        return len(self.pool) * (len(self._columns) or self.sources[0].items)
+    def item_samples(self) -> np.ndarray:
+        """(I,) int64, the sample of each item that all samples together are for the proxy."""
+        return self._proxy_items(np.ones(len(self.pool), bool))
 
-    def _dataset(self, config: Config) -> dict[str, Any]:
+    @property
+    def line_counts(self) -> np.ndarray:
+        """(N,) int64, how often the proxy sees each sample in an epoch; the pictures of a frame are seen once."""
+        if self._columns:
+            return np.ones(len(self.pool), np.int64)
+        return np.sum([np.bincount(source.item_samples, minlength=len(self.pool)) // source.items
+                       for source in self.sources], axis=0)
+
+    def _dataset(self, config: Config, sources: Sequence[Source]) -> Any:
         """The inner datasets of the training set as one, without the wrappers that repeat or mix samples."""
-        inner = [value_at(config, source.path) for source in self.sources]
+        inner = [inner_dataset(config, source) for source in sources]
         return inner[0] if len(inner) == 1 else dict(type='ConcatDataset', datasets=inner)
 
     def _key(self, name: str, inputs: dict[str, Any], seeded: bool = True) -> str:
         """The stage's key, noted so that the stages after it can depend on it."""
         self.used[name] = sha256_value(dict(inputs, stage=name, seed=self.options.seed if seeded else None))
         return self.used[name]
+
+
+def mean_by_sample(values: np.ndarray, owner: np.ndarray, samples: int) -> np.ndarray:
+    """The mean of each sample's items.
+
+    Args:
+        values: (I,) float32.
+        owner: (I,) int64, the sample of each item, in any order.
+        samples: N.
+
+    Returns:
+        (N,) float32, NaN for samples without items.
+    """
+    means = np.full(samples, np.nan, np.float32)
+    ordered = values[np.argsort(owner, kind='stable')]
+    present, first, counts = np.unique(np.sort(owner), return_index=True, return_counts=True)
+    for count in np.unique(counts):
+        chosen = counts == count
+        rows = ordered[first[chosen, None] + np.arange(count)]
+        means[present[chosen]] = rows.mean(axis=1)
+    return means
 
 
 def _bits(mask: np.ndarray) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .datasets import read_outlines
+from .errors import UserError
 from .feedback import adaptive_set, cluster_gaps, initial_set, keep_count, shrink, standardise
 from .files import read_array, sha256_file, write_array, write_json
 from .options import choose, whole
@@ -152,6 +153,7 @@ def tfdp(run: 'Run') -> Selection:
     Raises:
         UserError: the samples have neither masks nor boxes.
     """
+    _require_labels(run)
     inputs = dict(method='tfdp', pool=pool_key(run.pool),
                   files=[sha256_file(source.ann_file) for source in run.sources if source.ann_file])
 
@@ -172,12 +174,21 @@ def tfdp(run: 'Run') -> Selection:
 
 def _trained_scores(run: 'Run', measure: Measure, runs: int, epochs: int | None, late: bool = False) -> np.ndarray:
     """(R, N) float64 scores of R short trainings."""
+    _require_labels(run)
     whole(runs, 'adadedup.strategy.runs', 1)
     every_epoch = late and measure == 'error'
     if epochs is None:
         epochs = default_epochs(run, late)
     whole(epochs, 'adadedup.strategy.epochs', 2 if every_epoch else 1)
     return training_scores(run, measure, runs, epochs, every_epoch)
+
+
+def _require_labels(run: 'Run') -> None:
+    """Raises UserError if some samples have no labels that a score could be made of."""
+    count = int((~run.pool.labelled).sum())
+    if count:
+        raise UserError(f'strategy {run.options.strategy_name} scores labels, but {count} of {len(run.pool)} samples '
+                        'have none: use adadedup, clip_dedup or random, or prune the labelled part alone')
 
 
 def _highest(run: 'Run', scores: np.ndarray) -> Selection:
@@ -204,7 +215,9 @@ def adadedup(run: 'Run') -> Selection:
     """AdaDeDup (arXiv 2507.00049): the proxy's losses on kept and pruned samples move every cluster's threshold."""
     options = run.options.feedback
     _ = run.proxy_config  # A wrong proxy config should not come to light after hours of other work.
-    density = _density(run, options.layout)
+    density = _density(run, run.layout)
+    if run.layout != options.layout:
+        density.notes.append('feedback.layout is left aside: some samples have no labels that could be compared.')
     initial, tau = _initial(run, density.similarity, options.initial_ratio or run.options.keep_ratio)
     if density.kept.all() or initial.all():
         density.notes.append('Nothing is pruned initially, so there is nothing to adapt.')
@@ -212,15 +225,23 @@ def adadedup(run: 'Run') -> Selection:
     if options.beta == 0:
         density.notes.append('feedback.beta is 0: the density scores decide alone, and no proxy is trained.')
         return density
-    held_out = _held_out(run, initial)
-    partner = run.partners(initial, options.layout)
-    loss = run.losses(trained=initial & ~held_out & ~run.unreadable, scored=_scored(run, initial, partner))
+    labelled = run.pool.labelled
+    usable = ~run.dropped & labelled
+    nothing_to_learn = not (initial & usable & ~run.unreadable).any() or density.kept[usable].all()
+    if not labelled.all() and nothing_to_learn:
+        density.notes.append('No labelled sample is kept or pruned initially: the density scores decide alone.')
+        return density
+    held_out = _held_out(run, initial & labelled)
+    partner = run.partners(initial, run.layout)
+    trained = initial & labelled & ~held_out & ~run.unreadable
+    loss = run.losses(trained=trained, scored=_scored(run, initial, partner))
     gaps = cluster_gaps(loss, initial, run.clusters, partner, options.gap, held_out, run.options.seed)
     delta, reliability = shrink(gaps) if options.shrink else standardise(gaps)
-    usable = ~run.dropped
+    # What the losses say is about labels: samples without any stay or go by their density score.
+    share = density.kept[usable].sum() / usable.sum()
     adaptive = adaptive_set(density.similarity[usable], run.clusters[usable], delta, tau, options.beta,
-                            options.alpha_plus, options.alpha_minus, _usable_ratio(run, run.options.keep_ratio))
-    kept = np.zeros(len(usable), bool)
+                            options.alpha_plus, options.alpha_minus, float(share))
+    kept = density.kept.copy()
     kept[usable] = adaptive.kept
     return replace(density, kept=kept, thresholds=adaptive.thresholds, initial=initial, loss=loss, gaps=gaps,
                    shift=adaptive.shift, reliability=reliability)
@@ -258,8 +279,8 @@ def _held_out(run: 'Run', initial: np.ndarray) -> np.ndarray:
 
 
 def _scored(run: 'Run', initial: np.ndarray, partner: np.ndarray) -> np.ndarray:
-    """(N,) bool, the readable samples that get a loss: all, or a budget of pruned samples with their partners."""
-    readable = ~run.unreadable
+    """(N,) bool, the labelled samples that get a loss: all readable, or a budget of pruned ones with their partners."""
+    readable = ~run.unreadable & run.pool.labelled
     budget = run.options.proxy.max_loss_samples
     if budget is None or budget >= readable.sum():
         return readable

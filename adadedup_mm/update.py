@@ -130,6 +130,9 @@ def update(run: Run, folder: Path) -> Selection:
         raise UserError(f'the features in {folder} come from another embedder or other views '
                         f'({old.origin.get("embedder")}, {old.origin.get("views")}): give the same options, or prune '
                         'without --update')
+    if old.layout and not run.pool.labelled.all():
+        raise UserError(f'the run in {folder} compared labels (feedback.layout), which some of the samples do not '
+                        'have: prune without --update')
     for name in ('samples.parquet', 'clusters.parquet'):
         run.digest(str(folder / name))
     rows = _match(run, old)

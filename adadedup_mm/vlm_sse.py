@@ -68,6 +68,9 @@ def vlm_sse(run: 'Run', captions: dict[str, Any] | str | None = None, text: str 
 def _captions(run: 'Run', captions: dict[str, Any] | str | None) -> tuple[list[str], str]:
     """The N captions, and where they come from in words."""
     from .registry import CAPTIONERS, build  # which registers this module's strategy
+    if not captions and not run.pool.labelled.all():
+        raise UserError('strategy vlm_sse makes captions of the annotations, but some samples have no labels: give '
+                        'adadedup.strategy.captions, or use clip_dedup')
     options = captions or dict(type='AnnotationCaptioner')
     options = dict(type='CaptionFile', file=options) if isinstance(options, str) else options
     if not isinstance(options, dict) or not isinstance(options.get('type'), str):

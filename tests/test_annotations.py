@@ -282,13 +282,32 @@ def test_image_set_keeps_the_line_ends(tmp_path):
     assert (tmp_path / 'out.txt').read_bytes() == b'a\n'
 
 
-@pytest.mark.parametrize('keep', [{'a', 'c'}, {'b'}])
-def test_image_set_with_missing_or_repeated_ids_is_refused(tmp_path, keep):
+def test_image_set_with_a_missing_id_is_refused(tmp_path):
     source = tmp_path / 'trainval.txt'
     source.write_bytes(b'a\nb\nb\n')
-    with pytest.raises(UserError, match='lines for'):
-        rewrite_image_set(source, tmp_path / 'out.txt', keep)
+    with pytest.raises(UserError, match="no lines for 1 of 2 ids to keep, first 'c'"):
+        rewrite_image_set(source, tmp_path / 'out.txt', {'a', 'c'})
     assert not (tmp_path / 'out.txt').exists()
+
+
+def test_all_lines_of_an_id_stay_in_an_image_set(tmp_path):
+    source = tmp_path / 'trainval.txt'
+    source.write_bytes(b'a\nb\na\nb 1\n')
+    assert rewrite_image_set(source, tmp_path / 'out.txt', {'a'}) == (4, 2)
+    assert (tmp_path / 'out.txt').read_bytes() == b'a\na\n'
+
+
+@pytest.mark.parametrize('lines, keep, kept', [
+    (b'photo0\nphoto0 (1)\nphoto0 - Copy\n', {'photo0'}, b'photo0\n'),
+    (b'photo0\nphoto0 (1)\nphoto0 - Copy\n', {'photo0 (1)'}, b'photo0 (1)\n'),
+    (b'photo0 (1)\r\nphoto0 (2)', {'photo0 (2)'}, b'photo0 (2)'),
+    (b'a\t1\r\na b\t-1\r\n', {'a'}, b'a\t1\r\na b\t-1\r\n'),
+    (b'a \na\n', {'a '}, b'a \n'), (b'a \na\n', {'a'}, b'a\n'),
+    (b'\xef\xbb\xbfa\nb\n', {'\ufeffa'}, b'\xef\xbb\xbfa\n')])
+def test_a_line_that_is_an_id_wins_over_lines_that_begin_with_it(tmp_path, lines, keep, kept):
+    (tmp_path / 'train.txt').write_bytes(lines)
+    rewrite_image_set(tmp_path / 'train.txt', tmp_path / 'out.txt', keep)
+    assert (tmp_path / 'out.txt').read_bytes() == kept
 
 
 def test_data_list_keeps_records_by_position(tmp_path):

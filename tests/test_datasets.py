@@ -395,12 +395,6 @@ class TestBadInput:
         (tmp_path / 'voc' / 'Annotations' / '000007.xml').write_text('<annotation><size>')
         self.refuse(settings, '000007.xml', 'ParseError')
 
-    def test_repeated_sample_ids(self, tmp_path):
-        settings = make_voc(tmp_path / 'voc')
-        with open(tmp_path / 'voc' / 'ImageSets' / 'Main' / 'trainval.txt', 'a') as file:
-            file.write('000005\n')
-        self.refuse(settings, '1 sample ids appear more than once', '000005')
-
     def test_labels_without_a_class(self, tmp_path):
         settings = make_data_list(tmp_path)
         path = tmp_path / 'list.json'

@@ -2,14 +2,15 @@
 
 import functools
 import itertools
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import msgspec
 
 from ..errors import UserError
+from .formats import guess_format
 from .json_records import Counts, JsonScanner, Selector, UnrecognisedJson, convert_records, load_json, rewrite_records
 
 Id = int | float | str
@@ -23,6 +24,7 @@ class _Image(msgspec.Struct):
     video_id: Any = None
     video: Any = None
     token: Any = None
+    file_name: Any = None
 
 
 class _ImageId(msgspec.Struct):
@@ -34,7 +36,17 @@ class _Annotation(msgspec.Struct):
 
 
 class _Category(msgspec.Struct):
-    name: str
+    name: Any
+    id: Id | None = None
+
+
+class _Content(NamedTuple):
+    """What is read of a file; ``keys`` are those of its top level."""
+
+    keys: Collection[str]
+    images: list[_Image]
+    annotated: set[Id]
+    categories: list[_Category]
 
 
 class CocoIndex(NamedTuple):
@@ -42,13 +54,15 @@ class CocoIndex(NamedTuple):
 
     Attributes:
         scenes: scene name by image id; '' where the image's record has none.
-        categories: names of the categories.
-        frames: ``token`` by image id where images share theirs, as the cameras of a frame do in mmdet3d's mono3d files;
-            empty otherwise.
+        categories: names of the categories, in the file's order.
+        names: name of the category by its id.
+        frames: ``token`` by image id where images share theirs and are pictures of several cameras, each in a folder
+            of its own, as in mmdet3d's mono3d files; empty otherwise.
     """
 
     scenes: dict[Id, str]
     categories: list[str]
+    names: dict[Id | None, str]
     frames: dict[Id, str]
 
 
@@ -59,27 +73,67 @@ def scene_name(record: Mapping[str, Any]) -> str:
 
 
 def index_coco(path: str | Path) -> CocoIndex:
-    """Reads the image ids and scenes and the category names of a COCO json.
+    """Reads the image ids and scenes and the categories of a COCO json.
 
     Raises:
-        UserError: the file is no COCO json, it has annotations and no images, two images have the same id, or the
-            annotations belong to none of them.
+        UserError: the file is no COCO json, it has annotations and no images, two images or two categories have the
+            same id, a category's name is no text, or the annotations belong to none of the images.
     """
-    images, annotated, categories = _read(path)
+    content = _read(path)
+    images = content.images
     counts = Counter(image.id for image in images)
     if len(counts) < len(images):
         repeated = [image_id for image_id, count in counts.items() if count > 1]
         raise UserError(f'{path}: {len(repeated)} image ids appear more than once, first {_some(repeated)}; '
                         'give every image an id of its own')
-    if annotated and not images:
+    if content.annotated and not images and 'images' in content.keys:
         raise UserError(f'{path} has annotations but no images: restore its images list')
-    if annotated and counts.keys().isdisjoint(annotated):
-        raise UserError(f'{path}: no annotation belongs to an image: image_id is for example {_some(annotated, 1)}, id '
-                        f'of an image {_some(counts, 1)}; make them the same numbers or the same texts')
+    if 'images' not in content.keys:
+        raise UserError(f"{path} has no 'images' list: it is no COCO json{guess_format(load_json(path))}")
+    if content.annotated and counts.keys().isdisjoint(content.annotated):
+        raise UserError(f'{path}: no annotation belongs to an image: image_id is for example '
+                        f'{_some(content.annotated, 1)}, id of an image {_some(counts, 1)}; make them the same numbers '
+                        'or the same texts')
+    if 'categories' not in content.keys:
+        raise UserError(f"{path} has no 'categories' list, which mmdet reads the classes from: restore it")
     scenes = {image.id: scene_name(msgspec.structs.asdict(image)) for image in images}
-    tokens = {image.id: str(image.token) for image in images if image.token}
-    frames = tokens if len(tokens) == len(images) and len(set(tokens.values())) < len(images) else {}
-    return CocoIndex(scenes, [category.name for category in categories], frames)
+    names = _category_names(path, content.categories)
+    return CocoIndex(scenes, list(names.values()), names, _frames(images))
+
+
+def _category_names(path: str | Path, categories: Sequence[_Category]) -> dict[Id | None, str]:
+    names: dict[Id | None, str] = {}
+    for category in categories:
+        name = category_text(category.name)
+        if name is None:
+            raise UserError(f'{path}: the name of category {category.id!r} is {category.name!r}, which is no text: '
+                            'give it a name')
+        if category.id is not None and category.id in names:
+            raise UserError(f'{path}: the categories {names[category.id]!r} and {name!r} have the same id '
+                            f'{category.id!r}: give every category an id of its own')
+        names[category.id] = name
+    return names
+
+
+def category_text(name: Any) -> str | None:
+    """A category's name as text, also if it is a number; None for anything else."""
+    if isinstance(name, (int, float)) and not isinstance(name, bool):
+        return str(name)
+    return name if isinstance(name, str) else None
+
+
+def _frames(images: Sequence[_Image]) -> dict[Id, str]:
+    """``token`` by image id; nothing unless every image has one and no two pictures of a token share a folder."""
+    folders: dict[str, list[str]] = defaultdict(list)
+    for image in images:
+        if not image.token or not isinstance(image.file_name, str):
+            return {}
+        folders[str(image.token)].append(PurePath(image.file_name).parent.name)
+    if len(folders) == len(images):
+        return {}
+    if any(len(set(cameras)) < len(cameras) for cameras in folders.values()):
+        return {}
+    return {image.id: str(image.token) for image in images}
 
 
 def rewrite_coco(source: str | Path, target: str | Path, keep_ids: Collection[Id]) -> dict[str, Counts]:
@@ -130,13 +184,15 @@ def _check(source: str | Path, expected: int, texts: dict[str, set[bool]], count
                         '(number or text); no annotation belongs to an image')
 
 
-def _read(path: str | Path) -> tuple[list[_Image], set[Id], list[_Category]]:
+def _read(path: str | Path) -> _Content:
+    keys: list[str] = []
     images: list[_Image] = []
     annotated: set[Id] = set()
     categories: list[_Category] = []
     try:
         with JsonScanner(path, 'reading annotations') as scanner:
             for key in scanner.members():
+                keys.append(key)
                 if key == 'images':
                     images = [image for _, _, image in scanner.records(_Image)]
                 elif key == 'annotations':
@@ -145,14 +201,15 @@ def _read(path: str | Path) -> tuple[list[_Image], set[Id], list[_Category]]:
                     categories = [category for _, _, category in scanner.records(_Category)]
                 else:
                     scanner.skip()
+        return _Content(keys, images, annotated, categories)
     except UnrecognisedJson:
         content = load_json(path)
-        if not isinstance(content, dict):
-            raise UserError(f"{path} has no 'images' list: it is no COCO json") from None
-        images = convert_records(path, content, 'images', _Image)
-        annotated = {record.image_id for record in convert_records(path, content, 'annotations', _Annotation)}
-        categories = convert_records(path, content, 'categories', _Category)
-    return images, annotated, categories
+    if not isinstance(content, dict) or 'images' not in content:
+        raise UserError(f"{path} has no 'images' list: it is no COCO json{guess_format(content)}")
+    annotations = convert_records(path, content, 'annotations', _Annotation)
+    images, categories = (convert_records(path, content, 'images', _Image),
+                          convert_records(path, content, 'categories', _Category))
+    return _Content(content.keys(), images, {record.image_id for record in annotations}, categories)
 
 
 def _some(values: Iterable[Id], count: int = 3) -> str:

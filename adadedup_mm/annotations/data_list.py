@@ -2,11 +2,12 @@
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from ..errors import UserError
-from .json_records import Counts, rewrite_records
+from .json_records import Counts, JsonScanner, UnrecognisedJson, load_json, rewrite_records
 
 
 class _Anything(msgspec.Struct):
@@ -37,3 +38,27 @@ def rewrite_data_list(source: str | Path, target: str | Path, keep_positions: Co
 
     selectors = dict(data_list=(_Anything, lambda position, _: position in keep))
     return rewrite_records(source, target, selectors, check)['data_list']
+
+
+def read_metainfo(path: str | Path) -> dict[str, Any]:
+    """``metainfo`` of a ``data_list`` file; empty where it has none or is no JSON file.
+
+    Raises:
+        UserError: the file is no valid JSON.
+    """
+    if Path(path).suffix != '.json':
+        return {}
+    try:
+        with JsonScanner(path, 'reading metainfo') as scanner:
+            for key in scanner.members():
+                start = scanner.position
+                scanner.skip()
+                if key == 'metainfo':
+                    return _as_dict(msgspec.json.decode(scanner.view[start:scanner.position]))
+        return {}
+    except (UnrecognisedJson, msgspec.DecodeError):
+        return _as_dict(_as_dict(load_json(path)).get('metainfo'))
+
+
+def _as_dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -12,27 +12,36 @@ def rewrite_image_set(source: str | Path, target: str | Path, keep_ids: Collecti
     """Writes a list with only some of its lines, which are copied byte for byte, with further columns if they have any.
 
     Args:
-        source: the list; a line's id is the whole line, or its first column.
+        source: the list. An id stands for the lines that are nothing but this id; where there is none, for those whose
+            first column it is.
         target: the file to write, atomically.
-        keep_ids: the ids that stay.
+        keep_ids: the ids that stay, with all of their lines.
 
     Returns:
         How many lines with an id there are, and how many were kept.
 
     Raises:
-        UserError: the list has no line for one of the ids, or several.
+        UserError: the list has no line for one of the ids.
     """
     keep = frozenset(keep_ids)
-    lines = [line for line in Path(source).read_bytes().splitlines(keepends=True) if line.strip()]
-    kept = [line for line in lines if not keep.isdisjoint(_names(line))]
-    if len(kept) != len(keep):
-        raise UserError(f'{source} has {len(kept)} lines for {len(keep)} ids to keep: it changed since it was read, or '
-                        'ids appear more than once')
+    # As MMEngine reads it: only '\n' ends a line.
+    pieces = Path(source).read_bytes().split(b'\n')
+    lines = [piece + b'\n' for piece in pieces[:-1]] + pieces[-1:]
+    lines = [line for line in lines if line.strip()]
+    texts = [line.decode('utf-8', 'replace').rstrip('\r\n') for line in lines]
+    whole = frozenset(texts)
+    ids = [_line_id(text, keep, whole) for text in texts]
+    missing = keep.difference(ids)
+    if missing:
+        raise UserError(f'{source} has no lines for {len(missing)} of {len(keep)} ids to keep, first '
+                        f'{min(missing)!r}: it changed since it was read')
+    wanted = [name in keep for name in ids]
     with atomic_open(target) as file:
-        file.writelines(kept)
-    return Counts(len(lines), len(kept))
+        file.writelines(line for line, stays in zip(lines, wanted, strict=True) if stays)
+    return Counts(len(lines), sum(wanted))
 
 
-def _names(line: bytes) -> tuple[str, str]:
-    text = line.decode('utf-8', 'replace').rstrip('\r\n')
-    return text, text.split(maxsplit=1)[0]
+def _line_id(text: str, keep: frozenset[str], whole: frozenset[str]) -> str:
+    """The id that a line stands for: its first column only if no line is that id alone."""
+    first = (text.split(maxsplit=1) or [text])[0]
+    return first if text not in keep and first not in whole else text

@@ -18,6 +18,7 @@ import msgspec
 from ..errors import UserError
 from ..files import atomic_open
 from ..progress import progress
+from .formats import guess_text
 
 Record = TypeVar('Record', bound=msgspec.Struct)
 Selector = tuple[type[msgspec.Struct], Callable[[int, Any], bool]]
@@ -297,12 +298,15 @@ def load_json(path: str | Path) -> Any:
     Raises:
         UserError: the file is no JSON; the message says where.
     """
+    data = Path(path).read_bytes()
     try:
-        return json.loads(Path(path).read_bytes())
+        return json.loads(data)
     except UnicodeDecodeError as error:
         raise UserError(f'{path} is not valid JSON: byte {error.start} is not UTF-8 text; restore the file') from error
     except ValueError as error:
-        raise UserError(f'{path} is not valid JSON: {error}; restore the file') from error
+        other = guess_text(data)
+        raise UserError(f'{path} {other}' if other else f'{path} is not valid JSON: {error}; restore the file'
+                        ) from error
     except RecursionError as error:
         raise UserError(f'{path} is not usable JSON: it is nested too deeply') from error
 

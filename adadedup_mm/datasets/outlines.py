@@ -11,8 +11,9 @@ from mmengine.config import Config
 from ..errors import UserError
 from ..pool import Pool
 from ..progress import progress
+from .building import read_again
 from .frames import ViewObjects
-from .reading import counted_instances, read_again
+from .objects import counted_instances
 from .samples import stored_infos
 from .sources import Source
 
@@ -48,22 +49,26 @@ def read_outlines(config: Config, sources: Sequence[Source], pool: Pool) -> Outl
         UserError: no object has an outline.
     """
     parts, masks = [], 0
+    seen: dict[Any, tuple[int, int]] = {}
     with progress(len(pool), 'reading outlines') as bar:
-        for index, source in enumerate(sources):
-            samples = np.flatnonzero(pool.dataset_index == index)
+        for number, source in enumerate(sources):
             if source.objects is not None:
-                parts.append(_of_views(source.objects, samples))
-                bar.update(len(samples))
+                parts.append(_of_views(source.objects, source.samples))
+                bar.update(len(source.samples))
                 continue
-            rows = []
-            for info in stored_infos(read_again(config, source)):
-                objects = list(counted_instances(info))
-                masks += sum('mask' in instance for instance in objects)
-                rows += [outline(instance) for instance in objects]
+            found = []
+            for line, info in enumerate(stored_infos(read_again(config, source))):
+                sample = int(source.samples[line])
+                for instance in counted_instances(info):
+                    label = instance['bbox_label'] if source.relabel is None else source.relabel[instance['bbox_label']]
+                    # What another line of the image has shown counts once.
+                    key = sample, label, tuple(instance.get('bbox', ()))
+                    if seen.setdefault(key, (number, line)) == (number, line):
+                        masks += 'mask' in instance
+                        found.append((*outline(instance), label, sample))
                 bar.update()
-            start, stop = pool.offsets[samples[0]], pool.offsets[samples[-1] + 1]
-            owner = np.repeat(samples, np.diff(pool.offsets)[samples])
-            parts.append((np.array(rows, np.float64).reshape(-1, 2), pool.labels[start:stop], owner))
+            rows = np.array(found, np.float64).reshape(-1, 4)
+            parts.append((rows[:, :2], rows[:, 2].astype(np.int32), rows[:, 3].astype(np.int64)))
     sizes, labels, owner = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     if not sizes.any():
         raise UserError('strategy tfdp scores the shapes of objects, but no object of the training set has a mask or a '

@@ -1,7 +1,7 @@
 """A dataset wrapper that yields chosen samples only, for datasets whose annotation file cannot be rewritten."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class PrunedDataset:
         sample_ids: ids of the samples to keep (see ``name_samples``).
         ids_file: a text file with one id per line, instead of ``sample_ids``.
         lazy_init: whether to leave loading the annotations to ``full_init``.
+        labels: for each label of the dataset the one that takes its place; None leaves them as they are.
 
     Raises:
         UserError: an id is not in the dataset, there are no ids, or both or none of ``sample_ids`` and ``ids_file``
@@ -36,11 +37,12 @@ class PrunedDataset:
     """
 
     def __init__(self, dataset: Any, sample_ids: Iterable[str] | None = None, ids_file: str | None = None,
-                 lazy_init: bool = False) -> None:
+                 lazy_init: bool = False, labels: Sequence[int] | None = None) -> None:
         if (sample_ids is None) == (ids_file is None):
             raise UserError('PrunedDataset needs either sample_ids or ids_file')
         self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
         self.sample_ids = read_ids(ids_file) if ids_file is not None else [str(name) for name in sample_ids or ()]
+        self.labels = labels
         self._fully_initialized = False
         if not lazy_init:
             self.full_init()
@@ -61,6 +63,8 @@ class PrunedDataset:
             raise UserError('PrunedDataset has an empty list of sample ids')
         # (kept,) int64: position in the wrapped dataset.
         self.indices = np.array([index for index, name in enumerate(names) if name in wanted])
+        if self.labels is not None:
+            relabel(self.dataset, self.labels)
         self._fully_initialized = True
 
     @property
@@ -104,6 +108,33 @@ class PrunedDataset:
             index = np.random.randint(len(self))
         raise RuntimeError(f'no valid sample in {inner.max_refetch + 1} attempts: check the image paths and the '
                            'pipeline')
+
+
+def relabel(dataset: Any, labels: Sequence[int]) -> None:
+    """Gives the objects of a loaded dataset other labels, in place.
+
+    Args:
+        dataset: a ``BaseDataset``.
+        labels: for each of its labels the new one; others stay.
+    """
+    infos = list(stored_infos(dataset))
+    for info in infos:
+        for instance in info.get('instances') or ():
+            _replace(instance, 'bbox_label', labels)
+        for segment in info.get('segments_info') or ():
+            _replace(segment, 'category', labels)
+        _replace(info, 'gt_label', labels)
+    dataset.data_list = infos
+    if dataset.serialize_data:
+        dataset.data_bytes, dataset.data_address = dataset._serialize_data()
+
+
+def _replace(record: dict[str, Any], key: str, labels: Sequence[int]) -> None:
+    if key not in record:
+        return
+    old = np.atleast_1d(record[key])
+    new = [labels[label] if 0 <= label < len(labels) else label for label in old.tolist()]
+    record[key] = new if np.ndim(record[key]) else new[0]
 
 
 def read_ids(path: str | Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 import os
 import pickle
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.dataset import BaseDataset
@@ -32,12 +32,13 @@ def sample_id(info: Mapping[str, Any], data_root: str | None = None) -> str:
     if not isinstance(path, str):
         raise UserError(f'the dataset yields samples with none of {", ".join(ID_KEYS)} and img_path (they have '
                         f'{", ".join(map(str, info))}); such datasets cannot be pruned')
-    root = os.path.join(data_root, '') if data_root else ''
-    return path.removeprefix(root)
+    return _below(path, data_root)
 
 
 def name_samples(infos: Iterable[Mapping[str, Any]], data_root: str | None = None) -> list[str]:
-    """The ids of all samples of a dataset; where they are arrays without a name, such as CIFAR's, their positions.
+    """The ids of all entries of a dataset; where they are arrays without a name, such as CIFAR's, their positions.
+
+    Entries of one id are about one image. An id that two images have is none: they are called by their paths.
 
     Args:
         infos: from ``stored_infos``.
@@ -46,7 +47,27 @@ def name_samples(infos: Iterable[Mapping[str, Any]], data_root: str | None = Non
     Raises:
         UserError: see ``sample_id``.
     """
-    return [str(i) if is_nameless(info) else sample_id(info, data_root) for i, info in enumerate(infos)]
+    names, paths = [], []
+    for position, info in enumerate(infos):
+        names.append(str(position) if is_nameless(info) else sample_id(info, data_root))
+        path = info.get('img_path')
+        paths.append(path if isinstance(path, str) and 'images' not in info else None)
+    shared = _shared_names(names, paths)
+    return [_below(path, data_root) if path is not None and name in shared else name
+            for name, path in zip(names, paths, strict=True)]
+
+
+def _shared_names(names: Sequence[str], paths: Sequence[str | None]) -> set[str]:
+    """The names that images of several paths have."""
+    if len(set(names)) == len(names):
+        return set()
+    first: dict[str, str | None] = {}
+    return {name for name, path in zip(names, paths, strict=True) if first.setdefault(name, path) != path}
+
+
+def _below(path: str, folder: str | None) -> str:
+    """A path relative to a folder, if it is below it."""
+    return path.removeprefix(os.path.join(folder, '') if folder else '')
 
 
 def is_nameless(info: Mapping[str, Any]) -> bool:

@@ -3,7 +3,7 @@
 import copy
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,8 +32,13 @@ class Source:
             3D infos, or anything else, which ``PrunedDataset`` wraps.
         path: keys that lead to the dataset's dict from the top of the config.
         ann_file: absolute; None if the dataset has none.
-        native_ids: what addresses each of its samples, in the pool's order: COCO image ids, lines of the list,
-            positions in ``data_list``, or sample ids; a tuple of image ids for a frame of several images.
+        native_ids: what addresses each of its L lines: COCO image ids, lines of the list, positions in ``data_list``,
+            or sample ids; a tuple of image ids for a frame of several images. A line is an entry of its own; an image
+            may have several.
+        names: what ``PrunedDataset`` calls each of its lines.
+        samples: (L,) int64, the pool's sample that each line belongs to.
+        item_samples: (I,) int64, the pool's sample of each item of the dataset.
+        relabel: for each label of the dataset the pool's, where they are not the same; None for frames.
         objects: what the pictures of its frames show; None for plain images.
         items: how many items of the dataset make up a sample: 1, or the cameras of a frame.
         databases: the ground-truth databases that its pipeline draws objects from.
@@ -45,6 +50,10 @@ class Source:
     path: ConfigPath
     ann_file: Path | None
     native_ids: tuple[Any, ...]
+    names: tuple[str, ...] = ()
+    samples: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    item_samples: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    relabel: tuple[int, ...] | None = None
     objects: ViewObjects | None = None
     items: int = 1
     databases: tuple[Database, ...] = ()
@@ -110,15 +119,15 @@ def write_pruned(sources: Sequence[Source], pool: Pool, kept: np.ndarray, folder
 
     Returns:
         For every source ``input`` and ``output`` (absolute paths as text; ``input`` is None without annotation file),
-        and ``records`` and ``kept``: how many samples are in either.
+        and ``records`` and ``kept``: how many records (images, lines, ids) are in either.
 
     Raises:
         UserError: a source has no kept sample, its annotation file changed since it was read, or would be overwritten.
     """
     originals = {source.ann_file.resolve() for source in sources if source.ann_file}
     files = []
-    for index, (source, target) in enumerate(zip(sources, pruned_files(sources, folder), strict=True)):
-        keep = [name for name, flag in zip(source.native_ids, kept[pool.dataset_index == index], strict=True) if flag]
+    for source, target in zip(sources, pruned_files(sources, folder), strict=True):
+        keep = list(itertools.compress(source.native_ids, kept[source.samples]))
         _require_samples(source, keep)
         if target.resolve() in originals:
             raise UserError(f'{target} is an annotation file of the dataset itself: choose another work dir')
@@ -142,8 +151,9 @@ def _write_databases(sources: Sequence[Source], pool: Pool, kept: np.ndarray, fo
 
 def _write(source: Source, target: Path, keep: list[Any]) -> tuple[int, int]:
     if source.kind == 'ids' or source.ann_file is None:
-        write_ids(target, keep)
-        return len(source.native_ids), len(keep)
+        names = dict.fromkeys(keep)
+        write_ids(target, names)
+        return len(set(source.native_ids)), len(names)
     if source.kind == 'coco':
         images = [image for frame in keep for image in frame] if source.items > 1 else keep
         return rewrite_coco(source.ann_file, target, images)['images']
@@ -224,10 +234,9 @@ def subset_config(config: Config, sources: Sequence[Source], pool: Pool, kept: n
     """
     subset = _without_pruning(config)
     for index, source in enumerate(sources):
-        prefix = f'{index}:' if len(sources) > 1 else ''
-        names = [pool.sample_ids[i].removeprefix(prefix) for i in np.flatnonzero(kept & (pool.dataset_index == index))]
+        names = list(dict.fromkeys(itertools.compress(source.names, kept[source.samples])))
         if source.kind == 'coco' and source.items > 1:
-            native = itertools.compress(source.native_ids, kept[pool.dataset_index == index])
+            native = itertools.compress(source.native_ids, kept[source.samples])
             names = [str(image) for frame in native for image in frame]
         _require_samples(source, names)
         ids_file = Path(folder).absolute() / f'{index}.txt'
@@ -235,6 +244,21 @@ def subset_config(config: Config, sources: Sequence[Source], pool: Pool, kept: n
         _wrap(value_at(subset, source.path), ids_file)
     _import_wrapper(subset)
     return subset
+
+
+def inner_dataset(config: Config, source: Source) -> Mapping[str, Any]:
+    """The dict of a source's dataset for a proxy, whose labels are those of the pool.
+
+    Args:
+        config: the training config, or one of ``subset_config``.
+        source: from ``read_pool``.
+    """
+    settings = value_at(config, source.path)
+    if source.relabel is None:
+        return settings
+    if type_name(settings) != 'PrunedDataset':
+        settings = dict(type='PrunedDataset', dataset=settings, sample_ids=list(dict.fromkeys(source.names)))
+    return dict(settings, labels=list(source.relabel))
 
 
 def _require_samples(source: Source, keep: Sequence[Any]) -> None:

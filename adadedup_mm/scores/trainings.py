@@ -40,7 +40,7 @@ def training_scores(run: 'Run', measure: Measure, runs: int, epochs: int, every_
     """
     config = _config(run, epochs)
     checkpoints = _trained(run, config, measure, runs, every_epoch)
-    count = run.item_count
+    count = len(run.item_samples)
     inputs = dict(score_runs=run.used['score_runs'], measure=measure, every_epoch=every_epoch)
     everything = np.ones(len(run.pool), bool)
 
@@ -66,10 +66,10 @@ def training_scores(run: 'Run', measure: Measure, runs: int, epochs: int, every_
 
 
 def _sample_scores(rows: list[np.ndarray], every_epoch: bool, run: 'Run') -> np.ndarray:
-    """(N,) float64 from the (m, 3) rows of one training, of its end or of all its epochs."""
-    sample = rows[0][:, 0].astype(np.int64) // (run.item_count // len(run.pool))
+    """(N,) float64 from the (m, 3) rows of one training, of its end or of all its epochs; the mean of several lines."""
+    sample = run.item_samples[rows[0][:, 0].astype(np.int64)]
     values = forgetting_counts(np.stack([row[:, 2] > 0 for row in rows])) if every_epoch else rows[-1][:, 1]
-    return sum_per_sample(values, sample, len(run.pool))
+    return sum_per_sample(values, sample, len(run.pool)) / run.line_counts
 
 
 def _config(run: 'Run', epochs: int) -> Config:
@@ -130,5 +130,5 @@ def _trained(run: 'Run', config: Config, measure: Measure, runs: int, every_epoc
 
 def _item_with_objects(run: 'Run') -> int:
     """An item of the dataset to try things on."""
-    sample = int(np.argmax(np.diff(run.pool.offsets) > 0))
-    return sample * (run.item_count // len(run.pool))
+    has_objects = np.diff(run.pool.offsets) > 0
+    return int(np.argmax(has_objects[run.item_samples]))
