@@ -1,45 +1,57 @@
 """The loss of every sample out of an ordinary training step, and weights on them.
 
-Three ways, from the cheapest to the most general:
+Three modes, from the cheapest to the most general:
 
 - ``element``: a classifier's criterion yields B elements, one per sample.
 - ``batch``: the elements of the criteria of heads whose code is known are attributed to the images that they come from.
-  The detector trains on its ordinary batch loss; a sample's loss is B times its share of it, so that the mean of the
-  samples' losses is the batch loss.
+  A sample's loss is B times its share of the batch loss.
 - ``image``: networks run once, what comes after the dense head image by image. The detector trains on the mean of
   its images' own losses, which differs from the batch loss where that is normalised by the objects of all images.
+
+In the first two the criteria are called as in plain training, and what they return is what is trained on, unless a
+sample has a weight. Their elements are asked for beside that, without a trace, and scaled so that they add up to what
+the criterion returned, however it normalises. In the first step it is found out whether that is possible; where it is
+not, the step is taken again in the next mode.
 """
 
+import contextlib
+import copy
+import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
+from mmengine.dist import all_gather_object, get_world_size
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from ..errors import UserError
 from ..options import choose
-from ..proxy.losses import forward_losses_per_image, head_losses_per_image
+from ..proxy.isolation import ModuleMemory, keep_random_states, random_states, set_random_states
+from ..proxy.losses import forward_losses_per_image, head_losses_per_image, loss_components
 
 # From a criterion's name, its number of elements n and its target to the sample of each element, (n,) int64; None for B
 # equal runs of them.
 Locate = Callable[[str, int, Any], Tensor | None]
 
 MODES = ('auto', 'element', 'batch', 'image')
+_REMEDY = 'use policy random, which needs no losses'
 
 
 class SampleLosses:
-    """Stands between a model and its criteria while it trains.
+    """Stands between a model and its criteria during training steps; between them the model is as it was.
 
     Args:
         model: what the Runner trains, or a distributed wrapper of it.
         mode: ``'element'``, ``'batch'``, ``'image'``, or ``'auto'``: the first of them that fits the model.
 
     Attributes:
-        mode: the one in use.
+        mode: the one in use. The first step may show that it does not fit, and take the next one.
+        note: what the first step showed about the loss that is trained on; empty if it is that of plain training.
 
     Raises:
         UserError: the model does not fit the mode.
@@ -48,25 +60,48 @@ class SampleLosses:
     def __init__(self, model: nn.Module, mode: str = 'auto') -> None:
         choose(mode, MODES, 'dynamic.loss')
         self.model: Any = model.module if is_model_wrapper(model) else model
-        self.mode = _mode(self.model) if mode == 'auto' else mode
-        self._patches: list[tuple[Any, str]] = []
-        self._weights: Tensor | None = None
-        self._losses: Tensor | None = None
+        self.note = ''
+        self._wish = mode
+        self._ways = _ways(self.model, mode)
+        self._refused: dict[str, str] = {}
+        self._choose()
+        self._patches: list[tuple[Any, str, Any]] = []
+        self._watched: list[Any] = []
+        # The largest batch whose decomposition was looked at; 0 if none was yet.
+        self._checked = 0
+        # Criteria that were looked at, and those that yield no elements.
+        self._known: set[int] = set()
+        self._opaque: set[int] = set()
+        # Entries of the loss dict that are sums over images, in mode 'image'.
+        self._summed: frozenset[str] = frozenset()
+        self._wrong: Tensor | None = None
+        self._inside = False
         self._locate: Locate | None = None
         self._factor = 1.
         self._divided: dict[str, Tensor] | None = None
-        dict(element=self._watch_criterion, batch=self._watch_heads, image=self._watch_loss)[self.mode]()
+        self._weights: Tensor | None = None
+        self._clear()
+
+    @property
+    def mode(self) -> str:
+        """The mode in use."""
+        return self._ways[0].mode
 
     def start(self, weights: Tensor) -> None:
         """Begins a training step.
 
         Args:
             weights: (B,) float32 factors of the samples' losses, on the CPU.
+
+        Raises:
+            UserError: a hook has changed the model, and it fits no mode any more.
         """
+        self.detach()
+        self._clear()
         device = next(self.model.parameters()).device
         self._weights = weights.to(device, non_blocking=True)
         self._weighted = bool((weights != 1).any())
-        self._losses = None
+        self._watch()
 
     def take(self) -> Tensor:
         """Ends the step and returns the unweighted losses, (B,) float32 on the model's device.
@@ -76,20 +111,239 @@ class SampleLosses:
         """
         if self._losses is None:
             raise UserError(f'dynamic pruning: no per-sample loss was seen in a training step of '
-                            f'{type(self.model).__name__}; use policy random, which needs none, or a model whose '
-                            "criterion has reduction='mean'")
-        losses, self._losses, self._weights = self._losses, None, None
+                            f'{type(self.model).__name__}; {_REMEDY}')
+        wrong = self._differs()
+        self._wrong = wrong if self._wrong is None else self._wrong | wrong
+        losses = self._losses
+        self.detach()
+        self._clear()
         return losses
+
+    def problem(self) -> str | None:
+        """Why the losses of the steps since the last call are not those of the samples; None if they are."""
+        wrong, self._wrong = self._wrong, None
+        if wrong is None or not bool(wrong):
+            return None
+        return "its samples' losses no longer add up to the loss that is trained on"
+
+    def reject(self, problem: str) -> None:
+        """Takes the next mode from the next step on. All processes must do so together.
+
+        Args:
+            problem: of the present mode.
+
+        Raises:
+            UserError: there is no other mode.
+        """
+        self._refuse(problem)
+        self._choose()
+        self._checked = 0
 
     def detach(self) -> None:
         """Leaves the model as it was."""
-        for owner, name in self._patches:
-            delattr(owner, name)
+        for owner, name, before in reversed(self._patches):
+            if before is None:
+                vars(owner).pop(name, None)
+            else:
+                vars(owner)[name] = before
         self._patches = []
+        self._weights = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which mode was found to fit, so that a resumed training goes on with it."""
+        return dict(ways=len(self._ways), summed=sorted(self._summed))
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Takes what ``state_dict`` gave, if the model is still of the same kind."""
+        if 0 < saved['ways'] <= len(self._ways):
+            self._ways = self._ways[-saved['ways']:]
+            self._summed = frozenset(saved['summed'])
+
+    def _clear(self) -> None:
+        self._losses: Tensor | None = None
+        self._total: Tensor | None = None
+        self._size_of_total: Tensor | None = None
+        self._precision = torch.finfo(torch.float32).eps
+        self._entries: dict[str, Tensor] = {}
+        self._reason: str | None = None
+
+    def _choose(self) -> None:
+        """Drops modes that the model is not built for."""
+        while True:
+            problem = self._ways[0].problem(self.model)
+            if problem is None:
+                return
+            self._refuse(problem)
+
+    def _refuse(self, problem: str) -> None:
+        mode = self._ways.pop(0).mode
+        self._refused[mode] = problem
+        if self._ways:
+            return
+        name = type(self.model).__name__
+        if self._wish == 'auto':
+            problems = '; '.join(f'{mode}: {problem}' for mode, problem in self._refused.items())
+            raise UserError(f'dynamic pruning finds no per-sample losses of {name} ({problems}): {_REMEDY}')
+        other = "'image'" if self._wish == 'batch' else "'auto'"
+        raise UserError(f'dynamic.loss={self._wish!r} does not fit {name} ({problem}): use {other}, or {_REMEDY[4:]}')
 
     def _patch(self, owner: Any, name: str, value: Any) -> None:
-        self._patches.append((owner, name))
+        self._patches.append((owner, name, vars(owner).get(name)))
         object.__setattr__(owner, name, value)
+
+    def _watch(self) -> None:
+        """Looks at the model anew, because hooks may have given it other heads or criteria."""
+        self._choose()
+        self._watch_step()
+        watched = self._ways[0].watch(self)
+        if [id(module) for module in watched] != [id(module) for module in self._watched]:
+            self._checked = 0
+            self._known = set()
+            self._opaque = set()
+        # Kept, so that no other module gets the same id.
+        self._watched = watched
+
+    def _watch_step(self) -> None:
+        name = _step_name(self.model)
+        plain = getattr(self.model, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            is_loss = name == 'loss' or kwargs.get('mode') == 'loss'
+            if self._weights is None or self._inside or not is_loss:
+                return plain(*args, **kwargs)
+            if self._must_check():
+                return self._checked_step(plain, args, kwargs)
+            losses = self._step(plain, args, kwargs)
+            self._add_total(losses)
+            return losses
+
+        self._patch(self.model, name, call)
+
+    def _must_check(self) -> bool:
+        assert self._weights is not None
+        if self._checked == 0:
+            return True
+        # A single sample does not show whether a batch is averaged or summed.
+        return self._checked == 1 < len(self._weights) and self._may_sum()
+
+    def _may_sum(self) -> bool:
+        return self.mode == 'image' and (not _is_detector(self.model) or _has_sums(self.model))
+
+    def _step(self, plain: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        assert self._weights is not None
+        if not self._ways[0].whole_model:
+            return plain(*args, **kwargs)
+        if len(self._weights) == 1:
+            return self._mean([plain(*args, **kwargs)])
+        return self._mean(forward_losses_per_image(self.model, *args, **kwargs))
+
+    def _checked_step(self, plain: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """A step whose decomposition is looked at; where it fails, the same step in the next mode.
+
+        All processes come to the same result.
+        """
+        assert self._weights is not None
+        weights = self._weights
+        while True:
+            spare = copy.deepcopy((args, kwargs))
+            states, memory = random_states(), ModuleMemory(self.model.modules())
+            batch = None
+            if self.mode == 'image':
+                batch = self._batch_loss(plain, *copy.deepcopy((args, kwargs)))
+                memory.restore()
+                set_random_states(states)
+            losses, problem = self._tried(plain, args, kwargs)
+            summed = self._summed
+            if batch is not None and problem is None:
+                summed, problem = self._compared(batch)
+            summed, problem = _agreed(summed, problem)
+            if problem is None and summed == self._summed:
+                self._checked = len(weights)
+                return losses
+            memory.restore()
+            set_random_states(states)
+            if problem is not None:
+                self.reject(problem)
+            self._summed = summed if problem is None else frozenset()
+            self.detach()
+            self._clear()
+            self._weights = weights
+            self._watch()
+            args, kwargs = spare
+
+    def _tried(self, plain: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, str | None]:
+        try:
+            losses = self._step(plain, args, kwargs)
+        except UserError as error:
+            return None, str(error)
+        self._add_total(losses)
+        if self._losses is None:
+            return losses, self._reason or 'its loss calls no criterion that was found'
+        if bool(self._differs()):
+            return losses, self._reason or "its samples' losses do not add up to the loss that is trained on"
+        return losses, None
+
+    @torch.no_grad()
+    def _batch_loss(self, plain: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Tensor]:
+        """The entries of the plain loss of the batch; all else is for the caller to put back."""
+        weights, self._weights = self._weights, None
+        try:
+            entries = loss_components(self.model, plain(*args, **kwargs))
+            return {name: value.float() for name, value in entries.items()}
+        finally:
+            self._weights = weights
+
+    def _compared(self, batch: dict[str, Tensor]) -> tuple[frozenset[str], str | None]:
+        """Looks at what mode 'image' has done beside the plain loss of the batch.
+
+        Args:
+            batch: the entries of the plain loss dict.
+
+        Returns:
+            The entries that are sums over the images, and why the mode does not fit, or None.
+        """
+        own = {name: values for name, values in self._entries.items() if name in batch}
+        summed = self._summed
+        if self._may_sum() and not summed:
+            averaged = {name for name in own if self._close(own[name].mean(), batch[name])}
+            added = {name for name in own if self._close(own[name].sum(), batch[name])}
+            # Entries of 0 go with the others.
+            summed = frozenset(added) if added - averaged else frozenset()
+        reduced = {name: values.sum() if name in summed else values.mean() for name, values in own.items()}
+        total, plain = sum(map(float, reduced.values())), sum(map(float, batch.values()))
+        same = self._close(torch.tensor(total), torch.tensor(plain))
+        self.note = '' if same else (
+            f"it trains on the mean of the samples' own losses, {total:.4g} in its first step, and not on the batch "
+            f'loss, {plain:.4g}')
+        if same or _is_detector(self.model):
+            return summed, None
+        return summed, "its samples' own losses do not make up the loss of the batch"
+
+    def _close(self, one: Tensor, other: Tensor) -> bool:
+        tolerance = math.sqrt(self._precision)
+        return bool((one - other).abs() <= tolerance * torch.maximum(one.abs(), other.abs()))
+
+    def _differs(self) -> Tensor:
+        """Whether the weighted mean of the samples' losses is not what is trained on; a bool on the model's device."""
+        assert self._losses is not None and self._weights is not None
+        if self._total is None or self._size_of_total is None:
+            return torch.zeros((), dtype=torch.bool, device=self._losses.device)
+        gap = ((self._losses * self._weights).mean() - self._total).abs()
+        # False where a loss is not finite.
+        return gap > math.sqrt(self._precision) * self._size_of_total
+
+    def _add_total(self, losses: Any) -> None:
+        entries = loss_components(self.model, losses)
+        for value in entries.values():
+            self._note_precision(value)
+        total = self.model.parse_losses(losses)[0].detach().float()
+        size = torch.stack([value.detach().float().abs() for value in entries.values()]).sum()
+        self._total = total if self._total is None else self._total + total
+        self._size_of_total = size if self._size_of_total is None else self._size_of_total + size
+
+    def _note_precision(self, value: Tensor) -> None:
+        if value.is_floating_point():
+            self._precision = max(self._precision, torch.finfo(value.dtype).eps)
 
     def _add(self, losses: Tensor, name: str = '') -> None:
         losses = losses.detach().float()
@@ -98,19 +352,15 @@ class SampleLosses:
         else:
             self._losses = losses if self._losses is None else self._losses + losses
 
-    def _watch_criterion(self) -> None:
+    def _watch_criteria(self) -> list[Any]:
         criteria = _criteria(self.model)
-        if not criteria:
-            raise UserError(f"dynamic.loss='element' needs a model with a criterion of reduction='mean'; "
-                            f"{type(self.model).__name__} has none: use policy random, or 'image' for a detector")
         for criterion in criteria:
             self._patch(criterion, 'forward', self._split(criterion, ''))
         self._locate = lambda name, count, target: None
+        return criteria
 
-    def _watch_heads(self) -> None:
-        problem = _not_decomposable(self.model)
-        if problem:
-            raise UserError(f"dynamic.loss='batch' does not fit {type(self.model).__name__} ({problem}): use 'image'")
+    def _watch_heads(self) -> list[Any]:
+        watched = []
         for head, factor in _heads(self.model):
             known = _known_head(head)
             assert known is not None
@@ -119,8 +369,30 @@ class SampleLosses:
                 self._patch(head, method, locate)
             if known.divides:
                 self._patch(head, 'loss_by_feat', self._rescaled(head.loss_by_feat))
-            for name in known.criteria:
-                self._patch(getattr(head, name), 'forward', self._split(getattr(head, name), name))
+            criteria = {name: getattr(head, name) for name in known.criteria}
+            for name, criterion in criteria.items():
+                self._patch(criterion, 'forward', self._split(criterion, name))
+            watched += [head, *criteria.values()]
+        self._locate = None
+        return watched
+
+    def _watch_only_head(self) -> list[Any]:
+        head = _only_head(self.model)
+        assert head is not None
+        loss = head.loss
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self._weights is None:
+                return loss(*args, **kwargs)
+            size = len(self._weights)
+            images = [loss(*args, **kwargs)] if size == 1 else head_losses_per_image(head, size, args, kwargs)
+            return self._mean(images)
+
+        self._patch(head, 'loss', call)
+        return [head]
+
+    def _watch_model(self) -> list[Any]:
+        return [self.model] if _is_detector(self.model) else [self.model, *_criteria(self.model)]
 
     def _rescaled(self, method: Callable[..., Any]) -> Callable[..., Any]:
         """Makes up for heads that divide their losses after the criteria, by a number that is the same for all."""
@@ -151,93 +423,245 @@ class SampleLosses:
 
         return call
 
-    def _split(self, criterion: Any, name: str) -> Callable[..., Tensor]:
+    def _split(self, criterion: Any, name: str) -> Callable[..., Any]:
         """The criterion's ``forward``, which also adds up the elements of each sample."""
         forward = criterion.forward
-        own = isinstance(criterion, nn.modules.loss._Loss)
 
-        def call(*args: Any, **kwargs: Any) -> Tensor:
-            if self._weights is None or self._locate is None or kwargs.get('reduction_override') is not None:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            # A criterion may call another one.
+            watched = self._weights is not None and self._locate is not None and not self._inside
+            if not watched or kwargs.get('reduction_override') is not None:
                 return forward(*args, **kwargs)
-            # OpenMMLab's criteria multiply their mean by a weight, and so does _reduce: the same order of roundings.
-            setting, neutral = ('reduction', 'none') if own else ('loss_weight', 1.)
-            before: Any = getattr(criterion, setting, neutral)
-            setattr(criterion, setting, neutral)
+            self._inside = True
             try:
-                elements = forward(*args, **(kwargs if own else dict(kwargs, reduction_override='none')))
+                return self._call(_Criterion(criterion, forward), name, args, kwargs)
             finally:
-                setattr(criterion, setting, before)
-            if elements.dim() == 0:
-                # Criteria of boxes return their 0 like that where no element has a weight.
-                return elements
-            owner = self._locate(name, len(elements), args[1] if len(args) > 1 else None)
-            return self._reduce(elements, owner, kwargs.get('avg_factor'), name, 1. if own else before)
+                self._inside = False
 
         return call
 
-    def _reduce(self, elements: Tensor, owner: Tensor | None, avg_factor: Any, name: str, scale: float) -> Tensor:
-        """The mean that the criterion would have returned, with each sample's weight.
+    def _call(self, criterion: '_Criterion', name: str, args: Any, kwargs: Any) -> Any:
+        """What the criterion returns, or with weights on samples the sum of its weighted elements."""
+        assert self._weights is not None and self._locate is not None
+        if id(criterion.module) not in self._known | self._opaque:
+            self._look_at(criterion, args, kwargs)
+        if id(criterion.module) in self._opaque:
+            self._reason = f'{type(criterion.module).__name__} is no sum over elements that it can tell'
+            return criterion.forward(*args, **kwargs)
+        # The call that is trained on comes last, so that the criterion remembers it and nothing else.
+        if self._weighted:
+            value = criterion.aside(criterion.forward, args, kwargs)
+            trained = elements = criterion.elements(*args, **kwargs)
+        else:
+            elements = criterion.aside(criterion.elements, args, kwargs)
+            trained = value = criterion.forward(*args, **kwargs)
+        if elements.dim() == 0:
+            # Criteria of boxes return their 0 like that where no element has a weight.
+            return trained
+        self._note_precision(value)
+        owner = self._locate(name, len(elements), args[1] if len(args) > 1 else None)
+        weighted = self._share(value.detach(), elements, owner, name)
+        return weighted if self._weighted else trained
+
+    def _look_at(self, criterion: '_Criterion', args: Any, kwargs: Any) -> None:
+        """Finds out whether a criterion is a sum over its elements times a number that does not depend on them.
+
+        That is so where its slope is the elements' slope times that number. Calls in which nothing has a slope do not
+        show it, so that the next one is looked at as well.
+        """
+        try:
+            slopes = criterion.slopes(args, kwargs)
+        except Exception:
+            # It does not know how to return elements.
+            self._opaque.add(id(criterion.module))
+            return
+        if slopes is None:
+            return
+        whole, parts = slopes
+        self._note_precision(whole)
+        gap = (whole - parts).abs().max()
+        if bool(gap > math.sqrt(self._precision) * whole.abs().max()):
+            self._opaque.add(id(criterion.module))
+        elif bool(whole.any()):
+            self._known.add(id(criterion.module))
+
+    def _share(self, value: Tensor, elements: Tensor, owner: Tensor | None, name: str) -> Tensor:
+        """Books what each sample has of a criterion's value.
 
         Args:
-            elements: (n, ...) losses.
+            value: what the criterion returns.
+            elements: (n, ...) losses, which are ``value`` when added up and multiplied by a number.
             owner: (n,) int64 position of the sample that each one is of; None for B equal runs of elements.
-            avg_factor: what the sum is divided by, None for the number of elements.
             name: of the criterion.
-            scale: what the mean is multiplied by.
+
+        Returns:
+            The sum of the weighted shares.
         """
         assert self._weights is not None
-        size = len(self._weights)
-        if owner is None and len(elements) % size:
-            raise UserError(f'dynamic pruning: {len(elements)} loss elements do not belong to {size} samples; use '
-                            "dynamic.loss='image', or policy random")
-        # As OpenMMLab's criteria do it, so that unweighted losses are equal to the last bit.
-        divisor = elements.numel() if avg_factor is None else avg_factor + torch.finfo(torch.float32).eps
-        with torch.no_grad():
-            if owner is None:
-                sums = elements.detach().reshape(size, -1).float().sum(1)
-            else:
-                rows = elements.detach().reshape(len(elements), -1).float().sum(1)
-                sums = rows.new_zeros(size).index_add_(0, owner, rows)
-            self._add(sums * (size * scale * self._factor / divisor), name)
-        if self._weighted:
-            weights = self._weights.repeat_interleave(len(elements) // size) if owner is None else self._weights[owner]
-            elements = elements * weights.reshape(-1, *[1] * (elements.dim() - 1))
-        return scale * (elements.mean() if avg_factor is None else elements.sum() / divisor)
+        size, count = len(self._weights), len(elements)
+        rows = elements.reshape(count, -1).to(torch.promote_types(elements.dtype, torch.float32)).sum(1)
+        fits = count == size if self.mode == 'element' else count % size == 0
+        if len(owner) != count if owner is not None else not fits:
+            self._reason = f'{count} loss elements do not belong to {size} samples'
+            owner = torch.zeros(count, dtype=torch.long, device=rows.device)
+        elif owner is None:
+            owner = torch.arange(size, device=rows.device).repeat_interleave(count // size)
+        sums = rows.detach().new_zeros(size).index_add_(0, owner, rows.detach())
+        whole = sums.sum()
+        scale = torch.where(whole != 0, value / whole, 0)
+        self._add(sums * (scale * size * self._factor), name)
+        return scale * (rows * self._weights[owner]).sum()
 
-    def _watch_loss(self) -> None:
-        if not hasattr(self.model, 'loss') or not hasattr(self.model, 'parse_losses'):
-            raise UserError(f'dynamic pruning: {type(self.model).__name__} has no per-sample loss, because it has '
-                            "neither a criterion of reduction='mean' nor a detector's loss(inputs, data_samples); use "
-                            'policy random, which needs none')
-        head = _only_head(self.model)
-        owner = self.model if head is None else head
-        loss = owner.loss
-
-        def call(*args: Any, **kwargs: Any) -> dict[str, Tensor]:
-            if self._weights is None:
-                return loss(*args, **kwargs)
-            size = len(self._weights)
-            if size == 1:
-                images = [loss(*args, **kwargs)]
-            elif head is None:
-                images = forward_losses_per_image(self.model, *args, **kwargs)
-            else:
-                images = head_losses_per_image(head, size, args, kwargs)
-            totals, entries = zip(*map(self.model.parse_losses, images), strict=True)
-            self._add(torch.stack(totals))
-            return dict(self._mean(entries))
-
-        self._patch(owner, 'loss', call)
-
-    def _mean(self, entries: tuple[dict[str, Tensor], ...]) -> Iterator[tuple[str, Tensor]]:
+    def _mean(self, images: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """The weighted mean of the images' losses; other values, such as accuracies, are averaged as they are."""
         assert self._weights is not None
-        for name in dict.fromkeys(name for entry in entries for name in entry if name != 'loss'):
-            is_loss = 'loss' in name
-            values = [entry[name] * weight if is_loss else entry[name]
-                      for entry, weight in zip(entries, self._weights, strict=True) if name in entry]
+        size = len(images)
+        parsed = [self.model.parse_losses(image)[1] for image in images]
+        names = dict.fromkeys(name for image in images for name in image)
+        result = {}
+        for name in names:
+            values = [entries[name] for entries in parsed if name in entries]
+            if 'loss' not in name:
+                result[name] = torch.stack(values).sum() / len(values)
+                continue
             # A part of the loss that an image does not have is 0.
-            yield name, torch.stack(values).sum() / (len(entries) if is_loss else len(values))
+            zero = values[0].detach() * 0
+            own = torch.stack([entries.get(name, zero) for entries in parsed])
+            self._entries[name] = own.detach().float()
+            total = (own * self._weights).sum()
+            is_sum = name in self._summed
+            self._add(own * size if is_sum else own)
+            result[name] = total if is_sum else total / size
+        return result
+
+
+class _Criterion:
+    """A criterion, and its ``forward`` without what is put in its place during a step."""
+
+    def __init__(self, module: Any, forward: Callable[..., Any]) -> None:
+        self.module = module
+        self.forward = forward
+
+    def elements(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The losses before they are added up, (n, ...)."""
+        if _takes_override(type(self.module)):
+            return self.forward(*args, **dict(kwargs, reduction_override='none'))
+        before = self.module.reduction
+        self.module.reduction = 'none'
+        try:
+            return self.forward(*args, **kwargs)
+        finally:
+            self.module.reduction = before
+
+    @torch.no_grad()
+    def aside(self, call: Callable[..., Tensor], args: Any, kwargs: Any) -> Tensor:
+        """What a call returns, with no trace in the criterion, its arguments or random states."""
+        memory = ModuleMemory(self.module.modules())
+        with _kept_random_states(args):
+            result = call(*_copied(args), **_copied(kwargs))
+        memory.restore()
+        return result
+
+    def slopes(self, args: Any, kwargs: Any) -> tuple[Tensor, Tensor] | None:
+        """The derivatives of the value, and of the sum of elements times value / sum, by the first argument.
+
+        Returns:
+            None where these have none, as where no element has a weight.
+
+        Raises:
+            Exception: the criterion yields no elements.
+        """
+        memory = ModuleMemory(self.module.modules())
+        results = []
+        for call in (self.forward, self.elements):
+            with _kept_random_states(args), torch.enable_grad():
+                leaf = args[0].detach().clone().requires_grad_()
+                # Some criteria write into what they are given.
+                value = call(leaf.clone(), *_copied(args[1:]), **_copied(kwargs))
+            memory.restore()
+            if value.dim() == 0 and len(leaf) == 0:
+                return None
+            results.append((value, leaf))
+        (value, leaf), (elements, other) = results
+        if value.dim() != 0:
+            raise ValueError('a criterion that does not reduce its elements')
+        if elements.dim() == 0 and not bool(value != 0):
+            return None
+        if elements.dim() == 0 or len(elements) != len(leaf):
+            raise ValueError('a criterion without an element for each prediction')
+        total = elements.float().sum()
+        if not value.requires_grad or not bool(total != 0):
+            return None
+        [whole] = torch.autograd.grad(value, leaf, allow_unused=True)
+        [parts] = torch.autograd.grad(total, other, allow_unused=True)
+        if whole is None or parts is None:
+            return None
+        return whole.float(), parts.float() * (value.detach().float() / total.detach())
+
+
+@functools.cache
+def _takes_override(kind: Any) -> bool:
+    """Whether criteria of a class take ``reduction_override``, as OpenMMLab's do."""
+    return 'reduction_override' in inspect.signature(kind.forward).parameters
+
+
+def _gives_elements(criterion: Any) -> bool:
+    """Whether a criterion can be asked for its elements; what it answers is looked at later."""
+    if not isinstance(criterion, nn.Module):
+        return False
+    return _takes_override(type(criterion)) or getattr(criterion, 'reduction', None) in ('mean', 'sum')
+
+
+def _kept_random_states(args: Any) -> contextlib.AbstractContextManager[None]:
+    return keep_random_states({value.device for value in args if isinstance(value, Tensor) and value.is_cuda})
+
+
+def _copied(value: Any) -> Any:
+    """Nested lists, tuples and dicts with copies of their tensors."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_copied(item) for item in value)
+    return value
+
+
+def _agreed(summed: frozenset[str], problem: str | None) -> tuple[frozenset[str], str | None]:
+    """What the processes have found together: no mode fits where it does not fit one of them."""
+    if get_world_size() == 1:
+        return summed, problem
+    parts = all_gather_object((summed, problem))
+    problems = [found for _, found in parts if found is not None]
+    return frozenset().union(*(names for names, _ in parts)), problems[0] if problems else None
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How losses are taken.
+
+    Attributes:
+        mode: its name.
+        problem: why a model is not built for it, or None.
+        watch: puts what takes the losses in place; returns the modules that it relies on.
+        whole_model: whether the model's whole loss is computed image by image.
+    """
+
+    mode: str
+    problem: Callable[[Any], str | None]
+    watch: Callable[[SampleLosses], list[Any]]
+    whole_model: bool = False
+
+
+def _ways(model: Any, mode: str) -> list[_Way]:
+    """The ways of a mode, or all that come into question."""
+    image = [_Way('image', _no_only_head, SampleLosses._watch_only_head),
+             _Way('image', _not_splittable, SampleLosses._watch_model, whole_model=True)]
+    element = _Way('element', _no_criteria, SampleLosses._watch_criteria)
+    batch = _Way('batch', _not_decomposable, SampleLosses._watch_heads)
+    if mode == 'auto':
+        return [batch if _is_detector(model) else element, *image]
+    return image if mode == 'image' else [element if mode == 'element' else batch]
 
 
 def _runs(head: Any, *args: Any, **kwargs: Any) -> Locate:
@@ -329,10 +753,12 @@ def _same_code(kind: Any, known: Any, name: str, dense: Any) -> bool:
 
 
 def _criteria(model: nn.Module) -> list[Any]:
-    """The criteria whose mean may be taken apart."""
-    return [module for module in model.modules()
-            if getattr(module, 'reduction', None) == 'mean' and getattr(module, 'weight', None) is None
-            and 'Loss' in type(module).__name__]
+    """The criteria that can be asked for their elements."""
+    return [module for module in model.modules() if _gives_elements(module)]
+
+
+def _no_criteria(model: Any) -> str | None:
+    return None if _criteria(model) else 'it has no criterion that reduces elements'
 
 
 def _detector_kinds() -> Any:
@@ -351,6 +777,31 @@ def _heads(model: Any) -> list[tuple[Any, float]]:
     boxes = [] if roi is None else list(roi.bbox_head) if isinstance(roi.bbox_head, nn.ModuleList) else [roi.bbox_head]
     factors = getattr(roi, 'stage_loss_weights', None) or [1.] * len(boxes)
     return [*((head, 1.) for head in dense), *zip(boxes, factors, strict=True)]
+
+
+def _is_detector(model: Any) -> bool:
+    kinds = _detector_kinds()
+    return kinds is not None and isinstance(model, kinds[0].BaseDetector)
+
+
+def _has_sums(model: nn.Module) -> bool:
+    return any(getattr(module, 'reduction', None) == 'sum' for module in model.modules())
+
+
+def _step_name(model: Any) -> str:
+    """The method that a training step takes the loss dict from."""
+    loss = getattr(model, 'loss', None)
+    return 'loss' if callable(loss) and not isinstance(loss, nn.Module) else 'forward'
+
+
+def _not_splittable(model: Any) -> str | None:
+    if _step_name(model) == 'forward' or not hasattr(model, 'parse_losses'):
+        return 'it has no loss(inputs, data_samples)'
+    return None
+
+
+def _no_only_head(model: Any) -> str | None:
+    return 'it has not just one head' if _only_head(model) is None else _not_splittable(model)
 
 
 def _only_head(model: Any) -> nn.Module | None:
@@ -383,15 +834,9 @@ def _not_decomposable(model: Any) -> str | None:
         return f'{type(roi_head).__name__} has other losses than those of boxes'
     for head, _ in _heads(model):
         known = _known_head(head)
-        if known is None or getattr(head, 'custom_activation', False):
+        if known is None:
             return f'{type(head).__name__} computes its loss in its own way'
-        if not all(getattr(getattr(head, name), 'reduction', None) == 'mean' for name in known.criteria):
-            return f"{type(head).__name__}'s criteria have no reduction='mean'"
+        for name in known.criteria:
+            if not _gives_elements(getattr(head, name)):
+                return f'{type(getattr(head, name)).__name__} yields no elements'
     return None
-
-
-def _mode(model: Any) -> str:
-    kinds = _detector_kinds()
-    if kinds is not None and isinstance(model, kinds[0].BaseDetector):
-        return 'image' if _not_decomposable(model) else 'batch'
-    return 'element' if _criteria(model) else 'image'
