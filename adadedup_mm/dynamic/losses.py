@@ -74,8 +74,11 @@ class SampleLosses:
         self._opaque: set[int] = set()
         # Entries of the loss dict that are sums over images, in mode 'image'.
         self._summed: frozenset[str] = frozenset()
+        # Modules whose memory changes with every loss, in mode 'image'.
+        self._remembering: list[nn.Module] = []
         self._wrong: Tensor | None = None
         self._inside = False
+        self._memory: ModuleMemory | None = None
         self._locate: Locate | None = None
         self._factor = 1.
         self._divided: dict[str, Tensor] | None = None
@@ -200,6 +203,7 @@ class SampleLosses:
             self._checked = 0
             self._known = set()
             self._opaque = set()
+            self._remembering = []
         # Kept, so that no other module gets the same id.
         self._watched = watched
 
@@ -231,11 +235,34 @@ class SampleLosses:
 
     def _step(self, plain: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         assert self._weights is not None
+        if not self._remembering or len(self._weights) == 1:
+            return self._decomposed(plain, args, kwargs)
+        # Each image finds what the modules remembered before the step; after it they remember the batch.
+        spare = copy.deepcopy((args, kwargs))
+        first = random_states()
+        self._memory = ModuleMemory(self._remembering)
+        losses = self._decomposed(plain, args, kwargs)
+        self._memory.restore()
+        last = random_states()
+        others = ModuleMemory(module for module in self.model.modules() if module not in set(self._remembering))
+        set_random_states(first)
+        self._batch_loss(plain, *spare)
+        set_random_states(last)
+        others.restore()
+        self._memory = None
+        return losses
+
+    def _decomposed(self, plain: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        assert self._weights is not None
         if not self._ways[0].whole_model:
             return plain(*args, **kwargs)
         if len(self._weights) == 1:
             return self._mean([plain(*args, **kwargs)])
-        return self._mean(forward_losses_per_image(self.model, *args, **kwargs))
+        return self._mean(forward_losses_per_image(self.model, *args, **kwargs, before_image=self._before_image))
+
+    def _before_image(self, position: int) -> None:
+        if self._memory is not None:
+            self._memory.restore()
 
     def _checked_step(self, plain: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """A step whose decomposition is looked at; where it fails, the same step in the next mode.
@@ -250,13 +277,15 @@ class SampleLosses:
             batch = None
             if self.mode == 'image':
                 batch = self._batch_loss(plain, *copy.deepcopy((args, kwargs)))
+                self._remembering = self._find_remembering(memory)
                 memory.restore()
                 set_random_states(states)
             losses, problem = self._tried(plain, args, kwargs)
             summed = self._summed
             if batch is not None and problem is None:
                 summed, problem = self._compared(batch)
-            summed, problem = _agreed(summed, problem)
+            summed, problems = _together(summed), _together(frozenset() if problem is None else frozenset([problem]))
+            problem = min(problems, default=None)
             if problem is None and summed == self._summed:
                 self._checked = len(weights)
                 return losses
@@ -270,6 +299,14 @@ class SampleLosses:
             self._weights = weights
             self._watch()
             args, kwargs = spare
+
+    def _find_remembering(self, memory: ModuleMemory) -> list[nn.Module]:
+        """The modules that a plain step has changed; the statistics of normalisation layers are another matter."""
+        modules = list(self.model.modules())
+        changed = {id(module) for module in memory.changed()}
+        places = frozenset(i for i, module in enumerate(modules)
+                           if id(module) in changed and 'Norm' not in type(module).__name__)
+        return [modules[i] for i in sorted(_together(places))]
 
     def _tried(self, plain: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, str | None]:
         try:
@@ -385,8 +422,9 @@ class SampleLosses:
             if self._weights is None:
                 return loss(*args, **kwargs)
             size = len(self._weights)
-            images = [loss(*args, **kwargs)] if size == 1 else head_losses_per_image(head, size, args, kwargs)
-            return self._mean(images)
+            if size == 1:
+                return self._mean([loss(*args, **kwargs)])
+            return self._mean(head_losses_per_image(head, size, args, kwargs, self._before_image))
 
         self._patch(head, 'loss', call)
         return [head]
@@ -460,8 +498,8 @@ class SampleLosses:
             return trained
         self._note_precision(value)
         owner = self._locate(name, len(elements), args[1] if len(args) > 1 else None)
-        weighted = self._share(value.detach(), elements, owner, name)
-        return weighted if self._weighted else trained
+        weighted = self._share(value.detach().sum(), elements, owner, name)
+        return weighted.reshape(value.shape) if self._weighted else trained
 
     def _look_at(self, criterion: '_Criterion', args: Any, kwargs: Any) -> None:
         """Finds out whether a criterion is a sum over its elements times a number that does not depend on them.
@@ -579,24 +617,25 @@ class _Criterion:
                 # Some criteria write into what they are given.
                 value = call(leaf.clone(), *_copied(args[1:]), **_copied(kwargs))
             memory.restore()
-            if value.dim() == 0 and len(leaf) == 0:
+            if len(leaf) == 0:
                 return None
             results.append((value, leaf))
         (value, leaf), (elements, other) = results
-        if value.dim() != 0:
+        # Of shape () or, where it was divided by a tensor, (1,).
+        if value.numel() != 1:
             raise ValueError('a criterion that does not reduce its elements')
-        if elements.dim() == 0 and not bool(value != 0):
+        if elements.dim() == 0 and not bool(value.any()):
             return None
         if elements.dim() == 0 or len(elements) != len(leaf):
             raise ValueError('a criterion without an element for each prediction')
         total = elements.float().sum()
         if not value.requires_grad or not bool(total != 0):
             return None
-        [whole] = torch.autograd.grad(value, leaf, allow_unused=True)
+        [whole] = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
         [parts] = torch.autograd.grad(total, other, allow_unused=True)
         if whole is None or parts is None:
             return None
-        return whole.float(), parts.float() * (value.detach().float() / total.detach())
+        return whole.float(), parts.float() * (value.detach().float().sum() / total.detach())
 
 
 @functools.cache
@@ -627,13 +666,11 @@ def _copied(value: Any) -> Any:
     return value
 
 
-def _agreed(summed: frozenset[str], problem: str | None) -> tuple[frozenset[str], str | None]:
-    """What the processes have found together: no mode fits where it does not fit one of them."""
+def _together(names: frozenset[Any]) -> frozenset[Any]:
+    """What any of the processes has found."""
     if get_world_size() == 1:
-        return summed, problem
-    parts = all_gather_object((summed, problem))
-    problems = [found for _, found in parts if found is not None]
-    return frozenset().union(*(names for names, _ in parts)), problems[0] if problems else None
+        return names
+    return frozenset().union(*all_gather_object(names))
 
 
 @dataclass(frozen=True)

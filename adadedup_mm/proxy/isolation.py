@@ -98,9 +98,11 @@ class ModuleMemory:
         self._containers: list[tuple[dict[str, Any], str, Any, Any]] = []
         self._values: list[tuple[dict[str, Any], str, Any]] = []
         self._names: list[tuple[dict[str, Any], set[str]]] = []
+        self._modules: dict[int, nn.Module] = {}
         for module in modules:
-            self._take(cast(dict[str, Any], module._buffers))
-            self._take(vars(module))
+            for owner in (cast(dict[str, Any], module._buffers), vars(module)):
+                self._modules[id(owner)] = module
+                self._take(owner)
         self._versions = [tensor._version for _, _, tensor, _ in self._tensors]
 
     def _take(self, owner: dict[str, Any]) -> None:
@@ -132,6 +134,29 @@ class ModuleMemory:
             owner[name] = container
         for owner, name, value in self._values:
             owner[name] = value
+
+
+    def changed(self) -> list[nn.Module]:
+        """The modules of which something that was there before is not what it was."""
+        owners = [owner for i, (owner, name, tensor, _) in enumerate(self._tensors)
+                  if owner.get(name) is not tensor or tensor._version != self._versions[i]]
+        owners += [owner for owner, name, container, items in self._containers
+                   if owner.get(name) is not container or not _same_items(container, items)]
+        owners += [owner for owner, name, value in self._values
+                   if owner.get(name) is not value and not isinstance(value, tuple) and owner.get(name) != value]
+        return list({id(owner): self._modules[id(owner)] for owner in owners}.values())
+
+
+def _same_items(container: Any, items: Any) -> bool:
+    if isinstance(container, np.ndarray):
+        return np.array_equal(container, items)
+    if len(container) != len(items):
+        return False
+    if isinstance(container, set):
+        return container == items
+    if isinstance(container, dict):
+        return all(items.get(key) is value for key, value in container.items())
+    return all(one is other for one, other in zip(container, items, strict=True))
 
 
 def _refill(container: Any, items: Any) -> None:

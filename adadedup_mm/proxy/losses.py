@@ -201,8 +201,8 @@ def forward_losses_per_image(model: nn.Module, inputs: Any, data_samples: Sequen
     return results
 
 
-def head_losses_per_image(head: nn.Module, size: int, args: Sequence[Any],
-                          kwargs: dict[str, Any]) -> list[dict[str, Any]]:
+def head_losses_per_image(head: nn.Module, size: int, args: Sequence[Any], kwargs: dict[str, Any],
+                          before_image: Callable[[int], None] | None = None) -> list[dict[str, Any]]:
     """A dense head's loss dict of each image, from the features of the whole batch and with gradients.
 
     ``forward`` of the head runs once on the batch. Nothing before the head needs to be split, so that voxels and other
@@ -213,6 +213,7 @@ def head_losses_per_image(head: nn.Module, size: int, args: Sequence[Any],
         size: B.
         args: of ``loss``: nested tensors with a first dimension of B, or lists of B data samples or instances.
         kwargs: likewise.
+        before_image: called with the image's position in the batch before its loss is computed.
 
     Returns:
         B loss dicts.
@@ -229,6 +230,8 @@ def head_losses_per_image(head: nn.Module, size: int, args: Sequence[Any],
         for i in range(size):
             image = [part[i] for part in parts]
             forward.next_image(i, args[0], image[0])
+            if before_image is not None:
+                before_image(i)
             results.append(loss(head, *image, **{name: part[i] for name, part in named.items()}))
     return results
 
