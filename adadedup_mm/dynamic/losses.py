@@ -14,10 +14,7 @@ the criterion returned, however it normalises. In the first step it is found out
 not, the step is taken again in the next mode.
 """
 
-import contextlib
 import copy
-import functools
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,15 +28,26 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..options import choose
-from ..proxy.isolation import ModuleMemory, keep_random_states, random_states, set_random_states
+from ..proxy.isolation import ModuleMemory, random_states, set_random_states
 from ..proxy.losses import forward_losses_per_image, head_losses_per_image, loss_components
-
-# From a criterion's name, its number of elements n and its target to the sample of each element, (n,) int64; None for B
-# equal runs of them.
-Locate = Callable[[str, int, Any], Tensor | None]
+from .criteria import Criterion
+from .heads import (
+    Locate,
+    find_criteria,
+    find_heads,
+    has_sums,
+    is_detector,
+    known_head,
+    no_criteria,
+    no_only_head,
+    not_decomposable,
+    not_splittable,
+    only_head,
+    step_name,
+)
 
 MODES = ('auto', 'element', 'batch', 'image')
-_REMEDY = 'use policy random, which needs no losses'
+_RANDOM = 'policy random, which needs no losses'
 
 
 class SampleLosses:
@@ -114,7 +122,7 @@ class SampleLosses:
         """
         if self._losses is None:
             raise UserError(f'dynamic pruning: no per-sample loss was seen in a training step of '
-                            f'{type(self.model).__name__}; {_REMEDY}')
+                            f'{type(self.model).__name__}; use {_RANDOM}')
         wrong = self._differs()
         self._wrong = wrong if self._wrong is None else self._wrong | wrong
         losses = self._losses
@@ -186,9 +194,9 @@ class SampleLosses:
         name = type(self.model).__name__
         if self._wish == 'auto':
             problems = '; '.join(f'{mode}: {problem}' for mode, problem in self._refused.items())
-            raise UserError(f'dynamic pruning finds no per-sample losses of {name} ({problems}): {_REMEDY}')
+            raise UserError(f'dynamic pruning finds no per-sample losses of {name} ({problems}): use {_RANDOM}')
         other = "'image'" if self._wish == 'batch' else "'auto'"
-        raise UserError(f'dynamic.loss={self._wish!r} does not fit {name} ({problem}): use {other}, or {_REMEDY[4:]}')
+        raise UserError(f'dynamic.loss={self._wish!r} does not fit {name} ({problem}): use {other}, or {_RANDOM}')
 
     def _patch(self, owner: Any, name: str, value: Any) -> None:
         self._patches.append((owner, name, vars(owner).get(name)))
@@ -208,7 +216,7 @@ class SampleLosses:
         self._watched = watched
 
     def _watch_step(self) -> None:
-        name = _step_name(self.model)
+        name = step_name(self.model)
         plain = getattr(self.model, name)
 
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -231,7 +239,7 @@ class SampleLosses:
         return self._checked == 1 < len(self._weights) and self._may_sum()
 
     def _may_sum(self) -> bool:
-        return self.mode == 'image' and (not _is_detector(self.model) or _has_sums(self.model))
+        return self.mode == 'image' and (not is_detector(self.model) or has_sums(self.model))
 
     def _step(self, plain: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         assert self._weights is not None
@@ -244,7 +252,8 @@ class SampleLosses:
         losses = self._decomposed(plain, args, kwargs)
         self._memory.restore()
         last = random_states()
-        others = ModuleMemory(module for module in self.model.modules() if module not in set(self._remembering))
+        remembering = set(self._remembering)
+        others = ModuleMemory(module for module in self.model.modules() if module not in remembering)
         set_random_states(first)
         self._batch_loss(plain, *spare)
         set_random_states(last)
@@ -258,7 +267,8 @@ class SampleLosses:
             return plain(*args, **kwargs)
         if len(self._weights) == 1:
             return self._mean([plain(*args, **kwargs)])
-        return self._mean(forward_losses_per_image(self.model, *args, **kwargs, before_image=self._before_image))
+        split = partial(forward_losses_per_image, before_image=self._before_image)
+        return self._mean(split(self.model, *args, **kwargs))
 
     def _before_image(self, position: int) -> None:
         if self._memory is not None:
@@ -352,7 +362,7 @@ class SampleLosses:
         self.note = '' if same else (
             f"it trains on the mean of the samples' own losses, {total:.4g} in its first step, and not on the batch "
             f'loss, {plain:.4g}')
-        if same or _is_detector(self.model):
+        if same or is_detector(self.model):
             return summed, None
         return summed, "its samples' own losses do not make up the loss of the batch"
 
@@ -390,7 +400,7 @@ class SampleLosses:
             self._losses = losses if self._losses is None else self._losses + losses
 
     def _watch_criteria(self) -> list[Any]:
-        criteria = _criteria(self.model)
+        criteria = find_criteria(self.model)
         for criterion in criteria:
             self._patch(criterion, 'forward', self._split(criterion, ''))
         self._locate = lambda name, count, target: None
@@ -398,8 +408,8 @@ class SampleLosses:
 
     def _watch_heads(self) -> list[Any]:
         watched = []
-        for head, factor in _heads(self.model):
-            known = _known_head(head)
+        for head, factor in find_heads(self.model):
+            known = known_head(head)
             assert known is not None
             for method in known.methods:
                 locate = self._located(getattr(head, method), partial(known.locate, head), factor)
@@ -414,7 +424,7 @@ class SampleLosses:
         return watched
 
     def _watch_only_head(self) -> list[Any]:
-        head = _only_head(self.model)
+        head = only_head(self.model)
         assert head is not None
         loss = head.loss
 
@@ -430,7 +440,7 @@ class SampleLosses:
         return [head]
 
     def _watch_model(self) -> list[Any]:
-        return [self.model] if _is_detector(self.model) else [self.model, *_criteria(self.model)]
+        return [self.model] if is_detector(self.model) else [self.model, *find_criteria(self.model)]
 
     def _rescaled(self, method: Callable[..., Any]) -> Callable[..., Any]:
         """Makes up for heads that divide their losses after the criteria, by a number that is the same for all."""
@@ -472,13 +482,13 @@ class SampleLosses:
                 return forward(*args, **kwargs)
             self._inside = True
             try:
-                return self._call(_Criterion(criterion, forward), name, args, kwargs)
+                return self._call(Criterion(criterion, forward), name, args, kwargs)
             finally:
                 self._inside = False
 
         return call
 
-    def _call(self, criterion: '_Criterion', name: str, args: Any, kwargs: Any) -> Any:
+    def _call(self, criterion: Criterion, name: str, args: Any, kwargs: Any) -> Any:
         """What the criterion returns, or with weights on samples the sum of its weighted elements."""
         assert self._weights is not None and self._locate is not None
         if id(criterion.module) not in self._known | self._opaque:
@@ -501,7 +511,7 @@ class SampleLosses:
         weighted = self._share(value.detach().sum(), elements, owner, name)
         return weighted.reshape(value.shape) if self._weighted else trained
 
-    def _look_at(self, criterion: '_Criterion', args: Any, kwargs: Any) -> None:
+    def _look_at(self, criterion: Criterion, args: Any, kwargs: Any) -> None:
         """Finds out whether a criterion is a sum over its elements times a number that does not depend on them.
 
         That is so where its slope is the elements' slope times that number. Calls in which nothing has a slope do not
@@ -516,7 +526,7 @@ class SampleLosses:
         if slopes is None:
             return
         whole, parts = slopes
-        self._note_precision(whole)
+        self._note_precision(args[0])
         gap = (whole - parts).abs().max()
         if bool(gap > math.sqrt(self._precision) * whole.abs().max()):
             self._opaque.add(id(criterion.module))
@@ -542,13 +552,16 @@ class SampleLosses:
         if len(owner) != count if owner is not None else not fits:
             self._reason = f'{count} loss elements do not belong to {size} samples'
             owner = torch.zeros(count, dtype=torch.long, device=rows.device)
-        elif owner is None:
-            owner = torch.arange(size, device=rows.device).repeat_interleave(count // size)
-        sums = rows.detach().new_zeros(size).index_add_(0, owner, rows.detach())
+        if owner is None:
+            sums = rows.detach().reshape(size, -1).sum(1)
+            weights = self._weights.repeat_interleave(count // size)
+        else:
+            sums = rows.detach().new_zeros(size).index_add_(0, owner, rows.detach())
+            weights = self._weights[owner]
         whole = sums.sum()
         scale = torch.where(whole != 0, value / whole, 0)
         self._add(sums * (scale * size * self._factor), name)
-        return scale * (rows * self._weights[owner]).sum()
+        return scale * (rows * weights).sum()
 
     def _mean(self, images: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """The weighted mean of the images' losses; other values, such as accuracies, are averaged as they are."""
@@ -571,99 +584,6 @@ class SampleLosses:
             self._add(own * size if is_sum else own)
             result[name] = total if is_sum else total / size
         return result
-
-
-class _Criterion:
-    """A criterion, and its ``forward`` without what is put in its place during a step."""
-
-    def __init__(self, module: Any, forward: Callable[..., Any]) -> None:
-        self.module = module
-        self.forward = forward
-
-    def elements(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The losses before they are added up, (n, ...)."""
-        if _takes_override(type(self.module)):
-            return self.forward(*args, **dict(kwargs, reduction_override='none'))
-        before = self.module.reduction
-        self.module.reduction = 'none'
-        try:
-            return self.forward(*args, **kwargs)
-        finally:
-            self.module.reduction = before
-
-    @torch.no_grad()
-    def aside(self, call: Callable[..., Tensor], args: Any, kwargs: Any) -> Tensor:
-        """What a call returns, with no trace in the criterion, its arguments or random states."""
-        memory = ModuleMemory(self.module.modules())
-        with _kept_random_states(args):
-            result = call(*_copied(args), **_copied(kwargs))
-        memory.restore()
-        return result
-
-    def slopes(self, args: Any, kwargs: Any) -> tuple[Tensor, Tensor] | None:
-        """The derivatives of the value, and of the sum of elements times value / sum, by the first argument.
-
-        Returns:
-            None where these have none, as where no element has a weight.
-
-        Raises:
-            Exception: the criterion yields no elements.
-        """
-        memory = ModuleMemory(self.module.modules())
-        results = []
-        for call in (self.forward, self.elements):
-            with _kept_random_states(args), torch.enable_grad():
-                leaf = args[0].detach().clone().requires_grad_()
-                # Some criteria write into what they are given.
-                value = call(leaf.clone(), *_copied(args[1:]), **_copied(kwargs))
-            memory.restore()
-            if len(leaf) == 0:
-                return None
-            results.append((value, leaf))
-        (value, leaf), (elements, other) = results
-        # Of shape () or, where it was divided by a tensor, (1,).
-        if value.numel() != 1:
-            raise ValueError('a criterion that does not reduce its elements')
-        if elements.dim() == 0 and not bool(value.any()):
-            return None
-        if elements.dim() == 0 or len(elements) != len(leaf):
-            raise ValueError('a criterion without an element for each prediction')
-        total = elements.float().sum()
-        if not value.requires_grad or not bool(total != 0):
-            return None
-        [whole] = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
-        [parts] = torch.autograd.grad(total, other, allow_unused=True)
-        if whole is None or parts is None:
-            return None
-        return whole.float(), parts.float() * (value.detach().float().sum() / total.detach())
-
-
-@functools.cache
-def _takes_override(kind: Any) -> bool:
-    """Whether criteria of a class take ``reduction_override``, as OpenMMLab's do."""
-    return 'reduction_override' in inspect.signature(kind.forward).parameters
-
-
-def _gives_elements(criterion: Any) -> bool:
-    """Whether a criterion can be asked for its elements; what it answers is looked at later."""
-    if not isinstance(criterion, nn.Module):
-        return False
-    return _takes_override(type(criterion)) or getattr(criterion, 'reduction', None) in ('mean', 'sum')
-
-
-def _kept_random_states(args: Any) -> contextlib.AbstractContextManager[None]:
-    return keep_random_states({value.device for value in args if isinstance(value, Tensor) and value.is_cuda})
-
-
-def _copied(value: Any) -> Any:
-    """Nested lists, tuples and dicts with copies of their tensors."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_copied(item) for item in value)
-    return value
 
 
 def _together(names: frozenset[Any]) -> frozenset[Any]:
@@ -692,188 +612,12 @@ class _Way:
 
 def _ways(model: Any, mode: str) -> list[_Way]:
     """The ways of a mode, or all that come into question."""
-    image = [_Way('image', _no_only_head, SampleLosses._watch_only_head),
-             _Way('image', _not_splittable, SampleLosses._watch_model, whole_model=True)]
-    element = _Way('element', _no_criteria, SampleLosses._watch_criteria)
-    batch = _Way('batch', _not_decomposable, SampleLosses._watch_heads)
+    image = [_Way('image', no_only_head, SampleLosses._watch_only_head),
+             _Way('image', not_splittable, SampleLosses._watch_model, whole_model=True)]
+    element = _Way('element', no_criteria, SampleLosses._watch_criteria)
+    batch = _Way('batch', not_decomposable, SampleLosses._watch_heads)
     if mode == 'auto':
-        return [batch if _is_detector(model) else element, *image]
+        return [batch if is_detector(model) else element, *image]
     return image if mode == 'image' else [element if mode == 'element' else batch]
 
 
-def _runs(head: Any, *args: Any, **kwargs: Any) -> Locate:
-    """Equally many rows of each image, one image after the other: levels of anchors, layers of queries."""
-    return lambda name, count, target: None
-
-
-def _runs_and_positives(head: Any, *args: Any, **kwargs: Any) -> Locate:
-    """Of a level's anchors classification sees all, the rest only the positive ones, some of it four times."""
-    labels = inspect.signature(type(head).loss_by_feat_single).bind(head, *args, **kwargs).arguments['labels']
-    owner = torch.arange(len(labels), device=labels.device).repeat_interleave(labels.shape[1])
-    positive = owner[_is_object(head, labels.reshape(-1))]
-    return lambda name, count, target: None if name == 'loss_cls' else positive.repeat_interleave(
-        count // len(positive))
-
-
-def _levels_and_positives(head: Any, cls_scores: Sequence[Tensor], *args: Any, **kwargs: Any) -> Locate:
-    """All levels together, image by image in each: classification comes first, the rest sees the positive points."""
-    images = torch.arange(len(cls_scores[0]), device=cls_scores[0].device)
-    owner = torch.cat([images.repeat_interleave(level[0, 0].numel()) for level in cls_scores])
-    positive = owner
-
-    def locate(name: str, count: int, target: Any) -> Tensor:
-        nonlocal positive
-        if name != 'loss_cls':
-            return positive
-        positive = owner[_is_object(head, target)]
-        return owner
-
-    return locate
-
-
-def _rois(head: Any, cls_score: Tensor, bbox_pred: Tensor, rois: Tensor, labels: Tensor, *args: Any,
-          **kwargs: Any) -> Locate:
-    """Box heads' classification sees all RoIs, their regression the positive ones."""
-    owner = rois[:, 0].long()
-    return lambda name, count, target: owner if name == 'loss_cls' else owner[_is_object(head, labels)]
-
-
-def _is_object(head: Any, labels: Tensor) -> Tensor:
-    return (labels >= 0) & (labels < head.num_classes)
-
-
-@dataclass(frozen=True)
-class _KnownHead:
-    """A head whose loss elements can be attributed to images.
-
-    Attributes:
-        methods: what calls the criteria.
-        locate: called like these, says whose the elements are.
-        criteria: their attributes.
-        divides: whether losses are divided after the criteria, by a sum over the batch.
-    """
-
-    methods: tuple[str, ...]
-    locate: Callable[..., Locate]
-    criteria: tuple[str, ...] = ('loss_cls', 'loss_bbox')
-    divides: bool = False
-
-
-def _known_head(head: Any) -> _KnownHead | None:
-    """How to take the loss of a head apart; None if it has code of its own, in which positions may mean anything."""
-    kinds = _detector_kinds()
-    if kinds is None:
-        return None
-    _, dense, roi = kinds
-    for kind, known in (
-            (dense.AnchorHead, _KnownHead(('loss_by_feat_single',), _runs)),
-            (dense.ATSSHead, _KnownHead(('loss_by_feat_single',), _runs_and_positives,
-                                        ('loss_cls', 'loss_bbox', 'loss_centerness'), True)),
-            (dense.GFLHead, _KnownHead(('loss_by_feat_single',), _runs_and_positives,
-                                       ('loss_cls', 'loss_bbox', 'loss_dfl'), True)),
-            (dense.FCOSHead, _KnownHead(('loss_by_feat',), _levels_and_positives,
-                                        ('loss_cls', 'loss_bbox', 'loss_centerness'))),
-            (dense.DINOHead, _KnownHead(('loss_by_feat_single', '_loss_dn_single'), _runs,
-                                        ('loss_cls', 'loss_bbox', 'loss_iou'))),
-            (dense.DETRHead, _KnownHead(('loss_by_feat_single',), _runs, ('loss_cls', 'loss_bbox', 'loss_iou'))),
-            (roi.BBoxHead, _KnownHead(('loss',), _rois))):
-        names = {*known.methods, *(('loss_by_feat',) if hasattr(kind, 'loss_by_feat') else ())}
-        if isinstance(head, kind) and all(_same_code(type(head), kind, name, dense) for name in names):
-            return known
-    return None
-
-
-def _same_code(kind: Any, known: Any, name: str, dense: Any) -> bool:
-    """Whether a class's method is that of a known one, or a known variant of it."""
-    variants = [known, dense.RPNHead, dense.DeformableDETRHead] if name == 'loss_by_feat' else [known]
-    return getattr(kind, name) in [getattr(variant, name) for variant in variants]
-
-
-def _criteria(model: nn.Module) -> list[Any]:
-    """The criteria that can be asked for their elements."""
-    return [module for module in model.modules() if _gives_elements(module)]
-
-
-def _no_criteria(model: Any) -> str | None:
-    return None if _criteria(model) else 'it has no criterion that reduces elements'
-
-
-def _detector_kinds() -> Any:
-    """MMDetection's detector and head classes, or None without MMDetection."""
-    try:
-        from mmdet.models import dense_heads, detectors, roi_heads
-    except ImportError:
-        return None
-    return detectors, dense_heads, roi_heads
-
-
-def _heads(model: Any) -> list[tuple[Any, float]]:
-    """Dense and box heads of a detector, and the factors that their losses are multiplied by."""
-    dense = [head for head in (getattr(model, 'rpn_head', None), getattr(model, 'bbox_head', None)) if head is not None]
-    roi = getattr(model, 'roi_head', None)
-    boxes = [] if roi is None else list(roi.bbox_head) if isinstance(roi.bbox_head, nn.ModuleList) else [roi.bbox_head]
-    factors = getattr(roi, 'stage_loss_weights', None) or [1.] * len(boxes)
-    return [*((head, 1.) for head in dense), *zip(boxes, factors, strict=True)]
-
-
-def _is_detector(model: Any) -> bool:
-    kinds = _detector_kinds()
-    return kinds is not None and isinstance(model, kinds[0].BaseDetector)
-
-
-def _has_sums(model: nn.Module) -> bool:
-    return any(getattr(module, 'reduction', None) == 'sum' for module in model.modules())
-
-
-def _step_name(model: Any) -> str:
-    """The method that a training step takes the loss dict from."""
-    loss = getattr(model, 'loss', None)
-    return 'loss' if callable(loss) and not isinstance(loss, nn.Module) else 'forward'
-
-
-def _not_splittable(model: Any) -> str | None:
-    if _step_name(model) == 'forward' or not hasattr(model, 'parse_losses'):
-        return 'it has no loss(inputs, data_samples)'
-    return None
-
-
-def _no_only_head(model: Any) -> str | None:
-    return 'it has not just one head' if _only_head(model) is None else _not_splittable(model)
-
-
-def _only_head(model: Any) -> nn.Module | None:
-    """The dense head whose ``loss`` is all of the detector's loss, as long as it takes features of the whole batch."""
-    others = ('rpn_head', 'roi_head', 'mask_head', 'img_rpn_head', 'img_roi_head', 'img_bbox_head', 'aux_head')
-    heads = [head for head in (getattr(model, 'bbox_head', None), getattr(model, 'pts_bbox_head', None))
-             if isinstance(head, nn.Module)]
-    kinds = _detector_kinds()
-    # Those hand their heads one tensor for all layers of the decoder.
-    transformer = kinds is not None and isinstance(model, kinds[0].DetectionTransformer)
-    alone = len(heads) == 1 and not transformer and not any(getattr(model, name, None) is not None for name in others)
-    return heads[0] if alone and hasattr(heads[0], 'loss') else None
-
-
-def _not_decomposable(model: Any) -> str | None:
-    """Why the batch loss of a detector cannot be taken apart, or None.
-
-    Only the heads whose code is known may be: in others an element's position does not say whose it is.
-    """
-    kinds = _detector_kinds()
-    if kinds is None:
-        return 'MMDetection is not installed'
-    detectors, _, roi = kinds
-    if type(model).loss not in (detectors.SingleStageDetector.loss, detectors.TwoStageDetector.loss,
-                                detectors.DetectionTransformer.loss):
-        return 'its loss is its own'
-    roi_head = getattr(model, 'roi_head', None)
-    if roi_head is not None and (type(roi_head).loss not in (roi.StandardRoIHead.loss, roi.CascadeRoIHead.loss)
-                                 or roi_head.with_mask):
-        return f'{type(roi_head).__name__} has other losses than those of boxes'
-    for head, _ in _heads(model):
-        known = _known_head(head)
-        if known is None:
-            return f'{type(head).__name__} computes its loss in its own way'
-        for name in known.criteria:
-            if not _gives_elements(getattr(head, name)):
-                return f'{type(getattr(head, name)).__name__} yields no elements'
-    return None

@@ -34,8 +34,9 @@ class IndexedDataset:
 
 
 def _indexed(dataset: Any) -> Any:
+    kind: Any = type(dataset)
     try:
-        dataset.__class__ = _indexed_class(type(dataset))
+        dataset.__class__ = _indexed_class(kind)
     except TypeError as error:
         raise UserError(f'dynamic pruning cannot follow the samples of a {type(dataset).__name__}, which is no class '
                         'written in Python: use one, such as a subclass of BaseDataset') from error
