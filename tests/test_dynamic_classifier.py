@@ -78,7 +78,8 @@ def losses_of_classifiers():
 
 
 HEADS = [dict(type='LinearClsHead'), dict(type='StackedLinearClsHead', mid_channels=[8]),
-         dict(type='MultiLabelLinearClsHead'), dict(type='ArcFaceClsHead'), dict(type='CSRAClsHead', num_heads=1, lam=.1)]
+         dict(type='MultiLabelLinearClsHead'), dict(type='ArcFaceClsHead'),
+         dict(type='CSRAClsHead', num_heads=1, lam=.1)]
 
 
 @pytest.mark.parametrize('head', HEADS, ids=lambda head: head['type'])

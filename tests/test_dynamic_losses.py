@@ -47,7 +47,8 @@ def small_samples():
     """Three images of 64 x 64 with one to three objects."""
     inputs, labels = samples()
     for sample in labels:
-        sample.set_metainfo(dict(img_shape=(64, 64), pad_shape=(64, 64), batch_input_shape=(64, 64), ori_shape=(64, 64)))
+        keys = ('img_shape', 'pad_shape', 'batch_input_shape', 'ori_shape')
+        sample.set_metainfo(dict.fromkeys(keys, (64, 64)))
         sample.gt_instances.bboxes = sample.gt_instances.bboxes / 2
     return inputs[..., ::2, ::2], labels
 
@@ -249,7 +250,8 @@ class WithPenalty(Perceptron):
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
         result = super().forward(inputs, data_samples, mode)
-        return result if mode == 'tensor' else dict(result, loss_size=self.factor * self.layers[0].weight.square().sum())
+        size = self.factor * self.layers[0].weight.square().sum()
+        return result if mode == 'tensor' else dict(result, loss_size=size)
 
 
 def test_a_part_of_the_loss_that_no_sample_has_is_told():

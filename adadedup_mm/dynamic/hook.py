@@ -18,7 +18,7 @@ from ..proxy.isolation import random_states, set_random_states
 from .accumulation import accumulated, expect_iterations, restore_accumulated
 from .losses import SampleLosses
 from .policies import check_period
-from .sampler import DynamicPruningSampler, batch_indices, check_batches, no_batch
+from .sampler import DynamicPruningSampler, batch_indices, no_batch
 from .usage import write_usage
 
 CHECKPOINT_KEY = 'dynamic_pruning'
@@ -77,7 +77,8 @@ class DynamicPruningHook(Hook):
         self.sampler = _find_sampler(self.loader)
         policy = self.sampler.policy
         self.full_length = len(self.loader)
-        self.sampler.least = check_batches(self.loader, self.sampler)
+        if self.full_length == 0:
+            raise no_batch(self.sampler)
         self.by_iter = isinstance(loop, IterBasedTrainLoop)
         epochs = math.ceil(loop.max_iters / self.full_length) if self.by_iter else loop.max_epochs
         check_period(policy, epochs)
@@ -122,7 +123,7 @@ class DynamicPruningHook(Hook):
             UserError: the pass had no batch.
         """
         if self.position == 0:
-            raise no_batch(self.loader, self.sampler)
+            raise no_batch(self.sampler)
         self._feed_back(runner)
         kept = len(self.sampler.indices) / len(self.sampler.used)
         self.seconds_saved += (time.perf_counter() - self.start) * (1 / kept - 1)
@@ -219,7 +220,7 @@ class _Passes:
             self.batches = iter(self.hook.loader)
             batch = next(self.batches, None)
         if batch is None:
-            raise no_batch(self.hook.loader, self.hook.sampler)
+            raise no_batch(self.hook.sampler)
         return batch
 
     def _start(self) -> None:

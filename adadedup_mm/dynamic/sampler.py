@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from mmengine.dist import get_dist_info, sync_random_seed
 from mmengine.registry import DATA_SAMPLERS, DATASETS
-from torch.utils.data import BatchSampler, Sampler
+from torch.utils.data import Sampler
 
 from ..errors import UserError
 from .policies import ScoreState, build_policy
@@ -98,6 +98,8 @@ class DynamicPruningSampler(Sampler):
         policy: ``policy``, a name in ``POLICIES``, and its arguments.
         seed: of selections and order; None draws one.
         shuffle: whether the order is random.
+        least: samples of each process that a subset has at least; random ones fill up a smaller one. Where batches
+            that are not full are dropped, it is what fills one.
 
     Attributes:
         state: what the policy knows.
@@ -105,10 +107,13 @@ class DynamicPruningSampler(Sampler):
         weights: (N,) float32, factor of each sample's loss.
         used: (N,) int64, in how many epochs each sample was used.
         churn: share of the subset that was not in the one before.
-        least: samples of each process that a subset has at least; random ones fill up a smaller one.
+
+    Raises:
+        UserError: the policy's first subset is smaller than ``least``.
     """
 
-    def __init__(self, dataset: Any, policy: dict[str, Any], seed: int | None = None, shuffle: bool = True) -> None:
+    def __init__(self, dataset: Any, policy: dict[str, Any], seed: int | None = None, shuffle: bool = True,
+                 least: int = 1) -> None:
         self.rank, self.world = get_dist_info()
         self.dataset = dataset
         self.shuffle = shuffle
@@ -127,6 +132,9 @@ class DynamicPruningSampler(Sampler):
         self.least = 1
         # Loops and schedulers ask for the length of an epoch before the training starts. No policy has a longer one.
         self._select(0)
+        self.least = least
+        if len(self) < least:
+            raise no_batch(self, least)
 
     def start_epoch(self, epoch: int) -> None:
         """Chooses a new subset if a period begins, and counts the samples as used."""
@@ -200,31 +208,15 @@ class DynamicPruningSampler(Sampler):
             setattr(self, name, saved[name])
 
 
-def check_batches(loader: Any, sampler: DynamicPruningSampler) -> int:
-    """How many samples each process must draw so that no pass is without a batch.
+def no_batch(sampler: DynamicPruningSampler, size: Any = None) -> UserError:
+    """The error of a pass over a subset that yields no batch.
 
     Args:
-        loader: the training dataloader.
-        sampler: its sampler, before the first pass.
-
-    Raises:
-        UserError: the first subset has fewer.
+        sampler: what chose the subset.
+        size: of a batch, if known.
     """
-    batches = loader.batch_sampler
-    least = 1
-    if getattr(batches, 'drop_last', False):
-        # Those that group samples may drop a last batch that is just full.
-        least = batches.batch_size + (type(batches) is not BatchSampler)
-    if len(sampler) < least or len(loader) == 0:
-        raise no_batch(loader, sampler)
-    return least
-
-
-def no_batch(loader: Any, sampler: DynamicPruningSampler) -> UserError:
-    """The error of a pass over a subset that yields no batch."""
-    batches = loader.batch_sampler
-    size = getattr(batches, 'batch_size', loader.batch_size)
     where = ' of each process' if sampler.world > 1 else ''
-    drop = ' with drop_last=True' if getattr(batches, 'drop_last', False) else ''
-    return UserError(f'dynamic pruning: the subset of {len(sampler)} samples{where} makes no batch of {size}{drop}: '
-                     'raise the keep ratio, lower train_dataloader.batch_size, or set drop_last=False')
+    batch = 'no batch' if size is None else f'no batch of {size}'
+    drop = ' with drop_last=True' if sampler.least > 1 else ''
+    return UserError(f'dynamic pruning: the subset of {len(sampler)} samples{where} makes {batch}{drop}: raise the '
+                     'keep ratio, lower train_dataloader.batch_size, or set drop_last=False')
