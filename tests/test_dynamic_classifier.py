@@ -1,5 +1,7 @@
 """Classifiers of MMPretrain with dynamic pruning."""
 
+import copy
+import inspect
 import json
 from pathlib import Path
 
@@ -56,6 +58,87 @@ def test_losses_come_from_the_training_step(smooth):
     torch.testing.assert_close(model.loss(images, samples)['loss'], (weights * expected).mean())
     losses.detach()
     torch.testing.assert_close(model.loss(images, samples)['loss'], expected.mean())
+
+
+def losses_of_classifiers():
+    """All registered losses that can be built, also with a memory and as a sum."""
+    for name, kind in sorted(MODELS.module_dict.items()):
+        if not kind.__module__.startswith('mmpretrain.models.losses'):
+            continue
+        known = inspect.signature(kind.__init__).parameters
+        needed = {key: value for key, value in dict(num_classes=10, label_smooth_val=.1, loss_weight=3.,
+                                                    feat_dim=10, sinkhorn_iterations=2).items() if key in known}
+        for change in ({}, dict(use_sigmoid=True), dict(use_soft=True), dict(reduction='sum'),
+                       dict(class_weight=list(range(1, 11)))):
+            if set(change) <= set(known):
+                try:
+                    yield f'{name}{change}', kind(**needed, **change)
+                except (AssertionError, TypeError):
+                    continue
+
+
+HEADS = [dict(type='LinearClsHead'), dict(type='StackedLinearClsHead', mid_channels=[8]),
+         dict(type='MultiLabelLinearClsHead'), dict(type='ArcFaceClsHead'),
+         dict(type='CSRAClsHead', num_heads=1, lam=.1)]
+
+
+@pytest.mark.parametrize('head', HEADS, ids=lambda head: head['type'])
+def test_every_loss_of_mmpretrain_in_every_head(head):
+    register_all_modules(False)
+    model = classifier()
+    channels = model.head.fc.in_features
+    model.head = MODELS.build(dict(head, num_classes=10, in_channels=channels))
+    if head['type'] == 'CSRAClsHead':
+        model.neck = None
+    images, samples = digits()
+    modes = {}
+    for name, loss in losses_of_classifiers():
+        model.head.loss_module = loss
+        steps = []
+        for watched in (False, True):
+            trained = copy.deepcopy(model)
+            losses = SampleLosses(trained) if watched else None
+            if losses is not None:
+                losses.start(torch.ones(6))
+            torch.manual_seed(0)
+            try:
+                total = trained.parse_losses(trained.loss(images, samples))[0]
+            except UserError as error:
+                assert '\n' not in str(error) and 'policy random' in str(error)
+                modes[name] = 'refused'
+                break
+            except Exception:
+                assert not watched, name
+                break  # The head does not take that loss.
+            steps.append((total, trained.state_dict()))
+        if len(steps) < 2 or not steps[0][0].isfinite():
+            continue
+        (plain, before), (total, after) = steps
+        values = losses.take()
+        modes[name] = losses.mode
+        torch.testing.assert_close(values.mean(), total, rtol=1e-4, atol=0)
+        torch.testing.assert_close(plain, total, rtol=0 if losses.mode == 'element' else 1e-3, atol=0)
+        assert losses.mode == 'image' or all(torch.equal(before[key], after[key]) for key in before)
+    if head['type'] == 'LinearClsHead':
+        assert {modes[name] for name in ('CrossEntropyLoss{}', 'FocalLoss{}', 'SeesawLoss{}')
+                if name in modes} == {'element'}
+    assert len(modes) >= 3
+
+
+def test_a_criterion_that_a_hook_switches_is_trained_on(tmp_path):
+    config = load_config(ROOT / 'configs/dynamic/resnet_digits_infobatch.py', {'train_cfg.max_epochs': 3})
+    config.work_dir = str(tmp_path)
+    config.train_dataloader.dataset.indices = 60
+    config.launcher, config.log_level = 'none', 'ERROR'
+    config.val_dataloader = config.val_cfg = config.val_evaluator = None
+    config.test_dataloader = config.test_cfg = config.test_evaluator = None
+    recipe = dict(action_epoch=2, loss=dict(type='LabelSmoothLoss', label_smooth_val=.1, num_classes=10))
+    config.custom_hooks = [dict(type='SwitchRecipeHook', schedule=[recipe])]
+    runner = DynamicPruningRunner.from_cfg(config)
+    runner.train()
+    table = pq.read_table(tmp_path / 'dynamic_samples.parquet').to_pydict()
+    assert type(runner.model.head.loss_module).__name__ == 'LabelSmoothLoss'
+    assert table['losses_seen'] == table['epochs_used'] and runner.epoch == 3
 
 
 @pytest.mark.parametrize('policy', ['random', 'infobatch'])

@@ -4,7 +4,7 @@ import math
 import random
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +14,11 @@ from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop
 
 from ..errors import UserError
+from ..proxy.isolation import random_states, set_random_states
+from .accumulation import accumulated, expect_iterations, restore_accumulated
 from .losses import SampleLosses
 from .policies import check_period
-from .sampler import DynamicPruningSampler, batch_indices
+from .sampler import DynamicPruningSampler, batch_indices, no_batch
 from .usage import write_usage
 
 CHECKPOINT_KEY = 'dynamic_pruning'
@@ -47,6 +49,7 @@ class DynamicPruningHook(Hook):
         self.losses: SampleLosses | None = None
         self.resumed: dict[str, Any] | None = None
         self.pending: list[tuple[np.ndarray, torch.Tensor]] = []
+        self.told: tuple[str, str] | None = None
         self.position = 0
         self.seconds_saved = 0.
 
@@ -58,9 +61,15 @@ class DynamicPruningHook(Hook):
                 raise UserError('the checkpoint to resume from has no dynamic pruning in it: use it as load_from')
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        self._feed_back()
-        checkpoint[CHECKPOINT_KEY] = dict(sampler=self.sampler.state_dict(), position=self.position,
-                                          random=_random_states(), seconds_saved=self.seconds_saved)
+        self._feed_back(runner)
+        state = dict(sampler=self.sampler.state_dict(), position=self.position, random=random_states(),
+                     seconds_saved=self.seconds_saved)
+        if self.losses is not None:
+            state['losses'] = self.losses.state_dict()
+        if self.sampler.world == 1:
+            # Processes have gradients of their own until they step together.
+            state['accumulated'] = accumulated(runner)
+        checkpoint[CHECKPOINT_KEY] = state
 
     def before_train(self, runner: Any) -> None:
         loop = runner.train_loop
@@ -68,6 +77,8 @@ class DynamicPruningHook(Hook):
         self.sampler = _find_sampler(self.loader)
         policy = self.sampler.policy
         self.full_length = len(self.loader)
+        if self.full_length == 0:
+            raise no_batch(self.sampler)
         self.by_iter = isinstance(loop, IterBasedTrainLoop)
         epochs = math.ceil(loop.max_iters / self.full_length) if self.by_iter else loop.max_epochs
         check_period(policy, epochs)
@@ -77,7 +88,10 @@ class DynamicPruningHook(Hook):
             self.seconds_saved = self.resumed['seconds_saved']
         if policy.needs_losses:
             self.losses = SampleLosses(runner.model, self.loss)
-            runner.logger.info(f'dynamic pruning: per-sample losses by mode {self.losses.mode!r}')
+            if self.resumed is not None and 'losses' in self.resumed:
+                self.losses.load_state_dict(self.resumed['losses'])
+        if self.resumed is not None and 'accumulated' in self.resumed:
+            restore_accumulated(runner, self.resumed['accumulated'])
 
     def before_train_epoch(self, runner: Any) -> None:
         if self.by_iter:
@@ -86,6 +100,7 @@ class DynamicPruningHook(Hook):
             self.start_pass(runner, runner.epoch)
             loop = runner.train_loop
             loop._max_iters = runner.iter + (loop.max_epochs - runner.epoch) * len(self.loader)
+            expect_iterations(runner.optim_wrapper, loop.max_iters)
 
     def start_pass(self, runner: Any, epoch: int) -> None:
         """Begins a pass over a subset that is new if a period begins."""
@@ -101,9 +116,15 @@ class DynamicPruningHook(Hook):
         runner.visualizer.add_scalars({f'dynamic/{name}': value for name, value in scores.items()}, step=runner.iter)
         self.start = time.perf_counter()
 
-    def end_pass(self) -> None:
-        """Feeds the losses of a pass back and adds up what it saved."""
-        self._feed_back()
+    def end_pass(self, runner: Any) -> None:
+        """Feeds the losses of a pass back and adds up what it saved.
+
+        Raises:
+            UserError: the pass had no batch.
+        """
+        if self.position == 0:
+            raise no_batch(self.sampler)
+        self._feed_back(runner)
         kept = len(self.sampler.indices) / len(self.sampler.used)
         self.seconds_saved += (time.perf_counter() - self.start) * (1 / kept - 1)
         self.position = 0
@@ -117,15 +138,16 @@ class DynamicPruningHook(Hook):
         self.position += 1
         if self.losses is not None:
             self.pending.append((self.batch, self.losses.take()))
+            self._tell(runner)
             if self.sampler.world > 1 and _saves_now(runner):
                 # Only the main process gets to know that a checkpoint is written.
-                self._feed_back()
+                self._feed_back(runner)
 
     def after_train_epoch(self, runner: Any) -> None:
         if self.by_iter:
-            self._feed_back()
+            self._feed_back(runner)
             return
-        self.end_pass()
+        self.end_pass(runner)
         groups = runner.param_schedulers or []
         for schedulers in groups.values() if isinstance(groups, dict) else [groups]:
             for scheduler in schedulers:
@@ -139,18 +161,34 @@ class DynamicPruningHook(Hook):
         if is_main_process():
             write_usage(Path(runner.work_dir), self.sampler, self.sampler.epoch + 1)
 
-    def _feed_back(self) -> None:
+    def _tell(self, runner: Any) -> None:
+        """Logs how the losses are taken, which the first step or a hook may have changed."""
+        assert self.losses is not None
+        present = (self.losses.mode, self.losses.note)
+        if present != self.told:
+            note = f'; {self.losses.note}' if self.losses.note else ''
+            runner.logger.info(f'dynamic pruning: per-sample losses by mode {self.losses.mode!r}{note}')
+        self.told = present
+
+    def _feed_back(self, runner: Any) -> None:
         """Lets the sampler of every process know the losses that all processes have seen since the last time."""
-        if not self.pending:
+        if not self.pending or self.losses is None:
             return
         indices = np.concatenate([batch for batch, _ in self.pending])
         losses = torch.cat([loss for _, loss in self.pending]).cpu().numpy().astype(np.float64)
         self.pending = []
+        problems = [self.losses.problem()]
         if self.sampler.world > 1:
-            parts = all_gather_object((indices, losses))
-            indices, losses = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+            parts = all_gather_object((indices, losses, problems[0]))
+            indices = np.concatenate([part[0] for part in parts])
+            losses = np.concatenate([part[1] for part in parts])
+            problems = [part[2] for part in parts]
         good = np.isfinite(losses)
         self.sampler.state.update(indices[good], losses[good], self.sampler.policy.rate)
+        problem = next((problem for problem in problems if problem is not None), None)
+        if problem is not None:
+            runner.logger.warning(f'dynamic pruning: mode {self.losses.mode!r} no longer fits: {problem}')
+            self.losses.reject(problem)
 
 
 class _Passes:
@@ -174,14 +212,16 @@ class _Passes:
             return None
         if self.batches is None:
             self._start()
-        try:
-            return next(self.batches)
-        except StopIteration:
-            self.hook.end_pass()
+        batch = next(self.batches, None)
+        if batch is None:
+            self.hook.end_pass(self.runner)
             self.epoch += 1
             self.hook.start_pass(self.runner, self.epoch)
             self.batches = iter(self.hook.loader)
-            return next(self.batches)
+            batch = next(self.batches, None)
+        if batch is None:
+            raise no_batch(self.hook.sampler)
+        return batch
 
     def _start(self) -> None:
         hook, saved = self.hook, self.hook.resumed
@@ -195,9 +235,11 @@ class _Passes:
         hook.start_pass(self.runner, self.epoch)
         self.batches = iter(hook.loader)
         for _ in range(saved['position']):
-            next(self.batches)
+            if next(self.batches, None) is None:
+                raise UserError(f"the checkpoint was written after {saved['position']} batches of a pass that has "
+                                'fewer now: resume with the same train_dataloader')
         hook.position = saved['position']
-        _set_random_states(saved['random'])
+        set_random_states(saved['random'])
 
 
 def _find_sampler(loader: Any) -> DynamicPruningSampler:
@@ -219,19 +261,3 @@ def _seed(seed: int, epoch: int) -> None:
     random.seed(int(state[0]))
     np.random.seed(state[0])
     torch.manual_seed(int(state[0]))
-
-
-def _random_states() -> dict[str, Any]:
-    _, keys, position, has_gauss, gauss = cast(Any, np.random.get_state())
-    return dict(python=random.getstate(), torch=torch.get_rng_state(),
-                cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-                numpy=(torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(gauss)))
-
-
-def _set_random_states(states: dict[str, Any]) -> None:
-    random.setstate(states['python'])
-    torch.set_rng_state(states['torch'].cpu())
-    if states['cuda'] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([state.cpu() for state in states['cuda']])
-    keys, *rest = states['numpy']
-    np.random.set_state(('MT19937', keys.cpu().numpy().astype(np.uint32), *rest))

@@ -1,45 +1,65 @@
 """The loss of every sample out of an ordinary training step, and weights on them.
 
-Three ways, from the cheapest to the most general:
+Three modes, from the cheapest to the most general:
 
 - ``element``: a classifier's criterion yields B elements, one per sample.
 - ``batch``: the elements of the criteria of heads whose code is known are attributed to the images that they come from.
-  The detector trains on its ordinary batch loss; a sample's loss is B times its share of it, so that the mean of the
-  samples' losses is the batch loss.
+  A sample's loss is B times its share of the batch loss.
 - ``image``: networks run once, what comes after the dense head image by image. The detector trains on the mean of
   its images' own losses, which differs from the batch loss where that is normalised by the objects of all images.
+
+In the first two the criteria are called as in plain training, and what they return is what is trained on, unless a
+sample has a weight. Their elements are asked for beside that, without a trace, and scaled so that they add up to what
+the criterion returned, however it normalises. In the first step it is found out whether that is possible; where it is
+not, the step is taken again in the next mode.
 """
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
+import copy
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
+from mmengine.dist import all_gather_object, get_world_size
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from ..errors import UserError
 from ..options import choose
-from ..proxy.losses import forward_losses_per_image, head_losses_per_image
-
-# From a criterion's name, its number of elements n and its target to the sample of each element, (n,) int64; None for B
-# equal runs of them.
-Locate = Callable[[str, int, Any], Tensor | None]
+from ..proxy.isolation import ModuleMemory, random_states, set_random_states
+from ..proxy.losses import forward_losses_per_image, head_losses_per_image, loss_components
+from .criteria import Criterion
+from .heads import (
+    Locate,
+    find_criteria,
+    find_heads,
+    has_sums,
+    is_detector,
+    known_head,
+    no_criteria,
+    no_only_head,
+    not_decomposable,
+    not_splittable,
+    only_head,
+    step_name,
+)
 
 MODES = ('auto', 'element', 'batch', 'image')
+_RANDOM = 'policy random, which needs no losses'
 
 
 class SampleLosses:
-    """Stands between a model and its criteria while it trains.
+    """Stands between a model and its criteria during training steps; between them the model is as it was.
 
     Args:
         model: what the Runner trains, or a distributed wrapper of it.
         mode: ``'element'``, ``'batch'``, ``'image'``, or ``'auto'``: the first of them that fits the model.
 
     Attributes:
-        mode: the one in use.
+        mode: the one in use. The first step may show that it does not fit, and take the next one.
+        note: what the first step showed about the loss that is trained on; empty if it is that of plain training.
 
     Raises:
         UserError: the model does not fit the mode.
@@ -48,25 +68,51 @@ class SampleLosses:
     def __init__(self, model: nn.Module, mode: str = 'auto') -> None:
         choose(mode, MODES, 'dynamic.loss')
         self.model: Any = model.module if is_model_wrapper(model) else model
-        self.mode = _mode(self.model) if mode == 'auto' else mode
-        self._patches: list[tuple[Any, str]] = []
-        self._weights: Tensor | None = None
-        self._losses: Tensor | None = None
+        self.note = ''
+        self._wish = mode
+        self._ways = _ways(self.model, mode)
+        self._refused: dict[str, str] = {}
+        self._choose()
+        self._patches: list[tuple[Any, str, Any]] = []
+        self._watched: list[Any] = []
+        # The largest batch whose decomposition was looked at; 0 if none was yet.
+        self._checked = 0
+        # Criteria that were looked at, and those that yield no elements.
+        self._known: set[int] = set()
+        self._opaque: set[int] = set()
+        # Entries of the loss dict that are sums over images, in mode 'image'.
+        self._summed: frozenset[str] = frozenset()
+        # Modules whose memory changes with every loss, in mode 'image'.
+        self._remembering: list[nn.Module] = []
+        self._wrong: Tensor | None = None
+        self._inside = False
+        self._memory: ModuleMemory | None = None
         self._locate: Locate | None = None
         self._factor = 1.
         self._divided: dict[str, Tensor] | None = None
-        dict(element=self._watch_criterion, batch=self._watch_heads, image=self._watch_loss)[self.mode]()
+        self._weights: Tensor | None = None
+        self._clear()
+
+    @property
+    def mode(self) -> str:
+        """The mode in use."""
+        return self._ways[0].mode
 
     def start(self, weights: Tensor) -> None:
         """Begins a training step.
 
         Args:
             weights: (B,) float32 factors of the samples' losses, on the CPU.
+
+        Raises:
+            UserError: a hook has changed the model, and it fits no mode any more.
         """
+        self.detach()
+        self._clear()
         device = next(self.model.parameters()).device
         self._weights = weights.to(device, non_blocking=True)
         self._weighted = bool((weights != 1).any())
-        self._losses = None
+        self._watch()
 
     def take(self) -> Tensor:
         """Ends the step and returns the unweighted losses, (B,) float32 on the model's device.
@@ -76,20 +122,275 @@ class SampleLosses:
         """
         if self._losses is None:
             raise UserError(f'dynamic pruning: no per-sample loss was seen in a training step of '
-                            f'{type(self.model).__name__}; use policy random, which needs none, or a model whose '
-                            "criterion has reduction='mean'")
-        losses, self._losses, self._weights = self._losses, None, None
+                            f'{type(self.model).__name__}; use {_RANDOM}')
+        wrong = self._differs()
+        self._wrong = wrong if self._wrong is None else self._wrong | wrong
+        losses = self._losses
+        self.detach()
+        self._clear()
         return losses
+
+    def problem(self) -> str | None:
+        """Why the losses of the steps since the last call are not those of the samples; None if they are."""
+        wrong, self._wrong = self._wrong, None
+        if wrong is None or not bool(wrong):
+            return None
+        return "its samples' losses no longer add up to the loss that is trained on"
+
+    def reject(self, problem: str) -> None:
+        """Takes the next mode from the next step on. All processes must do so together.
+
+        Args:
+            problem: of the present mode.
+
+        Raises:
+            UserError: there is no other mode.
+        """
+        self._refuse(problem)
+        self._choose()
+        self._checked = 0
 
     def detach(self) -> None:
         """Leaves the model as it was."""
-        for owner, name in self._patches:
-            delattr(owner, name)
+        for owner, name, before in reversed(self._patches):
+            if before is None:
+                vars(owner).pop(name, None)
+            else:
+                vars(owner)[name] = before
         self._patches = []
+        self._weights = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which mode was found to fit, so that a resumed training goes on with it."""
+        return dict(ways=len(self._ways), summed=sorted(self._summed))
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Takes what ``state_dict`` gave, if the model is still of the same kind."""
+        if 0 < saved['ways'] <= len(self._ways):
+            self._ways = self._ways[-saved['ways']:]
+            self._summed = frozenset(saved['summed'])
+
+    def _clear(self) -> None:
+        self._losses: Tensor | None = None
+        self._total: Tensor | None = None
+        self._size_of_total: Tensor | None = None
+        self._precision = torch.finfo(torch.float32).eps
+        self._entries: dict[str, Tensor] = {}
+        self._reason: str | None = None
+
+    def _choose(self) -> None:
+        """Drops modes that the model is not built for."""
+        while True:
+            problem = self._ways[0].problem(self.model)
+            if problem is None:
+                return
+            self._refuse(problem)
+
+    def _refuse(self, problem: str) -> None:
+        mode = self._ways.pop(0).mode
+        self._refused[mode] = problem
+        if self._ways:
+            return
+        name = type(self.model).__name__
+        if self._wish == 'auto':
+            problems = '; '.join(f'{mode}: {problem}' for mode, problem in self._refused.items())
+            raise UserError(f'dynamic pruning finds no per-sample losses of {name} ({problems}): use {_RANDOM}')
+        other = "'image'" if self._wish == 'batch' else "'auto'"
+        raise UserError(f'dynamic.loss={self._wish!r} does not fit {name} ({problem}): use {other}, or {_RANDOM}')
 
     def _patch(self, owner: Any, name: str, value: Any) -> None:
-        self._patches.append((owner, name))
+        self._patches.append((owner, name, vars(owner).get(name)))
         object.__setattr__(owner, name, value)
+
+    def _watch(self) -> None:
+        """Looks at the model anew, because hooks may have given it other heads or criteria."""
+        self._choose()
+        self._watch_step()
+        watched = self._ways[0].watch(self)
+        if [id(module) for module in watched] != [id(module) for module in self._watched]:
+            self._checked = 0
+            self._known = set()
+            self._opaque = set()
+            self._remembering = []
+        # Kept, so that no other module gets the same id.
+        self._watched = watched
+
+    def _watch_step(self) -> None:
+        name = step_name(self.model)
+        plain = getattr(self.model, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            is_loss = name == 'loss' or kwargs.get('mode') == 'loss'
+            if self._weights is None or self._inside or not is_loss:
+                return plain(*args, **kwargs)
+            if self._must_check():
+                return self._checked_step(plain, args, kwargs)
+            losses = self._step(plain, args, kwargs)
+            self._add_total(losses)
+            return losses
+
+        self._patch(self.model, name, call)
+
+    def _must_check(self) -> bool:
+        assert self._weights is not None
+        if self._checked == 0:
+            return True
+        # A single sample does not show whether a batch is averaged or summed.
+        return self._checked == 1 < len(self._weights) and self._may_sum()
+
+    def _may_sum(self) -> bool:
+        return self.mode == 'image' and (not is_detector(self.model) or has_sums(self.model))
+
+    def _step(self, plain: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        assert self._weights is not None
+        if not self._remembering or len(self._weights) == 1:
+            return self._decomposed(plain, args, kwargs)
+        # Each image finds what the modules remembered before the step; after it they remember the batch.
+        spare = copy.deepcopy((args, kwargs))
+        first = random_states()
+        self._memory = ModuleMemory(self._remembering)
+        losses = self._decomposed(plain, args, kwargs)
+        self._memory.restore()
+        last = random_states()
+        remembering = set(self._remembering)
+        others = ModuleMemory(module for module in self.model.modules() if module not in remembering)
+        set_random_states(first)
+        self._batch_loss(plain, *spare)
+        set_random_states(last)
+        others.restore()
+        self._memory = None
+        return losses
+
+    def _decomposed(self, plain: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        assert self._weights is not None
+        if not self._ways[0].whole_model:
+            return plain(*args, **kwargs)
+        if len(self._weights) == 1:
+            return self._mean([plain(*args, **kwargs)])
+        split = partial(forward_losses_per_image, before_image=self._before_image)
+        return self._mean(split(self.model, *args, **kwargs))
+
+    def _before_image(self, position: int) -> None:
+        if self._memory is not None:
+            self._memory.restore()
+
+    def _checked_step(self, plain: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """A step whose decomposition is looked at; where it fails, the same step in the next mode.
+
+        All processes come to the same result.
+        """
+        assert self._weights is not None
+        weights = self._weights
+        while True:
+            spare = copy.deepcopy((args, kwargs))
+            states, memory = random_states(), ModuleMemory(self.model.modules())
+            batch = None
+            if self.mode == 'image':
+                batch = self._batch_loss(plain, *copy.deepcopy((args, kwargs)))
+                self._remembering = self._find_remembering(memory)
+                memory.restore()
+                set_random_states(states)
+            losses, problem = self._tried(plain, args, kwargs)
+            summed = self._summed
+            if batch is not None and problem is None:
+                summed, problem = self._compared(batch)
+            summed, problems = _together(summed), _together(frozenset() if problem is None else frozenset([problem]))
+            problem = min(problems, default=None)
+            if problem is None and summed == self._summed:
+                self._checked = len(weights)
+                return losses
+            memory.restore()
+            set_random_states(states)
+            if problem is not None:
+                self.reject(problem)
+            self._summed = summed if problem is None else frozenset()
+            self.detach()
+            self._clear()
+            self._weights = weights
+            self._watch()
+            args, kwargs = spare
+
+    def _find_remembering(self, memory: ModuleMemory) -> list[nn.Module]:
+        """The modules that a plain step has changed; the statistics of normalisation layers are another matter."""
+        modules = list(self.model.modules())
+        changed = {id(module) for module in memory.changed()}
+        places = frozenset(i for i, module in enumerate(modules)
+                           if id(module) in changed and 'Norm' not in type(module).__name__)
+        return [modules[i] for i in sorted(_together(places))]
+
+    def _tried(self, plain: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, str | None]:
+        try:
+            losses = self._step(plain, args, kwargs)
+        except UserError as error:
+            return None, str(error)
+        self._add_total(losses)
+        if self._losses is None:
+            return losses, self._reason or 'its loss calls no criterion that was found'
+        if bool(self._differs()):
+            return losses, self._reason or "its samples' losses do not add up to the loss that is trained on"
+        return losses, None
+
+    @torch.no_grad()
+    def _batch_loss(self, plain: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Tensor]:
+        """The entries of the plain loss of the batch; all else is for the caller to put back."""
+        weights, self._weights = self._weights, None
+        try:
+            entries = loss_components(self.model, plain(*args, **kwargs))
+            return {name: value.float() for name, value in entries.items()}
+        finally:
+            self._weights = weights
+
+    def _compared(self, batch: dict[str, Tensor]) -> tuple[frozenset[str], str | None]:
+        """Looks at what mode 'image' has done beside the plain loss of the batch.
+
+        Args:
+            batch: the entries of the plain loss dict.
+
+        Returns:
+            The entries that are sums over the images, and why the mode does not fit, or None.
+        """
+        own = {name: values for name, values in self._entries.items() if name in batch}
+        summed = self._summed
+        if self._may_sum() and not summed:
+            averaged = {name for name in own if self._close(own[name].mean(), batch[name])}
+            added = {name for name in own if self._close(own[name].sum(), batch[name])}
+            # Entries of 0 go with the others.
+            summed = frozenset(added) if added - averaged else frozenset()
+        reduced = {name: values.sum() if name in summed else values.mean() for name, values in own.items()}
+        total, plain = sum(map(float, reduced.values())), sum(map(float, batch.values()))
+        same = self._close(torch.tensor(total), torch.tensor(plain))
+        self.note = '' if same else (
+            f"it trains on the mean of the samples' own losses, {total:.4g} in its first step, and not on the batch "
+            f'loss, {plain:.4g}')
+        if same or is_detector(self.model):
+            return summed, None
+        return summed, "its samples' own losses do not make up the loss of the batch"
+
+    def _close(self, one: Tensor, other: Tensor) -> bool:
+        tolerance = math.sqrt(self._precision)
+        return bool((one - other).abs() <= tolerance * torch.maximum(one.abs(), other.abs()))
+
+    def _differs(self) -> Tensor:
+        """Whether the weighted mean of the samples' losses is not what is trained on; a bool on the model's device."""
+        assert self._losses is not None and self._weights is not None
+        if self._total is None or self._size_of_total is None:
+            return torch.zeros((), dtype=torch.bool, device=self._losses.device)
+        gap = ((self._losses * self._weights).mean() - self._total).abs()
+        # False where a loss is not finite.
+        return gap > math.sqrt(self._precision) * self._size_of_total
+
+    def _add_total(self, losses: Any) -> None:
+        entries = loss_components(self.model, losses)
+        for value in entries.values():
+            self._note_precision(value)
+        total = self.model.parse_losses(losses)[0].detach().float()
+        size = torch.stack([value.detach().float().abs() for value in entries.values()]).sum()
+        self._total = total if self._total is None else self._total + total
+        self._size_of_total = size if self._size_of_total is None else self._size_of_total + size
+
+    def _note_precision(self, value: Tensor) -> None:
+        if value.is_floating_point():
+            self._precision = max(self._precision, torch.finfo(value.dtype).eps)
 
     def _add(self, losses: Tensor, name: str = '') -> None:
         losses = losses.detach().float()
@@ -98,29 +399,48 @@ class SampleLosses:
         else:
             self._losses = losses if self._losses is None else self._losses + losses
 
-    def _watch_criterion(self) -> None:
-        criteria = _criteria(self.model)
-        if not criteria:
-            raise UserError(f"dynamic.loss='element' needs a model with a criterion of reduction='mean'; "
-                            f"{type(self.model).__name__} has none: use policy random, or 'image' for a detector")
+    def _watch_criteria(self) -> list[Any]:
+        criteria = find_criteria(self.model)
         for criterion in criteria:
             self._patch(criterion, 'forward', self._split(criterion, ''))
         self._locate = lambda name, count, target: None
+        return criteria
 
-    def _watch_heads(self) -> None:
-        problem = _not_decomposable(self.model)
-        if problem:
-            raise UserError(f"dynamic.loss='batch' does not fit {type(self.model).__name__} ({problem}): use 'image'")
-        for head, factor in _heads(self.model):
-            known = _known_head(head)
+    def _watch_heads(self) -> list[Any]:
+        watched = []
+        for head, factor in find_heads(self.model):
+            known = known_head(head)
             assert known is not None
             for method in known.methods:
                 locate = self._located(getattr(head, method), partial(known.locate, head), factor)
                 self._patch(head, method, locate)
             if known.divides:
                 self._patch(head, 'loss_by_feat', self._rescaled(head.loss_by_feat))
-            for name in known.criteria:
-                self._patch(getattr(head, name), 'forward', self._split(getattr(head, name), name))
+            criteria = {name: getattr(head, name) for name in known.criteria}
+            for name, criterion in criteria.items():
+                self._patch(criterion, 'forward', self._split(criterion, name))
+            watched += [head, *criteria.values()]
+        self._locate = None
+        return watched
+
+    def _watch_only_head(self) -> list[Any]:
+        head = only_head(self.model)
+        assert head is not None
+        loss = head.loss
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self._weights is None:
+                return loss(*args, **kwargs)
+            size = len(self._weights)
+            if size == 1:
+                return self._mean([loss(*args, **kwargs)])
+            return self._mean(head_losses_per_image(head, size, args, kwargs, self._before_image))
+
+        self._patch(head, 'loss', call)
+        return [head]
+
+    def _watch_model(self) -> list[Any]:
+        return [self.model] if is_detector(self.model) else [self.model, *find_criteria(self.model)]
 
     def _rescaled(self, method: Callable[..., Any]) -> Callable[..., Any]:
         """Makes up for heads that divide their losses after the criteria, by a number that is the same for all."""
@@ -151,247 +471,153 @@ class SampleLosses:
 
         return call
 
-    def _split(self, criterion: Any, name: str) -> Callable[..., Tensor]:
+    def _split(self, criterion: Any, name: str) -> Callable[..., Any]:
         """The criterion's ``forward``, which also adds up the elements of each sample."""
         forward = criterion.forward
-        own = isinstance(criterion, nn.modules.loss._Loss)
 
-        def call(*args: Any, **kwargs: Any) -> Tensor:
-            if self._weights is None or self._locate is None or kwargs.get('reduction_override') is not None:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            # A criterion may call another one.
+            watched = self._weights is not None and self._locate is not None and not self._inside
+            if not watched or kwargs.get('reduction_override') is not None:
                 return forward(*args, **kwargs)
-            # OpenMMLab's criteria multiply their mean by a weight, and so does _reduce: the same order of roundings.
-            setting, neutral = ('reduction', 'none') if own else ('loss_weight', 1.)
-            before: Any = getattr(criterion, setting, neutral)
-            setattr(criterion, setting, neutral)
+            self._inside = True
             try:
-                elements = forward(*args, **(kwargs if own else dict(kwargs, reduction_override='none')))
+                return self._call(Criterion(criterion, forward), name, args, kwargs)
             finally:
-                setattr(criterion, setting, before)
-            if elements.dim() == 0:
-                # Criteria of boxes return their 0 like that where no element has a weight.
-                return elements
-            owner = self._locate(name, len(elements), args[1] if len(args) > 1 else None)
-            return self._reduce(elements, owner, kwargs.get('avg_factor'), name, 1. if own else before)
+                self._inside = False
 
         return call
 
-    def _reduce(self, elements: Tensor, owner: Tensor | None, avg_factor: Any, name: str, scale: float) -> Tensor:
-        """The mean that the criterion would have returned, with each sample's weight.
+    def _call(self, criterion: Criterion, name: str, args: Any, kwargs: Any) -> Any:
+        """What the criterion returns, or with weights on samples the sum of its weighted elements."""
+        assert self._weights is not None and self._locate is not None
+        if id(criterion.module) not in self._known | self._opaque:
+            self._look_at(criterion, args, kwargs)
+        if id(criterion.module) in self._opaque:
+            self._reason = f'{type(criterion.module).__name__} is no sum over elements that it can tell'
+            return criterion.forward(*args, **kwargs)
+        # The call that is trained on comes last, so that the criterion remembers it and nothing else.
+        if self._weighted:
+            value = criterion.aside(criterion.forward, args, kwargs)
+            trained = elements = criterion.elements(*args, **kwargs)
+        else:
+            elements = criterion.aside(criterion.elements, args, kwargs)
+            trained = value = criterion.forward(*args, **kwargs)
+        if elements.dim() == 0:
+            # Criteria of boxes return their 0 like that where no element has a weight.
+            return trained
+        self._note_precision(value)
+        owner = self._locate(name, len(elements), args[1] if len(args) > 1 else None)
+        weighted = self._share(value.detach().sum(), elements, owner, name)
+        return weighted.reshape(value.shape) if self._weighted else trained
+
+    def _look_at(self, criterion: Criterion, args: Any, kwargs: Any) -> None:
+        """Finds out whether a criterion is a sum over its elements times a number that does not depend on them.
+
+        That is so where its slope is the elements' slope times that number. Calls in which nothing has a slope do not
+        show it, so that the next one is looked at as well.
+        """
+        try:
+            slopes = criterion.slopes(args, kwargs)
+        except Exception:
+            # It does not know how to return elements.
+            self._opaque.add(id(criterion.module))
+            return
+        if slopes is None:
+            return
+        whole, parts = slopes
+        self._note_precision(args[0])
+        gap = (whole - parts).abs().max()
+        if bool(gap > math.sqrt(self._precision) * whole.abs().max()):
+            self._opaque.add(id(criterion.module))
+        elif bool(whole.any()):
+            self._known.add(id(criterion.module))
+
+    def _share(self, value: Tensor, elements: Tensor, owner: Tensor | None, name: str) -> Tensor:
+        """Books what each sample has of a criterion's value.
 
         Args:
-            elements: (n, ...) losses.
+            value: what the criterion returns.
+            elements: (n, ...) losses, which are ``value`` when added up and multiplied by a number.
             owner: (n,) int64 position of the sample that each one is of; None for B equal runs of elements.
-            avg_factor: what the sum is divided by, None for the number of elements.
             name: of the criterion.
-            scale: what the mean is multiplied by.
+
+        Returns:
+            The sum of the weighted shares.
         """
         assert self._weights is not None
-        size = len(self._weights)
-        if owner is None and len(elements) % size:
-            raise UserError(f'dynamic pruning: {len(elements)} loss elements do not belong to {size} samples; use '
-                            "dynamic.loss='image', or policy random")
-        # As OpenMMLab's criteria do it, so that unweighted losses are equal to the last bit.
-        divisor = elements.numel() if avg_factor is None else avg_factor + torch.finfo(torch.float32).eps
-        with torch.no_grad():
-            if owner is None:
-                sums = elements.detach().reshape(size, -1).float().sum(1)
-            else:
-                rows = elements.detach().reshape(len(elements), -1).float().sum(1)
-                sums = rows.new_zeros(size).index_add_(0, owner, rows)
-            self._add(sums * (size * scale * self._factor / divisor), name)
-        if self._weighted:
-            weights = self._weights.repeat_interleave(len(elements) // size) if owner is None else self._weights[owner]
-            elements = elements * weights.reshape(-1, *[1] * (elements.dim() - 1))
-        return scale * (elements.mean() if avg_factor is None else elements.sum() / divisor)
+        size, count = len(self._weights), len(elements)
+        rows = elements.reshape(count, -1).to(torch.promote_types(elements.dtype, torch.float32)).sum(1)
+        fits = count == size if self.mode == 'element' else count % size == 0
+        if len(owner) != count if owner is not None else not fits:
+            self._reason = f'{count} loss elements do not belong to {size} samples'
+            owner = torch.zeros(count, dtype=torch.long, device=rows.device)
+        if owner is None:
+            sums = rows.detach().reshape(size, -1).sum(1)
+            weights = self._weights.repeat_interleave(count // size)
+        else:
+            sums = rows.detach().new_zeros(size).index_add_(0, owner, rows.detach())
+            weights = self._weights[owner]
+        whole = sums.sum()
+        scale = torch.where(whole != 0, value / whole, 0)
+        self._add(sums * (scale * size * self._factor), name)
+        return scale * (rows * weights).sum()
 
-    def _watch_loss(self) -> None:
-        if not hasattr(self.model, 'loss') or not hasattr(self.model, 'parse_losses'):
-            raise UserError(f'dynamic pruning: {type(self.model).__name__} has no per-sample loss, because it has '
-                            "neither a criterion of reduction='mean' nor a detector's loss(inputs, data_samples); use "
-                            'policy random, which needs none')
-        head = _only_head(self.model)
-        owner = self.model if head is None else head
-        loss = owner.loss
-
-        def call(*args: Any, **kwargs: Any) -> dict[str, Tensor]:
-            if self._weights is None:
-                return loss(*args, **kwargs)
-            size = len(self._weights)
-            if size == 1:
-                images = [loss(*args, **kwargs)]
-            elif head is None:
-                images = forward_losses_per_image(self.model, *args, **kwargs)
-            else:
-                images = head_losses_per_image(head, size, args, kwargs)
-            totals, entries = zip(*map(self.model.parse_losses, images), strict=True)
-            self._add(torch.stack(totals))
-            return dict(self._mean(entries))
-
-        self._patch(owner, 'loss', call)
-
-    def _mean(self, entries: tuple[dict[str, Tensor], ...]) -> Iterator[tuple[str, Tensor]]:
+    def _mean(self, images: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """The weighted mean of the images' losses; other values, such as accuracies, are averaged as they are."""
         assert self._weights is not None
-        for name in dict.fromkeys(name for entry in entries for name in entry if name != 'loss'):
-            is_loss = 'loss' in name
-            values = [entry[name] * weight if is_loss else entry[name]
-                      for entry, weight in zip(entries, self._weights, strict=True) if name in entry]
+        size = len(images)
+        parsed = [self.model.parse_losses(image)[1] for image in images]
+        names = dict.fromkeys(name for image in images for name in image)
+        result = {}
+        for name in names:
+            values = [entries[name] for entries in parsed if name in entries]
+            if 'loss' not in name:
+                result[name] = torch.stack(values).sum() / len(values)
+                continue
             # A part of the loss that an image does not have is 0.
-            yield name, torch.stack(values).sum() / (len(entries) if is_loss else len(values))
+            zero = values[0].detach() * 0
+            own = torch.stack([entries.get(name, zero) for entries in parsed])
+            self._entries[name] = own.detach().float()
+            total = (own * self._weights).sum()
+            is_sum = name in self._summed
+            self._add(own * size if is_sum else own)
+            result[name] = total if is_sum else total / size
+        return result
 
 
-def _runs(head: Any, *args: Any, **kwargs: Any) -> Locate:
-    """Equally many rows of each image, one image after the other: levels of anchors, layers of queries."""
-    return lambda name, count, target: None
-
-
-def _runs_and_positives(head: Any, *args: Any, **kwargs: Any) -> Locate:
-    """Of a level's anchors classification sees all, the rest only the positive ones, some of it four times."""
-    labels = inspect.signature(type(head).loss_by_feat_single).bind(head, *args, **kwargs).arguments['labels']
-    owner = torch.arange(len(labels), device=labels.device).repeat_interleave(labels.shape[1])
-    positive = owner[_is_object(head, labels.reshape(-1))]
-    return lambda name, count, target: None if name == 'loss_cls' else positive.repeat_interleave(
-        count // len(positive))
-
-
-def _levels_and_positives(head: Any, cls_scores: Sequence[Tensor], *args: Any, **kwargs: Any) -> Locate:
-    """All levels together, image by image in each: classification comes first, the rest sees the positive points."""
-    images = torch.arange(len(cls_scores[0]), device=cls_scores[0].device)
-    owner = torch.cat([images.repeat_interleave(level[0, 0].numel()) for level in cls_scores])
-    positive = owner
-
-    def locate(name: str, count: int, target: Any) -> Tensor:
-        nonlocal positive
-        if name != 'loss_cls':
-            return positive
-        positive = owner[_is_object(head, target)]
-        return owner
-
-    return locate
-
-
-def _rois(head: Any, cls_score: Tensor, bbox_pred: Tensor, rois: Tensor, labels: Tensor, *args: Any,
-          **kwargs: Any) -> Locate:
-    """Box heads' classification sees all RoIs, their regression the positive ones."""
-    owner = rois[:, 0].long()
-    return lambda name, count, target: owner if name == 'loss_cls' else owner[_is_object(head, labels)]
-
-
-def _is_object(head: Any, labels: Tensor) -> Tensor:
-    return (labels >= 0) & (labels < head.num_classes)
+def _together(names: frozenset[Any]) -> frozenset[Any]:
+    """What any of the processes has found."""
+    if get_world_size() == 1:
+        return names
+    return frozenset().union(*all_gather_object(names))
 
 
 @dataclass(frozen=True)
-class _KnownHead:
-    """A head whose loss elements can be attributed to images.
+class _Way:
+    """How losses are taken.
 
     Attributes:
-        methods: what calls the criteria.
-        locate: called like these, says whose the elements are.
-        criteria: their attributes.
-        divides: whether losses are divided after the criteria, by a sum over the batch.
+        mode: its name.
+        problem: why a model is not built for it, or None.
+        watch: puts what takes the losses in place; returns the modules that it relies on.
+        whole_model: whether the model's whole loss is computed image by image.
     """
 
-    methods: tuple[str, ...]
-    locate: Callable[..., Locate]
-    criteria: tuple[str, ...] = ('loss_cls', 'loss_bbox')
-    divides: bool = False
+    mode: str
+    problem: Callable[[Any], str | None]
+    watch: Callable[[SampleLosses], list[Any]]
+    whole_model: bool = False
 
 
-def _known_head(head: Any) -> _KnownHead | None:
-    """How to take the loss of a head apart; None if it has code of its own, in which positions may mean anything."""
-    kinds = _detector_kinds()
-    if kinds is None:
-        return None
-    _, dense, roi = kinds
-    for kind, known in (
-            (dense.AnchorHead, _KnownHead(('loss_by_feat_single',), _runs)),
-            (dense.ATSSHead, _KnownHead(('loss_by_feat_single',), _runs_and_positives,
-                                        ('loss_cls', 'loss_bbox', 'loss_centerness'), True)),
-            (dense.GFLHead, _KnownHead(('loss_by_feat_single',), _runs_and_positives,
-                                       ('loss_cls', 'loss_bbox', 'loss_dfl'), True)),
-            (dense.FCOSHead, _KnownHead(('loss_by_feat',), _levels_and_positives,
-                                        ('loss_cls', 'loss_bbox', 'loss_centerness'))),
-            (dense.DINOHead, _KnownHead(('loss_by_feat_single', '_loss_dn_single'), _runs,
-                                        ('loss_cls', 'loss_bbox', 'loss_iou'))),
-            (dense.DETRHead, _KnownHead(('loss_by_feat_single',), _runs, ('loss_cls', 'loss_bbox', 'loss_iou'))),
-            (roi.BBoxHead, _KnownHead(('loss',), _rois))):
-        names = {*known.methods, *(('loss_by_feat',) if hasattr(kind, 'loss_by_feat') else ())}
-        if isinstance(head, kind) and all(_same_code(type(head), kind, name, dense) for name in names):
-            return known
-    return None
+def _ways(model: Any, mode: str) -> list[_Way]:
+    """The ways of a mode, or all that come into question."""
+    image = [_Way('image', no_only_head, SampleLosses._watch_only_head),
+             _Way('image', not_splittable, SampleLosses._watch_model, whole_model=True)]
+    element = _Way('element', no_criteria, SampleLosses._watch_criteria)
+    batch = _Way('batch', not_decomposable, SampleLosses._watch_heads)
+    if mode == 'auto':
+        return [batch if is_detector(model) else element, *image]
+    return image if mode == 'image' else [element if mode == 'element' else batch]
 
 
-def _same_code(kind: Any, known: Any, name: str, dense: Any) -> bool:
-    """Whether a class's method is that of a known one, or a known variant of it."""
-    variants = [known, dense.RPNHead, dense.DeformableDETRHead] if name == 'loss_by_feat' else [known]
-    return getattr(kind, name) in [getattr(variant, name) for variant in variants]
-
-
-def _criteria(model: nn.Module) -> list[Any]:
-    """The criteria whose mean may be taken apart."""
-    return [module for module in model.modules()
-            if getattr(module, 'reduction', None) == 'mean' and getattr(module, 'weight', None) is None
-            and 'Loss' in type(module).__name__]
-
-
-def _detector_kinds() -> Any:
-    """MMDetection's detector and head classes, or None without MMDetection."""
-    try:
-        from mmdet.models import dense_heads, detectors, roi_heads
-    except ImportError:
-        return None
-    return detectors, dense_heads, roi_heads
-
-
-def _heads(model: Any) -> list[tuple[Any, float]]:
-    """Dense and box heads of a detector, and the factors that their losses are multiplied by."""
-    dense = [head for head in (getattr(model, 'rpn_head', None), getattr(model, 'bbox_head', None)) if head is not None]
-    roi = getattr(model, 'roi_head', None)
-    boxes = [] if roi is None else list(roi.bbox_head) if isinstance(roi.bbox_head, nn.ModuleList) else [roi.bbox_head]
-    factors = getattr(roi, 'stage_loss_weights', None) or [1.] * len(boxes)
-    return [*((head, 1.) for head in dense), *zip(boxes, factors, strict=True)]
-
-
-def _only_head(model: Any) -> nn.Module | None:
-    """The dense head whose ``loss`` is all of the detector's loss, as long as it takes features of the whole batch."""
-    others = ('rpn_head', 'roi_head', 'mask_head', 'img_rpn_head', 'img_roi_head', 'img_bbox_head', 'aux_head')
-    heads = [head for head in (getattr(model, 'bbox_head', None), getattr(model, 'pts_bbox_head', None))
-             if isinstance(head, nn.Module)]
-    kinds = _detector_kinds()
-    # Those hand their heads one tensor for all layers of the decoder.
-    transformer = kinds is not None and isinstance(model, kinds[0].DetectionTransformer)
-    alone = len(heads) == 1 and not transformer and not any(getattr(model, name, None) is not None for name in others)
-    return heads[0] if alone and hasattr(heads[0], 'loss') else None
-
-
-def _not_decomposable(model: Any) -> str | None:
-    """Why the batch loss of a detector cannot be taken apart, or None.
-
-    Only the heads whose code is known may be: in others an element's position does not say whose it is.
-    """
-    kinds = _detector_kinds()
-    if kinds is None:
-        return 'MMDetection is not installed'
-    detectors, _, roi = kinds
-    if type(model).loss not in (detectors.SingleStageDetector.loss, detectors.TwoStageDetector.loss,
-                                detectors.DetectionTransformer.loss):
-        return 'its loss is its own'
-    roi_head = getattr(model, 'roi_head', None)
-    if roi_head is not None and (type(roi_head).loss not in (roi.StandardRoIHead.loss, roi.CascadeRoIHead.loss)
-                                 or roi_head.with_mask):
-        return f'{type(roi_head).__name__} has other losses than those of boxes'
-    for head, _ in _heads(model):
-        known = _known_head(head)
-        if known is None or getattr(head, 'custom_activation', False):
-            return f'{type(head).__name__} computes its loss in its own way'
-        if not all(getattr(getattr(head, name), 'reduction', None) == 'mean' for name in known.criteria):
-            return f"{type(head).__name__}'s criteria have no reduction='mean'"
-    return None
-
-
-def _mode(model: Any) -> str:
-    kinds = _detector_kinds()
-    if kinds is not None and isinstance(model, kinds[0].BaseDetector):
-        return 'image' if _not_decomposable(model) else 'batch'
-    return 'element' if _criteria(model) else 'image'

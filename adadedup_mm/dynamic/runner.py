@@ -46,9 +46,20 @@ def apply_dynamic(config: Any) -> None:
                         f'{" and ".join(_REPLACED)}: choose one of them')
     loader['dataset'] = dict(type='adadedup_mm.dynamic.IndexedDataset', dataset=loader['dataset'])
     loader['sampler'] = dict(type='adadedup_mm.dynamic.DynamicPruningSampler', policy=options,
-                             shuffle=sampler.get('shuffle', True))
+                             shuffle=sampler.get('shuffle', True), least=_least(loader))
     config['custom_hooks'] = [*(config.get('custom_hooks') or []),
                               dict(type='adadedup_mm.dynamic.DynamicPruningHook', loss=loss)]
+
+
+def _least(loader: dict[str, Any]) -> int:
+    """How many samples a process must draw so that no pass is without a batch."""
+    batches, size = loader.get('batch_sampler'), loader.get('batch_size')
+    if not isinstance(size, int):
+        return 1
+    if isinstance(batches, dict):
+        # Those that group samples may drop a last batch that is just full.
+        return size + 1 if batches.get('drop_last') else 1
+    return size if loader.get('drop_last') else 1
 
 
 def _check_policy(options: dict[str, Any], epochs: int | None) -> None:

@@ -1,12 +1,11 @@
 """What the dataloader draws from, and how its samples say which ones they are."""
 
-import copy
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dataset import Compose
 from mmengine.dist import get_dist_info, sync_random_seed
 from mmengine.registry import DATA_SAMPLERS, DATASETS
 from torch.utils.data import Sampler
@@ -19,44 +18,57 @@ INDEX_KEY = 'dynamic_index'
 
 @DATASETS.register_module()
 class IndexedDataset:
-    """Any dataset whose samples carry their index, as ``dynamic_index`` in the meta information of the data sample.
+    """Any dataset; its samples carry their index, as ``dynamic_index`` in the meta information of the data sample.
+
+    What is made is no wrapper but the dataset itself, of a class derived from its own, so that hooks which look through
+    wrappers, switch pipelines or ask for the class find what they would find without it.
 
     Args:
         dataset: config of any dataset, or the dataset; wrappers such as ``RepeatDataset`` go inside.
     """
 
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+    def __new__(cls, dataset: Any) -> Any:
+        """Returns the dataset."""
+        built = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        return _indexed(built)
 
-    def __getattr__(self, name: str) -> Any:
-        if name == 'dataset':  # Asked for by copy and pickle before there is any attribute.
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
 
-    @property
-    def metainfo(self) -> dict[str, Any]:
-        """The wrapped dataset's meta information."""
-        return copy.deepcopy(getattr(self.dataset, 'metainfo', {}))
+def _indexed(dataset: Any) -> Any:
+    kind: Any = type(dataset)
+    try:
+        dataset.__class__ = _indexed_class(kind)
+    except TypeError as error:
+        raise UserError(f'dynamic pruning cannot follow the samples of a {type(dataset).__name__}, which is no class '
+                        'written in Python: use one, such as a subclass of BaseDataset') from error
+    return dataset
 
-    @property
-    def pipeline(self) -> Compose:
-        """The wrapped dataset's pipeline; hooks that switch pipelines set it."""
-        return self.dataset.pipeline
 
-    @pipeline.setter
-    def pipeline(self, pipeline: Compose) -> None:
-        self.dataset.pipeline = pipeline
+@functools.cache
+def _indexed_class(kind: Any) -> Any:
+    """A class of the same name and layout, so that instances of the one can become instances of the other."""
+    if hasattr(kind, '_unindexed'):
+        return kind
 
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Any:
-        data = self.dataset[index]
+    def get_item(self: Any, index: int) -> Any:
+        data = kind.__getitem__(self, index)
         sample: Any = data.get('data_samples') if isinstance(data, dict) else None
         # Policies that need no losses need no indices; the others complain in the process that trains.
         if hasattr(sample, 'set_metainfo'):
             sample.set_metainfo({INDEX_KEY: int(index)})
         return data
+
+    def get_items(self: Any, indices: list[int]) -> list[Any]:
+        return [self[index] for index in indices]
+
+    def reduce(self: Any, protocol: Any) -> Any:
+        # Copies, and what processes are sent, are made by the dataset's own class.
+        plain = object.__new__(kind)
+        vars(plain).update(vars(self))
+        return _indexed, (plain,)
+
+    methods = dict(__getitem__=get_item, __getitems__=get_items, __reduce_ex__=reduce)
+    names = dict(__module__=kind.__module__, __qualname__=kind.__qualname__, __doc__=kind.__doc__)
+    return type(kind.__name__, (kind,), dict(methods, _unindexed=kind, **names))
 
 
 def batch_indices(batch: Any) -> np.ndarray:
@@ -86,6 +98,8 @@ class DynamicPruningSampler(Sampler):
         policy: ``policy``, a name in ``POLICIES``, and its arguments.
         seed: of selections and order; None draws one.
         shuffle: whether the order is random.
+        least: samples of each process that a subset has at least; random ones fill up a smaller one. Where batches
+            that are not full are dropped, it is what fills one.
 
     Attributes:
         state: what the policy knows.
@@ -93,9 +107,13 @@ class DynamicPruningSampler(Sampler):
         weights: (N,) float32, factor of each sample's loss.
         used: (N,) int64, in how many epochs each sample was used.
         churn: share of the subset that was not in the one before.
+
+    Raises:
+        UserError: the policy's first subset is smaller than ``least``.
     """
 
-    def __init__(self, dataset: Any, policy: dict[str, Any], seed: int | None = None, shuffle: bool = True) -> None:
+    def __init__(self, dataset: Any, policy: dict[str, Any], seed: int | None = None, shuffle: bool = True,
+                 least: int = 1) -> None:
         self.rank, self.world = get_dist_info()
         self.dataset = dataset
         self.shuffle = shuffle
@@ -111,8 +129,12 @@ class DynamicPruningSampler(Sampler):
         self.churn = 0.
         self.epoch = 0
         self.selected_in = -1
+        self.least = 1
         # Loops and schedulers ask for the length of an epoch before the training starts. No policy has a longer one.
         self._select(0)
+        self.least = least
+        if len(self) < least:
+            raise no_batch(self, least)
 
     def start_epoch(self, epoch: int) -> None:
         """Chooses a new subset if a period begins, and counts the samples as used."""
@@ -124,6 +146,8 @@ class DynamicPruningSampler(Sampler):
     def _select(self, epoch: int) -> None:
         generator = np.random.default_rng([self.seed, epoch, 1])
         indices, weights = self.policy.select(self.state, epoch, generator)
+        if len(indices) < self.least * self.world:
+            indices, weights = self._fill_up(indices, weights, generator)
         rest = len(indices) % self.world
         if rest or len(indices) < self.world:
             indices, weights = self._even_out(indices, weights, generator)
@@ -132,6 +156,15 @@ class DynamicPruningSampler(Sampler):
         self.weights = np.ones(len(self.weights), np.float32)
         self.weights[indices] = weights
         self.selected_in = epoch
+
+    def _fill_up(self, indices: np.ndarray, weights: np.ndarray,
+                 generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        others = np.setdiff1d(np.arange(len(self.used)), indices)
+        missing = self.least * self.world - len(indices)
+        more = generator.permutation(others)[:missing]
+        order = np.argsort(np.concatenate([indices, more]))
+        return (np.concatenate([indices, more])[order],
+                np.concatenate([weights, np.ones(len(more))])[order])
 
     def _even_out(self, indices: np.ndarray, weights: np.ndarray,
                   generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -173,3 +206,17 @@ class DynamicPruningSampler(Sampler):
             setattr(self, name, saved[name].cpu().numpy().copy())
         for name in ('seed', 'epoch', 'selected_in', 'churn'):
             setattr(self, name, saved[name])
+
+
+def no_batch(sampler: DynamicPruningSampler, size: Any = None) -> UserError:
+    """The error of a pass over a subset that yields no batch.
+
+    Args:
+        sampler: what chose the subset.
+        size: of a batch, if known.
+    """
+    where = ' of each process' if sampler.world > 1 else ''
+    batch = 'no batch' if size is None else f'no batch of {size}'
+    drop = ' with drop_last=True' if sampler.least > 1 else ''
+    return UserError(f'dynamic pruning: the subset of {len(sampler)} samples{where} makes {batch}{drop}: raise the '
+                     'keep ratio, lower train_dataloader.batch_size, or set drop_last=False')

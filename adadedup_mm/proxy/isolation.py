@@ -1,17 +1,27 @@
 """Running a second training inside a process without a trace: what mmengine sets globally is put back."""
 
 import contextlib
+import copy
 import random
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import torch
 from mmengine.utils import ManagerMixin
+from torch import Tensor, nn
 
 from ..features.cpu import keep_freed_pages
+
+# What a module keeps for itself by a plain attribute, and may change while it runs.
+_VALUES = (bool, int, float, complex, str, tuple, type(None))
+_CONTAINERS = (list, dict, set, deque, np.ndarray)
+_REMEMBERED = (*_VALUES, *_CONTAINERS)
+# PyTorch's own.
+_INTERNAL = frozenset(vars(nn.Module()))
 
 
 @contextlib.contextmanager
@@ -54,6 +64,108 @@ def keep_random_states(devices: Any = ()) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+
+
+def random_states() -> dict[str, Any]:
+    """The states of Python, NumPy, PyTorch and CUDA, as tensors and plain numbers, for ``set_random_states``."""
+    _, keys, position, has_gauss, gauss = cast(Any, np.random.get_state())
+    return dict(python=random.getstate(), torch=torch.get_rng_state(),
+                cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+                numpy=(torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(gauss)))
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """Puts back what ``random_states`` returned."""
+    random.setstate(states['python'])
+    torch.set_rng_state(states['torch'].cpu())
+    if states['cuda'] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([state.cpu() for state in states['cuda']])
+    keys, *rest = states['numpy']
+    np.random.set_state(('MT19937', keys.cpu().numpy().astype(np.uint32), *rest))
+
+
+class ModuleMemory:
+    """What modules remember between calls (class counts, IoU histories, counters), put back by ``restore``.
+
+    Buffers, and plain attributes: numbers, tensors, and lists, dicts, sets and arrays with the items that they hold.
+
+    Args:
+        modules: each for itself; what their submodules remember is not taken along.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self._tensors: list[tuple[dict[str, Any], str, Tensor, Tensor]] = []
+        self._containers: list[tuple[dict[str, Any], str, Any, Any]] = []
+        self._values: list[tuple[dict[str, Any], str, Any]] = []
+        self._names: list[tuple[dict[str, Any], set[str]]] = []
+        self._modules: dict[int, nn.Module] = {}
+        for module in modules:
+            for owner in (cast(dict[str, Any], module._buffers), vars(module)):
+                self._modules[id(owner)] = module
+                self._take(owner)
+        self._versions = [tensor._version for _, _, tensor, _ in self._tensors]
+
+    def _take(self, owner: dict[str, Any]) -> None:
+        for name, value in owner.items():
+            if name in _INTERNAL:
+                continue
+            if isinstance(value, Tensor):
+                self._tensors.append((owner, name, value, value.detach().clone()))
+            elif type(value) in _CONTAINERS:
+                self._containers.append((owner, name, value, copy.copy(value)))
+            elif type(value) in _VALUES:
+                self._values.append((owner, name, value))
+        self._names.append((owner, set(owner)))
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """May be called again and again; attributes that have come in since are gone afterwards."""
+        for owner, names in self._names:
+            for name in owner.keys() - names:
+                if isinstance(owner[name], (Tensor, *_REMEMBERED)):
+                    del owner[name]
+        for i, (owner, name, tensor, saved) in enumerate(self._tensors):
+            if tensor._version != self._versions[i]:
+                tensor.copy_(saved)
+                self._versions[i] = tensor._version
+            owner[name] = tensor
+        for owner, name, container, items in self._containers:
+            _refill(container, items)
+            owner[name] = container
+        for owner, name, value in self._values:
+            owner[name] = value
+
+
+    def changed(self) -> list[nn.Module]:
+        """The modules of which something that was there before is not what it was."""
+        owners = [owner for i, (owner, name, tensor, _) in enumerate(self._tensors)
+                  if owner.get(name) is not tensor or tensor._version != self._versions[i]]
+        owners += [owner for owner, name, container, items in self._containers
+                   if owner.get(name) is not container or not _same_items(container, items)]
+        owners += [owner for owner, name, value in self._values
+                   if owner.get(name) is not value and not isinstance(value, tuple) and owner.get(name) != value]
+        return list({id(owner): self._modules[id(owner)] for owner in owners}.values())
+
+
+def _same_items(container: Any, items: Any) -> bool:
+    if isinstance(container, np.ndarray):
+        return np.array_equal(container, items)
+    if len(container) != len(items):
+        return False
+    if isinstance(container, set):
+        return container == items
+    if isinstance(container, dict):
+        return all(items.get(key) is value for key, value in container.items())
+    return all(one is other for one, other in zip(container, items, strict=True))
+
+
+def _refill(container: Any, items: Any) -> None:
+    if isinstance(container, np.ndarray):
+        container[...] = items
+        return
+    container.clear()
+    add = container.extend if isinstance(container, (list, deque)) else container.update
+    add(items)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .isolation import keep_random_states, patched
+from .isolation import ModuleMemory, keep_random_states, patched
 
 # Layers whose training mode is random or looks at the whole batch. All others stay in training mode, because heads such
 # as FCOS's or DINO's have code for the loss there only.
@@ -76,7 +76,7 @@ def per_sample_losses(model: nn.Module, batch: dict[str, Any], *, seed: int = 0,
     parts: list[dict[str, Tensor]] = [{} for _ in samples]
     with (torch.no_grad(), keep_random_states([device] if device.type == 'cuda' else []),
           _scoring_mode(model) as repeatable):
-        state = _LossState(repeatable)
+        state = ModuleMemory(repeatable)
         for group in _groups(inputs, len(samples), getattr(model.data_preprocessor, 'pad_size_divisor', 1)):
             raw = dict(inputs=_pick(inputs, group), data_samples=[samples[i] for i in group])
             # The preprocessor makes new data samples, but batch augmentations write into the boxes of the old ones.
@@ -121,7 +121,7 @@ def per_sample_gradient_norms(model: nn.Module, batch: dict[str, Any], parameter
     norms = []
     with (torch.enable_grad(), keep_random_states([device] if device.type == 'cuda' else []),
           _only_gradients_of(model, parameters), _scoring_mode(model) as repeatable):
-        state = _LossState(repeatable)
+        state = ModuleMemory(repeatable)
         for i, sample in enumerate(samples):
             raw = dict(inputs=_pick(inputs, [i]), data_samples=[copy.deepcopy(sample)])
             data = model.data_preprocessor(raw, training=True)
@@ -201,8 +201,8 @@ def forward_losses_per_image(model: nn.Module, inputs: Any, data_samples: Sequen
     return results
 
 
-def head_losses_per_image(head: nn.Module, size: int, args: Sequence[Any],
-                          kwargs: dict[str, Any]) -> list[dict[str, Any]]:
+def head_losses_per_image(head: nn.Module, size: int, args: Sequence[Any], kwargs: dict[str, Any],
+                          before_image: Callable[[int], None] | None = None) -> list[dict[str, Any]]:
     """A dense head's loss dict of each image, from the features of the whole batch and with gradients.
 
     ``forward`` of the head runs once on the batch. Nothing before the head needs to be split, so that voxels and other
@@ -213,6 +213,7 @@ def head_losses_per_image(head: nn.Module, size: int, args: Sequence[Any],
         size: B.
         args: of ``loss``: nested tensors with a first dimension of B, or lists of B data samples or instances.
         kwargs: likewise.
+        before_image: called with the image's position in the batch before its loss is computed.
 
     Returns:
         B loss dicts.
@@ -229,6 +230,8 @@ def head_losses_per_image(head: nn.Module, size: int, args: Sequence[Any],
         for i in range(size):
             image = [part[i] for part in parts]
             forward.next_image(i, args[0], image[0])
+            if before_image is not None:
+                before_image(i)
             results.append(loss(head, *image, **{name: part[i] for name, part in named.items()}))
     return results
 
@@ -405,7 +408,7 @@ def _pick(value: Any, positions: list[int]) -> Any:
     return [value[i] for i in positions]
 
 
-def _prepare(state: '_LossState', seeds: Sequence[int], device: torch.device, position: int) -> None:
+def _prepare(state: ModuleMemory, seeds: Sequence[int], device: torch.device, position: int) -> None:
     """Lets every image start from the same memories and from random states of its own."""
     state.restore()
     seed = seeds[position]
@@ -448,24 +451,3 @@ def _scoring_mode(model: nn.Module) -> Iterator[list[nn.Module]]:
             preprocessor.batch_augments = augments
         for module, mode in modes:
             module.training = mode
-
-
-class _LossState:
-    """What losses and heads remember between batches (class counts, IoU histories), put back by ``restore``."""
-
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
-        self.buffers = [(module, name, buffer, buffer.clone()) for module in modules
-                        for name, buffer in module._buffers.items() if buffer is not None]
-        self.versions = [buffer._version for _, _, buffer, _ in self.buffers]
-        self.lists = [(module, name, value, list(value)) for module in modules
-                      for name, value in vars(module).items() if type(value) is list]
-
-    def restore(self) -> None:
-        for i, (module, name, buffer, saved) in enumerate(self.buffers):
-            if module._buffers[name] is not buffer or buffer._version != self.versions[i]:
-                buffer.copy_(saved)
-                module._buffers[name] = buffer
-                self.versions[i] = buffer._version
-        for module, name, value, items in self.lists:
-            value[:] = items
-            vars(module)[name] = value

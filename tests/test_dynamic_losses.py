@@ -1,0 +1,320 @@
+"""Every registered loss in every head that takes it: a dynamic step trains on what a plain step trains on.
+
+``FUZZ=1`` tries all of MMDetection's losses in all heads instead of two.
+"""
+
+import copy
+import inspect
+import os
+import warnings
+
+import pytest
+import torch
+from mmdet.registry import MODELS as DETECTION
+from test_dynamic_detectors import (
+    atss,
+    deformable_detr,
+    detector,
+    dino,
+    faster_rcnn,
+    fcos,
+    gfl,
+    retinanet,
+    samples,
+    yolox,
+)
+from test_dynamic_training import Clouds, Perceptron
+from torch import nn
+
+from adadedup_mm.dynamic import SampleLosses
+from adadedup_mm.errors import UserError
+
+WEIGHTS = torch.tensor([2., 0., .5])
+CLASSES = 80
+
+
+def yolo3():
+    return detector('yolo/yolov3_mobilenetv2_8xb24-320-300e_coco.py', backbone=dict(
+        _delete_=True, type='ResNet', depth=18, base_channels=4, out_indices=(1, 2, 3), norm_eval=True),
+        neck=dict(in_channels=[32, 16, 8], out_channels=[16, 16, 16]),
+        bbox_head=dict(in_channels=[16, 16, 16], out_channels=[16, 16, 16]))
+
+
+HEADS = [retinanet, faster_rcnn, fcos, atss, gfl, deformable_detr, dino, yolox, yolo3]
+
+
+def small_samples():
+    """Three images of 64 x 64 with one to three objects."""
+    inputs, labels = samples()
+    for sample in labels:
+        keys = ('img_shape', 'pad_shape', 'batch_input_shape', 'ori_shape')
+        sample.set_metainfo(dict.fromkeys(keys, (64, 64)))
+        sample.gt_instances.bboxes = sample.gt_instances.bboxes / 2
+    return inputs[..., ::2, ::2], labels
+
+
+def losses_of(registry, package):
+    """The classes of a package that a registry knows, by name."""
+    return {name: kind for name, kind in sorted(registry.module_dict.items())
+            if kind.__module__.startswith(package)}
+
+
+def variants(kind, classes):
+    """A loss built in all ways in which it can be: sigmoid or softmax, with and without a memory, as a sum."""
+    known = inspect.signature(kind.__init__).parameters
+    needed = dict(num_classes=classes) if 'num_classes' in known else {}
+    for change in ({}, dict(use_sigmoid=True), dict(momentum=.75), dict(reduction='sum')):
+        if set(change) <= set(known):
+            try:
+                yield kind(**needed, **change, **(dict(loss_weight=3.) if 'loss_weight' in known else {}))
+            except (AssertionError, NotImplementedError, TypeError):
+                continue
+
+
+def slots(model):
+    """The heads of a model and the names of their criteria."""
+    for _, head in model.named_modules():
+        for name, child in head.named_children():
+            if name.startswith('loss') and 'Head' in type(head).__name__ and isinstance(child, nn.Module):
+                yield head, name
+
+
+def step(model, data, weights=None, mode='auto', watched=True):
+    """Total loss, losses of the samples and mode of a step on a copy of the model, and the copy."""
+    model, (inputs, labels) = copy.deepcopy(model), copy.deepcopy(data)
+    losses = SampleLosses(model, mode) if watched else None
+    if losses is not None:
+        losses.start(torch.ones(len(labels)) if weights is None else weights)
+    torch.manual_seed(0)
+    total = model.parse_losses(model.loss(inputs, labels))[0]
+    values = None if losses is None else losses.take()
+    return total.detach(), values, losses, model
+
+
+def assert_same_or_told(model, data, name):
+    """Compares a dynamic step to a plain one; returns the mode, or None where the plain one is impossible."""
+    try:
+        plain, _, _, left = step(model, data, watched=False)
+    except Exception:
+        return None  # The head does not take that loss.
+    if not plain.isfinite():
+        return None
+    state = torch.get_rng_state()
+    try:
+        total, values, losses, model_after = step(model, data)
+    except UserError as error:
+        assert '\n' not in str(error), name
+        return 'refused'
+    torch.testing.assert_close(values.mean(), total, rtol=1e-3, atol=1e-6, msg=name)
+    if losses.mode == 'image':
+        assert losses.note or torch.isclose(total, plain, rtol=1e-3), name
+        return 'image'
+    assert torch.equal(total, plain), name
+    # Buffers of criteria and normalisation layers, and random numbers, go on as after the plain step.
+    for key, value in left.state_dict().items():
+        assert torch.equal(value, model_after.state_dict()[key]), (name, key)
+    assert torch.equal(state, torch.get_rng_state()), name
+    weighted, values, _, _ = step(model, data, WEIGHTS)
+    torch.testing.assert_close(weighted, (WEIGHTS * values).mean(), rtol=1e-3, atol=1e-6, msg=name)
+    return losses.mode
+
+
+@pytest.mark.parametrize('build', HEADS if 'FUZZ' in os.environ else [retinanet, faster_rcnn],
+                         ids=lambda build: build.__name__)
+def test_every_loss_of_mmdetection_in_every_head(build):
+    model, data = build(), small_samples()
+    modes = {}
+    for head, slot in list(slots(model)):
+        before = getattr(head, slot)
+        for name, kind in losses_of(DETECTION, 'mmdet.models.losses').items():
+            for i, loss in enumerate(variants(kind, CLASSES)):
+                setattr(head, slot, loss)
+                channels = getattr(head, 'fc_cls', None)
+                if slot == 'loss_cls' and channels is not None and hasattr(loss, 'get_cls_channels'):
+                    head.fc_cls = nn.Linear(channels.in_features, loss.get_cls_channels(CLASSES))
+                with warnings.catch_warnings():
+                    warnings.simplefilter('ignore')
+                    label = f'{name}[{i}] as {type(head).__name__}.{slot}'
+                    modes[label] = assert_same_or_told(model, data, label)
+                if channels is not None:
+                    head.fc_cls = channels
+        setattr(head, slot, before)
+    taken = {label: mode for label, mode in modes.items() if mode is not None}
+    assert len(taken) > 10
+    if os.environ.get('SHOW_MODES'):
+        print(*(f'{label}: {mode}' for label, mode in taken.items()), sep='\n')
+    if build is retinanet:
+        assert {taken[f'GHMC[{i}] as RetinaHead.loss_cls'] for i in range(3)} == {'batch'}
+    if build is faster_rcnn:
+        assert taken['EQLV2Loss[0] as Shared2FCBBoxHead.loss_cls'] == 'image'
+
+
+def points():
+    data = [Clouds().prepare_data(i) for i in range(5)]
+    return torch.stack([item['inputs'] for item in data]), [item['data_samples'] for item in data]
+
+
+def plain_and_dynamic(criterion, mode='auto', weights=None, model=None):
+    """The losses of a plain and of a dynamic step of a perceptron, the samples' losses, and what took them."""
+    torch.manual_seed(0)
+    model = model or Perceptron()
+    model.criterion = criterion
+    inputs, labels = points()
+    other = copy.deepcopy(model)
+    torch.manual_seed(1)
+    plain = other(inputs, labels, mode='loss')
+    losses = SampleLosses(model, mode)
+    losses.start(torch.ones(5) if weights is None else weights)
+    torch.manual_seed(1)
+    total = model(inputs, labels, mode='loss')
+    values = losses.take()
+    for key, value in other.state_dict().items():
+        assert torch.equal(value, model.state_dict()[key])
+    return sum(plain.values()), sum(total.values()), values, losses
+
+
+class Counting(nn.Module):
+    """Weights by the classes seen so far, and some noise: another loss at every call."""
+
+    def __init__(self):
+        super().__init__()
+        self.reduction = 'mean'
+        self.register_buffer('counts', torch.ones(2))
+        self.calls = 0
+
+    def forward(self, scores, target, reduction_override=None):
+        self.calls += 1
+        self.counts += torch.bincount(target, minlength=2)
+        noise = 1 + torch.rand(len(target))
+        losses = nn.functional.cross_entropy(scores, target, reduction='none') * noise / self.counts[target]
+        return losses if (reduction_override or self.reduction) == 'none' else losses.sum() / self.calls
+
+
+class Rooted(nn.MSELoss):
+    """The root of a mean, which is no sum over samples."""
+
+    def forward(self, scores, target):
+        losses = super().forward(scores[:, 0], target.float())
+        return losses if self.reduction == 'none' else losses.sqrt()
+
+
+class Hardest(nn.Module):
+    """The mean of the highest elements, but all of them where one asks for elements."""
+
+    reduction = 'mean'
+
+    def forward(self, scores, target, reduction_override=None):
+        losses = nn.functional.cross_entropy(scores, target, reduction='none')
+        return losses if reduction_override == 'none' else losses.topk(2)[0].mean()
+
+
+class Scalar(nn.Module):
+    """Takes no notice of what is asked for."""
+
+    def forward(self, scores, target, reduction_override=None):
+        return nn.functional.cross_entropy(scores, target)
+
+
+class Asserting(nn.CrossEntropyLoss):
+    def forward(self, scores, target):
+        assert self.reduction == 'mean'
+        return super().forward(scores, target)
+
+
+@pytest.mark.parametrize('criterion', [
+    nn.CrossEntropyLoss(reduction='sum'), nn.CrossEntropyLoss(weight=torch.tensor([1., 5.])),
+    nn.CrossEntropyLoss(label_smoothing=.2), nn.CrossEntropyLoss(ignore_index=1), nn.MultiMarginLoss(),
+    nn.MultiMarginLoss(reduction='sum'), Counting()], ids=lambda criterion: type(criterion).__name__)
+def test_criteria_that_sum_weigh_or_count_are_trained_on_as_they_are(criterion):
+    plain, total, values, losses = plain_and_dynamic(criterion)
+    assert losses.mode == 'element' and torch.equal(plain, total)
+    torch.testing.assert_close(values.mean(), total)
+    weights = torch.tensor([2., 0., 1., 1., 3.])
+    _, weighted, values, _ = plain_and_dynamic(criterion, weights=weights)
+    torch.testing.assert_close(weighted, (weights * values).mean())
+
+
+@pytest.mark.parametrize('mode', ['auto', 'element'])
+@pytest.mark.parametrize('criterion', [Rooted(), Hardest(), Scalar(), Asserting()],
+                         ids=lambda criterion: type(criterion).__name__)
+def test_criteria_that_are_no_sum_over_samples_are_refused_in_one_line(criterion, mode):
+    with pytest.raises(UserError, match=type(criterion).__name__) as error:
+        plain_and_dynamic(criterion, mode)
+    assert '\n' not in str(error.value) and 'policy random' in str(error.value)
+
+
+class WithPenalty(Perceptron):
+    """A part of the loss that no criterion computes."""
+
+    factor = 1.
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        result = super().forward(inputs, data_samples, mode)
+        size = self.factor * self.layers[0].weight.square().sum()
+        return result if mode == 'tensor' else dict(result, loss_size=size)
+
+
+def test_a_part_of_the_loss_that_no_sample_has_is_told():
+    with pytest.raises(UserError, match='do not add up'):
+        plain_and_dynamic(nn.CrossEntropyLoss(), model=WithPenalty())
+
+
+def test_a_criterion_that_is_replaced_is_looked_at_again():
+    torch.manual_seed(0)
+    model, (inputs, labels) = Perceptron().eval(), points()
+    losses = SampleLosses(model)
+    for criterion in (nn.CrossEntropyLoss(), nn.CrossEntropyLoss(reduction='sum'), nn.MultiMarginLoss()):
+        model.criterion = criterion
+        losses.start(torch.ones(5))
+        total = model(inputs, labels, mode='loss')['loss']
+        torch.testing.assert_close(losses.take().mean(), total)
+        assert torch.equal(total, model(inputs, labels, mode='loss')['loss'])
+    model.criterion = Hardest()
+    losses.start(torch.ones(5))
+    with pytest.raises(UserError, match='Hardest'):
+        model(inputs, labels, mode='loss')
+
+
+def test_between_steps_the_model_is_as_it_was():
+    model, (inputs, labels) = retinanet(), small_samples()
+    losses = SampleLosses(model)
+    for _ in range(2):
+        losses.start(torch.ones(3))
+        assert 'loss' in vars(model)
+        model.loss(inputs, labels)
+        losses.take()
+        assert not any('forward' in vars(module) or 'loss' in vars(module) for module in model.modules())
+        assert 'loss_by_feat_single' not in vars(model.bbox_head)
+
+
+def test_a_part_of_the_loss_that_comes_in_later_is_noticed():
+    model, (inputs, labels) = WithPenalty().eval(), points()
+    model.factor = 0.
+    losses = SampleLosses(model)
+    for factor, message in ((0., None), (1., 'no longer add up')):
+        model.factor = factor
+        losses.start(torch.ones(5))
+        model(inputs, labels, mode='loss')
+        losses.take()
+        problem = losses.problem()
+        assert (problem is None) if message is None else message in problem
+    assert losses.problem() is None
+    with pytest.raises(UserError, match='no longer add up'):
+        losses.reject(problem)
+
+
+def test_yolov3_which_sums_over_its_images_is_trained_on_the_same_sum():
+    model, data = yolo3(), small_samples()
+    plain = step(model, data, watched=False)[0]
+    total, values, losses, _ = step(model, data)
+    assert losses.mode == 'image' and not losses.note
+    torch.testing.assert_close(total, plain, rtol=1e-4, atol=0)
+    torch.testing.assert_close(values.mean(), plain, rtol=1e-4, atol=0)
+    total, values, losses, _ = step(model, data, WEIGHTS)
+    torch.testing.assert_close(total, (WEIGHTS * values).mean(), rtol=1e-4, atol=0)
+
+
+def test_the_log_line_says_where_image_trains_on_another_loss():
+    losses = step(yolox(), small_samples())[2]
+    assert losses.mode == 'image' and "mean of the samples' own losses" in losses.note
+    assert not step(fcos(), small_samples())[2].note
