@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from mmengine.config import Config
 
+from .config_text import check_writable
 from .datasets import read_pool
 from .density import nearest_kept
 from .estimate import Estimate, estimate, measure, work_of
@@ -61,6 +62,7 @@ def dry_run(config: Config, options: Options, work_dir: Path) -> DryRun:
     Raises:
         UserError: the config is wrong.
     """
+    check_writable(config)
     pool, sources = read_pool(config)
     with tempfile.TemporaryDirectory(prefix='adadedup_') as folder:
         run = Run(config, options, ReadingStore(folder, also=work_dir / 'stages'), pool, sources)

@@ -16,12 +16,13 @@ import numpy as np
 from mmengine.config import Config
 
 from . import __version__
+from .config_text import check_writable, write_config
 from .datasets import pruned_config, read_pool, write_pruned
 from .density import nearest_kept
 from .errors import UserError
 from .estimate import estimate_line
 from .feedback import label_suspects, threshold_curve
-from .files import atomic_open, read_object, sha256_file, sha256_value, write_json, write_table
+from .files import read_object, sha256_file, sha256_value, write_json, write_table
 from .guards import classes_below, keep_class_floor
 from .options import Options
 from .pool import pool_key
@@ -62,6 +63,7 @@ def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0,
     """
     started = time.time()
     work_dir = usable_path(work_dir)
+    check_writable(config)
     if update_of is None:
         strategy = bind(STRATEGIES, options.strategy, 'adadedup.strategy')
     else:
@@ -187,10 +189,7 @@ def _write_results(run: Run, selection: Selection, work_dir: Path, identity: dic
 
 def _write_config(run: Run, work_dir: Path) -> None:
     """The user's config with the pruned files in it, unless the work dir has this text already."""
-    path, text = work_dir / 'config.py', pruned_config(run.config, run.sources, work_dir / 'annotations').pretty_text
-    if not path.exists() or path.read_text(encoding='utf-8') != text:
-        with atomic_open(path, 'w') as file:
-            file.write(text)
+    write_config(pruned_config(run.config, run.sources, work_dir / 'annotations'), work_dir / 'config.py')
 
 
 def _changed(run: Run, manifest: dict[str, Any], work_dir: Path) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from mmengine.config import Config
 
 from .config import load_config
+from .config_text import check_writable, json_like
 from .datasets import Source, subset_config
 from .datasets.reading import camera_paths, missing_images
 from .datasets.sources import dotted, value_at
@@ -20,7 +21,7 @@ from .density import joint_features, layout_features
 from .errors import UserError
 from .features import choose_views, extract_shards, merge_shards, refuse_bad_images
 from .files import read_array, sha256_file, sha256_value, write_array, write_json
-from .options import Options, plain
+from .options import Options
 from .pool import Pool, pool_key
 from .proxy import merge_losses, score_shards, train_proxy
 from .proxy import proxy_config as fit_proxy_config
@@ -269,6 +270,10 @@ class Run:
         """The proxy's training config, fitted to the classes of the pool."""
         proxy = self.options.proxy
         config = load_config(proxy.config)
+        try:
+            check_writable(config)
+        except UserError as error:
+            raise UserError(f'adadedup.proxy.config {proxy.config}: {error}') from error
         if is_classifier(self.config) and not is_classifier(config):
             # A detector says nothing about samples without boxes; the training that the user is about to do does.
             config = self.config
@@ -283,7 +288,7 @@ class Run:
     @property
     def proxy_digest(self) -> str:
         """Hash of the proxy's training config."""
-        return sha256_value(plain(self.proxy_config.to_dict()))
+        return sha256_value(json_like(self.proxy_config.to_dict()))
 
     def _require_all_cameras(self) -> None:
         """Raises UserError if a camera that ``views`` does not choose lacks images: a 3D proxy sees all of them."""
@@ -336,8 +341,8 @@ class Run:
     def proxy_inputs(self, config: Config) -> dict[str, Any]:
         """What a proxy depends on besides the samples that it learns from and the seed, for a stage's key."""
         self.facts['proxy'] = self.proxy_digest
-        return dict(config=plain(config.to_dict()), data=sha256_value(self.pool.sample_ids),
-                    dataset=plain(self._dataset(self.config)), views=[self.pool.views[i] for i in self._columns])
+        return dict(config=json_like(config.to_dict()), data=sha256_value(self.pool.sample_ids),
+                    dataset=json_like(self._dataset(self.config)), views=[self.pool.views[i] for i in self._columns])
 
     def checkpoint_digest(self, path: str) -> str:
         """SHA-256 of weights that the user gives, which are among the run's inputs from now on.

@@ -59,7 +59,11 @@ def dotted(path: ConfigPath) -> str:
 
 def type_name(settings: Mapping[str, Any]) -> str:
     """The name of the class that a dict of a config is for."""
-    kind = settings.get('type')
+    return class_name(settings.get('type'))
+
+
+def class_name(kind: Any) -> str:
+    """The bare name of a class, given as the class or as text."""
     return str(getattr(kind, '__name__', kind)).rpartition('.')[-1]
 
 
@@ -246,7 +250,7 @@ def _require_samples(source: Source, keep: Sequence[Any]) -> None:
 def _without_pruning(config: Config) -> Config:
     config = copy.deepcopy(config)
     config.pop('adadedup', None)
-    if str(config.get('runner_type', '')).endswith('AdaDeDupRunner'):
+    if class_name(config.get('runner_type')) == 'AdaDeDupRunner':
         config.pop('runner_type')
     return config
 
