@@ -1,4 +1,4 @@
-"""Configs as Python text that mmengine loads again: every value as it is, or a line that names the one that cannot be."""
+"""Configs as Python text that mmengine loads again: every value as it is, or a line that names it."""
 
 import builtins
 import copyreg
@@ -82,7 +82,7 @@ def write_config(config: Config, path: Path) -> None:
 
 
 def check_printable(config: Config) -> None:
-    """Raises UserError for a config with which no Runner of mmengine can start, as it cannot print one of its values."""
+    """Raises UserError for a config that mmengine cannot print, so that no Runner of it can start."""
     try:
         _ = config.pretty_text
     except Exception as error:
@@ -117,7 +117,7 @@ def shown_place(place: Place) -> str:
 
 def _written(config: Config) -> dict[Any, Any]:
     """The config as plain values: what its text stands for."""
-    imported = getattr(config, '_imported_names', set())
+    imported: set[str] = getattr(config, '_imported_names', set())
     functions = (types.FunctionType, types.ModuleType)
     chosen = {key: value for key, value in dict.items(config._cfg_dict)
               if key not in imported and not isinstance(value, functions)}
@@ -190,8 +190,8 @@ def _atom(value: Any) -> str:
     return text.replace('{{', '{\\x7b')
 
 
-def _of_dict(value: Mapping[Any, Any], place: Place) -> str:
-    items = {key: _expression(item, (*place, key)) for key, item in dict.items(value)}  # type: ignore[arg-type]
+def _of_dict(value: dict[Any, Any], place: Place) -> str:
+    items = {key: _expression(item, (*place, key)) for key, item in dict.items(value)}
     if all(map(_is_name, items)):
         return _bracket('dict(', [f'{key}={text}' for key, text in items.items()], ')')
     return _bracket('{', [f'{_expression(key, (*place, key))}: {text}' for key, text in items.items()], '}')
@@ -207,7 +207,7 @@ def _bracket(opening: str, items: Sequence[str], closing: str) -> str:
 
 
 def _of_array(value: Any, place: Place) -> str:
-    """numpy arrays and scalars of numbers and text, and plain tensors, by their items."""
+    """Numpy arrays and scalars of numbers and text, and plain tensors, by their items."""
     if isinstance(value, torch.Tensor):
         if value.requires_grad or value.layout is not torch.strided or value.device.type != 'cpu' or value.is_quantized:
             raise _refusal(value, place)

@@ -10,6 +10,8 @@ from mmengine.config import Config
 
 from .config_text import check_writable
 from .datasets import read_pool
+from .datasets.originals import data_folders, untouched
+from .datasets.sources import inner_datasets, value_at
 from .density import nearest_kept
 from .estimate import Estimate, estimate, measure, work_of
 from .feedback import initial_set, keep_count
@@ -63,8 +65,9 @@ def dry_run(config: Config, options: Options, work_dir: Path) -> DryRun:
         UserError: the config is wrong.
     """
     check_writable(config)
-    pool, sources = read_pool(config)
-    with tempfile.TemporaryDirectory(prefix='adadedup_') as folder:
+    originals = [folder for path in inner_datasets(config) for folder in data_folders(value_at(config, path))]
+    with tempfile.TemporaryDirectory(prefix='adadedup_') as folder, untouched(originals, but=[tempfile.gettempdir()]):
+        pool, sources = read_pool(config)
         run = Run(config, options, ReadingStore(folder, also=work_dir / 'stages'), pool, sources)
         ratios = sorted({*RATIOS, options.keep_ratio})
         work = work_of(run, options.keep_ratio)

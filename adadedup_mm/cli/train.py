@@ -65,7 +65,7 @@ def _runner_type(config: Config) -> Any:
     kind = RUNNERS.get(given) if isinstance(given, str) else given
     for name in dicts:
         if not inspect.isclass(kind) or not issubclass(kind, _ABLE[name]):
-            raise UserError(f"the config has a {name!r} dict, but its runner_type {class_name(given)} does not look "
+            raise UserError(f'the config has a {name!r} dict, but its runner_type {class_name(given)} does not look '
                             f'at it: set runner_type={_ASKS_FOR[name]!r}, or take the dict out')
     return given
 

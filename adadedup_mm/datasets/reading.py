@@ -27,6 +27,8 @@ from ..pool import Pool
 from ..progress import progress
 from .databases import find_databases
 from .frames import ViewObjects, check_cameras, check_kind, is_frames, read_frames, show_cameras
+from .originals import check_size_cache, data_folders, untouched
+from .records import records_digest
 from .samples import name_samples, sample_id, stored_infos
 from .sources import ConfigPath, Source, dotted, inner_datasets, type_name, value_at
 
@@ -165,7 +167,8 @@ def _read_dataset(settings: Mapping[str, Any], path: ConfigPath, trust: bool, vi
     if views:
         several = len(part.views) > 1
         _check_images(list(camera_paths(part.image_paths, choose_views(part.views, views) if several else [0])), where)
-    return replace(part, source=replace(part.source, databases=find_databases(settings, path)))
+    records = records_digest(stored_infos(dataset), without=_RECORD)
+    return replace(part, source=replace(part.source, databases=find_databases(settings, path), records=records))
 
 
 def _check_classes(dataset: Any, where: str) -> None:
@@ -184,7 +187,8 @@ def _build(settings: Mapping[str, Any], where: str) -> Any:
     changes = dict(pipeline=[], lazy_init=True) if inspect.isclass(kind) and issubclass(kind, BaseDataset) else {}
     changes = {name: value for name, value in changes.items() if takes_more or name in parameters}
     try:
-        dataset = DATASETS.build({**settings, **changes})
+        with untouched(folder for folder in data_folders(settings) if folder.is_dir()):
+            dataset = DATASETS.build({**settings, **changes})
     except Exception as error:
         known = (getattr(kind, 'METAINFO', None) or {}).get('classes') or ()
         metainfo = settings.get('metainfo')
@@ -246,7 +250,10 @@ def _load(dataset: Any, where: str, ann_file: Path | None, trust: bool) -> None:
             check_kind(dataset, content, where, ann_file)
 
     try:
-        with _naming(where, ann_file), plain_pickles(ann_file or '', trust, check):
+        with (_naming(where, ann_file), plain_pickles(ann_file or '', trust, check),
+              untouched(folder for folder in [*data_folders(vars(dataset)), Path(ann_file or '').parent]
+                        if folder.is_dir())):
+            check_size_cache(dataset, where, ann_file)
             dataset.full_init()
     finally:
         # It refers to the dataset, whose gigabytes would wait for the garbage collector.

@@ -39,6 +39,7 @@ class Source:
         databases: the ground-truth databases that its pipeline draws objects from.
         temporal: what becomes of links between frames (see ``rewrite_infos``).
         trust: whether its pickles may hold more than plain data.
+        records: hash of all that it has loaded from its annotations (see ``records_digest``).
     """
 
     kind: Literal['coco', 'image_set', 'data_list', 'infos', 'ids']
@@ -50,6 +51,7 @@ class Source:
     databases: tuple[Database, ...] = ()
     temporal: str = 'relink'
     trust: bool = False
+    records: str = ''
 
 
 def dotted(path: ConfigPath) -> str:
