@@ -86,7 +86,7 @@ def check_printable(config: Config) -> None:
     try:
         _ = config.pretty_text
     except Exception as error:
-        place = _unprintable(_written(config), ())
+        place = _unprintable(config.to_dict(), ())
         what = f'config value {shown_place(place)}' if place else 'a value of the config'
         raise UserError(f"{what} is nothing that mmengine's Runner can print, so that no training can start: {_REMEDY}"
                         ) from error
@@ -112,7 +112,7 @@ def json_like(value: Any) -> Any:
 
 def shown_place(place: Place) -> str:
     """The keys that lead to a value of a config, as users write them."""
-    return '.'.join(str(key) if _is_name(key) or isinstance(key, int) else repr(key) for key in place)
+    return '.'.join(str(key) if isinstance(key, int) or str(key).isidentifier() else repr(key) for key in place)
 
 
 def _written(config: Config) -> dict[Any, Any]:

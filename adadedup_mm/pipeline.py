@@ -121,8 +121,8 @@ def _originals(run: Run) -> list[Path]:
 
 def _own_folders(run: Run, work_dir: Path) -> list[Path]:
     """Where a run writes, even if that is among the data."""
-    shared = run.store.shared
-    return [work_dir, Path(tempfile.gettempdir()), *([shared] if shared else [])]
+    shared = run.options.shared_stages
+    return [work_dir, Path(tempfile.gettempdir()), *([Path(shared)] if shared else [])]
 
 
 def _old_work_dir(folder: Path, work_dir: Path) -> Path:

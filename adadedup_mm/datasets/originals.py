@@ -16,7 +16,8 @@ from ..errors import UserError
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 # Audit events of the interpreter, and which of their arguments are paths that would change.
-_CHANGES = {'os.mkdir': 1, 'os.remove': 1, 'os.rmdir': 1, 'os.truncate': 1, 'os.rename': 2, 'os.link': 2, 'os.symlink': 2}
+_CHANGES = {'os.mkdir': 1, 'os.remove': 1, 'os.rmdir': 1, 'os.truncate': 1,
+            'os.rename': 2, 'os.link': 2, 'os.symlink': 2}
 # How many image sizes of a cache are compared with the images.
 _SPOT_CHECKS = 16
 # The folders that are kept as they are at the moment; one entry for each ``untouched`` that is entered.
