@@ -134,7 +134,8 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
 def _is_kept(path: str) -> bool:
     for folder in itertools.chain.from_iterable(_kept):
         is_inside = os.path.dirname(path) == folder.path if folder.is_flat else _is_in(path, folder.path)
-        if is_inside and not any(_is_in(path, other) for other in folder.but):
+        # The folders that lead to one in which writing is allowed may have to be made.
+        if is_inside and not any(_is_in(path, other) or _is_in(other, path) for other in folder.but):
             return True
     return False
 

@@ -28,7 +28,7 @@ def records_digest(infos: Iterable[Mapping[str, Any]], without: str) -> str:
         try:
             digest.update(encoder.encode(content))
         except (TypeError, ValueError, OverflowError):  # numbers of more than 64 bits, or no Unicode text
-            digest.update(pickle.dumps(content, protocol=4))
+            digest.update(pickle.dumps(sorted(content.items(), key=str), protocol=4))
     return digest.hexdigest()
 
 
