@@ -155,12 +155,13 @@ def resolve_options(config: Mapping[str, Any], keep_ratio: float | None = None,
     if strategy is not None and not (isinstance(given, dict) and given.get('type') == strategy):
         extra = isinstance(given, dict) and given.get('type') == 'adadedup' and len(given) > 1
         raw['strategy'] = dict(given, type=strategy) if extra else strategy
+    values = dict(raw)
     for name, kind in (('proxy', ProxyOptions), ('feedback', FeedbackOptions), ('guards', GuardOptions)):
         raw[name] = _construct(kind, raw.get(name, {}), f'adadedup.{name}')
     options = _construct(Options, raw, 'adadedup')
     _check(options)
     try:
-        _require_json(options.identity(), 'adadedup')
+        _require_json(values, 'adadedup')
         json.dumps(options.identity(), ensure_ascii=False).encode()
     # Half of a surrogate pair, which no file can hold, or a list that holds itself.
     except (ValueError, RecursionError) as error:

@@ -33,15 +33,15 @@ class Opaque:
 
 
 TEXTS = st.one_of(st.text(max_size=12), st.sampled_from([
-    '{{ fileDirname }}', '{{_base_.a}}', '{{$HOME:}}', '{{{', "'''", '\\', '\\x7b{', 'class', '_base_', '_delete_', '__a',
-    'a.b', 'type', 'dict', 'nan', '#', '\r', '\x0c', '\u2028', '\ud800',
+    '{{ fileDirname }}', '{{_base_.a}}', '{{$HOME:}}', '{{{', "'''", '\\', '\\x7b{', 'class', '_base_', '_delete_',
+    '__a', 'a.b', 'type', 'dict', 'nan', '#', '\r', '\x0c', '\u2028', '\ud800',
     'import os', 'with read_base():']))
 PLAIN = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.complex_numbers(), TEXTS, st.binary(max_size=8),
     st.dates(), st.timedeltas(), st.decimals(allow_nan=False), st.fractions(), st.slices(5),
     st.sampled_from([math.inf, -math.inf, math.nan, -0., 10 ** 400, np.mean, len, int, pathlib.Path, function,
-                     torch.nn.ReLU, torch.float16, np.dtype('>i2'), np.float32(math.nan), np.int8(-3), np.bool_(False), range(3),
-                     pathlib.Path('/a/{{b}}'), torch.device('cpu'), torch.Size([])]))
+                     torch.nn.ReLU, torch.float16, np.dtype('>i2'), np.float32(math.nan), np.int8(-3),
+                     np.bool_(False), range(3), pathlib.Path('/a/{{b}}'), torch.device('cpu'), torch.Size([])]))
 ARRAYS = st.builds(lambda items, kind: np.array(items).astype(kind), st.lists(st.integers(-100, 100), max_size=4),
                    st.sampled_from(['f2', 'f8', 'i1', 'u4', '?', 'c8', 'U3']))
 TENSORS = st.builds(lambda items, kind: torch.tensor(items, dtype=kind), st.lists(st.integers(0, 100), max_size=4),
