@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 from mmengine.config import Config
 
+from .config_text import check_writable
 from .datasets import read_pool
+from .datasets.originals import data_folders, untouched
+from .datasets.sources import inner_datasets, value_at
 from .density import nearest_kept
 from .estimate import Estimate, estimate, measure, work_of
 from .feedback import initial_set, keep_count
@@ -62,9 +65,11 @@ def dry_run(config: Config, options: Options, work_dir: Path) -> DryRun:
     Raises:
         UserError: the config is wrong.
     """
-    pool, sources = read_pool(config)
-    print_notes(pool)
-    with tempfile.TemporaryDirectory(prefix='adadedup_') as folder:
+    check_writable(config)
+    originals = [folder for path in inner_datasets(config) for folder in data_folders(value_at(config, path))]
+    with tempfile.TemporaryDirectory(prefix='adadedup_') as folder, untouched(originals, but=[tempfile.gettempdir()]):
+        pool, sources = read_pool(config)
+        print_notes(pool)
         run = Run(config, options, ReadingStore(folder, also=work_dir / 'stages'), pool, sources)
         ratios = sorted({*RATIOS, options.keep_ratio})
         work = work_of(run, options.keep_ratio)

@@ -148,22 +148,47 @@ def resolve_options(config: Mapping[str, Any], keep_ratio: float | None = None,
     """
     if not isinstance(config.get('adadedup'), Mapping):
         raise UserError("the config has no 'adadedup' dict: add 'adadedup_mm::_base_/adadedup.py' to its _base_ list")
-    raw = plain(config['adadedup'])
+    raw = _named_types(plain(config['adadedup']))
     if keep_ratio is not None:
         raw['keep_ratio'] = keep_ratio
     given = raw.get('strategy')
     if strategy is not None and not (isinstance(given, dict) and given.get('type') == strategy):
         extra = isinstance(given, dict) and given.get('type') == 'adadedup' and len(given) > 1
         raw['strategy'] = dict(given, type=strategy) if extra else strategy
+    values = dict(raw)
     for name, kind in (('proxy', ProxyOptions), ('feedback', FeedbackOptions), ('guards', GuardOptions)):
         raw[name] = _construct(kind, raw.get(name, {}), f'adadedup.{name}')
     options = _construct(Options, raw, 'adadedup')
     _check(options)
     try:
-        json.dumps(options.identity(), ensure_ascii=False, default=str).encode()
-    except ValueError as error:  # half of a surrogate pair, which no file can hold, or a list that holds itself
+        _require_json(values, 'adadedup')
+        json.dumps(options.identity(), ensure_ascii=False).encode()
+    # Half of a surrogate pair, which no file can hold, or a list that holds itself.
+    except (ValueError, RecursionError) as error:
         raise UserError(f'the adadedup dict holds what cannot be written: {error}') from error
     return options
+
+
+def _named_types(value: Any) -> Any:
+    """The same with the names of classes in place of the classes that pure-Python configs give as ``type``."""
+    if isinstance(value, dict):
+        named = {key: _named_types(item) for key, item in value.items()}
+        return named | dict(type=value['type'].__name__) if isinstance(value.get('type'), type) else named
+    return [_named_types(item) for item in value] if isinstance(value, list) else value
+
+
+def _require_json(value: Any, where: str) -> None:
+    """Raises UserError for what would not be equal to itself when it is read from the manifest again."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise UserError(f'{where} has the key {key!r}, but keys must be text')
+            _require_json(item, f'{where}.{key}')
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            _require_json(item, f'{where}.{index}')
+    elif not isinstance(value, (str, int, float, type(None))) or value != value:
+        raise UserError(f'{where} is {value!r}, but must be a text, a number, True, False, None, a list or a dict')
 
 
 def plain(value: Any) -> Any:

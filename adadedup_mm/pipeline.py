@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +17,15 @@ import numpy as np
 from mmengine.config import Config
 
 from . import __version__
+from .config_text import check_writable, write_config
 from .datasets import pruned_config, read_pool, write_pruned
+from .datasets.originals import data_folders, untouched
+from .datasets.sources import value_at
 from .density import nearest_kept
 from .errors import UserError
 from .estimate import estimate_line
 from .feedback import label_suspects, threshold_curve
-from .files import atomic_open, read_object, sha256_file, sha256_value, write_json, write_table
+from .files import read_object, sha256_file, sha256_value, write_json, write_table
 from .guards import classes_below, keep_class_floor
 from .options import Options
 from .pool import pool_key, print_notes
@@ -34,7 +38,7 @@ from .selection import Selection
 from .stages import StageStore
 from .tables import classes_table, clusters_table, map_2d, reasons, samples_table
 from .update import update
-from .workdir import claim, finished_manifest, usable_path
+from .workdir import claim, finished_manifest, usable_path, written_files
 
 CURVE_RATIOS = tuple(round(.05 * step, 2) for step in range(1, 21))
 VERSIONS = ('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmdet3d', 'faiss-cpu', 'timm', 'open_clip_torch')
@@ -62,6 +66,7 @@ def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0,
     """
     started = time.time()
     work_dir = usable_path(work_dir)
+    check_writable(config)
     if update_of is None:
         strategy = bind(STRATEGIES, options.strategy, 'adadedup.strategy')
     else:
@@ -72,12 +77,13 @@ def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0,
         print_notes(pool)
     ann_files = [source.ann_file for source in sources if source.ann_file]
     pool_hash = pool_key(pool)
-    identity = dict(options=options.identity(), pool=pool_hash,
+    identity = dict(options=options.identity(), pool=pool_hash, records=[source.records for source in sources],
                     inputs={str(path): sha256_file(path) for path in ann_files})
     if update_of is not None:
         identity['update'] = sha256_file(update_of / 'samples.parquet')
     shared = Path(options.shared_stages) / pool_hash[:16] if options.shared_stages else None
     run = Run(config, options, StageStore(work_dir / 'stages', rank, world, shared=shared), pool, sources)
+    outputs = written_files(work_dir)
     manifest = finished_manifest(work_dir, identity)
     changed = manifest and _changed(run, manifest, work_dir)
     if changed and not resume:
@@ -86,11 +92,13 @@ def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0,
     if manifest is None or changed:
         with claim(work_dir, identity, run.store, resume) as is_new, hidden_progress(rank > 0):
             try:
-                if rank == 0 and update_of is None:
-                    print(estimate_line(run))
-                selection = strategy(run)
+                with untouched(_originals(run), but=_own_folders(run, work_dir)):
+                    if rank == 0 and update_of is None:
+                        print(estimate_line(run))
+                    selection = strategy(run)
                 if rank == 0:
                     _write_results(run, selection, work_dir, identity, started)
+                    _remove_others(outputs, work_dir)
             except UserError:
                 done = [*run.store.root.glob('*/done.json'), *run.store.root.glob('features/shard_*')]
                 if is_new and rank == 0 and not done:
@@ -105,6 +113,18 @@ def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0,
     if rank == 0:
         print(_headline(work_dir))
     return pruned_config(config, sources, work_dir / 'annotations')
+
+
+def _originals(run: Run) -> list[Path]:
+    """The folders that the training set is read from."""
+    folders = [folder for source in run.sources for folder in data_folders(value_at(run.config, source.path))]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def _own_folders(run: Run, work_dir: Path) -> list[Path]:
+    """Where a run writes, even if that is among the data."""
+    shared = run.options.shared_stages
+    return [work_dir, Path(tempfile.gettempdir()), *([Path(shared)] if shared else [])]
 
 
 def _old_work_dir(folder: Path, work_dir: Path) -> Path:
@@ -190,10 +210,15 @@ def _write_results(run: Run, selection: Selection, work_dir: Path, identity: dic
 
 def _write_config(run: Run, work_dir: Path) -> None:
     """The user's config with the pruned files in it, unless the work dir has this text already."""
-    path, text = work_dir / 'config.py', pruned_config(run.config, run.sources, work_dir / 'annotations').pretty_text
-    if not path.exists() or path.read_text(encoding='utf-8') != text:
-        with atomic_open(path, 'w') as file:
-            file.write(text)
+    write_config(pruned_config(run.config, run.sources, work_dir / 'annotations'), work_dir / 'config.py')
+
+
+def _remove_others(outputs: list[Path], work_dir: Path) -> None:
+    """Removes annotation files that the run which was here before has written, and this one has not."""
+    written = written_files(work_dir)
+    for file in outputs:
+        if file not in written and file.is_relative_to(work_dir / 'annotations'):
+            file.unlink(missing_ok=True)
 
 
 def _changed(run: Run, manifest: dict[str, Any], work_dir: Path) -> str:

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 
+from .clusters import FixedClusterer, SphericalKMeans
 from .config import load_config
+from .config_text import check_writable, json_like
 from .datasets import Source, subset_config
 from .datasets.images import camera_paths, missing_images
 from .datasets.sources import dotted, inner_dataset
@@ -20,7 +22,7 @@ from .density import joint_features, layout_features
 from .errors import UserError
 from .features import choose_views, extract_shards, merge_shards, refuse_bad_images
 from .files import read_array, sha256_file, sha256_value, write_array, write_json
-from .options import Options, plain
+from .options import Options
 from .pool import Pool, pool_key
 from .proxy import merge_losses, score_shards, train_proxy
 from .proxy import proxy_config as fit_proxy_config
@@ -120,6 +122,11 @@ class Run:
         """(N,) int32 labels 0..K-1."""
         features = self.features
         inputs = dict(features=self.used['features'], options=self.options.clusterer)
+        # What else it looks at: k-means at nothing, the user's own clusters at names; of others it is not known.
+        if isinstance(self.clusterer, FixedClusterer):
+            inputs['samples'] = sha256_value([self.pool.sample_ids, self.pool.scenes, self.pool.dataset_index.tolist()])
+        elif type(self.clusterer) is not SphericalKMeans:
+            inputs['samples'] = self.objects_key
         file = getattr(self.clusterer, 'file', None)
         if file is not None and os.path.isfile(file):
             inputs['file'] = self.digest(file)
@@ -170,7 +177,7 @@ class Run:
         clusters = self.clusters
         inputs: dict[str, Any] = dict(clusters=self.used['clusters'], options=self.options.density)
         if layout:
-            inputs |= dict(layout=layout, objects=pool_key(self.pool))
+            inputs |= dict(layout=layout, objects=self.objects_key)
         work = density_work(self.density_method, lambda: self.compared(layout), clusters, self.options.seed, self.store)
         folder = self.stage('density', inputs, *work)
         return read_array(folder / 'order.npy'), read_array(folder / 'similarity.npy')
@@ -185,7 +192,7 @@ class Run:
         clusters = self.clusters
         inputs: dict[str, Any] = dict(clusters=self.used['clusters'], kept=_bits(kept))
         if layout:
-            inputs |= dict(layout=layout, objects=pool_key(self.pool))
+            inputs |= dict(layout=layout, objects=self.objects_key)
         work = partner_work(lambda: self.compared(layout), clusters, kept, self.store)
         return read_array(self.stage('partners', inputs, *work) / 'partner.npy')
 
@@ -273,10 +280,26 @@ class Run:
         return sha256_value([(path, *_stamp(path)) for paths in self.pool.image_paths for path in paths])
 
     @functools.cached_property
+    def objects_key(self) -> str:
+        """Hash of the pool with the sizes of its images, and of what all cameras of its frames show."""
+        shown = [[sha256_value(array.tolist()) for array in vars(source.objects).values()]
+                 for source in self.sources if source.objects is not None]
+        return sha256_value([pool_key(self.pool), self.pool.image_sizes.tolist(), shown])
+
+    @functools.cached_property
+    def records_key(self) -> str:
+        """Hash of everything that the datasets have loaded, of which the pool is only a part."""
+        return sha256_value([source.records for source in self.sources])
+
+    @functools.cached_property
     def proxy_config(self) -> Config:
         """The proxy's training config, fitted to the classes of the pool."""
         proxy = self.options.proxy
         config = load_config(proxy.config)
+        try:
+            check_writable(config)
+        except UserError as error:
+            raise UserError(f'adadedup.proxy.config {proxy.config}: {error}') from error
         if is_classifier(self.config) and not is_classifier(config):
             # A detector says nothing about samples without boxes; the training that the user is about to do does.
             config = self.config
@@ -291,7 +314,7 @@ class Run:
     @property
     def proxy_digest(self) -> str:
         """Hash of the proxy's training config."""
-        return sha256_value(plain(self.proxy_config.to_dict()))
+        return sha256_value(json_like(self.proxy_config.to_dict()))
 
     def _require_all_cameras(self) -> None:
         """Raises UserError if a camera that ``views`` does not choose lacks images: a 3D proxy sees all of them."""
@@ -342,9 +365,10 @@ class Run:
 
     def proxy_inputs(self, config: Config) -> dict[str, Any]:
         """What a proxy depends on besides the samples that it learns from and the seed, for a stage's key."""
-        self.facts['proxy'] = self.proxy_digest
-        dataset = plain(self._dataset(self.config, self.sources))
-        return dict(config=plain(config.to_dict()), data=sha256_value(self.pool.sample_ids), dataset=dataset,
+        self.facts |= dict(proxy=self.proxy_digest, images=self.images_key)
+        dataset = json_like(self._dataset(self.config, self.sources))
+        return dict(config=json_like(config.to_dict()), data=sha256_value(self.pool.sample_ids),
+                    records=self.records_key, images=self.images_key, dataset=dataset,
                     views=[self.pool.views[i] for i in self._columns])
 
     def checkpoint_digest(self, path: str) -> str:

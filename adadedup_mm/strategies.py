@@ -10,9 +10,8 @@ import numpy as np
 from .datasets import read_outlines
 from .errors import UserError
 from .feedback import adaptive_set, cluster_gaps, initial_set, keep_count, shrink, standardise
-from .files import read_array, sha256_file, write_array, write_json
+from .files import read_array, write_array, write_json
 from .options import choose, whole
-from .pool import pool_key
 from .scenes import scene_labels
 from .scores import class_shares, keep_highest, run_agreement, shape_complexity, sum_per_sample
 from .scores.observe import Measure
@@ -154,8 +153,7 @@ def tfdp(run: 'Run') -> Selection:
         UserError: the samples have neither masks nor boxes.
     """
     _require_labels(run)
-    inputs = dict(method='tfdp', pool=pool_key(run.pool),
-                  files=[sha256_file(source.ann_file) for source in run.sources if source.ann_file])
+    inputs = dict(method='tfdp', pool=run.objects_key, records=run.records_key)
 
     def compute(folder: Path) -> None:
         outlines = read_outlines(run.config, run.sources, run.pool)

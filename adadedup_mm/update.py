@@ -17,7 +17,6 @@ from .density import greedy_keep
 from .errors import UserError
 from .features import choose_views, extract_shards, merge_shards
 from .files import read_array, read_object, write_array, write_json
-from .pool import pool_key
 from .report.tables import AGAIN, CLASSES, CLUSTERS, SAMPLES, read_table
 from .run import Run
 from .selection import Selection, Update
@@ -155,8 +154,11 @@ def update(run: Run, folder: Path) -> Selection:
         write_array(target / 'kept.npy', kept | chosen)
         write_array(target / 'similarity.npy', similarity)
 
-    target = run.stage('update', dict(features=run.used['features'], rows=rows.tolist(), inputs=run.inputs,
-                                     layout=old.layout, objects=pool_key(run.pool)), compute)
+    inputs = dict(features=run.used['features'], rows=rows.tolist(), inputs=run.inputs, layout=old.layout,
+                  objects=run.objects_key)
+    if run.dropped.any():
+        inputs['dropped'] = np.flatnonzero(run.dropped).tolist()
+    target = run.stage('update', inputs, compute)
     assignment, kept, similarity = (read_array(target / f'{name}.npy') for name in ('assignment', 'kept', 'similarity'))
     loss = old.samples['loss'].to_numpy()[rows].astype(np.float32)
     loss[rows < 0] = np.nan

@@ -56,8 +56,10 @@ def vlm_sse(run: 'Run', captions: dict[str, Any] | str | None = None, text: str 
         write_array(folder / 'similarity.npy', similarity)
         write_array(folder / 'threshold.npy', np.array(tau))
 
-    folder = run.stage('greedy', dict(clusters=run.used['clusters'], features=run.used['features'], count=count),
-                       compute)
+    inputs = dict(clusters=run.used['clusters'], features=run.used['features'], count=count)
+    if run.dropped.any():
+        inputs['dropped'] = np.flatnonzero(run.dropped).tolist()
+    folder = run.stage('greedy', inputs, compute)
     kept, similarity, tau = (read_array(folder / f'{name}.npy') for name in ('kept', 'similarity', 'threshold'))
     selection = Selection(kept, labels, _positions(labels), similarity, np.full(labels.max() + 1, float(tau)))
     selection.notes.append(f'Captions: {captioned}. Text features: {described}. {labels.max() + 1} clusters of '

@@ -35,6 +35,12 @@ def finished_manifest(work_dir: Path, identity: dict[str, Any]) -> dict[str, Any
     return manifest if complete and manifest.get('key') == sha256_value(identity) else None
 
 
+def written_files(work_dir: Path) -> list[Path]:
+    """The annotation files that a finished run has written; none where there is no such run."""
+    manifest = read_object(work_dir / 'manifest.json')
+    return [Path(file['output']) for file in manifest['files']] if _is_whole(manifest) else []
+
+
 def _is_whole(manifest: dict[str, Any]) -> bool:
     """Whether what is told about a finished run is there: a damaged manifest is written anew."""
     files, inputs, update = manifest.get('files'), manifest.get('inputs'), manifest.get('update', {})
@@ -117,14 +123,49 @@ def _check_owner(work_dir: Path, identity: dict[str, Any], resume: bool) -> None
     if not owner:
         raise UserError(f'work dir {work_dir} already holds {found[0]!r}, which is not from a pruning run: choose '
                         'another --work-dir')
-    if any(owner.get(name) != identity[name] for name in ('pool', 'inputs')):
-        raise UserError(f'work dir {work_dir} belongs to a run on another dataset: choose another --work-dir')
+    other = _other_dataset(owner, identity)
+    if other:
+        raise UserError(f'work dir {work_dir} belongs to a run on another dataset ({other}): choose another --work-dir')
+    changed = _changed_data(owner, identity)
+    if not resume and changed:
+        raise UserError(f'work dir {work_dir} holds a run, but {changed}: add --resume to compute anew what depends on '
+                        'it, or choose another --work-dir')
     if not resume and owner != identity:
         raise UserError(f'work dir {work_dir} belongs to another run ({_difference(owner, identity)}): choose another '
                         '--work-dir, or add --resume to take it over')
     if not resume:
         raise UserError(f'work dir {work_dir} holds an interrupted run: add --resume to go on with it, or choose '
                         'another --work-dir')
+
+
+def _other_dataset(owner: dict[str, Any], identity: dict[str, Any]) -> str:
+    """An annotation file of the owner, if it shares none with this run; empty if this is the same dataset, changed."""
+    before, now = _inputs(owner), identity['inputs']
+    if before.keys() & now.keys() or (not before and not now):
+        return ''
+    return next(iter(before), 'without annotation files')
+
+
+def _changed_data(owner: dict[str, Any], identity: dict[str, Any]) -> str:
+    """What of the dataset is not as the owner found it, in words; empty if all is."""
+    before, now = _inputs(owner), identity['inputs']
+    for path in [*now, *before]:
+        if path not in before:
+            return f'{path} was no part of the dataset then'
+        if path not in now:
+            return f'{path} is no part of the dataset any more'
+        if before[path] != now[path]:
+            return f'{path} has changed since'
+    if any(owner.get(name) != identity[name] for name in ('pool', 'records')):
+        return ('its samples or labels have changed since, by the settings of the training set in the config or in '
+                'files beside the annotation file')
+    return ''
+
+
+def _inputs(owner: dict[str, Any]) -> dict[str, Any]:
+    """The SHA-256 of the annotation files; empty where the record is damaged."""
+    inputs = owner.get('inputs')
+    return inputs if isinstance(inputs, dict) else {}
 
 
 def _just_begun(stages: Path) -> bool:

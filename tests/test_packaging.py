@@ -39,6 +39,7 @@ def shipped_files() -> set[str]:
     names = {path.relative_to(ROOT).as_posix() for path in files if path.suffix != '.pyc'}
     for folder, pattern in (('configs', '**/*.py'), ('tools', '*.py'), ('tools', 'dist_*.sh'), ('tools', 'slurm_*.sh')):
         names |= {f'adadedup_mm/.mim/{path.relative_to(ROOT).as_posix()}' for path in (ROOT / folder).glob(pattern)}
+    names |= {f'adadedup_mm/_base_/{path.name}' for path in (ROOT / 'configs/_base_').glob('*.py')}
     return names | {'adadedup_mm/.mim/model-index.yml'}
 
 
@@ -61,7 +62,22 @@ def test_base_config_resolves_from_an_installed_wheel(wheel: Path, tmp_path: Pat
     assert result.stdout.split() == [str(site / 'adadedup_mm' / '__init__.py'), '0.8']
 
 
+def test_pure_python_configs_resolve_from_an_installed_wheel(wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / 'site'
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    (tmp_path / 'user.py').write_text('from mmengine.config import read_base\nwith read_base():\n'
+                                      '    from adadedup_mm._base_.adadedup_offline import *\n'
+                                      'adadedup.update(keep_ratio=.25)\n')
+    code = ("from mmengine.config import Config; config = Config.fromfile('user.py'); "
+            'print(config.adadedup.keep_ratio, config.adadedup.embedder.type, config.runner_type)')
+    result = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], cwd=tmp_path, capture_output=True, text=True,
+                            env=os.environ | {'PYTHONPATH': str(site)}, check=True)
+    assert result.stdout.split() == ['0.25', 'OfflineEmbedder', 'adadedup_mm.engine.AdaDeDupRunner']
+
+
 def test_a_checkout_offers_the_same_files_through_links() -> None:
+    assert (PACKAGE / '_base_').resolve() == ROOT / 'configs/_base_'
     for name in ('configs', 'tools', 'model-index.yml'):
         assert (PACKAGE / '.mim' / name).resolve() == ROOT / name
 

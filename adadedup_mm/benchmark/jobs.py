@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from ..config import load_config
+from ..config_text import config_text
 from ..errors import UserError
 from ..files import atomic_open, sha256_value
 from ..options import choose, plain, resolve_options
@@ -66,7 +67,7 @@ class Job:
         """Writes the config; not into the training's work dir, where mmengine writes the one after pruning."""
         path = self.work_dir / 'configs' / f'{self.folder.name}.py'
         with atomic_open(path, 'w') as file:
-            file.write(self.config.pretty_text)
+            file.write(config_text(self.config))
         return path
 
 

@@ -1,13 +1,24 @@
 """``tools/train.py``: mmdet's training tool for configs that may contain our line."""
 
 import argparse
+import inspect
+from collections.abc import Mapping
+from typing import Any
 
+from mmengine.config import Config
 from mmengine.registry import RUNNERS
 
 from ..config import default_work_dir, load_config
-from ..engine import build_runner
+from ..datasets.sources import class_name
+from ..dynamic import DynamicPruningRunner
+from ..engine import AdaDeDupRunner, build_runner
 from ..errors import UserError
 from .common import add_common_flags, run
+
+# The dicts of ours that ask for a Runner, and which one.
+_ASKS_FOR = dict(dynamic='adadedup_mm.dynamic.DynamicPruningRunner', adadedup='adadedup_mm.engine.AdaDeDupRunner')
+# Those that do what a dict says.
+_ABLE = dict(dynamic=(DynamicPruningRunner,), adadedup=(AdaDeDupRunner, DynamicPruningRunner))
 
 
 def _main(arguments: list[str] | None) -> None:
@@ -32,8 +43,31 @@ def _main(arguments: list[str] | None) -> None:
     if args.resume:
         config.resume = True
         config.load_from = None if args.resume == 'auto' else args.resume
-    runner = RUNNERS.build(config) if 'runner_type' in config else build_runner(config)
+    kind = _runner_type(config)
+    if kind is None:
+        runner = build_runner(config)
+    else:
+        config.runner_type = kind
+        runner = RUNNERS.build(config)
     runner.train()
+
+
+def _runner_type(config: Config) -> Any:
+    """The Runner that a config names, or else that its dicts ask for; None for mmengine's own.
+
+    Raises:
+        UserError: the Runner that it names would not look at one of the dicts.
+    """
+    given = config.get('runner_type')
+    dicts = [name for name in _ASKS_FOR if isinstance(config.get(name), Mapping)]
+    if given is None:
+        return _ASKS_FOR[dicts[0]] if dicts else None
+    kind = RUNNERS.get(given) if isinstance(given, str) else given
+    for name in dicts:
+        if not inspect.isclass(kind) or not issubclass(kind, _ABLE[name]):
+            raise UserError(f'the config has a {name!r} dict, but its runner_type {class_name(given)} does not look '
+                            f'at it: set runner_type={_ASKS_FOR[name]!r}, or take the dict out')
+    return given
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -19,6 +19,7 @@ from ..annotations.infos import info_records
 from ..annotations.pickles import collector_paused, plain_pickles
 from ..errors import UserError
 from .frames import check_kind, show_cameras
+from .originals import check_size_cache, data_folders, untouched
 from .sources import Source, dotted, value_at
 from .words import error_words, some
 
@@ -37,7 +38,8 @@ def build_dataset(settings: Mapping[str, Any], where: str) -> Any:
     changes = dict(pipeline=[], lazy_init=True) if inspect.isclass(kind) and issubclass(kind, BaseDataset) else {}
     changes = {name: value for name, value in changes.items() if takes_more or name in parameters}
     try:
-        dataset = DATASETS.build({**settings, **changes})
+        with untouched(folder for folder in data_folders(settings) if folder.is_dir()):
+            dataset = DATASETS.build({**settings, **changes})
     except Exception as error:
         known = (getattr(kind, 'METAINFO', None) or {}).get('classes') or ()
         metainfo = settings.get('metainfo')
@@ -98,8 +100,11 @@ def load_dataset(dataset: Any, where: str, ann_file: Path | None, trust: bool) -
                                 "it, or make infos with mmdet3d's tools/create_data.py")
             check_kind(dataset, content, where, ann_file)
 
+    folders = [*data_folders(vars(dataset)), Path(ann_file or '').parent]
     try:
-        with naming(where, ann_file), plain_pickles(ann_file or '', trust, check):
+        with (naming(where, ann_file), plain_pickles(ann_file or '', trust, check),
+              untouched(folder for folder in folders if folder.is_dir())):
+            check_size_cache(dataset, where, ann_file)
             _init(dataset, where, ann_file)
     finally:
         # It refers to the dataset, whose gigabytes would wait for the garbage collector.

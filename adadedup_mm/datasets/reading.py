@@ -15,13 +15,15 @@ from ..annotations.uncounted import NO_ANNOTATIONS
 from ..errors import UserError
 from ..features import choose_views
 from ..pool import Pool
-from .building import annotation_file, build_dataset, load_dataset, naming
+from .building import RECORD, annotation_file, build_dataset, load_dataset, naming
 from .classes import contradictions, given_classes
 from .databases import find_databases
 from .images import camera_paths, check_folders, check_images
 from .labelled import loads_labels
 from .lines import group_lines, line_key, merge_objects
 from .parts import Opened, Part, take_part
+from .records import records_digest
+from .samples import stored_infos
 from .sources import ConfigPath, Source, dotted, inner_datasets, type_name, value_at
 from .words import some
 
@@ -92,7 +94,8 @@ def _read_dataset(config: Config, path: ConfigPath, trust: bool, views: str | Se
         columns = choose_views(part.views, views) if len(part.views) > 1 else [0]
         check_images(list(camera_paths(part.image_paths, columns)), where)
     databases = find_databases(settings, path)
-    return replace(part, source=replace(part.source, databases=databases))
+    records = records_digest(stored_infos(dataset), without=RECORD)
+    return replace(part, source=replace(part.source, databases=databases, records=records))
 
 
 def _pool_of(parts: Sequence[Part]) -> tuple[Pool, list[Source]]:

@@ -44,6 +44,7 @@ class Source:
         databases: the ground-truth databases that its pipeline draws objects from.
         temporal: what becomes of links between frames (see ``rewrite_infos``).
         trust: whether its pickles may hold more than plain data.
+        records: hash of all that it has loaded from its annotations (see ``records_digest``).
     """
 
     kind: Literal['coco', 'image_set', 'data_list', 'infos', 'ids']
@@ -59,6 +60,7 @@ class Source:
     databases: tuple[Database, ...] = ()
     temporal: str = 'relink'
     trust: bool = False
+    records: str = ''
 
 
 def dotted(path: ConfigPath) -> str:
@@ -68,7 +70,11 @@ def dotted(path: ConfigPath) -> str:
 
 def type_name(settings: Mapping[str, Any]) -> str:
     """The name of the class that a dict of a config is for."""
-    kind = settings.get('type')
+    return class_name(settings.get('type'))
+
+
+def class_name(kind: Any) -> str:
+    """The bare name of a class, given as the class or as text."""
     return str(getattr(kind, '__name__', kind)).rpartition('.')[-1]
 
 
@@ -270,7 +276,7 @@ def _require_samples(source: Source, keep: Sequence[Any]) -> None:
 def _without_pruning(config: Config) -> Config:
     config = copy.deepcopy(config)
     config.pop('adadedup', None)
-    if str(config.get('runner_type', '')).endswith('AdaDeDupRunner'):
+    if class_name(config.get('runner_type')) == 'AdaDeDupRunner':
         config.pop('runner_type')
     return config
 

@@ -1,5 +1,6 @@
 """Training on the pruned set: the Runner that ``_base_/adadedup.py`` names."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..compat import allow_checkpoints_of_mmengine
+from ..config_text import check_printable
+from ..errors import UserError
 from ..options import resolve_options
 from ..pipeline import prune
 from .distributed import open_group, rank_and_world, take_gpu, use_gloo_without_gpu
@@ -26,7 +29,12 @@ class AdaDeDupRunner(Runner):
     @classmethod
     def from_cfg(cls, cfg: Any) -> 'Runner':
         """Prunes as ``cfg.adadedup`` says and builds a plain mmengine Runner from the resulting config."""
-        pruned, folder = prune_first(cfg if isinstance(cfg, Config) else Config(dict(cfg)))
+        config = cfg if isinstance(cfg, Config) else Config(dict(cfg))
+        if isinstance(config.get('dynamic'), Mapping):
+            raise UserError("the config has a 'dynamic' dict too, which AdaDeDupRunner does not look at: set "
+                            "runner_type='adadedup_mm.dynamic.DynamicPruningRunner', which prunes before the training "
+                            'and during it')
+        pruned, folder = prune_first(config)
         pruned.custom_hooks = [*pruned.get('custom_hooks', []),
                                dict(type='adadedup_mm.engine.AdaDeDupHook', pruning_dir=str(folder))]
         return build_runner(pruned)
@@ -46,8 +54,9 @@ def prune_first(config: Config) -> tuple[Config, Path]:
         The config on the pruned set, and the work dir of the pruning run.
 
     Raises:
-        UserError: the input is wrong.
+        UserError: the input is wrong, or no Runner could start with the config afterwards.
     """
+    check_printable(config)
     options = resolve_options(config)
     folder = Path(options.work_dir or Path(config['work_dir']) / 'adadedup').absolute()
     launcher = config.get('launcher', 'none')

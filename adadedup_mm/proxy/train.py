@@ -77,7 +77,7 @@ def _runner_config(config: Config, dataset: Mapping[str, Any], folder: Path, see
         {key: config[key] for key in wanted if config.get(key) is not None},
         train_dataloader=loader, work_dir=str(folder / 'log'), experiment_name='proxy',
         default_hooks=dict(checkpoint=None), default_scope=config.get('default_scope', 'mmdet'),
-        randomness=dict(seed=seed))))
+        randomness=dict(seed=seed))), format_python_code=False)  # formatting fails for what is no plain value
 
 
 def _split(runner_config: Config, config: Config) -> None:
