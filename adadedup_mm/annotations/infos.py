@@ -14,13 +14,13 @@ from .json_records import Counts
 from .pickles import collector_paused, load_pickle
 
 # Python 3.4 reads it, and so do all code bases that read info files.
-_PROTOCOL = 4
+PROTOCOL = 4
 
 
 def record_id(record: Mapping[str, Any]) -> str | None:
     """What a frame is called: ``token``, else ``sample_idx``; None if it has neither."""
-    name = record.get('token', record.get('sample_idx'))
-    return None if name is None else str(name)
+    named = [record[key] for key in ('token', 'sample_idx') if record.get(key) is not None]
+    return str(named[0]) if named else None
 
 
 def info_records(content: Any, path: str | Path) -> list[dict[str, Any]]:
@@ -87,7 +87,7 @@ def rewrite_infos(source: str | Path, target: str | Path, keep_ids: Collection[s
         kept = relink(records, kept)
     key = 'infos' if 'infos' in content else 'data_list'
     with atomic_open(target) as file:
-        pickle.dump({**content, key: kept}, file, protocol=_PROTOCOL)
+        pickle.dump({**content, key: kept}, file, protocol=PROTOCOL)
     return Counts(len(records), len(kept))
 
 
@@ -129,39 +129,3 @@ def relink(records: Sequence[dict[str, Any]], kept: Sequence[dict[str, Any]]) ->
         changed = any(record[key] != link for key, link in links.items())
         result.append({**record, **links} if changed else record)
     return result
-
-
-def filter_database(source: str | Path, target: str | Path, keep_images: Collection[Any],
-                    trust: bool = False) -> Counts:
-    """Writes a ground-truth database (``*_dbinfos_train.pkl``) with the objects of some frames only.
-
-    Args:
-        source: a pickle of a dict from class names to lists of objects.
-        target: the file to write, atomically.
-        keep_images: values of the objects' ``image_idx`` that stay.
-        trust: as for ``load_pickle``.
-
-    Returns:
-        How many objects there are, and how many were kept.
-    """
-    content = load_database(source, trust)
-    keep = frozenset(keep_images)
-    kept = {name: [item for item in items if item['image_idx'] in keep] for name, items in content.items()}
-    with atomic_open(target) as file:
-        pickle.dump(kept, file, protocol=_PROTOCOL)
-    return Counts(sum(map(len, content.values())), sum(map(len, kept.values())))
-
-
-def load_database(path: str | Path, trust: bool = False) -> dict[str, list[dict[str, Any]]]:
-    """Loads a ground-truth database.
-
-    Raises:
-        UserError: it is none.
-    """
-    content = load_pickle(path, trust)
-    lists = list(content.values()) if isinstance(content, dict) else [None]
-    if not all(isinstance(items, list) and all(isinstance(item, dict) and 'image_idx' in item for item in items)
-               for items in lists):
-        raise UserError(f"{path} is no ground-truth database, which has a list of objects with 'image_idx' for each "
-                        "class: make it with mmdet3d's tools/create_data.py")
-    return content

@@ -1,0 +1,279 @@
+"""Ground-truth databases (``*_dbinfos_train.pkl``): which frame each of their objects was cut out of.
+
+An object names its frame in ``image_idx``: by token, by ``sample_idx``, or by the position of the frame in whichever
+file the database was made from. Only a token says by itself what it means. For numbers the boxes decide: an object is
+of a frame that has its box, and a reading of the numbers counts as long as no box speaks against it.
+"""
+
+import os
+import pickle
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import UserError
+from ..files import atomic_open
+from .frame_index import Frame, FrameIndex, Key, Reading, as_key, footprints
+from .infos import PROTOCOL
+from .pickles import load_pickle
+
+Objects = Mapping[str, Sequence[Mapping[str, Any]]]
+
+# Metres by which one box may differ in two files: float32 in one, turned out of a camera's frame in another.
+_SAME = 1e-3
+# Of frames that fit, those count whose boxes are no further off than the best one's, but for rounding.
+_ROUNDING = 1e-5
+_REMEDY = ("make the database anew from the file that is pruned, with mmdet3d's tools/create_data.py, or take "
+           'ObjectSample out of the pipeline')
+
+
+class DatabaseCounts(NamedTuple):
+    """Objects of a database: all, those that stay, and those of them whose frames are not in the training set."""
+
+    records: int
+    kept: int
+    outside: int
+
+
+@dataclass(frozen=True)
+class _Group:
+    """n objects of a database that name the same frame.
+
+    Attributes:
+        key: what they name it by.
+        places: (n,) in the order of the database's lists.
+        names: n class names.
+        points: n numbers of points, None where unknown.
+        boxes: (n, 5) from ``footprints``; NaN where unknown.
+    """
+
+    key: Key
+    places: np.ndarray
+    names: list[str]
+    points: list[int | None]
+    boxes: np.ndarray
+
+    def part(self, chosen: np.ndarray) -> '_Group':
+        """Some of the objects, by a (n,) bool."""
+        indices = np.flatnonzero(chosen)
+        return _Group(self.key, self.places[indices], [self.names[i] for i in indices],
+                      [self.points[i] for i in indices], self.boxes[indices])
+
+
+def load_database(path: str | Path, trust: bool = False) -> dict[str, list[dict[str, Any]]]:
+    """Loads a ground-truth database.
+
+    Raises:
+        UserError: it is none.
+    """
+    content = load_pickle(path, trust)
+    lists = list(content.values()) if isinstance(content, dict) else [None]
+    if not all(isinstance(items, list) and all(map(_is_object, items)) for items in lists):
+        raise UserError(f"{path} is no ground-truth database, which has a list of objects with 'image_idx' for each "
+                        "class: make it with mmdet3d's tools/create_data.py")
+    return content
+
+
+def _is_object(item: Any) -> bool:
+    return isinstance(item, dict) and ('image_idx' in item or 'box3d_lidar' in item)
+
+
+def write_database(content: Objects, stays: np.ndarray, target: Path) -> None:
+    """Writes a database with some of its objects, atomically.
+
+    Args:
+        content: from ``load_database``.
+        stays: (n,) bool, for each object in the order of the lists.
+        target: the file.
+    """
+    flags = iter(stays.tolist())
+    kept = {name: [item for item in items if next(flags)] for name, items in content.items()}
+    with atomic_open(target) as file:
+        pickle.dump(kept, file, protocol=PROTOCOL)
+
+
+def judge_objects(content: Objects, index: FrameIndex, path: Path) -> tuple[np.ndarray, DatabaseCounts]:
+    """Decides which objects of a database stay: those of frames that stay, or that the training set does not have.
+
+    Args:
+        content: from ``load_database``.
+        index: the frames.
+        path: of the database, for the messages.
+
+    Returns:
+        (n,) bool for each object in the order of the lists, and the counts.
+
+    Raises:
+        UserError: no object is of any of the frames, or one may be of a frame that stays as well as of one that is
+            pruned.
+    """
+    stays = np.ones(sum(map(len, content.values())), bool)
+    inside = np.zeros(len(stays), bool)
+    found_any = False
+    for groups in _groups(content):
+        for group, candidates in _frames_of(groups, index, path):
+            frames = [index.frames[i] for i in sorted(candidates)]
+            pasted = [frame.may_be_pasted for frame in frames]
+            if len(set(pasted)) > 1:
+                kept, pruned = frames[pasted.index(True)], frames[pasted.index(False)]
+                raise UserError(f'{path}: the objects with image_idx {group.key} fit frame {kept.name}, which stays, '
+                                f'and frame {pruned.name}, which is pruned: {_REMEDY}')
+            stays[group.places] = all(pasted)
+            inside[group.places] = any(frame.is_sample for frame in frames)
+            found_any |= bool(frames)
+    if len(stays) and not found_any:
+        raise UserError(f'{path} belongs to another dataset: none of its objects is of a frame of the training set; '
+                        f'{_REMEDY}')
+    return stays, DatabaseCounts(len(stays), int(stays.sum()), int((stays & ~inside).sum()))
+
+
+def _groups(content: Objects) -> list[list[_Group]]:
+    """The objects by the folder of their files, since two databases may be in one, and there by frame."""
+    members: dict[str, dict[Any, list[int]]] = defaultdict(lambda: defaultdict(list))
+    items = [(name, item) for name, objects in content.items() for item in objects]
+    for place, (_, item) in enumerate(items):
+        key = as_key(item.get('image_idx'))
+        # Objects that name no frame have nothing in common.
+        unique = ('', place) if key is None else key
+        members[os.path.dirname(str(item.get('path', '')))][unique].append(place)
+    boxes = footprints(item.get('box3d_lidar') for _, item in items)
+    return [[_Group(None if isinstance(key, tuple) else key, np.array(places), [items[i][0] for i in places],
+                    [_points(items[i][1]) for i in places], boxes[places]) for key, places in groups.items()]
+            for groups in members.values()]
+
+
+def _points(item: Mapping[str, Any]) -> int | None:
+    points = item.get('num_points_in_gt')
+    return int(points) if isinstance(points, (int, np.integer)) else None
+
+
+def _frames_of(groups: Sequence[_Group], index: FrameIndex, path: Path) -> list[tuple[_Group, Collection[int]]]:
+    """The frames that the objects of each group may be of; none where it is no frame of the info files."""
+    has_tokens = any(isinstance(group.key, str) and group.key in index.tokens for group in groups)
+    named = [group for group in groups if has_tokens and isinstance(group.key, str)]
+    others = [group for group in groups if not (has_tokens and isinstance(group.key, str))]
+    found: list[tuple[_Group, Collection[int]]] = [(group, index.tokens.get(group.key, ())) for group in named]
+    if not others:
+        return found
+    if index.has_boxes and any(np.isfinite(group.boxes).all(axis=1).any() for group in others):
+        return found + _by_boxes(others, index)
+    return found + _by_classes(others, index, path)
+
+
+# Databases with boxes
+
+
+def _by_boxes(groups: Sequence[_Group], index: FrameIndex) -> list[tuple[_Group, Collection[int]]]:
+    fitting = [pair for group in groups for pair in _fitting(group, index)]
+    readings = [reading for reading in index.readings if _holds(reading, fitting)]
+    return [(group, _choose(group.key, frames, readings, index)) for group, frames in fitting]
+
+
+def _fitting(group: _Group, index: FrameIndex) -> list[tuple[_Group, set[int]]]:
+    """The frames that have most of a group's boxes; where they do not have all, the rest is looked for by itself."""
+    proposed = sorted(index.proposed(group.key))
+    matches = [_matches(group, index.frames[i]) for i in proposed]
+    has_box = np.isfinite(group.boxes).all(axis=1)
+    if not has_box.any():
+        return [(group, set())]
+    if not any(np.isfinite(errors[has_box]).all() for errors in matches):
+        proposed = _search(group, index)
+        matches = [_matches(group, index.frames[i]) for i in proposed]
+    if not proposed:
+        return [(group, set())]
+    shared = [int(np.isfinite(errors).sum()) for errors in matches]
+    most = max(shared)
+    if not most:
+        return [(group, set())]
+    best = [i for i, count in enumerate(shared) if count == most]
+    worst = [float(matches[i][np.isfinite(matches[i])].max()) for i in best]
+    frames = {proposed[i] for i, error in zip(best, worst, strict=True) if error <= 2 * min(worst) + _ROUNDING}
+    matched = np.isfinite(matches[best[int(np.argmin(worst))]])
+    rest = group.part(~matched & has_box)
+    elsewhere = _fitting(rest, index) if len(rest.places) else []
+    if any(found for _, found in elsewhere):
+        return [(group.part(matched | ~has_box), frames), *elsewhere]
+    return [(group, frames)]
+
+
+def _matches(group: _Group, frame: Frame) -> np.ndarray:
+    """How far each of n objects is from the nearest box of its class in a frame; inf where there is none."""
+    errors = np.full(len(group.places), np.inf)
+    apart = np.abs(group.boxes[:, None] - frame.boxes).max(axis=2)
+    for place, row in np.argwhere(apart <= _SAME):
+        if frame.names[frame.owners[row]] in (None, group.names[place]):
+            errors[place] = min(errors[place], apart[place, row])
+    return errors
+
+
+def _search(group: _Group, index: FrameIndex) -> list[int]:
+    """The frames that have most of a group's boxes, in whichever file they are."""
+    counts: Counter[int] = Counter()
+    for box, name in zip(group.boxes, group.names, strict=True):
+        if np.isfinite(box).all():
+            counts.update(index.holders(box, name, _SAME))
+    most = max(counts.values(), default=0)
+    return sorted(frame for frame, count in counts.items() if count == most)
+
+
+def _holds(reading: Reading, fitting: Sequence[tuple[_Group, set[int]]]) -> bool:
+    """Whether boxes confirm a reading, and none speaks against it."""
+    pairs = [(set(reading.frames.get(group.key, ())), frames) for group, frames in fitting if frames]
+    judged = [not proposed.isdisjoint(frames) for proposed, frames in pairs if proposed]
+    return bool(judged) and all(judged)
+
+
+def _choose(key: Key, fitting: set[int], readings: Sequence[Reading], index: FrameIndex) -> Collection[int]:
+    """The frames that a group's objects may be of, by their boxes and by the readings that hold."""
+    proposed = {frame for reading in readings for frame in reading.frames.get(key, ())}
+    if not fitting:
+        # Labels may have been corrected since the database was made.
+        return proposed
+    is_open = len({index.frames[frame].may_be_pasted for frame in fitting}) > 1
+    if is_open and readings and not proposed:
+        # A frame of another file, from which the same static objects are seen.
+        return ()
+    return fitting & proposed or fitting
+
+
+# Databases without boxes
+
+
+def _by_classes(groups: Sequence[_Group], index: FrameIndex, path: Path) -> list[tuple[_Group, Collection[int]]]:
+    """Takes the readings that agree with the classes (and numbers of points) of all objects."""
+    levels = [_level(reading, groups, index) for reading in index.readings]
+    if not any(levels):
+        numbers = [group.key for group in groups]
+        raise UserError(f'{path}: its image_idx (such as {numbers[0]}) are neither sample_idx nor positions in the '
+                        f'info files that are pruned, whose frames have other objects; {_REMEDY}')
+    readings = [reading for reading, level in zip(index.readings, levels, strict=True) if level == max(levels)]
+    return [(group, {frame for reading in readings for frame in reading.frames.get(group.key, ())})
+            for group in groups]
+
+
+def _level(reading: Reading, groups: Sequence[_Group], index: FrameIndex) -> int:
+    """0 if a reading is wrong, 1 if classes agree with it, 2 if numbers of points do too."""
+    level = 2
+    for group in groups:
+        frames = reading.frames.get(group.key, ())
+        if not frames and reading.is_complete:
+            return 0
+        if frames:
+            level = min(level, max(_agreement(group, index.frames[frame]) for frame in frames))
+    proposes = any(group.key in reading.frames for group in groups)
+    return level if proposes else 0
+
+
+def _agreement(group: _Group, frame: Frame) -> int:
+    """As ``_level``, for one frame: it has no fewer objects of any class than the group."""
+    known = Counter(name for name in frame.names if name is not None)
+    unknown = len(frame.names) - known.total()
+    missing = Counter(group.names) - known
+    if missing.total() > unknown:
+        return 0
+    wanted = Counter(zip(group.names, group.points, strict=True))
+    return 1 if None in group.points or wanted - Counter(zip(frame.names, frame.points, strict=True)) else 2
