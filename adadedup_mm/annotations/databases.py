@@ -17,8 +17,8 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import atomic_open
-from .frame_index import Frame, FrameIndex, Key, Reading, as_key, footprints
-from .infos import PROTOCOL
+from .frame_index import Frame, FrameIndex, Reading, footprints
+from .infos import PROTOCOL, Key, as_key
 from .pickles import load_pickle
 
 Objects = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -275,5 +275,6 @@ def _agreement(group: _Group, frame: Frame) -> int:
     missing = Counter(group.names) - known
     if missing.total() > unknown:
         return 0
-    wanted = Counter(zip(group.names, group.points, strict=True))
-    return 1 if None in group.points or wanted - Counter(zip(frame.names, frame.points, strict=True)) else 2
+    wanted: Counter[Any] = Counter(zip(group.names, group.points, strict=True))
+    found: Counter[Any] = Counter(zip(frame.names, frame.points, strict=True))
+    return 1 if None in group.points or wanted - found else 2

@@ -10,13 +10,9 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from ..errors import UserError
-from .infos import record_id
+from .infos import Key, as_key, record_id
 
-Key = int | str | None
 Record = Mapping[str, Any]
-
-# Texts of more digits are tokens.
-_MOST_DIGITS = 18
 
 
 class InfoPart(NamedTuple):
@@ -176,16 +172,6 @@ def _by_value(records: Sequence[Record], places: Sequence[int], key: str) -> dic
     return found
 
 
-def as_key(value: Any) -> Key:
-    """Numbers and texts of digits (KITTI's '000042') as numbers, other texts as they are; None for all else."""
-    if isinstance(value, (int, np.integer)):
-        return int(value)
-    if isinstance(value, str):
-        is_number = value.isascii() and value.isdigit() and len(value) <= _MOST_DIGITS
-        return int(value) if is_number else value
-    return None
-
-
 def _read_frames(records: Sequence[Record], content: Mapping[str, Any]) -> list[Frame]:
     metainfo = content.get('metainfo')
     metainfo = metainfo if isinstance(metainfo, Mapping) else {}
@@ -220,8 +206,9 @@ def _read_newer(record: Record, categories: Mapping[Any, str], is_waymo: bool) -
     return Frame(str(record_id(record)), names, points, boxes, owners)
 
 
-def _values(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim) else ()
+def _values(value: Any) -> list[Any]:
+    is_list = isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim)
+    return list(value) if is_list else []
 
 
 def _count(value: Any) -> int | None:

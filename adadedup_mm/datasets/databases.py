@@ -24,21 +24,33 @@ class Database(NamedTuple):
     file: Path
 
 
-def find_databases(settings: Mapping[str, Any], path: tuple[str | int, ...]) -> tuple[Database, ...]:
-    """The databases that a dataset's pipeline draws from (``ObjectSample``'s ``db_sampler``).
+def find_databases(config: Mapping[str, Any], inner: Sequence[tuple[str | int, ...]]
+                   ) -> list[tuple[Database, ...]]:
+    """The databases that the training draws from (``ObjectSample``'s ``db_sampler``).
+
+    Args:
+        config: the training config.
+        inner: paths of its inner datasets. Samplers in the pipelines of wrappers and of hooks are listed with the
+            first of these.
+
+    Returns:
+        For each inner dataset its databases.
 
     Raises:
         UserError: a file is missing.
     """
-    found = []
-    for sampler_path, sampler in _samplers(settings.get('pipeline') or [], (*path, 'pipeline')):
+    found: list[list[Database]] = [[] for _ in inner]
+    roots = [(config['train_dataloader']['dataset'], ('train_dataloader', 'dataset')),
+             (config.get('custom_hooks') or [], ('custom_hooks',))]
+    for path, sampler in (pair for node, root in roots for pair in _samplers(node, root)):
         file = Path(sampler['info_path']).absolute()
         if not file.is_file():
-            raise UserError(f'ground-truth database {file} does not exist here ({".".join(map(str, sampler_path))}.'
+            raise UserError(f'ground-truth database {file} does not exist here ({".".join(map(str, path))}.'
                             "info_path): make it with mmdet3d's tools/create_data.py, or take ObjectSample out of the "
                             'pipeline')
-        found.append(Database(sampler_path, file))
-    return tuple(found)
+        owners = [number for number, prefix in enumerate(inner) if path[:len(prefix)] == prefix]
+        found[owners[0] if owners else 0].append(Database(path, file))
+    return [tuple(databases) for databases in found]
 
 
 def _samplers(node: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Mapping[str, Any]]]:

@@ -19,7 +19,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope
 
 from ..annotations.coco import CocoIndex, index_coco, scene_name
-from ..annotations.infos import info_records
+from ..annotations.infos import check_pictures, info_records, record_fault
 from ..annotations.pickles import collector_paused, plain_pickles
 from ..errors import UserError
 from ..features import choose_views
@@ -31,6 +31,7 @@ from .samples import name_samples, sample_id, stored_infos
 from .sources import ConfigPath, Source, dotted, inner_datasets, type_name, value_at
 
 _RECORD = 'adadedup_record'
+_ITEMS = 'adadedup_items'
 # More classes without names are a mistake.
 _MOST_LABELS = 100_000
 _IMAGE_PREFIXES = ('img', 'img_path', 'sub_data_root')
@@ -76,11 +77,14 @@ def read_pool(config: Config, check_images: bool = True) -> tuple[Pool, list[Sou
     trust, temporal = bool(options.get('trust_pickles', False)), options.get('temporal', 'relink')
     with DefaultScope.overwrite_default_scope(config.get('default_scope')), collector_paused():
         views = options.get('views', 'front') if check_images else ()
-        parts = [_read_dataset(value_at(config, path), path, trust, views) for path in inner_datasets(config)]
+        paths = inner_datasets(config)
+        parts = [_read_dataset(value_at(config, path), path, trust, views) for path in paths]
     _check_views(parts)
     _check_generations(parts)
     _check_texts(parts)
-    parts = [replace(part, source=replace(part.source, temporal=temporal, trust=trust)) for part in parts]
+    databases = find_databases(config, paths)
+    parts = [replace(part, source=replace(part.source, temporal=temporal, trust=trust, databases=found))
+             for part, found in zip(parts, databases, strict=True)]
     several = len(parts) > 1
     classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
     position = {name: index for index, name in enumerate(classes)}
@@ -165,7 +169,7 @@ def _read_dataset(settings: Mapping[str, Any], path: ConfigPath, trust: bool, vi
     if views:
         several = len(part.views) > 1
         _check_images(list(camera_paths(part.image_paths, choose_views(part.views, views) if several else [0])), where)
-    return replace(part, source=replace(part.source, databases=find_databases(settings, path)))
+    return part
 
 
 def _check_classes(dataset: Any, where: str) -> None:
@@ -244,6 +248,7 @@ def _load(dataset: Any, where: str, ann_file: Path | None, trust: bool) -> None:
                 raise UserError(f'{where} cannot read {ann_file}, which holds older infos: use BEVFormerDataset for '
                                 "it, or make infos with mmdet3d's tools/create_data.py")
             check_kind(dataset, content, where, ann_file)
+            check_pictures(content['data_list'], ann_file or '')
 
     try:
         with _naming(where, ann_file), plain_pickles(ann_file or '', trust, check):
@@ -261,8 +266,8 @@ def _naming(where: str, ann_file: Path | None) -> Iterator[None]:
     except UserError:
         raise
     except _BadRecord as error:
-        raise UserError(f'{where} cannot read the record with {error.name} of {ann_file}: {_words(error.__cause__)}'
-                        ) from error
+        raise UserError(f'{where} cannot read the record with {error.name} of {ann_file}: '
+                        f'{record_fault(error.__cause__)}') from error
     except FileNotFoundError as error:
         raise UserError(f'{where} needs a file that does not exist: {error.filename!r}') from error
     except json.JSONDecodeError as error:
@@ -288,9 +293,11 @@ def _watch_records(dataset: BaseDataset) -> None:
             parsed = parse(raw, *args, **kwargs)
         except Exception as error:
             raise _BadRecord(_record_name(raw, position)) from error
-        for info in parsed if isinstance(parsed, list) else [parsed]:
+        items = parsed if isinstance(parsed, list) else [parsed]
+        for info in items:
             if isinstance(info, dict):
                 info[_RECORD] = position
+                info[_ITEMS] = len(items)
         return parsed
 
     dataset.parse_data_info = parse_and_note
@@ -324,10 +331,27 @@ def _take_samples(dataset: Any, path: ConfigPath, where: str, ann_file: Path | N
         scenes=scenes)
 
 
+def _whole_frames(infos: Sequence[Mapping[str, Any]], where: str) -> list[list[Mapping[str, Any]]]:
+    """The items of a dataset that make up each of its frames, each item once.
+
+    Raises:
+        UserError: ``indices`` takes only some cameras of a frame.
+    """
+    frames: dict[int, dict[tuple[str, ...], Mapping[str, Any]]] = defaultdict(dict)
+    for info in infos:
+        frames[info[_RECORD]].setdefault(tuple(info['images']), info)
+    for items in frames.values():
+        first = next(iter(items.values()))
+        if len(items) != first[_ITEMS]:
+            raise UserError(f'{where}: indices takes {len(items)} of the {first[_ITEMS]} cameras of frame '
+                            f'{sample_id(first)}, but a frame stays or goes whole: take all items of a frame, or none')
+    return [list(items.values()) for items in frames.values()]
+
+
 def _take_frames(dataset: Any, path: ConfigPath, where: str, ann_file: Path | None,
                  infos: Sequence[Mapping[str, Any]]) -> _Part:
     """Frames of 3D infos; what a dataset splits into cameras is put together again."""
-    frames = [list(items) for _, items in itertools.groupby(infos, key=lambda info: info[_RECORD])]
+    frames = _whole_frames(infos, where)
     names = [sample_id(items[0]) for items in frames]
     _check_names(names, where, ann_file)
     read = read_frames(dataset, frames, where)
