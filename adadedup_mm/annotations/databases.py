@@ -27,6 +27,8 @@ Objects = Mapping[str, Sequence[Mapping[str, Any]]]
 _SAME = 1e-3
 # Of frames that fit, those count whose boxes are no further off than the best one's, but for rounding.
 _ROUNDING = 1e-5
+# If more frames than these fit, they are not compared that closely.
+_MOST_COMPARED = 100
 _REMEDY = ("make the database anew from the file that is pruned, with mmdet3d's tools/create_data.py, or take "
            'ObjectSample out of the pipeline')
 
@@ -159,75 +161,90 @@ def _frames_of(groups: Sequence[_Group], index: FrameIndex, path: Path) -> list[
     found: list[tuple[_Group, Collection[int]]] = [(group, index.tokens.get(group.key, ())) for group in named]
     if not others:
         return found
+    classes = {name for group in groups for name in group.names}
     if index.has_boxes and any(np.isfinite(group.boxes).all(axis=1).any() for group in others):
-        return found + _by_boxes(others, index)
-    return found + _by_classes(others, index, path)
+        return found + _by_boxes(others, index, classes)
+    return found + _by_classes(others, index, classes, path)
 
 
 # Databases with boxes
 
 
-def _by_boxes(groups: Sequence[_Group], index: FrameIndex) -> list[tuple[_Group, Collection[int]]]:
-    fitting = [pair for group in groups for pair in _fitting(group, index)]
+def _by_boxes(groups: Sequence[_Group], index: FrameIndex, classes: Collection[str]
+              ) -> list[tuple[_Group, Collection[int]]]:
+    exact = [reading for reading in index.readings
+             if all(_is_exact(group, reading, index, classes) for group in groups)]
+    if exact:
+        return [(group, {frame for reading in exact for frame in reading.frames[group.key]}) for group in groups]
+    expected = index.count_expected(classes)
+    fitting = [pair for group in groups for pair in _fitting(group, index, expected)]
     readings = [reading for reading in index.readings if _holds(reading, fitting)]
     return [(group, _choose(group.key, frames, readings, index)) for group, frames in fitting]
 
 
-def _fitting(group: _Group, index: FrameIndex) -> list[tuple[_Group, set[int]]]:
-    """The frames that have most of a group's boxes; where they do not have all, the rest is looked for by itself."""
-    proposed = sorted(index.proposed(group.key))
-    matches = [_matches(group, index.frames[i]) for i in proposed]
-    has_box = np.isfinite(group.boxes).all(axis=1)
-    if not has_box.any():
-        return [(group, set())]
-    if not any(np.isfinite(errors[has_box]).all() for errors in matches):
-        proposed = _search(group, index)
-        matches = [_matches(group, index.frames[i]) for i in proposed]
-    if not proposed:
-        return [(group, set())]
-    shared = [int(np.isfinite(errors).sum()) for errors in matches]
-    most = max(shared)
-    if not most:
-        return [(group, set())]
-    best = [i for i, count in enumerate(shared) if count == most]
-    worst = [float(matches[i][np.isfinite(matches[i])].max()) for i in best]
-    frames = {proposed[i] for i, error in zip(best, worst, strict=True) if error <= 2 * min(worst) + _ROUNDING}
-    matched = np.isfinite(matches[best[int(np.argmin(worst))]])
-    rest = group.part(~matched & has_box)
-    elsewhere = _fitting(rest, index) if len(rest.places) else []
-    if any(found for _, found in elsewhere):
-        return [(group.part(matched | ~has_box), frames), *elsewhere]
-    return [(group, frames)]
+def _is_exact(group: _Group, reading: Reading, index: FrameIndex, classes: Collection[str]) -> bool:
+    """Whether the frames that a reading gives have just the objects of a group."""
+    frames = [index.frames[i] for i in reading.frames.get(group.key, ())]
+    return bool(frames) and all(_has_just(group, frame, classes) for frame in frames)
 
 
-def _matches(group: _Group, frame: Frame) -> np.ndarray:
-    """How far each of n objects is from the nearest box of its class in a frame; inf where there is none."""
-    errors = np.full(len(group.places), np.inf)
+def _has_just(group: _Group, frame: Frame, classes: Collection[str]) -> bool:
+    pairs = _matches(group, frame)
+    matched = {frame.owners[row] for _, row, _ in pairs}
+    wanted = {i for i in np.flatnonzero(frame.expected) if frame.names[i] in classes}
+    return len({place for place, _, _ in pairs}) == len(group.places) and wanted <= matched
+
+
+def _matches(group: _Group, frame: Frame) -> list[tuple[int, int, float]]:
+    """Objects of a group and rows of a frame that have the same box and may be of one class, and how far they are."""
     apart = np.abs(group.boxes[:, None] - frame.boxes).max(axis=2)
-    for place, row in np.argwhere(apart <= _SAME):
-        if frame.names[frame.owners[row]] in (None, group.names[place]):
-            errors[place] = min(errors[place], apart[place, row])
-    return errors
+    return [(int(place), int(row), float(apart[place, row])) for place, row in np.argwhere(apart <= _SAME)
+            if frame.names[frame.owners[row]] in (None, group.names[place])]
 
 
-def _search(group: _Group, index: FrameIndex) -> list[int]:
-    """The frames that have most of a group's boxes, in whichever file they are."""
-    counts: Counter[int] = Counter()
-    for box, name in zip(group.boxes, group.names, strict=True):
-        if np.isfinite(box).all():
-            counts.update(index.holders(box, name, _SAME))
-    most = max(counts.values(), default=0)
-    return sorted(frame for frame, count in counts.items() if count == most)
+def _fitting(group: _Group, index: FrameIndex, expected: np.ndarray) -> list[tuple[_Group, list[int]]]:
+    """The frames that a group's boxes fit best; what these do not have is looked for by itself.
+
+    Args:
+        group: n objects.
+        index: F frames.
+        expected: (F,) how many objects a database has of each.
+    """
+    has_box = np.isfinite(group.boxes).all(axis=1)
+    names = [group.names[i] for i in np.flatnonzero(has_box)]
+    shared, shared_expected = index.count_shared(group.boxes[has_box], names, _SAME)
+    most = shared.max(initial=0)
+    if not most:
+        return [(group, [])]
+    # A frame with further objects is one from which the same static objects are seen.
+    further = np.where(shared == most, expected - shared_expected, np.inf)
+    best = np.flatnonzero(further == further.min()).tolist()
+    if len(best) <= _MOST_COMPARED:
+        errors = [max(error for _, _, error in _matches(group, index.frames[i])) for i in best]
+        best = [i for i, error in zip(best, errors, strict=True) if error <= 2 * min(errors) + _ROUNDING]
+    matched = np.isin(np.arange(len(has_box)), [place for place, _, _ in _matches(group, index.frames[best[0]])])
+    rest = group.part(~matched & has_box)
+    elsewhere = _fitting(rest, index, expected) if len(rest.places) else []
+    if any(found for _, found in elsewhere):
+        return [(group.part(matched | ~has_box), best), *elsewhere]
+    return [(group, best)]
 
 
-def _holds(reading: Reading, fitting: Sequence[tuple[_Group, set[int]]]) -> bool:
-    """Whether boxes confirm a reading, and none speaks against it."""
-    pairs = [(set(reading.frames.get(group.key, ())), frames) for group, frames in fitting if frames]
-    judged = [not proposed.isdisjoint(frames) for proposed, frames in pairs if proposed]
-    return bool(judged) and all(judged)
+def _holds(reading: Reading, fitting: Sequence[tuple[_Group, list[int]]]) -> bool:
+    """Whether boxes confirm a reading, and none speaks against it.
+
+    Static objects agree with many readings, so that most groups must fit one frame only, the one that is read.
+    """
+    if reading.is_complete and any(group.key not in reading.frames for group, _ in fitting):
+        return False
+    pairs = [(reading.frames.get(group.key, ()), frames) for group, frames in fitting if frames]
+    agrees = [not set(frames).isdisjoint(proposed) for proposed, frames in pairs]
+    is_wrong = any(proposed and not agreed for (proposed, _), agreed in zip(pairs, agrees, strict=True))
+    clear = sum(agreed and len(frames) == 1 for (_, frames), agreed in zip(pairs, agrees, strict=True))
+    return not is_wrong and 2 * clear > len(pairs)
 
 
-def _choose(key: Key, fitting: set[int], readings: Sequence[Reading], index: FrameIndex) -> Collection[int]:
+def _choose(key: Key, fitting: Sequence[int], readings: Sequence[Reading], index: FrameIndex) -> Collection[int]:
     """The frames that a group's objects may be of, by their boxes and by the readings that hold."""
     proposed = {frame for reading in readings for frame in reading.frames.get(key, ())}
     if not fitting:
@@ -237,15 +254,16 @@ def _choose(key: Key, fitting: set[int], readings: Sequence[Reading], index: Fra
     if is_open and readings and not proposed:
         # A frame of another file, from which the same static objects are seen.
         return ()
-    return fitting & proposed or fitting
+    return proposed.intersection(fitting) or fitting
 
 
 # Databases without boxes
 
 
-def _by_classes(groups: Sequence[_Group], index: FrameIndex, path: Path) -> list[tuple[_Group, Collection[int]]]:
+def _by_classes(groups: Sequence[_Group], index: FrameIndex, classes: Collection[str], path: Path
+                ) -> list[tuple[_Group, Collection[int]]]:
     """Takes the readings that agree with the classes (and numbers of points) of all objects."""
-    levels = [_level(reading, groups, index) for reading in index.readings]
+    levels = [_level(reading, groups, index, classes) for reading in index.readings]
     if not any(levels):
         numbers = [group.key for group in groups]
         raise UserError(f'{path}: its image_idx (such as {numbers[0]}) are neither sample_idx nor positions in the '
@@ -255,7 +273,7 @@ def _by_classes(groups: Sequence[_Group], index: FrameIndex, path: Path) -> list
             for group in groups]
 
 
-def _level(reading: Reading, groups: Sequence[_Group], index: FrameIndex) -> int:
+def _level(reading: Reading, groups: Sequence[_Group], index: FrameIndex, classes: Collection[str]) -> int:
     """0 if a reading is wrong, 1 if classes agree with it, 2 if numbers of points do too."""
     level = 2
     for group in groups:
@@ -263,18 +281,24 @@ def _level(reading: Reading, groups: Sequence[_Group], index: FrameIndex) -> int
         if not frames and reading.is_complete:
             return 0
         if frames:
-            level = min(level, max(_agreement(group, index.frames[frame]) for frame in frames))
+            level = min(level, max(_agreement(group, index.frames[frame], classes) for frame in frames))
     proposes = any(group.key in reading.frames for group in groups)
     return level if proposes else 0
 
 
-def _agreement(group: _Group, frame: Frame) -> int:
-    """As ``_level``, for one frame: it has no fewer objects of any class than the group."""
-    known = Counter(name for name in frame.names if name is not None)
-    unknown = len(frame.names) - known.total()
-    missing = Counter(group.names) - known
-    if missing.total() > unknown:
+def _agreement(group: _Group, frame: Frame, classes: Collection[str]) -> int:
+    """As ``_level``, for one frame, which must have the objects of the group and no others of the classes."""
+    are_counted = None not in group.points and None not in frame.points
+    points = group.points if are_counted else [None] * len(group.points)
+    wanted = Counter(zip(group.names, points, strict=True))
+    known: Counter[Any] = Counter()
+    expected: Counter[Any] = Counter()
+    for name, count, is_expected in zip(frame.names, frame.points, frame.expected, strict=True):
+        kind = name, count if are_counted else None
+        known[kind] += 1
+        expected[kind] += bool(is_expected and name in classes)
+    missing = wanted - known
+    unnamed = sum(count for (name, _), count in known.items() if name is None)
+    if missing.total() > unnamed or expected - wanted:
         return 0
-    wanted: Counter[Any] = Counter(zip(group.names, group.points, strict=True))
-    found: Counter[Any] = Counter(zip(frame.names, frame.points, strict=True))
-    return 1 if None in group.points or wanted - found else 2
+    return 2 if are_counted else 1

@@ -1,6 +1,6 @@
 """The frames of info files, to be found by token, by a number, or by the boxes of their objects."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +39,7 @@ class Frame:
         points: n numbers of LiDAR points, None where the file does not say.
         boxes: (m, 5) what ``footprints`` says of the objects; NaN where a box is none.
         owners: (m,) int, the object of each row; it has one for each coordinate system that it may be in.
+        expected: (n,) bool, whether a database made from the file has the object: it has a class and points.
         is_sample: whether the training set has the frame.
         is_kept: whether it stays in the training set.
     """
@@ -48,6 +49,7 @@ class Frame:
     points: list[int | None]
     boxes: np.ndarray
     owners: np.ndarray
+    expected: np.ndarray
     is_sample: bool = False
     is_kept: bool = False
 
@@ -128,10 +130,12 @@ class FrameIndex:
         return any(np.isfinite(frame.boxes).all(axis=1).any() for frame in self.frames)
 
     @cached_property
-    def _rows(self) -> tuple[np.ndarray, list[str | None]]:
-        """Frame and class name of every row of boxes."""
-        owner = np.repeat(np.arange(len(self.frames)), [len(frame.boxes) for frame in self.frames])
-        return owner, [frame.names[i] for frame in self.frames for i in frame.owners]
+    def _rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of every row of boxes: its frame, the class of its object, and whether that is expected."""
+        frame = np.repeat(np.arange(len(self.frames)), [len(frame.boxes) for frame in self.frames])
+        names = [frame.names[i] for frame in self.frames for i in frame.owners]
+        expected = [frame.expected[frame.owners] for frame in self.frames]
+        return frame, np.array(names, object), np.concatenate(expected)
 
     @cached_property
     def _search(self) -> tuple[cKDTree, list[np.ndarray]]:
@@ -143,12 +147,33 @@ class FrameIndex:
         ends = np.cumsum(np.bincount(which, minlength=len(first)))
         return cKDTree(boxes[rows[first]]), np.split(rows[np.argsort(which, kind='stable')], ends[:-1])
 
-    def holders(self, box: np.ndarray, name: str, distance: float) -> set[int]:
-        """The frames with an object of a class (or of an unknown one) whose box is no further away."""
-        tree, rows = self._search
-        owner, names = self._rows
-        near = tree.query_ball_point(box, distance, p=np.inf)
-        return {int(owner[row]) for i in near for row in rows[i] if names[row] in (None, name)}
+    def count_shared(self, boxes: np.ndarray, names: Sequence[str], distance: float
+                     ) -> tuple[np.ndarray, np.ndarray]:
+        """How many of some objects each frame has: with an own class or an unknown one, and a box no further away.
+
+        Args:
+            boxes: (n, 5) from ``footprints``.
+            names: of their n classes.
+            distance: by which two numbers of a box may differ.
+
+        Returns:
+            (F,) for every frame: how many of the objects it has, and how many of these are expected.
+        """
+        tree, rows_of = self._search
+        frame, known, expected = self._rows
+        rows = [np.concatenate([rows_of[i] for i in near]) if near else np.empty(0, np.int64)
+                for near in tree.query_ball_point(boxes, distance, p=np.inf)]
+        rows = [found[(known[found] == name) | (known[found] == None)]  # noqa: E711
+                for found, name in zip(rows, names, strict=True)]
+        every = np.concatenate([np.empty(0, np.int64), *rows])
+        length = len(self.frames)
+        return (np.bincount(frame[every], minlength=length),
+                np.bincount(frame[every], weights=expected[every], minlength=length))
+
+    def count_expected(self, names: Collection[str]) -> np.ndarray:
+        """(F,) how many objects of some classes a database made of each frame has."""
+        return np.array([sum(name in names for name in np.array(frame.names, object)[frame.expected])
+                         for frame in self.frames])
 
 
 def _distinct(readings: Iterable[Reading]) -> list[Reading]:
@@ -187,9 +212,10 @@ def _read_older(record: Record) -> Frame:
     boxes = footprints(_values(record.get('gt_boxes')))
     names: list[str | None] = [str(name) for name in _values(record.get('gt_names'))]
     names += [None] * (len(boxes) - len(names))
-    points = [_count(value) for value in _values(record.get('num_lidar_pts'))]
-    points += [None] * (len(names) - len(points))
-    return Frame(str(record_id(record)), names, points, boxes, np.arange(len(boxes)))
+    points = _filled([_count(value) for value in _values(record.get('num_lidar_pts'))], len(names))
+    valid = _filled(_values(record.get('valid_flag')), len(names))
+    expected = [_is_expected(*one) for one in zip(names, points, valid, strict=True)]
+    return Frame(str(record_id(record)), names, points, boxes, np.arange(len(boxes)), np.array(expected, bool))
 
 
 def _read_newer(record: Record, categories: Mapping[Any, str], is_waymo: bool) -> Frame:
@@ -199,16 +225,29 @@ def _read_newer(record: Record, categories: Mapping[Any, str], is_waymo: bool) -
     raw = [one.get('bbox_3d') for one in instances]
     names = [categories.get(_count(one.get('bbox_label_3d', one.get('bbox_label')))) for one in instances]
     points = [_count(one.get('num_lidar_pts')) for one in instances]
+    valid = [one.get('bbox_3d_isvalid') for one in instances]
+    expected = np.array([_is_expected(*one) for one in zip(names, points, valid, strict=True)], bool)
+    expected[len(_values(record.get('instances'))):] = False
     boxes, owners = footprints(raw), np.arange(len(raw))
     lidar2cam = _reference_camera(record, is_waymo)
     if lidar2cam is not None:
         boxes, owners = np.concatenate([boxes, footprints(raw, lidar2cam)]), np.tile(owners, 2)
-    return Frame(str(record_id(record)), names, points, boxes, owners)
+    return Frame(str(record_id(record)), names, points, boxes, owners, expected)
+
+
+def _is_expected(name: str | None, points: int | None, valid: Any) -> bool:
+    """Whether a database has an object; flags are True or absent where it has points."""
+    return name is not None and points != 0 and (valid is None or bool(valid))
 
 
 def _values(value: Any) -> list[Any]:
     is_list = isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim)
     return list(value) if is_list else []
+
+
+def _filled(values: list[Any], length: int) -> list[Any]:
+    """The values, as many as there should be."""
+    return (values + [None] * length)[:length]
 
 
 def _count(value: Any) -> int | None:
