@@ -544,10 +544,11 @@ def test_objects_that_fit_a_kept_and_a_pruned_frame_are_refused(tmp_path):
     config = make_nuscenes(tmp_path, stand_still)
     frames = load_pickle(tmp_path / 'infos.pkl')['data_list']
     sampled(config, tmp_path / 'dbinfos_train.pkl', cut_out(frames, range(100, 106)))
-    with pytest.raises(UserError, match=r'image_idx 100 fit frame t0, which stays, and frame t1, which is pruned: make'):
+    with pytest.raises(UserError, match='image_idx 100 fit frame t0, which stays, and frame t1, which is pruned'):
         pasted(config, tmp_path, ['t0'])
     assert not (tmp_path / 'out').exists()
-    assert pasted(sampled(config, tmp_path / 'dbinfos_train.pkl', cut_out(frames, range(6))), tmp_path, ['t0']) == {'t0'}
+    sampled(config, tmp_path / 'dbinfos_train.pkl', cut_out(frames, range(6)))
+    assert pasted(config, tmp_path, ['t0']) == {'t0'}
 
 
 def test_a_database_of_another_dataset_is_refused(tmp_path):
@@ -594,7 +595,7 @@ def test_indices_of_single_cameras_take_whole_frames_or_are_refused(tmp_path, in
     def add_views(content):
         for frame in content['data_list']:
             box = [dict(instance(), bbox=[1., 1., 5., 5.], center_2d=[3., 3.], depth=4., attr_label=0)]
-            frame['cam_instances'] = {camera: box for camera in CAMERAS}
+            frame['cam_instances'] = dict.fromkeys(CAMERAS, box)
 
     config = make_nuscenes(tmp_path, add_views, load_type='mv_image_based', box_type_3d='Camera', indices=indices)
     if words:

@@ -222,12 +222,21 @@ def _fitting(group: _Group, index: FrameIndex, expected: np.ndarray) -> list[tup
     if len(best) <= _MOST_COMPARED:
         errors = [max(error for _, _, error in _matches(group, index.frames[i])) for i in best]
         best = [i for i, error in zip(best, errors, strict=True) if error <= 2 * min(errors) + _ROUNDING]
+    is_whole = most == len(names) or further.min() <= 0
+    if not is_whole and (_is_open(best, index) or 2 * most <= len(names)):
+        # A frame of another file, from which some of the same static objects are seen.
+        return [(group, [])]
     matched = np.isin(np.arange(len(has_box)), [place for place, _, _ in _matches(group, index.frames[best[0]])])
     rest = group.part(~matched & has_box)
     elsewhere = _fitting(rest, index, expected) if len(rest.places) else []
-    if any(found for _, found in elsewhere):
+    if any(found and not _is_open(found, index) for _, found in elsewhere):
         return [(group.part(matched | ~has_box), best), *elsewhere]
     return [(group, best)]
+
+
+def _is_open(frames: Sequence[int], index: FrameIndex) -> bool:
+    """Whether some of the frames stay and others are pruned."""
+    return len({index.frames[frame].may_be_pasted for frame in frames}) > 1
 
 
 def _holds(reading: Reading, fitting: Sequence[tuple[_Group, list[int]]]) -> bool:
@@ -250,8 +259,7 @@ def _choose(key: Key, fitting: Sequence[int], readings: Sequence[Reading], index
     if not fitting:
         # Labels may have been corrected since the database was made.
         return proposed
-    is_open = len({index.frames[frame].may_be_pasted for frame in fitting}) > 1
-    if is_open and readings and not proposed:
+    if _is_open(fitting, index) and readings and not proposed:
         # A frame of another file, from which the same static objects are seen.
         return ()
     return proposed.intersection(fitting) or fitting

@@ -277,8 +277,9 @@ def _scene_table(dataset: Any) -> dict[str, str]:
 def _scene(item: Item, path: str, known: Mapping[str, str]) -> str:
     """The infos' own word for it, the tables', or the log that nuScenes' file names begin with."""
     for key in ('scene_token', 'context_name'):
-        if item.get(key):
-            return str(item[key])
+        name = item.get(key)
+        if isinstance(name, (str, int, np.integer)) and name:
+            return str(name)
     if item.get('token') in known:
         return known[item['token']]
     log, found, _ = Path(path).name.partition('__CAM_')
