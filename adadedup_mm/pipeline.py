@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -201,11 +201,22 @@ def _write_results(run: Run, selection: Selection, work_dir: Path, identity: dic
     write_table(work_dir / 'clusters.parquet', clusters_table(selection))
     write_table(work_dir / 'classes.parquet', classes_table(run.pool, selection.kept))
     files = write_pruned(run.sources, run.pool, selection.kept, work_dir / 'annotations')
+    _note_databases(run, selection, files)
     _write_config(run, work_dir)
     manifest = _manifest(run, selection, identity, files, started)
     if selection.update:
         manifest['update'] = selection.update.facts
     write_json(work_dir / 'manifest.json', manifest)
+
+
+def _note_databases(run: Run, selection: Selection, files: Sequence[Mapping[str, Any]]) -> None:
+    """Ground-truth databases are inputs too, and may have objects of frames that are not in the training set."""
+    outside = {file['input']: file['outside'] for file in files if 'outside' in file}
+    for path, count in outside.items():
+        run.inputs[path] = sha256_file(path)
+        if count:
+            selection.notes.append(f'{count} objects in {path} are of frames that are not in the training set: they '
+                                   'stay, as in a training on all samples.')
 
 
 def _write_config(run: Run, work_dir: Path) -> None:

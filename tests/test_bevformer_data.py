@@ -211,6 +211,73 @@ def test_damaged_infos_are_named(oracle: dict[str, np.ndarray], folder: Path, da
     assert '\n' not in str(caught.value)
 
 
+@pytest.mark.parametrize(('damage', 'words'), [
+    (drop('gt_velocity'), ('tok2', 'gt_velocity', 'with_velocity=False')),
+    (drop('valid_flag'), ('tok2', 'valid_flag', 'use_valid_flag=False')),
+    (drop('gt_boxes'), ('tok2', 'gt_boxes', 'only some')),
+    (drop('gt_names'), ('tok2', 'gt_names', 'take it out')),
+    (lambda info: info.update(gt_boxes=info['gt_boxes'][:, :6]), ('tok2', 'gt_boxes', '(6, 6)', '(n, 7)')),
+    (lambda info: info.update(gt_names=np.append(info['gt_names'], 'car')), ('tok2', 'gt_names', '(7,)', '(6,) texts')),
+    (lambda info: info.update(gt_names=np.arange(6)), ('tok2', 'gt_names', 'texts')),
+    (lambda info: info.update(gt_velocity=np.zeros((5, 2))), ('tok2', 'gt_velocity', '(5, 2)', '(6, 2)')),
+    (lambda info: info.update(valid_flag=[]), ('tok2', 'valid_flag', '(0,)', '(6,)')),
+    (lambda info: info.update(num_lidar_pts=[np.nan] * 6), ('tok2', 'take it out')),
+    (lambda info: info.update(timestamp='noon'), ('tok2', 'take it out')),
+    (lambda info: info.update(ego2global_rotation=[1., 0, 0]), ('tok2', 'ego2global_rotation', '(3,)', '(4,)')),
+    (lambda info: info.update(ego2global_translation=[np.nan] * 3), ('tok2', 'ego2global_translation', 'finite')),
+    (lambda info: info.update(ego2global_rotation=np.zeros(4)), ('tok2', 'take it out')),
+    (lambda info: info['cams'].update(CAM_BACK=None), ('tok2', 'CAM_BACK', 'no dict')),
+    (lambda info: info['cams']['CAM_BACK'].pop('data_path'), ('tok2', 'CAM_BACK', 'data_path')),
+    (lambda info: info['cams']['CAM_BACK'].update(cam_intrinsic=[[1, 'x', 2]] * 3), ('tok2', 'cam_intrinsic')),
+])
+def test_what_a_frame_lacks_is_named_with_what_to_do(
+        oracle: dict[str, np.ndarray], folder: Path, damage: Callable[[dict[str, Any]], Any],
+        words: tuple[str, ...]) -> None:
+    test_damaged_infos_are_named(oracle, folder, damage, words)
+
+
+def test_infos_are_read_without_what_the_dataset_does_not_ask_for(oracle: dict[str, np.ndarray], folder: Path) -> None:
+    """As the official code does: use_valid_flag=False counts points, with_velocity=False takes boxes of 7 numbers."""
+    infos = [make_info(oracle, i) for i in range(2)]
+    for info in infos:
+        info.update(num_lidar_pts=np.array([0, 1, 1, 1, 1, 0]))
+        del info['valid_flag'], info['gt_velocity']
+    write(folder / 'few.pkl', dict(infos=infos))
+    boxes = build(folder, 'few.pkl', use_valid_flag=False, with_velocity=False)[1]['data_samples'].gt_instances_3d
+    for info in infos:
+        info.update(valid_flag=np.array([0, 1, 1, 1, 1, 0], bool), gt_velocity=oracle['info1_gt_velocity'])
+        del info['num_lidar_pts']
+    write(folder / 'few.pkl', dict(infos=infos))
+    others = build(folder, 'few.pkl')[1]['data_samples'].gt_instances_3d
+    assert torch.equal(boxes.bboxes_3d.tensor, others.bboxes_3d.tensor[:, :7]) and len(boxes.bboxes_3d)
+    np.testing.assert_array_equal(boxes.labels_3d, others.labels_3d)
+
+
+def test_boxes_of_nine_numbers_bring_their_velocities(oracle: dict[str, np.ndarray], folder: Path) -> None:
+    infos = [make_info(oracle, i) for i in range(2)]
+    write(folder / 'seven.pkl', dict(infos=infos))
+    for info in infos:
+        info['gt_boxes'] = np.concatenate([info['gt_boxes'], info.pop('gt_velocity')], axis=1)
+    write(folder / 'nine.pkl', dict(infos=infos))
+    seven, nine = (build(folder, name)[1]['data_samples'].gt_instances_3d for name in ('seven.pkl', 'nine.pkl'))
+    assert torch.equal(seven.bboxes_3d.tensor, nine.bboxes_3d.tensor)
+
+
+@pytest.mark.parametrize('content', [dict(metadata='v1.0-mini'), dict(metadata=['v1.0-mini'])])
+def test_a_header_that_is_no_dict_is_named(oracle: dict[str, np.ndarray], folder: Path,
+                                           content: dict[str, Any]) -> None:
+    write(folder / 'text.pkl', dict(content, infos=[make_info(oracle, 0)]))
+    with pytest.raises(UserError, match=r"text.pkl: 'metadata' is a \w+ instead of a dict, such as dict\(version="):
+        build(folder, 'text.pkl')
+
+
+@pytest.mark.parametrize('content', [[], 'text', dict(infos=None), dict(infos=[None])])
+def test_what_is_no_infos_is_named(folder: Path, content: Any) -> None:
+    write(folder / 'none.pkl', content)
+    with pytest.raises(UserError, match=r'none\.pkl.* (dict with infos|list of dicts)'):
+        build(folder, 'none.pkl')
+
+
 def test_infos_of_the_wrong_generation_are_named(folder: Path) -> None:
     write(folder / 'wrong.pkl', dict(metainfo={}, data_list=[]))
     with pytest.raises(UserError, match=r'wrong.pkl.*nuscenes_infos_temporal.*create_data.py.*make_minidrive'):

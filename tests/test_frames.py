@@ -16,7 +16,7 @@ import pytest
 
 pytest.importorskip('mmdet3d')
 
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import DATASETS, DefaultScope, init_default_scope
 
 from adadedup_mm.annotations.pickles import load_pickle
 from adadedup_mm.cli.make_minidrive import main as make_minidrive
@@ -50,6 +50,8 @@ DATASETS_OF = dict(
         type='KittiDataset', data_root='{world}/kitti/', ann_file='kitti_infos_train.pkl',
         data_prefix=dict(pts='training/velodyne_reduced'), metainfo=dict(classes=['Pedestrian', 'Cyclist', 'Car']),
         pipeline=[]))
+FRONT = dict(NuScenesDataset='CAM_FRONT', BEVFormerDataset='CAM_FRONT', WaymoDataset='CAM_FRONT', KittiDataset='CAM2')
+FOLDERS = dict(nuscenes='CAM_FRONT/', temporal='CAM_FRONT/', waymo='image_0/', kitti='image_2/')
 OFFLINE = "'adadedup_mm::_base_/adadedup_offline.py'"
 # A detector of a few thousand weights.
 PROXY = """_base_ = '{root}/configs/proxy/faster_rcnn_tiny.py'
@@ -324,6 +326,50 @@ def test_scenes_are_needed_where_they_are_asked_for(option, drives, tmp_path, ca
     line = fails([config, '--work-dir', tmp_path / 'run', '--strategy', 'random'], capsys)
     assert f'adadedup.{next(iter(option))} needs scenes, but the annotation files name no scenes' in line
     assert not (tmp_path / 'run').exists()
+
+
+# Databases
+
+
+def make_database(settings, path):
+    """The database that mmdet3d's create_data.py makes of all frames; objects note their frame besides."""
+    settings = settings | dict(pipeline=[], modality=dict(use_camera=True, use_lidar=False))
+    with DefaultScope.overwrite_default_scope('mmdet3d'):
+        dataset = DATASETS.build(settings)
+    database = {}
+    for i in range(len(dataset)):
+        info = dataset.get_data_info(i)
+        found, boxes = info['ann_info']['gt_labels_3d'], info['ann_info']['gt_bboxes_3d'].numpy()
+        for number, (label, box) in enumerate(zip(found, boxes, strict=True)):
+            if label >= 0:
+                named = dataset.metainfo['classes'][label]
+                database.setdefault(named, []).append(dict(
+                    name=named, path=f'gt_database/{i}_{named}_{number}.bin', image_idx=i, gt_idx=number,
+                    box3d_lidar=box, num_points_in_gt=30,
+                    of=Path(info['images'][FRONT[settings['type']]]['img_path']).name))
+    path.write_bytes(pickle.dumps(database))
+
+
+@pytest.mark.parametrize('kind', DATASETS_OF)
+def test_objects_of_pruned_frames_leave_the_database_of_the_whole_set(kind, drives, tmp_path, capsys):
+    dataset = eval(repr(DATASETS_OF[kind]).replace('{world}', str(drives)))
+    database = tmp_path / 'dbinfos_train.pkl'
+    make_database(dataset, database)
+    sampler = dict(type='ObjectSample', db_sampler=dict(info_path=str(database)))
+    part = dict(load_interval=2) if kind == 'waymo' else dict(indices=list(range(1, 30, 2)))
+    config = write_config(tmp_path, kind, drives, dataset=dataset | part | dict(pipeline=[sampler]))
+    arguments = [config, '--work-dir', tmp_path / 'run', '--strategy', 'random']
+    prune(config, tmp_path / 'run', '--strategy', 'random')
+    rows = pq.read_table(tmp_path / 'run/samples.parquet').to_pylist()
+    column = next(i for i, path in enumerate(rows[0]['image_paths']) if FOLDERS[kind] in path)
+    pruned = {Path(row['image_paths'][column]).name for row in rows if not row['kept']}
+    old, new = ([item for items in load_pickle(path).values() for item in items]
+                for path in (database, tmp_path / 'run/annotations/dbinfos_train.pkl'))
+    assert sum(item['of'] in pruned for item in old)
+    assert same([item for item in old if item['of'] not in pruned], new)
+    assert 'of frames that are not in the training set: they stay' in notes(tmp_path / 'run')
+    database.write_bytes(pickle.dumps({}))
+    assert f'{database} has changed since' in fails(arguments, capsys)
 
 
 # Bad input

@@ -24,6 +24,8 @@ from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.registry import DATASETS, DefaultScope
 
 import adadedup_mm.models.bevformer
+from adadedup_mm.annotations.databases import judge_objects
+from adadedup_mm.annotations.frame_index import FrameIndex, InfoPart
 from adadedup_mm.annotations.infos import info_records, relink, rewrite_infos
 from adadedup_mm.annotations.pickles import load_pickle
 from adadedup_mm.config import load_config
@@ -417,6 +419,229 @@ def test_a_missing_database_is_named(tmp_path):
     config.train_dataloader.dataset.pipeline = [dict(type='ObjectSample', db_sampler=dict(info_path='none.pkl'))]
     with pytest.raises(UserError, match=r'none.pkl does not exist.*db_sampler.info_path'):
         read_pool(config)
+
+
+# Databases whose numbers do not say what they mean
+
+
+def world_with_boxes(count=6):
+    """A damage for ``make_nuscenes``: every frame has two objects with boxes of its own."""
+    def change(content):
+        content['metainfo']['categories'] = {'car': 0, 'pedestrian': 7}
+        for i, frame in enumerate(content['data_list'][:count]):
+            frame['instances'] = [instance(8 + i), instance(-8. - i / 2, 7)]
+    return change
+
+
+def cut_out(frames, keys, **more):
+    """The database that create_data.py makes of frames whose objects are cars and pedestrians in turn."""
+    database = {'car': [], 'pedestrian': []}
+    for frame, key in zip(frames, keys, strict=True):
+        for i, one in enumerate(frame['instances']):
+            name = ('car', 'pedestrian')[i]
+            bottom = np.array(one['bbox_3d'], np.float32) - np.float32([0, 0, 2, 0, 0, 0, 0])
+            database[name].append(dict(name=name, path=f'gt_database/{key}_{name}_{i}.bin', image_idx=key, gt_idx=i,
+                                       box3d_lidar=bottom, num_points_in_gt=30, of=frame['token'], **more))
+    return database
+
+
+def sampled(config, path, database):
+    """The config with an ``ObjectSample`` that draws from a database."""
+    dump(path, database)
+    sampler = dict(type='ObjectSample', db_sampler=dict(info_path=str(path)))
+    config.train_dataloader.dataset.pipeline = [sampler]
+    return config
+
+
+def pasted(config, tmp_path, kept):
+    """Tokens of the frames whose objects stay in the databases of a run that keeps some frames."""
+    pool, sources = read_pool(config)
+    names = [name.split(':')[-1] for name in pool.sample_ids]
+    files = write_pruned(sources, pool, np.isin(names, kept), tmp_path / 'out')
+    outputs = [file['output'] for file in files if 'outside' in file]
+    contents = [load_pickle(output) for output in outputs]
+    assert contents and all(equal(content, contents[0]) for content in contents)
+    return {item['of'] for items in contents[0].values() for item in items}
+
+
+@pytest.mark.parametrize('indices, taken', [(4, range(4)), (-2, (4, 5)), ([5, 0, 2], (0, 2, 5)), ([1, 1, 3], (1, 3))])
+@pytest.mark.parametrize('keys', ['position', 'text', 'token'])
+def test_objects_of_frames_outside_the_training_set_stay_in_the_database(tmp_path, indices, taken, keys):
+    config = make_nuscenes(tmp_path, world_with_boxes(), indices=indices)
+    frames = load_pickle(tmp_path / 'infos.pkl')['data_list']
+    numbers = dict(position=range(6), text=[f'{i:06d}' for i in range(6)], token=[f't{i}' for i in range(6)])[keys]
+    sampled(config, tmp_path / 'dbinfos_train.pkl', cut_out(frames, numbers))
+    gone = {f't{i}' for i in taken[1:]}
+    assert pasted(config, tmp_path, [f't{taken[0]}']) == {f't{i}' for i in range(6)} - gone
+
+
+@pytest.mark.parametrize('numbered', [True, False])
+def test_boxes_find_frames_that_have_another_position_in_the_database(tmp_path, numbered):
+    def reorder(content):
+        world_with_boxes()(content)
+        content['data_list'] = [content['data_list'][i] for i in (4, 1, 3)]
+        for i, frame in enumerate(content['data_list']):
+            frame['sample_idx'] = i if numbered else frame['sample_idx']
+
+    whole = make_nuscenes(tmp_path / 'whole', world_with_boxes())
+    frames = load_pickle(tmp_path / 'whole' / 'infos.pkl')['data_list']
+    config = make_nuscenes(tmp_path, reorder)
+    sampled(config, tmp_path / 'dbinfos_train.pkl', cut_out(frames, range(6)))
+    assert pasted(config, tmp_path, ['t1']) == {'t0', 't1', 't2', 't5'}
+    assert whole.default_scope == 'mmdet3d'
+
+
+def test_parts_that_share_a_database_get_the_same_one(tmp_path):
+    config = make_nuscenes(tmp_path, world_with_boxes())
+    frames = load_pickle(tmp_path / 'infos.pkl')['data_list']
+    sampled(config, tmp_path / 'dbinfos_train.pkl', cut_out(frames, range(6)))
+    inner = config.train_dataloader.dataset.to_dict()
+    halves = [dict(inner, indices=[0, 1, 2]), dict(inner, indices=[5, 4, 3])]
+    config.train_dataloader.dataset = dict(type='ConcatDataset', datasets=halves)
+    assert pasted(config, tmp_path, ['t0', 't4']) == {'t0', 't4'}
+
+
+def test_two_databases_in_one_are_told_apart_by_their_folders(tmp_path):
+    config = make_nuscenes(tmp_path, world_with_boxes())
+    frames = load_pickle(tmp_path / 'infos.pkl')['data_list']
+    other = [dict(frame, token=f'v{i}', instances=[instance(20. + i), instance(-30., 7)])
+             for i, frame in enumerate(frames)]
+    both = cut_out(frames, range(6))
+    for name, items in cut_out(other, range(6)).items():
+        both[name] += [item | dict(path=f'val_{item["path"]}') for item in items]
+    sampled(config, tmp_path / 'dbinfos_train.pkl', both)
+    assert pasted(config, tmp_path, ['t3']) == {'t3', *(f'v{i}' for i in range(6))}
+
+
+def test_databases_in_cameras_coordinates_find_their_frames(tmp_path):
+    """KITTI's infos have boxes in the camera's frame, its databases in the LiDAR's."""
+    lidar2cam = np.array(LIDAR2CAM['CAM_FRONT'])
+    frames = [dict(sample_idx=100 + i, images=dict(CAM2=dict(lidar2cam=lidar2cam.tolist())), instances=[
+        dict(bbox_label_3d=0, bbox_3d=[*(lidar2cam @ [8. + i, 3, -1, 1])[:3], 4., 1.5, 1.6, 0.])]) for i in (2, 0, 1)]
+    content = dict(metainfo=dict(categories=dict(Car=0)), data_list=frames)
+    database = dict(Car=[dict(name='Car', image_idx=i, path=f'd/{i}_Car_0.bin',
+                              box3d_lidar=np.array([8 + i, 3, -.2, 4, 1.6, 1.5, .3], np.float32)) for i in range(3)])
+    part = InfoPart(tmp_path / 'x.pkl', ['102', '100', '101'], [False, True, False])
+    stays, counts = judge_objects(database, FrameIndex([part], {part.path: content}), tmp_path / 'db.pkl')
+    assert stays.tolist() == [True, False, False] and counts.outside == 0
+
+
+def test_a_corrected_box_does_not_lose_its_frame(tmp_path):
+    config = make_nuscenes(tmp_path, world_with_boxes())
+    frames = load_pickle(tmp_path / 'infos.pkl')['data_list']
+    database = cut_out(frames, range(6))
+    for item in database['car'][:1] + [items[2] for items in database.values()]:
+        item['box3d_lidar'] = item['box3d_lidar'] + np.float32(.3)
+    sampled(config, tmp_path / 'dbinfos_train.pkl', database)
+    assert pasted(config, tmp_path, ['t1', 't2']) == {'t1', 't2'}
+
+
+def test_objects_that_fit_a_kept_and_a_pruned_frame_are_refused(tmp_path):
+    def stand_still(content):
+        for frame in content['data_list']:
+            frame['instances'] = [instance(), instance(-8., 7)]
+
+    config = make_nuscenes(tmp_path, stand_still)
+    frames = load_pickle(tmp_path / 'infos.pkl')['data_list']
+    sampled(config, tmp_path / 'dbinfos_train.pkl', cut_out(frames, range(100, 106)))
+    with pytest.raises(UserError, match='image_idx 100 fit frame t0, which stays, and frame t1, which is pruned'):
+        pasted(config, tmp_path, ['t0'])
+    assert not (tmp_path / 'out').exists()
+    sampled(config, tmp_path / 'dbinfos_train.pkl', cut_out(frames, range(6)))
+    assert pasted(config, tmp_path, ['t0']) == {'t0'}
+
+
+def test_a_database_of_another_dataset_is_refused(tmp_path):
+    config = make_nuscenes(tmp_path, world_with_boxes())
+    frames = load_pickle(tmp_path / 'infos.pkl')['data_list']
+    other = [dict(frame, instances=[instance(60. + i)]) for i, frame in enumerate(frames)]
+    sampled(config, tmp_path / 'dbinfos_train.pkl', cut_out(other, range(6)))
+    with pytest.raises(UserError, match='belongs to another dataset: none of its objects'):
+        pasted(config, tmp_path, ['t0'])
+
+
+def test_positions_without_boxes_that_do_not_fit_are_refused(tmp_path):
+    config = make_nuscenes(tmp_path, world_with_boxes())
+    frames = load_pickle(tmp_path / 'infos.pkl')['data_list']
+    database = {name: [{key: value for key, value in item.items() if key != 'box3d_lidar'} for item in items]
+                for name, items in cut_out(frames, range(2, 8)).items()}
+    sampled(config, tmp_path / 'dbinfos_train.pkl', database)
+    with pytest.raises(UserError, match='are neither sample_idx nor positions'):
+        pasted(config, tmp_path, ['t0'])
+
+
+def test_databases_of_wrappers_and_hooks_are_pruned_too(tmp_path):
+    config = make_nuscenes(tmp_path, world_with_boxes())
+    frames = load_pickle(tmp_path / 'infos.pkl')['data_list']
+    path = str(dump(tmp_path / 'dbinfos_train.pkl', cut_out(frames, range(6))))
+    pipeline = [dict(type='ObjectSample', db_sampler=dict(info_path=path))]
+    config.train_dataloader.dataset = dict(type='MultiImageMixDataset', dataset=config.train_dataloader.dataset,
+                                           pipeline=pipeline)
+    config.custom_hooks = [dict(type='PipelineSwitchHook', switch_epoch=1, switch_pipeline=pipeline)]
+    assert pasted(config, tmp_path, ['t2']) == {'t2'}
+    _, sources = read_pool(config)
+    pruned = pruned_config(config, sources, tmp_path / 'out')
+    places = pruned.train_dataloader.dataset.pipeline[0], pruned.custom_hooks[0].switch_pipeline[0]
+    assert all(Path(place.db_sampler.info_path).is_relative_to(tmp_path / 'out') for place in places)
+
+
+# Cameras, links, and records that lack something
+
+
+@pytest.mark.parametrize('indices, words', [
+    (3, 'indices takes 1 of the 2 cameras of frame t1'), ([0, 2, 4], 'indices takes 1 of the 2 cameras of frame t0'),
+    ([1, 0, 5, 4, 4], None)])
+def test_indices_of_single_cameras_take_whole_frames_or_are_refused(tmp_path, indices, words):
+    def add_views(content):
+        for frame in content['data_list']:
+            box = [dict(instance(), bbox=[1., 1., 5., 5.], center_2d=[3., 3.], depth=4., attr_label=0)]
+            frame['cam_instances'] = dict.fromkeys(CAMERAS, box)
+
+    config = make_nuscenes(tmp_path, add_views, load_type='mv_image_based', box_type_3d='Camera', indices=indices)
+    if words:
+        with pytest.raises(UserError, match=words):
+            read_pool(config)
+    else:
+        pool, _ = read_pool(config)
+        assert pool.sample_ids == ('t0', 't2') and all(len(paths) == 2 for paths in pool.image_paths)
+
+
+@pytest.mark.parametrize('ids, end', [([0, 1, 2, 3], -1), ([7, 8, 9, 10], None), (['00', '01', '02', '03'], '')])
+def test_links_by_sample_idx_join_over_whatever_is_pruned(ids, end):
+    records = [dict(token=f't{i}', sample_idx=ids[i], scene_token='s', prev=ids[i - 1] if i else end,
+                    next=ids[i + 1] if i < 3 else end) for i in range(4)]
+    kept = relink(records, [records[0], records[3]])
+    assert [(record['prev'], record['next']) for record in kept] == [(end, ids[3]), (ids[0], end)]
+    assert relink(records, records) == records
+
+
+def test_integer_tokens_are_links_too():
+    records = [dict(token=i, prev=i - 1 if i else '', next=i + 1 if i < 2 else '') for i in range(3)]
+    assert relink(records, [records[0], records[2]]) == [dict(token=0, prev='', next=2), dict(token=2, prev=0, next='')]
+
+
+@pytest.mark.parametrize('damage, words', [
+    (lambda frame: frame.pop('images'), "frame t2 has no 'images': pruning looks at pictures"),
+    (lambda frame: frame.update(images=None), "frame t2 has no 'images'"),
+    (lambda frame: frame.update(images={}), 'frame t2 lacks CAM_FRONT, CAM_BACK'),
+    (lambda frame: [one.pop('velocity') for one in frame['instances']], r't2 .*set with_velocity=False'),
+    (lambda frame: [one.pop('num_lidar_pts') for one in frame['instances']], r't2 .*set use_valid_flag=True'),
+    (lambda frame: frame['instances'][1].update(bbox_label_3d='bus'), r't2 .*correct it there, or take it out'),
+    (lambda frame: frame.update(cam_instances=dict(CAM_BACK=[{}])), r'frame t2: .*correct it there'),
+])
+def test_a_frame_that_lacks_something_is_named_with_what_to_do(tmp_path, damage, words):
+    with pytest.raises(UserError, match=words):
+        read_pool(make_nuscenes(tmp_path, lambda content: damage(content['data_list'][2]) and None))
+
+
+def test_datasets_that_do_without_a_key_read_infos_without_it(tmp_path):
+    def lack(content):
+        for frame in content['data_list']:
+            for one in frame['instances']:
+                del one['velocity'], one['num_lidar_pts']
+
+    pool, _ = read_pool(make_nuscenes(tmp_path, lack, with_velocity=False, use_valid_flag=True))
+    assert np.diff(pool.offsets).tolist() == [2] * 6
 
 
 # Temporal infos

@@ -1,8 +1,9 @@
 """Info files of 3D datasets: mmdet3d 1.x (``metainfo``, ``data_list``) and BEVFormer's (``infos``, ``metadata``)."""
 
+import contextlib
 import pickle
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,65 @@ from .json_records import Counts
 from .pickles import collector_paused, load_pickle
 
 # Python 3.4 reads it, and so do all code bases that read info files.
-_PROTOCOL = 4
+PROTOCOL = 4
+# Texts of more digits are tokens.
+_MOST_DIGITS = 18
+# What datasets can do without, under the names by which mmdet3d misses it.
+_DISPENSABLE = {
+    'velocities': "its objects have no velocity ('gt_velocity'): set with_velocity=False in the dataset",
+    'bbox_3d_isvalid': "its objects have no 'valid_flag' ('bbox_3d_isvalid'): set use_valid_flag=False in the dataset",
+    'num_lidar_pts': "its objects have no 'num_lidar_pts': set use_valid_flag=True in the dataset"}
+_LINKS = ('prev', 'next')
+# What files write where a scene begins or ends.
+_NO_LINK = ('', None, -1)
+
+Key = int | str | None
 
 
 def record_id(record: Mapping[str, Any]) -> str | None:
     """What a frame is called: ``token``, else ``sample_idx``; None if it has neither."""
-    name = record.get('token', record.get('sample_idx'))
-    return None if name is None else str(name)
+    named = [record[key] for key in ('token', 'sample_idx') if record.get(key) is not None]
+    return str(named[0]) if named else None
+
+
+def as_key(value: Any) -> Key:
+    """Numbers and texts of digits (KITTI's '000042') as numbers, other texts as they are; None for all else."""
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, str):
+        is_number = value.isascii() and value.isdigit() and len(value) <= _MOST_DIGITS
+        return int(value) if is_number else str(value)
+    return None
+
+
+def record_fault(error: BaseException | None) -> str:
+    """What reading a record ran into, and what to do, in words."""
+    missing = error.args[0] if isinstance(error, KeyError) and error.args else None
+    if isinstance(missing, str) and missing in _DISPENSABLE:
+        return f'{_DISPENSABLE[missing]}, or complete it'
+    lines = str(error).strip().splitlines()
+    reason = f'{type(error).__name__}: {lines[0]}' if lines else type(error).__name__
+    return f'{reason}; correct it there, or take it out'
+
+
+@contextlib.contextmanager
+def naming_frame(place: str) -> Iterator[None]:
+    """Turns whatever the values of a frame raise into a ``UserError`` that begins with ``place``."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        # What odd values raise depends on what they meet; an exception around another says less than that one.
+        raise UserError(f'{place}: {record_fault(error.__cause__ or error)}') from error
+
+
+def check_pictures(records: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Raises UserError if a record of mmdet3d 1.x has no dict of ``images``."""
+    for record in records:
+        if not isinstance(record.get('images'), Mapping):
+            raise UserError(f"{path}: frame {record_id(record)} has no 'images': pruning looks at pictures, so the "
+                            "infos must name them, as those of mmdet3d's tools/create_data.py do")
 
 
 def info_records(content: Any, path: str | Path) -> list[dict[str, Any]]:
@@ -87,7 +140,7 @@ def rewrite_infos(source: str | Path, target: str | Path, keep_ids: Collection[s
         kept = relink(records, kept)
     key = 'infos' if 'infos' in content else 'data_list'
     with atomic_open(target) as file:
-        pickle.dump({**content, key: kept}, file, protocol=_PROTOCOL)
+        pickle.dump({**content, key: kept}, file, protocol=PROTOCOL)
     return Counts(len(records), len(kept))
 
 
@@ -95,7 +148,8 @@ def relink(records: Sequence[dict[str, Any]], kept: Sequence[dict[str, Any]]) ->
     """Joins the chains of ``prev`` and ``next`` over the frames that are gone.
 
     A link leads to the nearest kept frame in its direction within the scene, and is empty where there is none; no link
-    leads out of the file. ``frame_idx`` still says where in the scene a frame was.
+    leads out of the file. Links are tokens, or values of ``sample_idx``. ``frame_idx`` still says where in the scene a
+    frame was.
 
     Args:
         records: all frames.
@@ -104,64 +158,47 @@ def relink(records: Sequence[dict[str, Any]], kept: Sequence[dict[str, Any]]) ->
     Returns:
         The kept frames; those whose links change are copies.
     """
-    by_token = {record.get('token'): record for record in records}
-    keep = {record.get('token') for record in kept}
-    nearest: dict[str, dict[Any, str]] = {key: {} for key in ('prev', 'next')}
+    id_key, end = _link_style(records)
+    by_id = {as_key(record.get(id_key)): record for record in records}
+    keep = {as_key(record.get(id_key)) for record in kept}
+    nearest: dict[str, dict[Key, Key]] = {key: {} for key in _LINKS}
 
-    def find(record: dict[str, Any], key: str) -> str:
+    def find(record: dict[str, Any], key: str) -> Key:
         """Follows links, and remembers for every frame on the way where they lead."""
-        way: list[Any] = []
-        scene, token, visited = record.get('scene_token'), record[key], {record.get('token')}
-        while token and token not in keep and token not in visited and token in by_token:
-            if token in nearest[key]:
-                token = nearest[key][token]
+        way: list[Key] = []
+        scene, link, visited = record.get('scene_token'), as_key(record[key]), {as_key(record.get(id_key))}
+        while link in by_id and link not in keep and link not in visited:
+            if link in nearest[key]:
+                link = nearest[key][link]
                 break
-            visited.add(token)
-            way.append(token)
-            token = by_token[token].get(key, '')
-        end = token if token in keep and by_token[token].get('scene_token') == scene else ''
-        nearest[key].update(dict.fromkeys(way, end))
-        return end
+            visited.add(link)
+            way.append(link)
+            link = as_key(by_id[link].get(key))
+        found = link if link in keep and by_id[link].get('scene_token') == scene else None
+        nearest[key].update(dict.fromkeys(way, found))
+        return found
+
+    def written(link: Any, found: Key) -> Any:
+        """The found frame's id in the way the link was written."""
+        if found is None:
+            return end
+        own = by_id[found][id_key]
+        return str(own) if isinstance(link, str) else own
 
     result = []
     for record in kept:
-        links: dict[str, Any] = {key: find(record, key) for key in ('prev', 'next') if key in record}
-        changed = any(record[key] != link for key, link in links.items())
-        result.append({**record, **links} if changed else record)
+        found = {key: find(record, key) for key in _LINKS if key in record}
+        links = {key: written(record[key], link) for key, link in found.items() if as_key(record[key]) != link}
+        changed = {key: link for key, link in links.items() if record[key] != link}
+        result.append({**record, **changed} if changed else record)
     return result
 
 
-def filter_database(source: str | Path, target: str | Path, keep_images: Collection[Any],
-                    trust: bool = False) -> Counts:
-    """Writes a ground-truth database (``*_dbinfos_train.pkl``) with the objects of some frames only.
-
-    Args:
-        source: a pickle of a dict from class names to lists of objects.
-        target: the file to write, atomically.
-        keep_images: values of the objects' ``image_idx`` that stay.
-        trust: as for ``load_pickle``.
-
-    Returns:
-        How many objects there are, and how many were kept.
-    """
-    content = load_database(source, trust)
-    keep = frozenset(keep_images)
-    kept = {name: [item for item in items if item['image_idx'] in keep] for name, items in content.items()}
-    with atomic_open(target) as file:
-        pickle.dump(kept, file, protocol=_PROTOCOL)
-    return Counts(sum(map(len, content.values())), sum(map(len, kept.values())))
-
-
-def load_database(path: str | Path, trust: bool = False) -> dict[str, list[dict[str, Any]]]:
-    """Loads a ground-truth database.
-
-    Raises:
-        UserError: it is none.
-    """
-    content = load_pickle(path, trust)
-    lists = list(content.values()) if isinstance(content, dict) else [None]
-    if not all(isinstance(items, list) and all(isinstance(item, dict) and 'image_idx' in item for item in items)
-               for items in lists):
-        raise UserError(f"{path} is no ground-truth database, which has a list of objects with 'image_idx' for each "
-                        "class: make it with mmdet3d's tools/create_data.py")
-    return content
+def _link_style(records: Sequence[Mapping[str, Any]]) -> tuple[str, Any]:
+    """What links name frames by, ``'token'`` or ``'sample_idx'``, and what stands where there is no frame."""
+    links = [record[key] for record in records for key in _LINKS if key in record]
+    ids = {key: {as_key(record.get(key)) for record in records} - {None} for key in ('token', 'sample_idx')}
+    hits = {key: sum(as_key(link) in known for link in links) for key, known in ids.items()}
+    id_key = 'sample_idx' if hits['sample_idx'] > hits['token'] else 'token'
+    ends = Counter(link for link in links if link in _NO_LINK and as_key(link) not in ids[id_key])
+    return id_key, ends.most_common(1)[0][0] if ends else ''

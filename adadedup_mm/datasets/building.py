@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope
 
-from ..annotations.infos import info_records
+from ..annotations.infos import check_pictures, info_records, record_fault
 from ..annotations.pickles import collector_paused, plain_pickles
 from ..errors import UserError
 from .frames import check_kind, show_cameras
@@ -23,8 +23,8 @@ from .originals import check_size_cache, data_folders, untouched
 from .sources import Source, dotted, value_at
 from .words import error_words, some
 
-# Key of a data info: the position of the record that it was made from.
-RECORD = 'adadedup_record'
+# Keys of a data info: the position of the record that it was made from, and how many infos that record gave.
+RECORD, ITEMS = NOTED = ('adadedup_record', 'adadedup_items')
 # Attribute of a dataset: ``metainfo`` of its pickled annotation file, which that of the config has replaced.
 FILE_METAINFO = 'adadedup_file_metainfo'
 
@@ -82,7 +82,7 @@ def annotation_file(dataset: Any, where: str) -> Path | None:
 
 
 def load_dataset(dataset: Any, where: str, ann_file: Path | None, trust: bool) -> None:
-    """Loads a dataset's annotations; each data info then has the position of its record under ``RECORD``."""
+    """Loads a dataset's annotations; each data info then has what ``NOTED`` names."""
     if not isinstance(dataset, BaseDataset):
         return
     # Serialising saves memory for data loading workers, of which there are none.
@@ -99,6 +99,7 @@ def load_dataset(dataset: Any, where: str, ann_file: Path | None, trust: bool) -
                 raise UserError(f'{where} cannot read {ann_file}, which holds older infos: use BEVFormerDataset for '
                                 "it, or make infos with mmdet3d's tools/create_data.py")
             check_kind(dataset, content, where, ann_file)
+            check_pictures(content['data_list'], ann_file or '')
 
     folders = [*data_folders(vars(dataset)), Path(ann_file or '').parent]
     try:
@@ -131,7 +132,7 @@ def naming(where: str, ann_file: Path | None) -> Iterator[None]:
         raise
     except BadRecord as error:
         raise UserError(f'{where} cannot read the record with {error.name} of {ann_file}: '
-                        f'{error_words(error.__cause__)}{_line_hint(error.__cause__, ann_file)}') from error
+                        f'{record_fault(error.__cause__)}{_line_hint(error.__cause__, ann_file)}') from error
     except FileNotFoundError as error:
         raise UserError(f'{where} needs a file that does not exist: {error.filename!r}') from error
     except json.JSONDecodeError as error:
@@ -169,9 +170,11 @@ def _watch_records(dataset: BaseDataset) -> None:
             parsed = parse(raw, *args, **kwargs)
         except Exception as error:
             raise BadRecord(record_name(raw, position)) from error
-        for info in parsed if isinstance(parsed, list) else [parsed]:
+        items = parsed if isinstance(parsed, list) else [parsed]
+        for info in items:
             if isinstance(info, dict):
                 info[RECORD] = position
+                info[ITEMS] = len(items)
         return parsed
 
     dataset.parse_data_info = parse_and_note

@@ -1,16 +1,15 @@
 """Ground-truth databases, from which training pipelines paste objects into other frames."""
 
-from collections import Counter, defaultdict
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from ..annotations.infos import filter_database, load_database
-from ..annotations.json_records import Counts
+from ..annotations.databases import DatabaseCounts, judge_objects, load_database, write_database
+from ..annotations.frame_index import FrameIndex, InfoPart
+from ..annotations.infos import info_records
+from ..annotations.pickles import collector_paused, load_pickle
 from ..errors import UserError
-from ..pool import Pool
 
 
 class Database(NamedTuple):
@@ -19,29 +18,39 @@ class Database(NamedTuple):
     Attributes:
         path: of the sampler's dict in the config.
         file: absolute.
-        stride: the dataset takes every n-th frame of its infos (Waymo's ``load_interval``); the database all.
     """
 
     path: tuple[str | int, ...]
     file: Path
-    stride: int
 
 
-def find_databases(settings: Mapping[str, Any], path: tuple[str | int, ...]) -> tuple[Database, ...]:
-    """The databases that a dataset's pipeline draws from (``ObjectSample``'s ``db_sampler``).
+def find_databases(config: Mapping[str, Any], inner: Sequence[tuple[str | int, ...]]
+                   ) -> list[tuple[Database, ...]]:
+    """The databases that the training draws from (``ObjectSample``'s ``db_sampler``).
+
+    Args:
+        config: the training config.
+        inner: paths of its inner datasets. Samplers in the pipelines of wrappers and of hooks are listed with the
+            first of these.
+
+    Returns:
+        For each inner dataset its databases.
 
     Raises:
         UserError: a file is missing.
     """
-    found = []
-    for sampler_path, sampler in _samplers(settings.get('pipeline') or [], (*path, 'pipeline')):
+    found: list[list[Database]] = [[] for _ in inner]
+    roots = [(config['train_dataloader']['dataset'], ('train_dataloader', 'dataset')),
+             (config.get('custom_hooks') or [], ('custom_hooks',))]
+    for path, sampler in (pair for node, root in roots for pair in _samplers(node, root)):
         file = Path(sampler['info_path']).absolute()
         if not file.is_file():
-            raise UserError(f'ground-truth database {file} does not exist here ({".".join(map(str, sampler_path))}.'
+            raise UserError(f'ground-truth database {file} does not exist here ({".".join(map(str, path))}.'
                             "info_path): make it with mmdet3d's tools/create_data.py, or take ObjectSample out of the "
                             'pipeline')
-        found.append(Database(sampler_path, file, settings.get('load_interval', 1)))
-    return tuple(found)
+        owners = [number for number, prefix in enumerate(inner) if path[:len(prefix)] == prefix]
+        found[owners[0] if owners else 0].append(Database(path, file))
+    return [tuple(databases) for databases in found]
 
 
 def _samplers(node: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Mapping[str, Any]]]:
@@ -55,48 +64,40 @@ def _samplers(node: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[st
             yield from _samplers(value, (*path, index))
 
 
-def write_database(database: Database, target: Path, pool: Pool, members: np.ndarray, kept: np.ndarray, prefix: str,
-                   trust: bool) -> Counts:
-    """Writes a database without the objects of the pruned samples, and of frames that the dataset passes over.
+@collector_paused()
+def write_databases(targets: Mapping[Path, Sequence[Path]], parts: Sequence[InfoPart], trust: bool
+                    ) -> dict[Path, DatabaseCounts]:
+    """Writes databases without the objects of pruned frames.
 
-    Objects name their frame in ``image_idx``: by token, by ``sample_idx``, or (mmdet3d 1.x) by its position in the
-    dataset. Which of these it is shows in the classes of the objects.
+    An object stays if its frame does, in whichever part of the training set that is, or if the training set does not
+    have its frame at all.
 
     Args:
-        database: where it is.
-        target: the file to write, atomically.
-        pool: N samples.
-        members: (N,) bool, the samples of the dataset that the database was made from.
-        kept: (N,) bool.
-        prefix: what the ids of the dataset's samples start with in the pool.
+        targets: for each database the files to write, atomically.
+        parts: of the training set, in its order.
         trust: as for ``load_pickle``.
 
     Raises:
-        UserError: it is no database, or one of another dataset.
+        UserError: a database is none, is one of another dataset, or does not say of which frame an object is.
     """
-    indices = np.flatnonzero(members)
-    by_id = {pool.sample_ids[i].removeprefix(prefix): int(i) for i in indices}
-    by_position = {str(position * database.stride): int(i) for position, i in enumerate(indices)}
-    objects: dict[Any, Counter[str]] = defaultdict(Counter)
-    for name, items in load_database(database.file, trust).items():
-        for item in items:
-            objects[item['image_idx']][name] += 1
-    addresses = max((by_position, by_id), key=lambda frames: _agreement(pool, frames, objects))
-    strangers = [image for image in objects if str(image) not in addresses]
-    if len(strangers) == len(objects) and objects:
-        raise UserError(f'{database.file} belongs to another dataset: none of its image_idx (such as {strangers[0]}) '
-                        'is a frame of the training set')
-    keep = [image for image in objects if str(image) in addresses and kept[addresses[str(image)]]]
-    return filter_database(database.file, target, keep, trust)
+    if not targets:
+        return {}
+    index = FrameIndex(parts, {part.path: _load_infos(part.path, trust) for part in parts})
+    counts = {}
+    for file, copies in targets.items():
+        content = load_database(file, trust)
+        stays, counts[file] = judge_objects(content, index, file)
+        for copy in copies:
+            write_database(content, stays, copy)
+    return counts
 
 
-def _agreement(pool: Pool, frames: Mapping[str, int], objects: Mapping[Any, Counter[str]]) -> int:
-    """How many frames of the database have no more objects of any class than the samples they would be."""
-    agreeing = 0
-    for image, names in objects.items():
-        sample = frames.get(str(image))
-        if sample is not None:
-            labels = pool.labels[pool.offsets[sample]:pool.offsets[sample + 1]]
-            have = Counter(pool.classes[label] for label in labels)
-            agreeing += all(count <= have[name] for name, count in names.items() if name in pool.classes)
-    return agreeing
+def _load_infos(path: Path, trust: bool) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_bytes()) if path.suffix == '.json' else load_pickle(path, trust)
+        info_records(content, path)
+    except (UserError, ValueError) as error:
+        raise UserError(f'which objects of a ground-truth database are of pruned frames can only be told with 3D '
+                        f'infos, but: {error}; take ObjectSample out of the pipeline') from error
+    result: Mapping[str, Any] = content
+    return result

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..annotations.infos import record_id
+from ..annotations.infos import naming_frame, record_id
 from ..errors import UserError
 from ..progress import progress
 from .projection import project_boxes
@@ -124,20 +124,22 @@ def read_frames(dataset: Any, frames: Sequence[Sequence[Item]], where: str) -> F
     known_scenes = _scene_table(dataset)
     with progress(len(frames), 'reading frames') as bar:
         for items in frames:
-            cameras = {name: (camera, item) for item in items for name, camera in _cameras(item).items()}
-            check_cameras(cameras, views, f'{where}: frame {_name(items)}')
-            pictures.append(tuple(cameras[view][0]['img_path'] for view in views))
             place = f'{where}: frame {_name(items)}'
-            objects_3d = _objects_3d(items[0]) if len(items) == 1 else None
-            shown = [_shown(dataset, *cameras[view], view, objects_3d, sizes, f'{place}, {view}') for view in views]
-            seen += [(view_labels[valid], view_boxes[valid]) for view_labels, view_boxes in shown
-                     for valid in [np.isfinite(view_boxes).all(axis=1) & (view_labels >= 0)]]
-            own_labels, own_boxes = _own_objects(dataset, objects_3d, cameras[views[0]][0], shown,
-                                                 sizes.used[-len(views)], f'{place}, {views[0]}')
+            with naming_frame(place):
+                cameras = {name: (camera, item) for item in items for name, camera in _cameras(item).items()}
+                check_cameras(cameras, views, place)
+                pictures.append(tuple(cameras[view][0]['img_path'] for view in views))
+                objects_3d = _objects_3d(items[0]) if len(items) == 1 else None
+                shown = [_shown(dataset, *cameras[view], view, objects_3d, sizes, f'{place}, {view}')
+                         for view in views]
+                seen += [(view_labels[valid], view_boxes[valid]) for view_labels, view_boxes in shown
+                         for valid in [np.isfinite(view_boxes).all(axis=1) & (view_labels >= 0)]]
+                own_labels, own_boxes = _own_objects(dataset, objects_3d, cameras[views[0]][0], shown,
+                                                     sizes.used[-len(views)], f'{place}, {views[0]}')
+                scenes.append(_scene(items[0], pictures[-1][0], known_scenes))
             counts.append(len(own_labels))
             labels.append(own_labels)
             boxes.append(own_boxes)
-            scenes.append(_scene(items[0], pictures[-1][0], known_scenes))
             bar.update()
     objects = ViewObjects(np.array(sizes.used, np.int32).reshape(-1, 2),
                           np.cumsum([0, *(len(found) for found, _ in seen)], dtype=np.int64),
@@ -275,8 +277,9 @@ def _scene_table(dataset: Any) -> dict[str, str]:
 def _scene(item: Item, path: str, known: Mapping[str, str]) -> str:
     """The infos' own word for it, the tables', or the log that nuScenes' file names begin with."""
     for key in ('scene_token', 'context_name'):
-        if item.get(key):
-            return str(item[key])
+        name = item.get(key)
+        if isinstance(name, (str, int, np.integer)) and name:
+            return str(name)
     if item.get('token') in known:
         return known[item['token']]
     log, found, _ = Path(path).name.partition('__CAM_')

@@ -11,7 +11,7 @@ from mmengine.dataset import BaseDataset
 
 from ..annotations.coco import CocoIndex, scene_name
 from ..errors import UserError
-from .building import RECORD
+from .building import ITEMS, RECORD
 from .classes import label_meanings
 from .frames import ViewObjects, check_cameras, is_frames, read_frames
 from .labelled import have_labels
@@ -151,12 +151,12 @@ def _take_images(opened: Opened, infos: Sequence[Info]) -> Part:
 def _take_frames(opened: Opened, infos: Sequence[Info]) -> Part:
     """Frames of 3D infos; what a dataset splits into cameras is put together again."""
     dataset, where, ann_file = opened.dataset, opened.where, opened.ann_file
-    entries = _entries(infos)
-    # ``indices`` may name a frame several times.
-    by_record = {items[0][RECORD]: items for items in entries}
+    by_record = _whole_frames(infos, where)
     line_of = {record: line for line, record in enumerate(by_record)}
-    item_lines = [line_of[items[0][RECORD]] for items in entries for _ in items]
+    item_lines = [line_of[info[RECORD]] for info in infos]
     frames = list(by_record.values())
+    # ``indices`` may name a frame several times, which a file would have once.
+    repeats = len(infos) > sum(map(len, frames))
     names = [sample_id(items[0]) for items in frames]
     _check_names(names, where, ann_file)
     read = read_frames(dataset, frames, where)
@@ -166,7 +166,7 @@ def _take_frames(opened: Opened, infos: Sequence[Info]) -> Part:
                         f'({some(dataset.metainfo["classes"])}): there is nothing to train on')
     meanings = label_meanings(dataset, read.labels, where, ann_file, None)
     is_pickle = ann_file is not None and ann_file.suffix in ('.pkl', '.pickle')
-    kind: Literal['infos', 'ids'] = 'infos' if is_pickle and len(entries) == len(frames) else 'ids'
+    kind: Literal['infos', 'ids'] = 'infos' if is_pickle and not repeats else 'ids'
     return Part(
         source=Source(kind, opened.path, ann_file, tuple(names), names=tuple(names),
                       objects=read.objects, items=read.items),
@@ -185,17 +185,22 @@ def _take_frames(opened: Opened, infos: Sequence[Info]) -> Part:
         note=meanings.note if opened.is_trained else '')
 
 
-def _entries(infos: Sequence[Info]) -> list[list[Info]]:
-    """The items of each frame: what was made of one record, and not the same thing again."""
-    entries: list[list[Info]] = []
+def _whole_frames(infos: Sequence[Info], where: str) -> dict[int, list[Info]]:
+    """The items of a dataset that make up each of its frames, by the position of its record; each item once.
+
+    Raises:
+        UserError: ``indices`` takes only some cameras of a frame.
+    """
+    frames: dict[int, dict[tuple[str, ...], Info]] = defaultdict(dict)
     for info in infos:
-        last = entries[-1] if entries else []
-        same_record = bool(last) and last[0][RECORD] == info[RECORD]
-        if same_record and all(info is not item for item in last):
-            last.append(info)
-        else:
-            entries.append([info])
-    return entries
+        frames[info[RECORD]].setdefault(tuple(info['images']), info)
+    for items in frames.values():
+        first = next(iter(items.values()))
+        if len(items) != first[ITEMS]:
+            raise UserError(f'{where}: indices takes {len(items)} of the {first[ITEMS]} cameras of '
+                            f'frame {sample_id(first)}, but a frame stays or goes whole: take all '
+                            'items of a frame, or none')
+    return {record: list(items.values()) for record, items in frames.items()}
 
 
 def _take_views(opened: Opened, index: CocoIndex, skip_empty: bool) -> Part:

@@ -15,7 +15,7 @@ from ..annotations.uncounted import NO_ANNOTATIONS
 from ..errors import UserError
 from ..features import choose_views
 from ..pool import Pool
-from .building import RECORD, annotation_file, build_dataset, load_dataset, naming
+from .building import NOTED, annotation_file, build_dataset, load_dataset, naming
 from .classes import contradictions, given_classes
 from .databases import find_databases
 from .images import camera_paths, check_folders, check_images
@@ -56,13 +56,15 @@ def read_pool(config: Config, check_images: bool = True) -> tuple[Pool, list[Sou
     temporal = options.get('temporal', 'relink')
     views = options.get('views', 'front') if check_images else ()
     with DefaultScope.overwrite_default_scope(config.get('default_scope')), collector_paused():
-        parts = [_read_dataset(config, path, trust, views) for path in inner_datasets(config)]
+        paths = inner_datasets(config)
+        parts = [_read_dataset(config, path, trust, views) for path in paths]
     _check_views(parts)
     _check_generations(parts)
     _check_texts(parts)
     _check_counted(parts)
-    parts = [replace(part, source=replace(part.source, temporal=temporal, trust=trust))
-             for part in parts]
+    databases = find_databases(config, paths)
+    parts = [replace(part, source=replace(part.source, temporal=temporal, trust=trust, databases=found))
+             for part, found in zip(parts, databases, strict=True)]
     return _pool_of(parts)
 
 
@@ -93,9 +95,8 @@ def _read_dataset(config: Config, path: ConfigPath, trust: bool, views: str | Se
     if views:
         columns = choose_views(part.views, views) if len(part.views) > 1 else [0]
         check_images(list(camera_paths(part.image_paths, columns)), where)
-    databases = find_databases(settings, path)
-    records = records_digest(stored_infos(dataset), without=RECORD)
-    return replace(part, source=replace(part.source, databases=databases, records=records))
+    records = records_digest(stored_infos(dataset), without=NOTED)
+    return replace(part, source=replace(part.source, records=records))
 
 
 def _pool_of(parts: Sequence[Part]) -> tuple[Pool, list[Source]]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 
-def records_digest(infos: Iterable[Mapping[str, Any]], without: str) -> str:
+def records_digest(infos: Iterable[Mapping[str, Any]], without: Collection[str]) -> str:
     """The hex SHA-256 of data infos in their order; the order of their keys does not matter.
 
     Boxes, ignored ones too, masks, captions, poses: what a training could see of the annotations is in it, and what
@@ -19,12 +19,12 @@ def records_digest(infos: Iterable[Mapping[str, Any]], without: str) -> str:
 
     Args:
         infos: from ``stored_infos``.
-        without: a key that is left out.
+        without: keys that are left out.
     """
     digest = hashlib.sha256()
     encoder = msgspec.msgpack.Encoder(enc_hook=_encodable, order='deterministic')
     for info in infos:
-        content = {key: value for key, value in info.items() if key != without}
+        content = {key: value for key, value in info.items() if key not in without}
         try:
             digest.update(encoder.encode(content))
         except (TypeError, ValueError, OverflowError):  # numbers of more than 64 bits, or no Unicode text

@@ -12,11 +12,12 @@ from mmengine.config import Config, ConfigDict
 
 from ..annotations.coco import rewrite_coco
 from ..annotations.data_list import rewrite_data_list
+from ..annotations.frame_index import InfoPart
 from ..annotations.image_set import rewrite_image_set
 from ..annotations.infos import rewrite_infos
 from ..errors import UserError
 from ..pool import Pool
-from .databases import Database, write_database
+from .databases import Database, write_databases
 from .frames import ViewObjects
 from .pruned_dataset import write_ids
 
@@ -130,29 +131,43 @@ def write_pruned(sources: Sequence[Source], pool: Pool, kept: np.ndarray, folder
     Raises:
         UserError: a source has no kept sample, its annotation file changed since it was read, or would be overwritten.
     """
-    originals = {source.ann_file.resolve() for source in sources if source.ann_file}
-    files = []
-    for source, target in zip(sources, pruned_files(sources, folder), strict=True):
-        keep = list(itertools.compress(source.native_ids, kept[source.samples]))
+    targets = pruned_files(sources, folder)
+    keeps = [list(itertools.compress(source.native_ids, kept[source.samples])) for source in sources]
+    for source, keep in zip(sources, keeps, strict=True):
         _require_samples(source, keep)
-        if target.resolve() in originals:
-            raise UserError(f'{target} is an annotation file of the dataset itself: choose another work dir')
+    _check_targets(sources, [*targets, *itertools.chain(*database_files(sources, folder))])
+    # They may be refused, so that they come before anything is written.
+    databases = _write_databases(sources, pool, kept, folder)
+    files = []
+    for source, target, keep in zip(sources, targets, keeps, strict=True):
         records, count = _write(source, target, keep)
         files.append(dict(input=source.ann_file and str(source.ann_file), output=str(target), records=records,
                           kept=count))
-    return files + _write_databases(sources, pool, kept, folder)
+    return files + databases
+
+
+def _check_targets(sources: Sequence[Source], targets: Iterable[Path]) -> None:
+    """Raises UserError if a file to write is one of the dataset's own."""
+    originals = {source.ann_file.resolve() for source in sources if source.ann_file}
+    originals |= {database.file.resolve() for source in sources for database in source.databases}
+    for target in targets:
+        if target.resolve() in originals:
+            raise UserError(f'{target} is an annotation file of the dataset itself: choose another work dir')
 
 
 def _write_databases(sources: Sequence[Source], pool: Pool, kept: np.ndarray, folder: str | Path
                      ) -> list[dict[str, Any]]:
-    files = []
-    for index, (source, targets) in enumerate(zip(sources, database_files(sources, folder), strict=True)):
-        prefix = f'{index}:' if len(sources) > 1 else ''
-        for database, target in zip(source.databases, targets, strict=True):
-            counts = write_database(database, target, pool, pool.dataset_index == index, kept, prefix,
-                                    source.trust)
-            files.append(dict(input=str(database.file), output=str(target), records=counts.records, kept=counts.kept))
-    return files
+    targets: dict[Path, list[Path]] = {}
+    for source, files in zip(sources, database_files(sources, folder), strict=True):
+        for database, file in zip(source.databases, files, strict=True):
+            targets.setdefault(database.file, []).append(file)
+    parts = []
+    for source in sources:
+        if source.ann_file and source.objects is not None and source.kind != 'coco':
+            parts.append(InfoPart(source.ann_file, source.native_ids, kept[source.samples].tolist()))
+    counts = write_databases(targets, parts, any(source.trust for source in sources))
+    return [dict(input=str(file), output=str(copy), records=counts[file].records, kept=counts[file].kept,
+                 outside=counts[file].outside) for file, copies in targets.items() for copy in copies]
 
 
 def _write(source: Source, target: Path, keep: list[Any]) -> tuple[int, int]:

@@ -15,10 +15,11 @@ from mmengine.dist import get_dist_info
 from mmengine.registry import DATA_SAMPLERS, DATASETS, METRICS
 from torch.utils.data import Sampler
 
+from ...annotations.infos import check_pictures, info_records, naming_frame
 from ...annotations.pickles import load_pickle
 from ...errors import UserError
 from .geometry import relative_can_bus
-from .infos import temporal_records
+from .infos import frame_name, temporal_records
 
 
 @DATASETS.register_module()
@@ -61,16 +62,26 @@ class BEVFormerDataset(NuScenesDataset):
             UserError: the infos are of the wrong generation or incomplete.
         """
         annotations = load_pickle(self.ann_file, self.trust_pickles)
+        if not isinstance(annotations, Mapping):
+            raise UserError(f'{self.ann_file} holds a {type(annotations).__name__} instead of a dict with infos')
         if 'data_list' in annotations and self.queue_length == 1:
-            for key, value in annotations['metainfo'].items():
+            records = info_records(annotations, self.ann_file)
+            check_pictures(records, self.ann_file)
+            for key, value in _header(annotations, 'metainfo', self.ann_file).items():
                 self._metainfo.setdefault(key, value)
-            return [self.parse_data_info(record) for record in annotations['data_list']]
+            return [self._parse(record) for record in records]
         records = temporal_records(annotations, self.METAINFO['classes'], self.ann_file, self.queue_length > 1)
         self.is_temporal = True
-        self._metainfo['version'] = annotations.get('metadata', {}).get('version', self._metainfo['version'])
+        metadata = _header(annotations, 'metadata', self.ann_file)
+        self._metainfo['version'] = metadata.get('version', self._metainfo['version'])
         self.data_prefix = {'img': self.data_root or ''}
         records.sort(key=lambda record: record['timestamp'])
-        return [self.parse_data_info(record) for record in records]
+        return [self._parse(record) for record in records]
+
+    def _parse(self, record: dict[str, Any]) -> dict[str, Any]:
+        with naming_frame(f'{self.ann_file}, frame {frame_name(record)}'):
+            parsed: dict[str, Any] = self.parse_data_info(record)
+            return parsed
 
     def prepare_data(self, index: int) -> dict[str, Any] | None:
         """One sample; None if it holds no object."""
@@ -93,6 +104,15 @@ class BEVFormerDataset(NuScenesDataset):
         frame = self.pipeline({**info, 'box_type_3d': self.box_type_3d, 'box_mode_3d': self.box_mode_3d})
         frame['data_samples'].set_metainfo(known)
         return frame
+
+
+def _header(annotations: Mapping[str, Any], key: str, path: str) -> Mapping[str, Any]:
+    """What the infos say of the whole file; empty if they say nothing."""
+    header = annotations.get(key) or {}
+    if not isinstance(header, Mapping):
+        raise UserError(f"{path}: '{key}' is a {type(header).__name__} instead of a dict, such as "
+                        "dict(version='v1.0-trainval'): correct it in the file")
+    return header
 
 
 def draw_history(index: int, queue_length: int) -> list[int]:

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from ...annotations.infos import naming_frame
 from ...errors import UserError
 
 HOW_TO_MAKE = "made by BEVFormer's tools/create_data.py or by tools/make_minidrive.py"
+_COMPLETE = 'complete the frame, or take it out of the infos'
 
 
 def temporal_records(annotations: Mapping[str, Any], classes: Sequence[str], path: str,
@@ -32,16 +34,24 @@ def temporal_records(annotations: Mapping[str, Any], classes: Sequence[str], pat
     if 'infos' not in annotations:
         raise UserError(f'{path}: no temporal infos; mmdet3d 1.x infos hold no history and no can_bus, which BEVFormer '
                         f'needs: nuscenes_infos_temporal_*.pkl, {HOW_TO_MAKE} (BEVFormer-S reads mmdet3d infos)')
+    infos = annotations['infos']
+    if not isinstance(infos, Sequence) or not all(isinstance(info, Mapping) for info in infos):
+        raise UserError(f"{path}: 'infos' is no list of dicts; BEVFormer needs nuscenes_infos_temporal_*.pkl, "
+                        f'{HOW_TO_MAKE}')
     labels = {name: index for index, name in enumerate(classes)}
-    cameras = list(annotations['infos'][0]['cams']) if annotations['infos'] else []
+    cameras: list[str] = []
     records = []
-    for index, info in enumerate(annotations['infos']):
+    for index, info in enumerate(infos):
         name = f"{path}, frame {info.get('token', index)}"
         _check_keys(info, name, with_can_bus)
+        cameras = cameras or list(info['cams'])
         missing = [camera for camera in cameras if camera not in info['cams']]
         if missing or len(info['cams']) != len(cameras):
             raise UserError(f'{name}: has cameras {", ".join(info["cams"])}; the first frame has {", ".join(cameras)}')
-        records.append(_record(info, labels, cameras, name))
+        if (info.get('gt_boxes') is None) != (infos[0].get('gt_boxes') is None):
+            raise UserError(f"{name}: only some of the frames have 'gt_boxes'; {_COMPLETE}")
+        with naming_frame(name):
+            records.append(_record(info, labels, cameras, name))
     return records
 
 
@@ -62,13 +72,13 @@ def _check_keys(info: Mapping[str, Any], name: str, with_can_bus: bool) -> None:
 
 
 def _record(info: Mapping[str, Any], labels: Mapping[str, int], cameras: Sequence[str], name: str) -> dict[str, Any]:
-    ego2global = _pose(info['ego2global_rotation'], info['ego2global_translation'])
+    ego2global = _pose(info, 'ego2global', name)
     record = dict(
         token=info['token'], scene_token=info['scene_token'], timestamp=info['timestamp'] / 1e6, ego2global=ego2global,
         lidar_points=dict(lidar_path=info.get('lidar_path', ''), num_pts_feats=5,
-                          lidar2ego=_pose(info['lidar2ego_rotation'], info['lidar2ego_translation'])),
+                          lidar2ego=_pose(info, 'lidar2ego', name)),
         images={camera: _image(info['cams'][camera], f'{name}, {camera}') for camera in cameras},
-        instances=_instances(info, labels) if 'gt_boxes' in info else [])
+        instances=_instances(info, labels, name) if info.get('gt_boxes') is not None else [])
     if 'can_bus' in info:
         record['can_bus'] = _can_bus(info, ego2global, name)
     return record
@@ -79,7 +89,7 @@ def _can_bus(info: Mapping[str, Any], ego2global: np.ndarray, name: str) -> np.n
 
     The published weights were trained with w in place of all four entries of the quaternion.
     """
-    signals = _array(info['can_bus'], (18,), f"{name}: 'can_bus'").copy()
+    signals = _array(info, 'can_bus', (18,), name).copy()
     heading = np.arctan2(ego2global[1, 0], ego2global[0, 0]) % (2 * np.pi)
     signals[:3] = info['ego2global_translation']
     signals[3:7] = info['ego2global_rotation'][0]
@@ -87,46 +97,76 @@ def _can_bus(info: Mapping[str, Any], ego2global: np.ndarray, name: str) -> np.n
     return signals
 
 
-def _image(camera: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _image(camera: Any, name: str) -> dict[str, Any]:
+    if not isinstance(camera, Mapping):
+        raise UserError(f'{name}: is no dict; {_COMPLETE}')
     sensor2lidar = np.eye(4)
-    shapes = {'sensor2lidar_rotation': (3, 3), 'sensor2lidar_translation': (3,), 'cam_intrinsic': (3, 3)}
-    for key, shape in shapes.items():
-        if key not in camera:
-            raise UserError(f"{name}: no '{key}'")
-        _array(camera[key], shape, f"{name}: '{key}'")
-    sensor2lidar[:3, :3] = camera['sensor2lidar_rotation']
-    sensor2lidar[:3, 3] = camera['sensor2lidar_translation']
+    sensor2lidar[:3, :3] = _array(camera, 'sensor2lidar_rotation', (3, 3), name)
+    sensor2lidar[:3, 3] = _array(camera, 'sensor2lidar_translation', (3,), name)
+    path = camera.get('data_path')
+    if not isinstance(path, str):
+        raise UserError(f"{name}: 'data_path' is no text; {_COMPLETE}")
     # The infos' paths begin with where the data lay when they were made.
-    path, inside = str(camera['data_path']), str(camera['data_path']).rpartition('samples/')
+    inside = path.rpartition('samples/')
     return dict(img_path=f'samples/{inside[2]}' if inside[1] else path,
-                cam2img=np.asarray(camera['cam_intrinsic'], dtype=np.float64),
-                lidar2cam=np.linalg.inv(sensor2lidar))
+                cam2img=_array(camera, 'cam_intrinsic', (3, 3), name), lidar2cam=np.linalg.inv(sensor2lidar))
 
 
-def _instances(info: Mapping[str, Any], labels: Mapping[str, int]) -> list[dict[str, Any]]:
-    boxes = np.asarray(info['gt_boxes'], dtype=np.float64).reshape(-1, 7)
+def _instances(info: Mapping[str, Any], labels: Mapping[str, int], name: str) -> list[dict[str, Any]]:
+    """A frame's objects; what the file does not say of them they lack, as it is for the dataset to miss it."""
+    boxes = np.asarray(info['gt_boxes'], dtype=np.float64)
+    boxes = boxes if boxes.size else np.zeros((0, 7))
+    if boxes.ndim != 2 or boxes.shape[1] not in (7, 9):
+        raise UserError(f"{name}: 'gt_boxes' has shape {boxes.shape}, expected (n, 7), or (n, 9) with velocities; "
+                        f'{_COMPLETE}')
+    count = len(boxes)
+    names = np.asarray(info['gt_names'], dtype=object)
+    if names.shape != (count,) or not all(isinstance(one, str) for one in names):
+        raise UserError(f"{name}: 'gt_names' has shape {names.shape}, expected ({count},) texts, one for each of "
+                        f"'gt_boxes'; {_COMPLETE}")
+    found = [labels.get(one, -1) for one in names]
     # (w, l, h, yaw') of mmdet3d 0.x to (l, w, h, yaw), where yaw' = -yaw - pi / 2.
-    boxes = np.concatenate([boxes[:, [0, 1, 2, 4, 3, 5]], -boxes[:, 6:] - np.pi / 2], axis=1)
-    found = [labels.get(name, -1) for name in info['gt_names']]
-    return [dict(bbox_3d=box.tolist(), bbox_label=label, bbox_label_3d=label, velocity=list(velocity),
-                 num_lidar_pts=int(points), bbox_3d_isvalid=bool(valid))
-            for box, label, velocity, points, valid in zip(
-                boxes, found, info['gt_velocity'], info['num_lidar_pts'], info['valid_flag'], strict=True)]
+    turned = np.concatenate([boxes[:, [0, 1, 2, 4, 3, 5]], -boxes[:, 6:7] - np.pi / 2], axis=1)
+    columns: dict[str, list[Any]] = dict(bbox_3d=turned.tolist(), bbox_label=found, bbox_label_3d=found)
+    if info.get('gt_velocity') is not None:
+        columns['velocity'] = _column(info, 'gt_velocity', (count, 2), name).tolist()
+    elif boxes.shape[1] == 9:
+        columns['velocity'] = boxes[:, 7:].tolist()
+    if info.get('num_lidar_pts') is not None:
+        columns['num_lidar_pts'] = [int(points) for points in _column(info, 'num_lidar_pts', (count,), name)]
+    if info.get('valid_flag') is not None:
+        columns['bbox_3d_isvalid'] = [bool(valid) for valid in _column(info, 'valid_flag', (count,), name)]
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def _pose(rotation: Sequence[float], translation: Sequence[float]) -> np.ndarray:
+def _column(info: Mapping[str, Any], key: str, shape: tuple[int, ...], name: str) -> np.ndarray:
+    """An array with a row for each object; NaN is allowed, as nuScenes has it for unknown velocities."""
+    array = np.asarray(info[key], dtype=np.float64)
+    if array.size == 0 and shape[0] == 0:
+        return np.zeros(shape)
+    if array.shape != shape:
+        raise UserError(f"{name}: '{key}' has shape {array.shape}, expected {shape}; {_COMPLETE}")
+    return array
+
+
+def _pose(info: Mapping[str, Any], key: str, name: str) -> np.ndarray:
     """4 x 4 from a quaternion (w, x, y, z) and a translation."""
+    rotation = _array(info, f'{key}_rotation', (4,), name)
     pose = np.eye(4)
-    pose[:3, :3] = Rotation.from_quat(np.roll(np.asarray(rotation, dtype=np.float64), -1)).as_matrix()
-    pose[:3, 3] = translation
+    pose[:3, :3] = Rotation.from_quat(np.roll(rotation, -1)).as_matrix()
+    pose[:3, 3] = _array(info, f'{key}_translation', (3,), name)
     return pose
 
 
-def _array(value: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
+def _array(values: Mapping[str, Any], key: str, shape: tuple[int, ...], name: str) -> np.ndarray:
+    if key not in values:
+        raise UserError(f"{name}: no '{key}'; {_COMPLETE}")
     try:
-        array = np.asarray(value, dtype=np.float64)
+        array = np.asarray(values[key], dtype=np.float64)
     except (TypeError, ValueError):
-        raise UserError(f'{name} is no array of numbers, expected shape {shape}') from None
+        raise UserError(f"{name}: '{key}' is no array of numbers, expected shape {shape}; {_COMPLETE}") from None
     if array.shape != shape:
-        raise UserError(f'{name} has shape {array.shape}, expected {shape}')
+        raise UserError(f"{name}: '{key}' has shape {array.shape}, expected {shape}; {_COMPLETE}")
+    if not np.isfinite(array).all():
+        raise UserError(f"{name}: '{key}' is not finite; {_COMPLETE}")
     return array
