@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .files import sha256_value
+from .files import sha256_items, sha256_value
 
 
 @dataclass(frozen=True)
@@ -45,5 +45,5 @@ class Pool:
 
 def pool_key(pool: Pool) -> str:
     """Hash of everything a pool says."""
-    return sha256_value([pool.sample_ids, pool.image_paths, pool.classes, pool.scenes,
-                         *(sha256_value(array.tolist()) for array in (pool.offsets, pool.labels, pool.boxes))])
+    arrays = [sha256_items(array) for array in (pool.offsets, pool.labels, pool.boxes)]
+    return sha256_value([pool.sample_ids, pool.image_paths, pool.classes, pool.scenes, *arrays])

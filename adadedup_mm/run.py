@@ -19,7 +19,7 @@ from .datasets.view_samples import view_objects, view_sizes, write_view_samples
 from .density import joint_features, layout_features
 from .errors import UserError
 from .features import choose_views, extract_shards, merge_shards, refuse_bad_images
-from .files import read_array, sha256_file, sha256_value, write_array, write_json
+from .files import read_array, sha256_file, sha256_items, sha256_value, write_array, write_json
 from .options import Options, plain
 from .pool import Pool, pool_key
 from .proxy import merge_losses, score_shards, train_proxy
@@ -63,6 +63,7 @@ class Run:
         if checkpoint is not None and not os.path.isfile(checkpoint):
             raise UserError(f"the proxy's checkpoint {checkpoint} does not exist: give the path of a local file")
         self.used: dict[str, str] = {}  # keys of the stages this run asked for, in their order
+        self._made_of: dict[str, dict[str, Any]] = {}  # what the keys are hashes of
         self.inputs: dict[str, str] = {}  # SHA-256 of the files they read besides the dataset
         self.facts: dict[str, str] = {}  # hashes of what else they look at: 'images' (``images_key``), 'proxy' (config)
 
@@ -85,7 +86,11 @@ class Run:
             compute: writes the results into the folder.
             share: the part that is split over the processes.
         """
-        return self.store.run(name, self._key(name, inputs), compute, share)
+        return self._run(name, self._key(name, inputs), compute, share)
+
+    def _run(self, name: str, key: str, compute: Callable[[Path], None],
+             share: Callable[[Path], None] | None = None) -> Path:
+        return self.store.run(name, key, compute, share, self._made_of[key])
 
     @functools.cached_property
     def features(self) -> np.ndarray:
@@ -210,7 +215,7 @@ class Run:
             losses[scored] = by_item[items].mean(axis=1)
             write_array(folder / 'losses.npy', losses)
 
-        return read_array(self.store.run('losses', key, compute, share) / 'losses.npy')
+        return read_array(self._run('losses', key, compute, share) / 'losses.npy')
 
     @functools.cached_property
     def features_key(self) -> str:
@@ -238,10 +243,26 @@ class Run:
             merge_shards(*images, folder, self.options.on_bad_image, self.store.wait_for)
             self.write_origin(folder)
 
-        folder = self.store.run('features', self.features_key, compute, share)
+        folder = self.run_features(compute, share)
         self.facts['images'] = self.images_key
         refuse_bad_images(folder, self.options.on_bad_image)
         return folder
+
+    def run_features(self, compute: Callable[[Path], None], share: Callable[[Path], None] | None = None) -> Path:
+        """Runs the stage ``features``; see ``StageStore.run``.
+
+        Raises:
+            UserError: the first process sees other images, or works with another embedder or other views.
+        """
+        key = self.features_key
+        self.store.agree_on_rows('images', lambda: self._stamps, self._said_of_image)
+        return self._run('features', key, compute, share)
+
+    def _said_of_image(self, sample: int, first: np.ndarray) -> str:
+        """Which image of a sample has another size or modification time than ``first``, (V, 2) int64, says."""
+        view = int((self._stamps[sample] != first).any(axis=1).argmax())
+        what = 'size' if self._stamps[sample, view, 0] != first[view, 0] else 'modification time'
+        return f'{self.pool.image_paths[sample][view]} has another {what} here than in the first process'
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -252,7 +273,12 @@ class Run:
     def stamps(self) -> np.ndarray:
         """(N, C, 2) int64, size and modification time (ns) of the images that features are taken from."""
         columns = choose_views(self.pool.views, self.options.views)
-        return np.array([[_stamp(paths[column]) for column in columns] for paths in self.pool.image_paths], np.int64)
+        return self._stamps[:, columns]
+
+    @functools.cached_property
+    def _stamps(self) -> np.ndarray:
+        """(N, V, 2) int64, size and modification time (ns) of all images."""
+        return np.array([[_stamp(path) for path in paths] for paths in self.pool.image_paths], np.int64)
 
     def write_origin(self, folder: Path) -> None:
         """Notes beside the features what they are of, so that ``--update`` can use them for other sets of images."""
@@ -262,7 +288,9 @@ class Run:
     @functools.cached_property
     def images_key(self) -> str:
         """Hash of every image's path, size and modification time; reading all bytes would cost as much as features."""
-        return sha256_value([(path, *_stamp(path)) for paths in self.pool.image_paths for path in paths])
+        paths = (path for paths in self.pool.image_paths for path in paths)
+        stamps = self._stamps.reshape(-1, 2)
+        return sha256_items((path, *stamp.tolist()) for path, stamp in zip(paths, stamps, strict=True))
 
     @functools.cached_property
     def proxy_config(self) -> Config:
@@ -331,7 +359,7 @@ class Run:
             train_proxy(self.proxy_config, data, folder, self.options.seed, distributed=together)
 
         work = (lambda folder: None, train) if together else (train,)
-        return self.store.run('proxy', key, *work) / 'proxy.pth'
+        return self._run('proxy', key, *work) / 'proxy.pth'
 
     def proxy_inputs(self, config: Config) -> dict[str, Any]:
         """What a proxy depends on besides the samples that it learns from and the seed, for a stage's key."""
@@ -387,12 +415,14 @@ class Run:
 
     def _key(self, name: str, inputs: dict[str, Any], seeded: bool = True) -> str:
         """The stage's key, noted so that the stages after it can depend on it."""
-        self.used[name] = sha256_value(dict(inputs, stage=name, seed=self.options.seed if seeded else None))
+        made_of = dict(inputs, stage=name, seed=self.options.seed if seeded else None)
+        self.used[name] = sha256_value(made_of)
+        self._made_of[self.used[name]] = made_of
         return self.used[name]
 
 
 def _bits(mask: np.ndarray) -> str:
-    return sha256_value(np.flatnonzero(mask).tolist())
+    return sha256_items(np.flatnonzero(mask))
 
 
 def _stamp(path: str) -> tuple[int, int]:

@@ -219,7 +219,7 @@ def _compose_features(run: Run, old: OldRun, rows: np.ndarray) -> None:
         write_array(target / 'features.npy', features)
         run.write_origin(target)
 
-    run.store.run('features', run.features_key, compute)
+    run.run_features(compute)
 
 
 def _centroids(old: OldRun) -> tuple[np.ndarray, float]:

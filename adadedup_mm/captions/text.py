@@ -158,7 +158,8 @@ def merge_text(texts: Sequence[str], rows: np.ndarray, folder: Path,
     """
     files = [folder / f'text_{number:05d}.npy' for number in range(-(-len(texts) // SHARD))]
     if not (folder / 'text.npy').exists():
-        wait_for(lambda: all(file.exists() for file in files))
+        for file in files:
+            wait_for(file.exists)
         write_array(folder / 'text.npy', np.concatenate([np.load(file) for file in files])[rows])
     for file in files:
         file.unlink(missing_ok=True)

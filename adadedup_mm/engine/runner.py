@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from ..compat import allow_checkpoints_of_mmengine
 from ..options import resolve_options
 from ..pipeline import prune
+from ..workdir import failures_told
 from .distributed import open_group, rank_and_world, take_gpu, use_gloo_without_gpu
 
 
@@ -47,12 +48,16 @@ def prune_first(config: Config) -> tuple[Config, Path]:
 
     Raises:
         UserError: the input is wrong.
+        ProcessError: another process has failed, is gone or has not appeared.
     """
-    options = resolve_options(config)
-    folder = Path(options.work_dir or Path(config['work_dir']) / 'adadedup').absolute()
     launcher = config.get('launcher', 'none')
     rank, world = rank_and_world(launcher)
-    take_gpu(launcher)
-    if options.proxy.distributed:
-        open_group(launcher)
+    usual = Path(config['work_dir']) / 'adadedup'
+    with failures_told(usual, rank, world):
+        options = resolve_options(config)
+    folder = Path(options.work_dir or usual).absolute()
+    with failures_told(folder, rank, world):
+        take_gpu(launcher)
+        if options.proxy.distributed:
+            open_group(launcher)
     return prune(config, options, folder, rank=rank, world=world, resume=True), folder
