@@ -27,7 +27,7 @@ from adadedup_mm.run import Run
 from adadedup_mm.stages import Patience, StageStore, store
 from adadedup_mm.stages.differences import first_difference, shortened
 
-QUICK = Patience(beat=.1, gone=4., appear=5.)
+QUICK = Patience(beat=.1, gone=3., appear=4.)
 LIMIT = 60
 
 
@@ -39,9 +39,10 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def alone(config, tmp_path_factory):
-    """What one process makes of it."""
+    """What one process makes of it; a child, because threads of this process would be missing in later ones."""
     work_dir = tmp_path_factory.mktemp('alone') / 'run'
-    prune_into(config, work_dir, 0, 1)
+    codes, _, errors = ends_of(1, lambda rank: prune_into(config, work_dir, 0, 1), work_dir.parent / 'logs')
+    assert codes == [0], errors
     return work_dir
 
 
@@ -115,8 +116,12 @@ def other_size(patch):
 
 
 def other_precision(patch):
-    key = PixelEmbedder.key.fget
-    patch.setattr(PixelEmbedder, 'key', property(lambda embedder: dict(key(embedder), precision='bf16')))
+    make = PixelEmbedder.__init__
+
+    def make_half(embedder, **options):
+        make(embedder, **options)
+        embedder.key['precision'] = 'bf16'
+    patch.setattr(PixelEmbedder, '__init__', make_half)
 
 
 def other_package(patch):
@@ -132,7 +137,7 @@ def other_folder_of_images(patch):
     load = adadedup_mm.config.load_config
 
     def elsewhere(path, overrides):
-        return load(path, overrides | {'train_dataloader.dataset.data_prefix.img': '../elsewhere/'})
+        return load(path, overrides | {'train_dataloader.dataset.data_prefix.img': 'images/../images/'})
     patch.setitem(globals(), 'load_config', elsewhere)
 
 
@@ -147,7 +152,7 @@ def other_number_of_processes(patch):
     (other_precision, r"embedder.precision is 'bf16' here and missing in the first process"),
     (other_package, r"packages.torch is '0.1' here and "),
     (other_code, r'code differs between this process and the first one'),
-    (other_folder_of_images, r"dataset.data_prefix.img is '../elsewhere/' here and "),
+    (other_folder_of_images, r"dataset.data_prefix.img is 'images/../images/' here and "),
     (other_number_of_processes, r'processes is 3 here and 2 in the first process')])
 def test_processes_that_would_compute_something_else_all_stop_and_name_the_difference(differ, named, config, tmp_path,
                                                                                      monkeypatch):
@@ -184,17 +189,15 @@ def a_bug():
 @pytest.mark.parametrize('happen, code, said', [
     (a_user_error, 2, 'the third image is upside down'), (no_memory, 1, 'MemoryError: 9 GB'),
     (control_c, 1, 'interrupted'), (a_bug, 1, "KeyError: 'nothing'")], ids=lambda value: getattr(value, '__name__', ''))
-@pytest.mark.parametrize('moment', ['features', 'clusters', 'partner', '_explain'])
+@pytest.mark.parametrize('moment', ['features', '_explain'])
 def test_a_failure_of_any_process_ends_all_with_its_words(happen, code, said, moment, config, alone, tmp_path,
                                                           monkeypatch):
-    failing = 0 if moment in ('partner', '_explain') else 2
+    failing = 0 if moment == '_explain' else 2
     work_dir = tmp_path / 'run'
 
     def action(rank):
         if rank == failing and moment == '_explain':
             monkeypatch.setattr(pipeline, '_explain', lambda *arguments: happen())
-        elif rank == failing and moment == 'partner':
-            monkeypatch.setattr(Run, 'density', lambda *arguments: happen())
         elif rank == failing:
             monkeypatch.setattr(Run, moment, property(lambda run: happen()))
         prune_into(config, work_dir, rank, 3)
@@ -204,7 +207,8 @@ def test_a_failure_of_any_process_ends_all_with_its_words(happen, code, said, mo
     for rank in {0, 1, 2} - {failing}:
         [line] = lines[rank]
         assert line.startswith(f'error: process {failing} (of 0 to 2) on ') and line.endswith(said), line
-    go_on(config, work_dir, alone, 2) if work_dir.exists() else None
+    if happen == no_memory:
+        go_on(config, work_dir, alone, 2)
 
 
 @pytest.mark.parametrize('rank_that_fails', [0, 1])
@@ -234,13 +238,10 @@ def test_a_mistake_that_all_make_is_said_by_all_and_leaves_nothing(late, config,
     assert not work_dir.exists()
 
 
-@pytest.mark.parametrize('killed', [0, 1])
-@pytest.mark.parametrize('moment', ['features', 'clusters', 'density'])
-@pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize('how, moment, killed', [
+    (signal.SIGKILL, 'features', 0), (signal.SIGKILL, 'clusters', 1), (signal.SIGTERM, 'density', 0)])
 def test_a_killed_process_ends_the_others_and_the_run_can_be_gone_on_with(how, moment, killed, config, alone, tmp_path,
                                                                           monkeypatch):
-    if how == signal.SIGTERM and moment != 'clusters':
-        pytest.skip('one moment is enough for the milder signal')
     work_dir = tmp_path / 'run'
 
     def action(rank):
@@ -260,7 +261,7 @@ def test_a_killed_process_ends_the_others_and_the_run_can_be_gone_on_with(how, m
     codes, lines, errors = ends_of(2, action, tmp_path / 'logs')
     assert codes[killed] == -how and codes[1 - killed] == 1, errors
     [line] = lines[1 - killed]
-    assert f'process {killed} (of 0 to 1) on ' in line and 'is gone: no sign of life for 4 seconds' in line
+    assert f'process {killed} (of 0 to 1) on ' in line and 'is gone: no sign of life for 3 seconds' in line
     assert time.monotonic() - start < 20
     go_on(config, work_dir, alone, 1 + killed)
 
@@ -275,11 +276,11 @@ def test_a_process_that_never_appears_ends_the_others(missing, config, alone, tm
 
     codes, lines, errors = ends_of(2, action, tmp_path / 'logs')
     assert codes[1 - missing] == 1, errors
-    assert f'process {missing} (of 0 to 1) has not appeared within 5 seconds' in lines[1 - missing][0]
+    assert f'process {missing} (of 0 to 1) has not appeared within 4 seconds' in lines[1 - missing][0]
     go_on(config, work_dir, alone, 2)
 
 
-@pytest.mark.parametrize('late', [0, 1, 2])
+@pytest.mark.parametrize('late', [0, 2])
 def test_processes_that_start_at_different_times_find_each_other(late, config, alone, tmp_path):
     work_dir = tmp_path / 'run'
     codes, _, errors = ends_of(3, lambda rank: prune_into(config, work_dir, rank, 3), tmp_path / 'logs',
@@ -300,8 +301,7 @@ def leave_traces(work_dir, config):
     (folder / '.1-000000000000.json.tmp').touch()
 
 
-@pytest.mark.parametrize('world', [1, 2, 3])
-@pytest.mark.parametrize('late', [0, 1])
+@pytest.mark.parametrize('world, late', [(1, 0), (2, 0), (3, 1)])
 def test_what_earlier_attempts_left_disturbs_no_later_one(world, late, config, alone, tmp_path):
     work_dir = tmp_path / 'run'
     leave_traces(work_dir, config)

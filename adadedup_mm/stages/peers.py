@@ -91,6 +91,8 @@ class Peers:
     def leave(self) -> None:
         """Ends the signs of life; the last one to leave puts out the light."""
         self._end_signs()
+        if self.rank == 0 and self._failure is None:
+            self.clear()
         present = [name for name in self.met.values() if self._is_present(name)]
         if not present:
             for name in self.met.values():
@@ -107,7 +109,7 @@ class Peers:
     def clear(self) -> None:
         """Removes what earlier attempts left; those of this run that are alive show themselves again."""
         own = {self.name, *self.met.values()}
-        for file in self.folder.iterdir():
+        for file in self.folder.glob('*'):
             if file.name.lstrip('.').split('.')[0] not in own:
                 file.unlink(missing_ok=True)
 
