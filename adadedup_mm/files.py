@@ -92,6 +92,20 @@ def write_array(path: str | Path, array: np.ndarray) -> None:
         file.write(array.reshape(-1).view(np.uint8).data)
 
 
+def write_rows(path: str | Path, shape: tuple[int, ...], blocks: Iterable[np.ndarray]) -> None:
+    """Writes a float32 array as ``.npy``, atomically, of which only a block at a time is in memory.
+
+    Args:
+        path: the file to write.
+        shape: of the array.
+        blocks: its rows in their order.
+    """
+    with atomic_open(path) as file:
+        np.lib.format.write_array_header_1_0(file, dict(descr='<f4', fortran_order=False, shape=shape))
+        for block in blocks:
+            file.write(block.astype('<f4', order='C', copy=False).reshape(-1).view(np.uint8).data)
+
+
 def read_array(path: Path, mmap_mode: Literal['r'] | None = None) -> np.ndarray:
     """Reads an array of a finished stage.
 

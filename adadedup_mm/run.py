@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 
+from .clusters.rows import drop_pages, read_in_passing
 from .config import load_config
 from .datasets import Source, subset_config
 from .datasets.reading import camera_paths, missing_images
 from .datasets.sources import dotted, value_at
 from .datasets.view_samples import view_objects, view_sizes, write_view_samples
-from .density import joint_features, layout_features
+from .density import joint_blocks, layout_blocks
+from .density.layout import DIMENSIONS
 from .errors import UserError
 from .features import choose_views, extract_shards, merge_shards, refuse_bad_images
-from .files import read_array, sha256_file, sha256_items, sha256_value, write_array, write_json
+from .files import read_array, sha256_file, sha256_items, sha256_value, write_array, write_json, write_rows
 from .options import Options, plain
 from .pool import Pool, pool_key
 from .proxy import merge_losses, score_shards, train_proxy
@@ -30,6 +32,9 @@ from .registry import CLUSTERERS, DENSITIES, EMBEDDERS, build
 from .scenes import scene_labels
 from .split import cluster_work, density_work, partner_work
 from .stages import StageStore
+
+# Pairs of samples that are compared at a time.
+_ROWS = 8192
 
 
 class Run:
@@ -143,32 +148,53 @@ class Run:
             layout: share of the label layout (see ``layout_features``) in that cosine; the rest is the images'.
 
         Returns:
-            (N, e) float32; zero for unreadable images.
+            (N, e) float32; zero for unreadable images. A file itself, one copy for all processes of a machine.
         """
-        return joint_features(self.features, self._layouts, layout) if layout else self.features
+        if not layout:
+            return self.features
+        inputs = dict(features=self.features_key, layout=layout, objects=self.objects_key)
+        file = self.stage('joint', inputs, lambda folder: self._write_joint(folder, layout)) / 'joint.npy'
+        return np.asarray(read_array(file, mmap_mode='r'))
+
+    def _write_joint(self, folder: Path, layout: float) -> None:
+        """Writes ``joint.npy``, the features joined with the layouts of the labels."""
+        features = self.features
+        blocks = joint_blocks(features, layout_blocks(*self._objects, len(self.pool), self.options.seed), layout)
+        write_rows(folder / 'joint.npy', (len(features), features.shape[1] + DIMENSIONS + 1),
+                   read_in_passing(features, blocks))
+
+    @property
+    def _objects(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The labelled boxes as ``layout_blocks`` takes them."""
+        pool = self.pool
+        if self.sources[0].objects is not None:
+            return view_objects(pool, self.sources, choose_views(pool.views, self.options.views))
+        owner = np.repeat(np.arange(len(pool)), np.diff(pool.offsets))
+        return owner, pool.labels, pool.boxes, pool.image_sizes[owner]
 
     @functools.cached_property
-    def _layouts(self) -> np.ndarray:
-        """(N, e) float32, what the labelled boxes of each sample look like."""
-        pool, seed = self.pool, self.options.seed
-        if self.sources[0].objects is None:
-            owner = np.repeat(np.arange(len(pool)), np.diff(pool.offsets))
-            return layout_features(owner, pool.labels, pool.boxes, pool.image_sizes[owner], len(pool), seed)
-        views = choose_views(pool.views, self.options.views)
-        return layout_features(*view_objects(pool, self.sources, views), len(pool), seed)
+    def objects_key(self) -> str:
+        """Hash of all that is known of the samples besides their pixels."""
+        return pool_key(self.pool)
 
     def likeness(self, partner: np.ndarray) -> np.ndarray:
         """(P,) float32 similarity of the images of P samples to those of their partners; (N,) int64, -1 for none."""
         paired = np.flatnonzero(partner >= 0)
-        return np.einsum('nd,nd->n', self.features[paired], self.features[partner[paired]])
+        similarity = np.empty(len(paired), np.float32)
+        for start in range(0, len(paired), _ROWS):
+            block = paired[start:start + _ROWS]
+            ours, theirs = self.features[block], self.features[partner[block]]
+            similarity[start:start + _ROWS] = np.einsum('nd,nd->n', ours, theirs)
+        drop_pages(self.features)
+        return similarity
 
     def density(self, layout: float = 0.) -> tuple[np.ndarray, np.ndarray]:
         """Order inside the cluster, (N,) int32, and density score, (N,) float32; ``layout`` as in ``compared``."""
-        clusters = self.clusters
+        clusters, vectors = self.clusters, self.compared(layout)
         inputs: dict[str, Any] = dict(clusters=self.used['clusters'], options=self.options.density)
         if layout:
-            inputs |= dict(layout=layout, objects=pool_key(self.pool))
-        work = density_work(self.density_method, lambda: self.compared(layout), clusters, self.options.seed, self.store)
+            inputs |= dict(layout=layout, objects=self.objects_key)
+        work = density_work(self.density_method, vectors, clusters, self.options.seed, self.store)
         folder = self.stage('density', inputs, *work)
         return read_array(folder / 'order.npy'), read_array(folder / 'similarity.npy')
 
@@ -179,11 +205,11 @@ class Run:
             kept: (N,) bool.
             layout: as in ``compared``.
         """
-        clusters = self.clusters
+        clusters, vectors = self.clusters, self.compared(layout)
         inputs: dict[str, Any] = dict(clusters=self.used['clusters'], kept=_bits(kept))
         if layout:
-            inputs |= dict(layout=layout, objects=pool_key(self.pool))
-        work = partner_work(lambda: self.compared(layout), clusters, kept, self.store)
+            inputs |= dict(layout=layout, objects=self.objects_key)
+        work = partner_work(vectors, clusters, kept, self.store)
         return read_array(self.stage('partners', inputs, *work) / 'partner.npy')
 
     def losses(self, trained: np.ndarray, scored: np.ndarray) -> np.ndarray:
