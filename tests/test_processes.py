@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -29,6 +30,7 @@ from adadedup_mm.stages.differences import first_difference, shortened
 
 QUICK = Patience(beat=.1, gone=3., appear=4.)
 LIMIT = 60
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope='module')
@@ -227,6 +229,38 @@ def test_a_failure_before_the_run_is_told_too_and_leaves_nothing(rank_that_fails
     assert lines[rank_that_fails] == ['error: no such config']
     assert lines[1 - rank_that_fails][0].endswith('stopped: no such config')
     assert not work_dir.exists()
+
+
+def test_options_that_one_process_of_a_training_cannot_use_end_all(config, tmp_path, monkeypatch):
+    from adadedup_mm.engine import prune_first
+
+    def action(rank):
+        for name, value in dict(RANK=rank, WORLD_SIZE=2, LOCAL_RANK=rank).items():
+            monkeypatch.setenv(name, str(value))
+        overrides = {'adadedup.keep_ratio': 3.} if rank else {}
+        loaded = load_config(config, overrides | dict(launcher='pytorch', work_dir=str(tmp_path / 'training')))
+        prune_first(loaded)
+
+    codes, lines, errors = ends_of(2, action, tmp_path / 'logs')
+    assert codes == [2, 2] and 'keep_ratio is 3.0' in lines[1][0], errors
+    assert lines[0][0].startswith('error: process 1 (of 0 to 1) on ') and 'keep_ratio is 3.0' in lines[0][0]
+    assert not (tmp_path / 'training/adadedup').exists()
+
+
+def command(config, work_dir, rank, *arguments):
+    """``tools/prune.py`` as one of two processes that nothing but their environment knows of."""
+    variables = dict(os.environ, RANK=str(rank), WORLD_SIZE='2', LOCAL_RANK='0', OMP_NUM_THREADS='1',
+                     PYTHONPATH=str(ROOT))
+    return subprocess.Popen([sys.executable, '-W', 'ignore', ROOT / 'tools/prune.py', config, '--work-dir', work_dir,
+                             '--launcher', 'pytorch', *arguments], env=variables, stderr=subprocess.PIPE, text=True)
+
+
+def test_plain_processes_of_the_tool_that_differ_end_with_a_line_each(config, tmp_path):
+    tools = [command(config, tmp_path / 'run', 0), command(config, tmp_path / 'run', 1, '--keep-ratio', '.3')]
+    errors = [tool.communicate(timeout=4 * LIMIT)[1] for tool in tools]
+    assert [tool.returncode for tool in tools] == [2, 2], errors
+    assert all(error.count('error: ') == 1 and 'options.keep_ratio is 0.3 here' in error for error in errors), errors
+    assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.parametrize('late', [0, 1])
