@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .density.layout import DIMENSIONS as LAYOUT
 from .features import choose_views
 from .features.extract import time_images
 from .feedback import keep_count
@@ -157,9 +158,12 @@ def estimate(run: Run, work: Work, rates: Rates, keep_ratio: float) -> Estimate:
         proxy = rates.proxy.seconds_per_image * (work.trained / workers + FORWARD * work.scored / world)
         parameters = rates.proxy.parameters
     size = 4 * n * rates.dim
+    # The joined vectors are read in passing, and have no part in the peak.
     memory = _peak_memory() + round(1.3 * size) + 4 * learn * rates.dim
     annotations = sum(source.ann_file.stat().st_size for source in run.sources if source.ann_file)
-    disk = 2 * size + 4 * COPIES * parameters + round(keep_ratio * annotations)
+    # Features are there twice while they are put together, and once more when they are joined with the label layouts.
+    joint = 4 * n * (rates.dim + LAYOUT + 1) if work.features and run.options.layout else 0
+    disk = size + max(size, joint) + 4 * COPIES * parameters + round(keep_ratio * annotations)
     return Estimate(features, clusters / (EFFICIENCY * rates.product), proxy, memory, disk)
 
 

@@ -2,10 +2,11 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -14,6 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .errors import UserError
+
+# Entries of a long list that are hashed at a time.
+_ITEMS = 1 << 16
 
 
 @contextlib.contextmanager
@@ -88,6 +92,20 @@ def write_array(path: str | Path, array: np.ndarray) -> None:
         file.write(array.reshape(-1).view(np.uint8).data)
 
 
+def write_rows(path: str | Path, shape: tuple[int, ...], blocks: Iterable[np.ndarray]) -> None:
+    """Writes a float32 array as ``.npy``, atomically, of which only a block at a time is in memory.
+
+    Args:
+        path: the file to write.
+        shape: of the array.
+        blocks: its rows in their order.
+    """
+    with atomic_open(path) as file:
+        np.lib.format.write_array_header_1_0(file, dict(descr='<f4', fortran_order=False, shape=shape))
+        for block in blocks:
+            file.write(block.astype('<f4', order='C', copy=False).reshape(-1).view(np.uint8).data)
+
+
 def read_array(path: Path, mmap_mode: Literal['r'] | None = None) -> np.ndarray:
     """Reads an array of a finished stage.
 
@@ -120,3 +138,29 @@ def sha256_value(value: Any) -> str:
     """The hex SHA-256 of a JSON-like value; the order of dict keys does not matter."""
     text = json.dumps(value, sort_keys=True, separators=(',', ':'), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256_items(items: Iterable[Any]) -> str:
+    """``sha256_value`` of a list of the items, of which only a block at a time is in memory.
+
+    Args:
+        items: JSON-like values, or an array, which counts as its ``tolist()``.
+    """
+    digest = hashlib.sha256(b'[')
+    separator = b''
+    for block in _blocks(items):
+        text = json.dumps(block, sort_keys=True, separators=(',', ':'), default=str)
+        digest.update(separator + text[1:-1].encode())
+        separator = b','
+    digest.update(b']')
+    return digest.hexdigest()
+
+
+def _blocks(items: Iterable[Any]) -> Iterator[list[Any]]:
+    if isinstance(items, np.ndarray):
+        for start in range(0, len(items), _ITEMS):
+            yield items[start:start + _ITEMS].tolist()
+        return
+    iterator = iter(items)
+    while block := list(itertools.islice(iterator, _ITEMS)):
+        yield block

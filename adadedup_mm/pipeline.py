@@ -1,5 +1,6 @@
 """A pruning run from the user's config to the files in its work dir: the stages in their order."""
 
+import contextlib
 import dataclasses
 import datetime
 import functools
@@ -17,7 +18,7 @@ import numpy as np
 from mmengine.config import Config
 
 from . import __version__
-from .config_text import check_writable, write_config
+from .config_text import check_writable, json_like, write_config
 from .datasets import pruned_config, read_pool, write_pruned
 from .datasets.originals import data_folders, untouched
 from .datasets.sources import value_at
@@ -35,17 +36,17 @@ from .report import build_report
 from .run import Run
 from .scenes import keep_groups, preference, spread_frames
 from .selection import Selection
-from .stages import StageStore
+from .stages import Patience, StageStore
 from .tables import classes_table, clusters_table, map_2d, reasons, samples_table
 from .update import update
-from .workdir import claim, finished_manifest, usable_path, written_files
+from .workdir import claim, finished_manifest, may_be_used, usable_path, written_files
 
 CURVE_RATIOS = tuple(round(.05 * step, 2) for step in range(1, 21))
 VERSIONS = ('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmdet3d', 'faiss-cpu', 'timm', 'open_clip_torch')
 
 
 def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0, world: int = 1,
-          resume: bool = False, update_of: Path | None = None) -> Config:
+          resume: bool = False, update_of: Path | None = None, patience: Patience | None = None) -> Config:
     """Selects the samples worth keeping and writes DESIGN's files into ``work_dir``; does nothing if it is all there.
 
     Args:
@@ -56,6 +57,7 @@ def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0,
         world: number of processes. All of them call this and must see the same file system.
         resume: whether an interrupted run, or a run with other options, may be taken over.
         update_of: work dir of a finished run whose decisions stay (see ``update``); None decides about all samples.
+        patience: how long the processes wait for each other.
 
     Returns:
         The config with the training set replaced by the pruned one, and nothing of ours left in it.
@@ -63,9 +65,18 @@ def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0,
     Raises:
         UserError: the input is wrong; a work dir that did not exist before is removed again, unless a stage has
             computed something, which another run with ``resume`` can use.
+        ProcessError: another process has failed, is gone or has not appeared.
     """
-    started = time.time()
     work_dir = usable_path(work_dir)
+    store = StageStore(work_dir / 'stages', rank, world, patience=patience)
+    with store.together() if may_be_used(work_dir) else contextlib.nullcontext():
+        return _prune(config, options, work_dir, store, resume, update_of)
+
+
+def _prune(config: Config, options: Options, work_dir: Path, store: StageStore, resume: bool,
+           update_of: Path | None) -> Config:
+    """What ``prune`` does once the processes know of each other."""
+    started, rank = time.time(), store.rank
     check_writable(config)
     if update_of is None:
         strategy = bind(STRATEGIES, options.strategy, 'adadedup.strategy')
@@ -81,8 +92,8 @@ def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0,
                     inputs={str(path): sha256_file(path) for path in ann_files})
     if update_of is not None:
         identity['update'] = sha256_file(update_of / 'samples.parquet')
-    shared = Path(options.shared_stages) / pool_hash[:16] if options.shared_stages else None
-    run = Run(config, options, StageStore(work_dir / 'stages', rank, world, shared=shared), pool, sources)
+    store.shared = Path(options.shared_stages) / pool_hash[:16] if options.shared_stages else None
+    run = Run(config, options, store, pool, sources)
     outputs = written_files(work_dir)
     manifest = finished_manifest(work_dir, identity)
     changed = manifest and _changed(run, manifest, work_dir)
@@ -92,6 +103,8 @@ def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0,
     if manifest is None or changed:
         with claim(work_dir, identity, run.store, resume) as is_new, hidden_progress(rank > 0):
             try:
+                if store.world > 1:
+                    store.agree('run', _common(run, identity))
                 with untouched(_originals(run), but=_own_folders(run, work_dir)):
                     if rank == 0 and update_of is None:
                         print(estimate_line(run))
@@ -99,14 +112,13 @@ def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0,
                 if rank == 0:
                     _write_results(run, selection, work_dir, identity, started)
                     _remove_others(outputs, work_dir)
-            except UserError:
-                done = [*run.store.root.glob('*/done.json'), *run.store.root.glob('features/shard_*')]
-                if is_new and rank == 0 and not done:
-                    shutil.rmtree(work_dir, ignore_errors=True)
+            except UserError as error:
+                if is_new and rank == 0:
+                    _remove_unless_begun(work_dir, store, error)
                 raise
             if rank == 0:
                 build_report(work_dir)
-        run.store.wait_for(lambda: finished_manifest(work_dir, identity) is not None)
+        store.wait_for(lambda: finished_manifest(work_dir, identity) is not None)
     elif rank == 0:
         # What is not about pruning may have changed.
         _write_config(run, work_dir)
@@ -125,6 +137,30 @@ def _own_folders(run: Run, work_dir: Path) -> list[Path]:
     """Where a run writes, even if that is among the data."""
     shared = run.options.shared_stages
     return [work_dir, Path(tempfile.gettempdir()), *([Path(shared)] if shared else [])]
+
+
+def _common(run: Run, identity: dict[str, Any]) -> dict[str, Any]:
+    """What all processes of a run must have in common before it begins."""
+    dataset = json_like(run.config['train_dataloader'].get('dataset', {}))
+    return dict(options=identity['options'], dataset=dataset, files=identity['inputs'],
+                update=identity.get('update'), samples=identity['pool'],
+                records=identity['records'], processes=run.store.world,
+                version=__version__, packages=installed_versions(), code=_code_digest())
+
+
+def _code_digest() -> str:
+    """Hash of this package's source."""
+    files = sorted(Path(__file__).parent.rglob('*.py'))
+    return sha256_value([(file.name, sha256_file(file)) for file in files])
+
+
+def _remove_unless_begun(work_dir: Path, store: StageStore, error: UserError) -> None:
+    """Removes a new work dir in which nothing was computed, once the other processes have left it."""
+    def has_begun() -> bool:
+        return any(store.root.glob('*/done.json')) or any(store.root.glob('features/shard_*'))
+
+    if not has_begun() and store.give_up(error) and not has_begun():
+        shutil.rmtree(work_dir, ignore_errors=True)
 
 
 def _old_work_dir(folder: Path, work_dir: Path) -> Path:

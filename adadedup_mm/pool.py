@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .files import sha256_value
+from .files import sha256_items, sha256_value
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def pool_key(pool: Pool) -> str:
     arrays = [pool.offsets, pool.labels, pool.boxes]
     if not pool.labelled.all():
         arrays.append(pool.labelled)
-    return sha256_value([pool.sample_ids, pool.image_paths, pool.classes, pool.scenes,
-                         *(sha256_value(array.tolist()) for array in arrays)])
+    hashes = map(sha256_items, arrays)
+    return sha256_value([pool.sample_ids, pool.image_paths, pool.classes, pool.scenes, *hashes])
 
 
 def print_notes(pool: Pool) -> None:

@@ -12,16 +12,18 @@ import numpy as np
 from mmengine.config import Config
 
 from .clusters import FixedClusterer, SphericalKMeans
+from .clusters.rows import drop_pages, read_in_passing
 from .config import load_config
 from .config_text import check_writable, json_like
 from .datasets import Source, subset_config
 from .datasets.images import camera_paths, missing_images
 from .datasets.sources import dotted, inner_dataset
 from .datasets.view_samples import view_objects, view_sizes, write_view_samples
-from .density import joint_features, layout_features
+from .density import joint_blocks, layout_blocks
+from .density.layout import DIMENSIONS
 from .errors import UserError
 from .features import choose_views, extract_shards, merge_shards, refuse_bad_images
-from .files import read_array, sha256_file, sha256_value, write_array, write_json
+from .files import read_array, sha256_file, sha256_items, sha256_value, write_array, write_json, write_rows
 from .options import Options
 from .pool import Pool, pool_key
 from .proxy import merge_losses, score_shards, train_proxy
@@ -32,6 +34,9 @@ from .registry import CLUSTERERS, DENSITIES, EMBEDDERS, build
 from .scenes import scene_labels
 from .split import cluster_work, density_work, partner_work
 from .stages import StageStore
+
+# Pairs of samples that are compared at a time.
+_ROWS = 8192
 
 
 class Run:
@@ -65,6 +70,7 @@ class Run:
         if checkpoint is not None and not os.path.isfile(checkpoint):
             raise UserError(f"the proxy's checkpoint {checkpoint} does not exist: give the path of a local file")
         self.used: dict[str, str] = {}  # keys of the stages this run asked for, in their order
+        self._made_of: dict[str, dict[str, Any]] = {}  # what the keys are hashes of
         self.inputs: dict[str, str] = {}  # SHA-256 of the files they read besides the dataset
         self.facts: dict[str, str] = {}  # hashes of what else they look at: 'images' (``images_key``), 'proxy' (config)
 
@@ -87,7 +93,11 @@ class Run:
             compute: writes the results into the folder.
             share: the part that is split over the processes.
         """
-        return self.store.run(name, self._key(name, inputs), compute, share)
+        return self._run(name, self._key(name, inputs), compute, share)
+
+    def _run(self, name: str, key: str, compute: Callable[[Path], None],
+             share: Callable[[Path], None] | None = None) -> Path:
+        return self.store.run(name, key, compute, share, self._made_of[key])
 
     @functools.cached_property
     def features(self) -> np.ndarray:
@@ -153,32 +163,48 @@ class Run:
             layout: share of the label layout (see ``layout_features``) in that cosine; the rest is the images'.
 
         Returns:
-            (N, e) float32; zero for unreadable images.
+            (N, e) float32; zero for unreadable images. A file itself, one copy for all processes of a machine.
         """
-        return joint_features(self.features, self._layouts, layout) if layout else self.features
+        if not layout:
+            return self.features
+        inputs = dict(features=self.features_key, layout=layout, objects=self.objects_key)
+        file = self.stage('joint', inputs, lambda folder: self._write_joint(folder, layout)) / 'joint.npy'
+        return np.asarray(read_array(file, mmap_mode='r'))
 
-    @functools.cached_property
-    def _layouts(self) -> np.ndarray:
-        """(N, e) float32, what the labelled boxes of each sample look like."""
-        pool, seed = self.pool, self.options.seed
-        if self.sources[0].objects is None:
-            owner = np.repeat(np.arange(len(pool)), np.diff(pool.offsets))
-            return layout_features(owner, pool.labels, pool.boxes, pool.image_sizes[owner], len(pool), seed)
-        views = choose_views(pool.views, self.options.views)
-        return layout_features(*view_objects(pool, self.sources, views), len(pool), seed)
+    def _write_joint(self, folder: Path, layout: float) -> None:
+        """Writes ``joint.npy``, the features joined with the layouts of the labels."""
+        features = self.features
+        blocks = joint_blocks(features, layout_blocks(*self._objects, len(self.pool), self.options.seed), layout)
+        write_rows(folder / 'joint.npy', (len(features), features.shape[1] + DIMENSIONS + 1),
+                   read_in_passing(features, blocks))
+
+    @property
+    def _objects(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The labelled boxes as ``layout_blocks`` takes them."""
+        pool = self.pool
+        if self.sources[0].objects is not None:
+            return view_objects(pool, self.sources, choose_views(pool.views, self.options.views))
+        owner = np.repeat(np.arange(len(pool)), np.diff(pool.offsets))
+        return owner, pool.labels, pool.boxes, pool.image_sizes[owner]
 
     def likeness(self, partner: np.ndarray) -> np.ndarray:
         """(P,) float32 similarity of the images of P samples to those of their partners; (N,) int64, -1 for none."""
         paired = np.flatnonzero(partner >= 0)
-        return np.einsum('nd,nd->n', self.features[paired], self.features[partner[paired]])
+        similarity = np.empty(len(paired), np.float32)
+        for start in range(0, len(paired), _ROWS):
+            block = paired[start:start + _ROWS]
+            ours, theirs = self.features[block], self.features[partner[block]]
+            similarity[start:start + _ROWS] = np.einsum('nd,nd->n', ours, theirs)
+        drop_pages(self.features)
+        return similarity
 
     def density(self, layout: float = 0.) -> tuple[np.ndarray, np.ndarray]:
         """Order inside the cluster, (N,) int32, and density score, (N,) float32; ``layout`` as in ``compared``."""
-        clusters = self.clusters
+        clusters, vectors = self.clusters, self.compared(layout)
         inputs: dict[str, Any] = dict(clusters=self.used['clusters'], options=self.options.density)
         if layout:
             inputs |= dict(layout=layout, objects=self.objects_key)
-        work = density_work(self.density_method, lambda: self.compared(layout), clusters, self.options.seed, self.store)
+        work = density_work(self.density_method, vectors, clusters, self.options.seed, self.store)
         folder = self.stage('density', inputs, *work)
         return read_array(folder / 'order.npy'), read_array(folder / 'similarity.npy')
 
@@ -189,11 +215,11 @@ class Run:
             kept: (N,) bool.
             layout: as in ``compared``.
         """
-        clusters = self.clusters
+        clusters, vectors = self.clusters, self.compared(layout)
         inputs: dict[str, Any] = dict(clusters=self.used['clusters'], kept=_bits(kept))
         if layout:
             inputs |= dict(layout=layout, objects=self.objects_key)
-        work = partner_work(lambda: self.compared(layout), clusters, kept, self.store)
+        work = partner_work(vectors, clusters, kept, self.store)
         return read_array(self.stage('partners', inputs, *work) / 'partner.npy')
 
     def losses(self, trained: np.ndarray, scored: np.ndarray) -> np.ndarray:
@@ -225,7 +251,7 @@ class Run:
             losses = mean_by_sample(by_item[items], owner[items], len(self.pool))
             write_array(folder / 'losses.npy', losses)
 
-        return read_array(self.store.run('losses', key, compute, share) / 'losses.npy')
+        return read_array(self._run('losses', key, compute, share) / 'losses.npy')
 
     @functools.cached_property
     def features_key(self) -> str:
@@ -253,10 +279,26 @@ class Run:
             merge_shards(*images, folder, self.options.on_bad_image, self.store.wait_for)
             self.write_origin(folder)
 
-        folder = self.store.run('features', self.features_key, compute, share)
+        folder = self.run_features(compute, share)
         self.facts['images'] = self.images_key
         refuse_bad_images(folder, self.options.on_bad_image)
         return folder
+
+    def run_features(self, compute: Callable[[Path], None], share: Callable[[Path], None] | None = None) -> Path:
+        """Runs the stage ``features``; see ``StageStore.run``.
+
+        Raises:
+            UserError: the first process sees other images, or works with another embedder or other views.
+        """
+        key = self.features_key
+        self.store.agree_on_rows('images', lambda: self._stamps, self._said_of_image)
+        return self._run('features', key, compute, share)
+
+    def _said_of_image(self, sample: int, first: np.ndarray) -> str:
+        """Which image of a sample has another size or modification time than ``first``, (V, 2) int64, says."""
+        view = int((self._stamps[sample] != first).any(axis=1).argmax())
+        what = 'size' if self._stamps[sample, view, 0] != first[view, 0] else 'modification time'
+        return f'{self.pool.image_paths[sample][view]} has another {what} here than in the first process'
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -267,7 +309,12 @@ class Run:
     def stamps(self) -> np.ndarray:
         """(N, C, 2) int64, size and modification time (ns) of the images that features are taken from."""
         columns = choose_views(self.pool.views, self.options.views)
-        return np.array([[_stamp(paths[column]) for column in columns] for paths in self.pool.image_paths], np.int64)
+        return self._stamps[:, columns]
+
+    @functools.cached_property
+    def _stamps(self) -> np.ndarray:
+        """(N, V, 2) int64, size and modification time (ns) of all images."""
+        return np.array([[_stamp(path) for path in paths] for paths in self.pool.image_paths], np.int64)
 
     def write_origin(self, folder: Path) -> None:
         """Notes beside the features what they are of, so that ``--update`` can use them for other sets of images."""
@@ -277,14 +324,16 @@ class Run:
     @functools.cached_property
     def images_key(self) -> str:
         """Hash of every image's path, size and modification time; reading all bytes would cost as much as features."""
-        return sha256_value([(path, *_stamp(path)) for paths in self.pool.image_paths for path in paths])
+        paths = (path for paths in self.pool.image_paths for path in paths)
+        stamps = self._stamps.reshape(-1, 2)
+        return sha256_items((path, *stamp.tolist()) for path, stamp in zip(paths, stamps, strict=True))
 
     @functools.cached_property
     def objects_key(self) -> str:
         """Hash of the pool with the sizes of its images, and of what all cameras of its frames show."""
-        shown = [[sha256_value(array.tolist()) for array in vars(source.objects).values()]
+        shown = [list(map(sha256_items, vars(source.objects).values()))
                  for source in self.sources if source.objects is not None]
-        return sha256_value([pool_key(self.pool), self.pool.image_sizes.tolist(), shown])
+        return sha256_value([pool_key(self.pool), sha256_items(self.pool.image_sizes), shown])
 
     @functools.cached_property
     def records_key(self) -> str:
@@ -361,7 +410,7 @@ class Run:
             train_proxy(self.proxy_config, data, folder, self.options.seed, distributed=together)
 
         work = (lambda folder: None, train) if together else (train,)
-        return self.store.run('proxy', key, *work) / 'proxy.pth'
+        return self._run('proxy', key, *work) / 'proxy.pth'
 
     def proxy_inputs(self, config: Config) -> dict[str, Any]:
         """What a proxy depends on besides the samples that it learns from and the seed, for a stage's key."""
@@ -430,7 +479,9 @@ class Run:
 
     def _key(self, name: str, inputs: dict[str, Any], seeded: bool = True) -> str:
         """The stage's key, noted so that the stages after it can depend on it."""
-        self.used[name] = sha256_value(dict(inputs, stage=name, seed=self.options.seed if seeded else None))
+        made_of = dict(inputs, stage=name, seed=self.options.seed if seeded else None)
+        self.used[name] = sha256_value(made_of)
+        self._made_of[self.used[name]] = made_of
         return self.used[name]
 
 
@@ -456,7 +507,7 @@ def mean_by_sample(values: np.ndarray, owner: np.ndarray, samples: int) -> np.nd
 
 
 def _bits(mask: np.ndarray) -> str:
-    return sha256_value(np.flatnonzero(mask).tolist())
+    return sha256_items(np.flatnonzero(mask))
 
 
 def _stamp(path: str) -> tuple[int, int]:

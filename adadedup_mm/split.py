@@ -77,7 +77,7 @@ def cluster_work(clusterer: Any, features: np.ndarray, pool: Pool, seed: int, st
     return compute, share if splits else None
 
 
-def density_work(method: Any, features: Callable[[], np.ndarray], assignment: np.ndarray, seed: int,
+def density_work(method: Any, features: np.ndarray, assignment: np.ndarray, seed: int,
                  store: StageStore) -> Work:
     """The stage ``density``, which writes ``order.npy`` and ``similarity.npy``.
 
@@ -86,7 +86,7 @@ def density_work(method: Any, features: Callable[[], np.ndarray], assignment: np
 
     Args:
         method: built from ``DENSITIES``.
-        features: returns the (N, d) float32 features.
+        features: (N, d) float32.
         assignment: (N,) int32, labels 0..K-1.
         seed: for the method.
         store: says which process this is.
@@ -96,7 +96,7 @@ def density_work(method: Any, features: Callable[[], np.ndarray], assignment: np
 
     def part() -> np.ndarray:
         mine = np.flatnonzero(owner == store.rank)
-        order, similarity = method(features(), assignment, seed, clusters=mine)
+        order, similarity = method(features, assignment, seed, clusters=mine)
         members = owner[assignment] == store.rank
         rows = np.empty(np.count_nonzero(members), [('order', order.dtype), ('similarity', similarity.dtype)])
         rows['order'], rows['similarity'] = order[members], similarity[members]
@@ -114,7 +114,7 @@ def density_work(method: Any, features: Callable[[], np.ndarray], assignment: np
 
     def compute(folder: Path) -> None:
         if not (folder / 'similarity.npy').exists():
-            order, similarity = merge(folder) if splits else method(features(), assignment, seed)
+            order, similarity = merge(folder) if splits else method(features, assignment, seed)
             write_array(folder / 'order.npy', order)
             write_array(folder / 'similarity.npy', similarity)
         store.remove_parts(folder)
@@ -122,12 +122,11 @@ def density_work(method: Any, features: Callable[[], np.ndarray], assignment: np
     return compute, share if splits else None
 
 
-def partner_work(features: Callable[[], np.ndarray], assignment: np.ndarray, kept: np.ndarray,
-                 store: StageStore) -> Work:
+def partner_work(features: np.ndarray, assignment: np.ndarray, kept: np.ndarray, store: StageStore) -> Work:
     """The stage ``partners``, which writes ``partner.npy``: each process looks for those of some clusters' samples.
 
     Args:
-        features: returns the (N, d) float32 features.
+        features: (N, d) float32.
         assignment: (N,) int32, labels 0..K-1.
         kept: (N,) bool.
         store: says which process this is.
@@ -138,7 +137,7 @@ def partner_work(features: Callable[[], np.ndarray], assignment: np.ndarray, kep
     def share(folder: Path) -> None:
         mine = np.flatnonzero(owner == store.rank)
         store.write_part(folder, 'partner.npy',
-                         lambda: nearest_kept(features(), assignment, kept, clusters=mine)[0])
+                         lambda: nearest_kept(features, assignment, kept, clusters=mine)[0])
 
     def compute(folder: Path) -> None:
         if not (folder / 'partner.npy').exists():

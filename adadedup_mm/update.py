@@ -16,7 +16,7 @@ from .clusters.rows import cluster_members, read_rows
 from .density import greedy_keep
 from .errors import UserError
 from .features import choose_views, extract_shards, merge_shards
-from .files import read_array, read_object, write_array, write_json
+from .files import read_array, read_object, write_array, write_json, write_rows
 from .report.tables import AGAIN, CLASSES, CLUSTERS, SAMPLES, read_table
 from .run import Run
 from .selection import Selection, Update
@@ -140,15 +140,14 @@ def update(run: Run, folder: Path) -> Selection:
                         'prune without --update')
     _compose_features(run, old, rows)
     centroids, far_limit = _centroids(old)
-    usable = ~run.dropped
+    usable, vectors = ~run.dropped, run.compared(old.layout)
 
     def compute(target: Path) -> None:
         new = np.flatnonzero(rows < 0)
         assignment = old.samples['cluster'].to_numpy()[rows].astype(np.int32)
         assignment[new] = np.maximum(nearest_centroid(run.features, new, centroids), 0)
         kept = old.samples['kept'].to_numpy()[rows] & (rows >= 0)
-        chosen, similarity = greedy_keep(run.compared(old.layout), assignment, old.thresholds,
-                                         (rows < 0) & usable, kept)
+        chosen, similarity = greedy_keep(vectors, assignment, old.thresholds, (rows < 0) & usable, kept)
         similarity = np.where(rows >= 0, old.samples['similarity'].to_numpy()[rows], similarity).astype(np.float32)
         write_array(target / 'assignment.npy', assignment)
         write_array(target / 'kept.npy', kept | chosen)
@@ -211,20 +210,37 @@ def _compose_features(run: Run, old: OldRun, rows: np.ndarray) -> None:
     folder = run.stage('new_features', dict(features=run.features_key, new=new.tolist()), merge, extract)
 
     def compute(target: Path) -> None:
-        features, unreadable = np.empty((len(rows), old.features.shape[1]), np.float32), np.zeros(len(rows), bool)
-        features[rows >= 0], unreadable[rows >= 0] = old.features[rows[rows >= 0]], old.unreadable[rows[rows >= 0]]
+        unreadable = np.zeros(len(rows), bool)
+        unreadable[rows >= 0] = old.unreadable[rows[rows >= 0]]
         bad = [dict(sample=int(i), path=run.pool.image_paths[i][0], reason=f'unreadable in {old.folder}')
                for i in np.flatnonzero(unreadable)]
+        new_features = np.empty((0, old.features.shape[1]), np.float32)
         if len(new):
-            features[new], unreadable[new] = np.load(folder / 'features.npy'), np.load(folder / 'unreadable.npy')
+            new_features = np.load(folder / 'features.npy', mmap_mode='r')
+            unreadable[new] = np.load(folder / 'unreadable.npy')
             bad += [dict(entry, sample=int(new[entry['sample']]))
                     for entry in json.loads((folder / 'bad_images.json').read_text(encoding='utf-8'))]
         write_array(target / 'unreadable.npy', unreadable)
         write_json(target / 'bad_images.json', bad)
-        write_array(target / 'features.npy', features)
+        _write_features(target / 'features.npy', rows, old.features, new_features)
         run.write_origin(target)
 
-    run.store.run('features', run.features_key, compute)
+    run.run_features(compute)
+
+
+def _write_features(path: Path, rows: np.ndarray, old: np.ndarray, new: np.ndarray) -> None:
+    """Writes (N, d) float32: the given rows of the old ones, and the new ones in their order where that is -1."""
+    row_of_new = np.cumsum(rows < 0) - 1
+
+    def block(start: int) -> np.ndarray:
+        part = rows[start:start + BLOCK]
+        is_old = part >= 0
+        features = np.empty((len(part), old.shape[1]), np.float32)
+        features[is_old] = old[part[is_old]]
+        features[~is_old] = new[row_of_new[start:start + BLOCK][~is_old]]
+        return features
+
+    write_rows(path, (len(rows), old.shape[1]), map(block, range(0, len(rows), BLOCK)))
 
 
 def _centroids(old: OldRun) -> tuple[np.ndarray, float]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .errors import UserError
 from .files import read_object, sha256_value, write_json
-from .stages import StageStore
+from .stages import PROCESSES, StageStore
 
 OUTPUTS = ('annotations', 'config.py', 'samples.parquet', 'clusters.parquet', 'classes.parquet', 'manifest.json',
            'report.html', 'stages')
@@ -74,25 +74,48 @@ def held(folder: Path, what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def failures_told(work_dir: str | Path | None, rank: int, world: int) -> Iterator[None]:
+    """Inside, a process prepares for a run; where that fails, the other processes of the run learn of it.
+
+    Args:
+        work_dir: of the run; None where it is not known yet, so that nobody can be told.
+        rank: index of this process.
+        world: number of processes.
+    """
+    try:
+        yield
+    except BaseException:
+        folder = Path(work_dir or '').absolute()
+        with contextlib.suppress(OSError, ValueError):
+            if work_dir is not None and may_be_used(folder):
+                store = StageStore(folder / 'stages', rank, world)
+                with store.together():
+                    raise
+        raise
+
+
+@contextlib.contextmanager
 def claim(work_dir: Path, identity: dict[str, Any], store: StageStore, resume: bool) -> Iterator[bool]:
     """Holds a work dir for the duration of a run; yields whether the folder is new.
 
-    The first process checks and locks; the others wait until it has.
+    The first process checks and locks for all of them.
 
     Raises:
         UserError: the folder belongs to another run, holds an interrupted one and ``resume`` is False, is in use by
             another process, or cannot be written.
     """
     record = work_dir / 'stages' / 'run.json'
-    if store.rank > 0:
-        store.wait_for(lambda: read_object(record) == identity)
-        yield False
-        return
-    is_new = not work_dir.exists()
+    is_new = _holds_nothing(work_dir)
     lock_file = record.parent / _LOCK
-    if not lock_file.exists():
+    is_apart = store.world > 1 and store.peers is None
+    if is_apart or (store.rank == 0 and not lock_file.exists()):
         # Nothing is made in a folder of somebody else.
         _check_owner(work_dir, identity, resume)
+    if is_apart:
+        raise UserError(f'work dir {work_dir} cannot be written: choose another --work-dir')
+    if store.rank > 0:
+        yield is_new
+        return
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
         lock_file.touch()
@@ -112,7 +135,23 @@ def claim(work_dir: Path, identity: dict[str, Any], store: StageStore, resume: b
                          *record.parent.glob('.*.tmp')]:
             leftover.unlink()
         write_json(record, identity)
+        store.forget_earlier_processes()
         yield is_new
+
+
+def may_be_used(work_dir: Path) -> bool:
+    """Whether a folder holds nothing, or nothing that looks like ours without being of a pruning run."""
+    stages = work_dir / 'stages'
+    is_ours = (stages / 'run.json').exists() or (stages / _LOCK).exists() or _just_begun(stages)
+    return is_ours or not any((work_dir / name).exists() for name in OUTPUTS)
+
+
+def _holds_nothing(work_dir: Path) -> bool:
+    """Whether a folder does not exist, or holds what processes of this run have just made alone."""
+    if not work_dir.exists():
+        return True
+    stages = work_dir / 'stages'
+    return [file.name for file in work_dir.iterdir()] == ['stages'] and _just_begun(stages)
 
 
 def _check_owner(work_dir: Path, identity: dict[str, Any], resume: bool) -> None:
@@ -169,8 +208,9 @@ def _inputs(owner: dict[str, Any]) -> dict[str, Any]:
 
 
 def _just_begun(stages: Path) -> bool:
-    """Whether a run was killed before it had noted whose work dir this is."""
-    return all(file.name == _LOCK or file.match('.run.json.*.tmp') for file in stages.iterdir())
+    """Whether a run has not noted yet whose work dir this is, or was killed before."""
+    return stages.is_dir() and all(file.name in (_LOCK, PROCESSES) or file.match('.run.json.*.tmp')
+                                   for file in stages.iterdir())
 
 
 def _difference(owner: dict[str, Any], identity: dict[str, Any]) -> str:

@@ -37,8 +37,8 @@ def run_stage(stage: str, folder: Path, root: Path, clusters: int, rank: int, wo
     store = StageStore(root, rank, world)
     work: dict[str, Work] = {
         'clusters': cluster_work(SphericalKMeans(clusters), features, None, 0, store),
-        'density': density_work(KCenter(), lambda: features, assignment, 0, store),
-        'partners': partner_work(lambda: features, assignment, np.arange(len(features)) % 5 > 0, store)}
+        'density': density_work(KCenter(), features, assignment, 0, store),
+        'partners': partner_work(features, assignment, np.arange(len(features)) % 5 > 0, store)}
     start = time.perf_counter()
     store.run(stage, 'key', *work[stage])
     return time.perf_counter() - start

@@ -1,10 +1,11 @@
 """Clusters, density scores, thresholds and tables of growing sets of samples, from features on disk.
 
-    python benchmarks/scale.py [--quick] [--plot FILE]
+    python benchmarks/scale.py [--quick] [--plot FILE] [--layout SHARE]
 
-Features are float16 in a memory-mapped file; there are as many clusters as keep their size the same. Each number of
-samples has a process of its own, whose peak memory counts everything: libraries, the pool's ids, paths and boxes, and
-the pages of the mapped file.
+As with the default settings, features are float32 in a memory-mapped file and are joined with the layouts of seven
+objects a sample in a second one (``feedback.layout=.3``); there are as many clusters as keep their size the same. Each
+number of samples has a process of its own, whose peak memory counts everything: libraries, the pool's ids, paths and
+boxes, and the pages of the mapped files.
 """
 
 import argparse
@@ -23,10 +24,12 @@ from kmeans import make_features
 from matplotlib.figure import Figure as Plot
 
 from adadedup_mm.clusters import SphericalKMeans
-from adadedup_mm.density import KCenter, nearest_kept
+from adadedup_mm.clusters.rows import read_in_passing
+from adadedup_mm.density import KCenter, joint_blocks, layout_blocks, nearest_kept
+from adadedup_mm.density.layout import DIMENSIONS as LAYOUT_DIMENSIONS
 from adadedup_mm.feedback import adaptive_set, initial_set
-from adadedup_mm.files import atomic_open, write_table
-from adadedup_mm.options import Options
+from adadedup_mm.files import atomic_open, write_rows, write_table
+from adadedup_mm.options import FeedbackOptions, Options
 from adadedup_mm.pool import Pool
 from adadedup_mm.selection import Selection
 from adadedup_mm.tables import classes_table, clusters_table, map_2d, reasons, samples_table
@@ -38,10 +41,24 @@ BLOCK, OBJECTS = 10_000, 7
 
 
 def write_features(path: Path, n: int) -> None:
-    """(n, 512) float16 unit features, in the order of the scenes."""
-    features = np.lib.format.open_memmap(path, 'w+', np.float16, (n, DIMENSIONS))
-    for start in range(0, n, BLOCK):
-        features[start:start + BLOCK] = make_features(BLOCK, DIMENSIONS, seed=start)
+    """(n, 512) float32 unit features, in the order of the scenes."""
+    write_rows(path, (n, DIMENSIONS), (make_features(BLOCK, DIMENSIONS, seed=start) for start in range(0, n, BLOCK)))
+
+
+def write_joint(path: Path, features: np.ndarray, pool: Pool, share: float) -> None:
+    """What a run writes into its stage ``joint``."""
+    owner = np.repeat(np.arange(len(pool)), np.diff(pool.offsets))
+    layouts = layout_blocks(owner, pool.labels, pool.boxes, pool.image_sizes[owner], len(pool))
+    write_rows(path, (len(pool), DIMENSIONS + LAYOUT_DIMENSIONS + 1),
+               read_in_passing(features, joint_blocks(features, layouts, share)))
+
+
+def make_boxes(generator: np.random.Generator, count: int) -> np.ndarray:
+    """(count, 4) float32 boxes in pictures of 480 x 480 pixels."""
+    boxes = generator.random((count, 4), np.float32)
+    boxes *= np.array([300, 300, 150, 150], np.float32)
+    boxes[:, 2:] += boxes[:, :2] + 10
+    return boxes
 
 
 def make_pool(n: int) -> Pool:
@@ -51,10 +68,10 @@ def make_pool(n: int) -> Pool:
         sample_ids=tuple(map(str, range(n))), image_paths=tuple((f'data/train2017/{i:012d}.jpg',) for i in range(n)),
         views=('image',), image_sizes=np.full((n, 2), 480, np.int32), classes=tuple(f'class {i}' for i in range(80)),
         offsets=np.arange(n + 1) * OBJECTS, labels=generator.integers(0, 80, n * OBJECTS, np.int32),
-        boxes=generator.random((n * OBJECTS, 4), np.float32), dataset_index=np.zeros(n, np.int32))
+        boxes=make_boxes(generator, n * OBJECTS), dataset_index=np.zeros(n, np.int32))
 
 
-def measure(path: Path, n: int) -> None:
+def measure(path: Path, n: int, share: float) -> None:
     """Runs all stages on the first n rows and prints seconds by stage, and the peak memory in MB, as JSON."""
     features, pool = np.load(path, mmap_mode='r')[:n], make_pool(n)
     seconds = {}
@@ -67,7 +84,12 @@ def measure(path: Path, n: int) -> None:
 
     assignment = SphericalKMeans(n // CLUSTER_SIZE)(features, pool, 0)
     done('clusters')
-    order, similarity = KCenter()(features, assignment, 0)
+    vectors = features
+    if share:
+        write_joint(path.with_name('joint.npy'), features, pool, share)
+        vectors = np.load(path.with_name('joint.npy'), mmap_mode='r')
+        done('label layouts')
+    order, similarity = KCenter()(vectors, assignment, 0)
     done('density scores')
     _, tau = initial_set(similarity, KEEP_RATIO)
     # Gaps cost nothing; those of a proxy would be as good.
@@ -75,7 +97,7 @@ def measure(path: Path, n: int) -> None:
     adaptive = adaptive_set(similarity, assignment, delta, tau, .5, 1., 1., KEEP_RATIO)
     done('thresholds')
     selection = Selection(adaptive.kept, assignment, order, similarity, adaptive.thresholds, shift=adaptive.shift)
-    partner, closeness = nearest_kept(features, assignment, selection.kept)
+    partner, closeness = nearest_kept(vectors, assignment, selection.kept)
     done('partners')
     nothing = np.zeros(n, bool)
     reason = reasons(selection, selection.kept, selection.kept, nothing, Options(keep_ratio=KEEP_RATIO))
@@ -104,7 +126,7 @@ def plot(path: Path, results: dict[int, dict]) -> None:
     left.set_ylabel('seconds')
     left.legend(loc='upper left', frameon=False)
     right.plot(sizes / 1e6, [result['megabytes'] / 1000 for result in results.values()], 'ko-', label='peak')
-    right.plot(sizes / 1e6, sizes * DIMENSIONS * 2 / 1e9, 'k:', label='features on disk')
+    right.plot(sizes / 1e6, sizes * DIMENSIONS * 4 / 1e9, 'k:', label='features on disk')
     right.set_ylabel('GB')
     right.legend(loc='upper left', frameon=False)
     for axes in (left, right):
@@ -118,10 +140,12 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument('--plot', type=Path, help='draw seconds and memory into this PNG file')
+    parser.add_argument('--layout', type=float, default=FeedbackOptions().layout, metavar='SHARE',
+                        help='share of the label layouts in the density scores; 0: of the images alone')
     parser.add_argument('--measure', nargs=2, metavar=('FILE', 'N'), help=argparse.SUPPRESS)
     arguments = parse(__doc__, parser)
     if arguments.measure:
-        measure(Path(arguments.measure[0]), int(arguments.measure[1]))
+        measure(Path(arguments.measure[0]), int(arguments.measure[1]), arguments.layout)
         return
     use_wide_kernels()
     sizes = QUICK_SIZES if arguments.quick else SIZES
@@ -130,7 +154,7 @@ def main() -> None:
         file = Path(folder, 'features.npy')
         write_features(file, sizes[-1])
         for n in sizes:
-            command = [sys.executable, __file__, '--measure', file, str(n)]
+            command = [sys.executable, __file__, '--layout', str(arguments.layout), '--measure', file, str(n)]
             results[n] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
             stages = ', '.join(f'{stage} {value:.1f}' for stage, value in results[n]['seconds'].items())
             print(f'{n:>9,} samples: {sum(results[n]["seconds"].values()):.1f} s ({stages}), '

@@ -14,7 +14,7 @@ from adadedup_mm.datasets import read_pool
 from adadedup_mm.dry_run import dry_run
 from adadedup_mm.estimate import Rates, estimate, estimate_line, work_of
 from adadedup_mm.features import PixelEmbedder
-from adadedup_mm.options import resolve_options
+from adadedup_mm.options import FeedbackOptions, resolve_options
 from adadedup_mm.proxy.probe import Probe
 from adadedup_mm.run import Run
 from adadedup_mm.stages import StageStore
@@ -129,6 +129,17 @@ def test_estimates_follow_the_rates(make_run):
     assert cost.features == pytest.approx(4.8) and cost.proxy == pytest.approx(.5 * (24 + 48 / 3))
     assert cost.seconds == pytest.approx(cost.features + cost.clusters + cost.proxy)
     ann_file = Path(run.sources[0].ann_file)
-    assert cost.disk == 2 * 48 * 400 + 16_000 + round(.5 * ann_file.stat().st_size)
+    assert cost.disk == 48 * 400 + 48 * 4 * (100 + 257) + 16_000 + round(.5 * ann_file.stat().st_size)
     two = make_run(world=2)
     assert estimate(two, work_of(two, .5), rates, .5).features == pytest.approx(2.4)
+
+
+def test_the_disk_holds_the_features_once_more_where_label_layouts_are_joined_with_them(make_run):
+    rates = Rates(image=0., dim=512, product=1e9, proxy=None)
+    costs = []
+    for layout in (.3, 0.):
+        run = make_run(strategy='adadedup', feedback=FeedbackOptions(layout=layout))
+        costs.append(estimate(run, work_of(run, .5), rates, .5))
+    n = len(run.pool)
+    assert costs[0].disk - costs[1].disk == 4 * n * 257
+    assert costs[0].memory == pytest.approx(costs[1].memory, rel=.01)

@@ -1,5 +1,6 @@
 """The label layout: what the annotations say about redundancy."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adadedup_mm.density import joint_features, layout_features
+from adadedup_mm import run as run_module
+from adadedup_mm.density import joint_blocks, joint_features, layout, layout_blocks, layout_features
 from adadedup_mm.feedback import initial_set
+from adadedup_mm.files import write_rows
 
 ROOT = Path(__file__).parents[1]
 SIZE = (180, 320)
@@ -74,11 +77,66 @@ def test_joint_features_mix_the_two_cosines_and_keep_blank_rows_blank():
     images = generator.normal(size=(6, 8)).astype(np.float32)
     images /= np.linalg.norm(images, axis=1, keepdims=True)
     images[5] = 0
-    layout = layouts([CAR], [SAME_BUS], [CAR, SAME_BUS], [], [CAR], [CAR])
-    joint = joint_features(images, layout, .3)
+    labels = layouts([CAR], [SAME_BUS], [CAR, SAME_BUS], [], [CAR], [CAR])
+    joint = joint_features(images, labels, .3)
     np.testing.assert_allclose((joint @ joint.T)[:5, :5], .7 * (images @ images.T)[:5, :5]
-                               + .3 * (layout @ layout.T)[:5, :5], atol=1e-6)
+                               + .3 * (labels @ labels.T)[:5, :5], atol=1e-6)
     assert not joint[5].any()
+
+
+def in_one_piece(owner, kind, boxes, sizes, samples, seed):
+    """The layouts of all samples at once."""
+    generator = np.random.default_rng(seed)
+    frequencies = generator.normal(size=(4, layout.DIMENSIONS)).astype(np.float32)
+    phases = generator.uniform(0, 2 * np.pi, layout.DIMENSIONS).astype(np.float32)
+    signs = generator.choice(np.array([-1, 1], np.float32), (int(kind.max(initial=-1)) + 1, layout.DIMENSIONS))
+    seen = np.isfinite(boxes).all(axis=1)
+    owner, kind, places = owner[seen], kind[seen], layout._places(boxes[seen], sizes[seen])
+    rows = np.zeros((samples, layout.DIMENSIONS + 1), np.float32)
+    rows[:, -1] = 1
+    for start in range(0, len(owner), layout.CHUNK):
+        part = slice(start, start + layout.CHUNK)
+        waves = np.cos(places[part] @ frequencies + phases) * signs[kind[part]]
+        present, first = np.unique(owner[part], return_index=True)
+        rows[present, :-1] += np.add.reduceat(waves, first) * np.float32((2 / layout.DIMENSIONS) ** .5)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def some_objects(seed, samples, most):
+    """Owner, kind, boxes and sizes of up to ``most`` objects a sample; a tenth has no box."""
+    generator = np.random.default_rng(seed)
+    owner = np.repeat(np.arange(samples), generator.integers(0, most + 1, samples))
+    boxes = generator.uniform(0, 100, (len(owner), 4)).astype(np.float32)
+    boxes[:, 2:] += boxes[:, :2]
+    boxes[generator.random(len(owner)) < .1] = np.nan
+    return owner, generator.integers(0, 5, len(owner)), boxes, np.tile(SIZE, (len(owner), 1))
+
+
+# Objects of one sample in several chunks, chunks of several blocks, samples without objects, no objects at all.
+@pytest.mark.parametrize('samples, most, chunk, rows', [
+    (3000, 7, 1000, 256), (100, 300, 64, 7), (2000, 1, 4096, 100), (1, 5, 2, 8), (64, 0, 8, 8), (65, 4, 1000, 64)])
+def test_blocks_of_joint_vectors_are_the_same_bits_as_all_at_once(samples, most, chunk, rows, monkeypatch):
+    monkeypatch.setattr(layout, 'CHUNK', chunk)
+    monkeypatch.setattr(layout, 'ROWS', rows)
+    objects = some_objects(samples, samples, most)
+    images = np.random.default_rng(1).standard_normal((samples, 16)).astype(np.float32)
+    images[::7] = 0
+    whole = in_one_piece(*objects, samples, seed=3)
+    np.testing.assert_array_equal(layout_features(*objects, samples, seed=3), whole)
+    blocks = list(joint_blocks(images, layout_blocks(*objects, samples, seed=3), .3))
+    assert max(map(len, blocks)) <= rows
+    np.testing.assert_array_equal(np.concatenate(blocks), joint_features(images, whole, .3))
+
+
+def test_joint_vectors_are_written_in_the_memory_of_some_blocks(tmp_path):
+    samples = 100_000
+    objects = some_objects(0, samples, 2)
+    images = np.zeros((samples, 512), np.float32)
+    tracemalloc.start()
+    write_rows(tmp_path / 'joint.npy', (samples, 769), joint_blocks(images, layout_blocks(*objects, samples), .3))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (tmp_path / 'joint.npy').stat().st_size > 4 * 769 * samples > 2 * peak
 
 
 @pytest.fixture(scope='module')
@@ -102,8 +160,8 @@ def test_a_fixed_camera_keeps_more_frames_than_to_the_eye_of_the_embedding(run, 
     truth = pq.read_table(world / 'truth.parquet').to_pandas().set_index('sample_id')
     kind = truth.loc[list(run.pool.sample_ids), 'kind'].to_numpy()
 
-    def kept(layout: float) -> dict[str, float]:
-        chosen, _ = initial_set(run.density(layout)[1], .6)
+    def kept(share: float) -> dict[str, float]:
+        chosen, _ = initial_set(run.density(share)[1], .6)
         return {name: chosen[kind == name].mean() for name in ('fixed', 'parked')}
 
     assert kept(.3)['fixed'] > kept(0)['fixed'] + .15
@@ -114,3 +172,18 @@ def test_layouts_make_scores_of_their_own_stage(run):
     assert not np.array_equal(run.density(.3)[1], run.density(0)[1])
     np.testing.assert_array_equal(run.density(.3)[1], run.density(.3)[1])
     assert run.compared(.3).shape == (len(run.pool), run.features.shape[1] + 257)
+
+
+def test_vectors_that_are_compared_are_one_mapped_file(run):
+    vectors = run.compared(.3)
+    assert isinstance(vectors.base, np.memmap) and not vectors.flags.writeable
+    labels = layout_features(*run._objects, len(run.pool), run.options.seed)
+    np.testing.assert_array_equal(vectors, joint_features(np.array(run.features), labels, .3))
+    assert run.store.record('joint')['bytes'] > 4 * vectors.size
+
+
+def test_likeness_is_the_same_bits_whatever_is_compared_at_a_time(run, monkeypatch):
+    partner = np.random.default_rng(0).integers(-1, len(run.pool), len(run.pool))
+    whole = run.likeness(partner)
+    monkeypatch.setattr(run_module, '_ROWS', 5)
+    np.testing.assert_array_equal(run.likeness(partner), whole)

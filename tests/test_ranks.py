@@ -255,8 +255,8 @@ def test_one_process_shares_nothing_and_neither_do_methods_that_cannot(tmp_path)
         for expected, work in (
                 (splits, cluster_work(SphericalKMeans(), features, None, 0, store)),
                 (False, cluster_work(clusterer, features, None, 0, store)),
-                (splits, density_work(DENSITIES.get('KCenter')(), lambda: features, assignment, 0, store)),
-                (False, density_work(Plain(), lambda: features, assignment, 0, store))):
+                (splits, density_work(DENSITIES.get('KCenter')(), features, assignment, 0, store)),
+                (False, density_work(Plain(), features, assignment, 0, store))):
             assert (work[1] is not None) == expected
 
 

@@ -81,7 +81,8 @@ def merge_captions(captioner: Captioner, count: int, folder: Path,
     """
     shards = list(_shards(captioner, count, folder))
     if not (folder / 'captions.json').exists():
-        wait_for(lambda: all(file.exists() for file in shards))
+        for file in shards:
+            wait_for(file.exists)
         write_json(folder / 'captions.json',
                    [text for file in shards for text in json.loads(file.read_text(encoding='utf-8'))])
     for file in shards:

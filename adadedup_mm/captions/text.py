@@ -16,13 +16,15 @@ from torch.nn import functional
 
 from ..errors import UserError
 from ..features import OpenCLIPEmbedder
-from ..files import write_array
+from ..files import write_array, write_rows
 from ..options import choose
 from ..progress import progress
 
 # Texts per shard. Batches end where shards end, so that the features do not depend on who computes which shard.
 SHARD = 256
 DIM = 512
+# Samples whose features are written at a time.
+_ROWS = 8192
 
 
 class TextEncoder(Protocol):
@@ -158,7 +160,10 @@ def merge_text(texts: Sequence[str], rows: np.ndarray, folder: Path,
     """
     files = [folder / f'text_{number:05d}.npy' for number in range(-(-len(texts) // SHARD))]
     if not (folder / 'text.npy').exists():
-        wait_for(lambda: all(file.exists() for file in files))
-        write_array(folder / 'text.npy', np.concatenate([np.load(file) for file in files])[rows])
+        for file in files:
+            wait_for(file.exists)
+        features = np.concatenate([np.load(file) for file in files])
+        blocks = (features[rows[start:start + _ROWS]] for start in range(0, len(rows), _ROWS))
+        write_rows(folder / 'text.npy', (len(rows), features.shape[1]), blocks)
     for file in files:
         file.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from mmengine.config import DictAction
 from rich.console import Console
 from rich.table import Table
 
-from ..errors import UserError
+from ..errors import ProcessError, UserError
 
 
 def run(main: Callable[[list[str] | None], None], arguments: list[str] | None = None,
@@ -29,6 +29,9 @@ def run(main: Callable[[list[str] | None], None], arguments: list[str] | None = 
         if _is_first_to_say(line):
             print(f'error: {line}', file=sys.stderr)
         sys.exit(2)
+    except ProcessError as error:
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(1)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise

@@ -12,6 +12,7 @@ from ..errors import UserError
 from ..options import Options, resolve_options
 from ..pipeline import prune
 from ..report import words
+from ..workdir import failures_told
 from .common import add_common_flags, print_table, run
 
 
@@ -32,10 +33,11 @@ def _main(arguments: list[str] | None) -> None:
     if args.update and (args.strategy or args.keep_ratio is not None):
         raise UserError('--update goes on with the strategy and the thresholds of the old run: leave --strategy and '
                         '--keep-ratio out')
-    config = load_config(args.config, args.cfg_options)
-    options = resolve_options(config, args.keep_ratio, args.strategy)
     rank, world = rank_and_world(args.launcher)
-    take_gpu(args.launcher)
+    with failures_told(args.work_dir, rank, world):
+        config = load_config(args.config, args.cfg_options)
+        options = resolve_options(config, args.keep_ratio, args.strategy)
+        take_gpu(args.launcher)
     work_dir = args.work_dir or default_work_dir(config, args.config)
     if args.dry_run:
         if world > 1 or args.update or args.resume:
@@ -44,7 +46,8 @@ def _main(arguments: list[str] | None) -> None:
         _show(dry_run(config, options, Path(work_dir)), options, work_dir)
         return
     if options.proxy.distributed:
-        open_group(args.launcher)
+        with failures_told(work_dir, rank, world):
+            open_group(args.launcher)
     prune(config, options, work_dir, rank=rank, world=world, resume=args.resume, update_of=args.update)
 
 

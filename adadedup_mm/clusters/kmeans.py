@@ -11,7 +11,7 @@ from ..options import whole
 from ..pool import Pool
 from ..progress import progress
 from .fixed import label
-from .rows import read_rows, run_parallel, snap
+from .rows import read_in_passing, read_rows, run_parallel, snap
 
 BLOCK = 1024
 # Beyond this, two levels are much faster: the cost grows with N * sqrt(K) instead of N * K.
@@ -140,7 +140,7 @@ def nearest_centroid(features: np.ndarray, members: np.ndarray, centroids: np.nd
 
     with progress(count, 'clusters', 'sample') as bar:
         labels = []
-        for found in run_parallel(job, blocks):
+        for found in read_in_passing(features, run_parallel(job, blocks)):
             labels.append(found)
             bar.update(len(found))
     return np.concatenate(labels) if labels else np.empty(0, np.int64)

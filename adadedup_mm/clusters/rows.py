@@ -2,12 +2,17 @@
 
 import functools
 import mmap
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
+
+Result = TypeVar('Result')
+# Seconds of reading after which a mapped file's pages are given back.
+_PASSING = .5
 
 
 def read_rows(features: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -47,6 +52,22 @@ def drop_pages(features: np.ndarray) -> None:
         owner = owner.base
     if isinstance(owner, mmap.mmap) and not features.flags.writeable:
         owner.madvise(mmap.MADV_DONTNEED)
+
+
+def read_in_passing(features: np.ndarray, results: Iterable[Result]) -> Iterator[Result]:
+    """Passes on results that come from rows of ``features``, and gives back the memory of the pages now and then.
+
+    Args:
+        features: see ``drop_pages``.
+        results: whatever reading them yields, one after the other.
+    """
+    last = time.monotonic()
+    for result in results:
+        yield result
+        if time.monotonic() - last > _PASSING:
+            drop_pages(features)
+            last = time.monotonic()
+    drop_pages(features)
 
 
 def snap(similarity: np.ndarray) -> np.ndarray:

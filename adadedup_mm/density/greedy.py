@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..clusters.rows import cluster_members, read_rows, run_parallel, snap
+from ..clusters.rows import cluster_members, read_in_passing, read_rows, run_parallel, snap
 from ..feedback.thresholds import GRID
 from ..progress import progress
 from .partners import most_similar
@@ -49,7 +49,7 @@ def greedy_keep(features: np.ndarray, assignment: np.ndarray, thresholds: np.nda
         kept[mine], similarity[mine] = _greedy(rows, start, float(thresholds[assignment[members[0]]]))
 
     clusters = sorted((members for members in cluster_members(assignment) if len(members)), key=len, reverse=True)
-    for _ in run_parallel(job, clusters, workers):
+    for _ in read_in_passing(features, run_parallel(job, clusters, workers)):
         pass
     return kept, similarity
 

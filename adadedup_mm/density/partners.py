@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..clusters.rows import cluster_members, read_rows, run_parallel, snap
+from ..clusters.rows import cluster_members, read_in_passing, read_rows, run_parallel, snap
 from ..progress import progress
 
 QUERIES = 384
@@ -51,7 +51,7 @@ def nearest_kept(features: np.ndarray, assignment: np.ndarray, kept: np.ndarray,
 
     jobs = [members for members in cluster_members(assignment) if len(members) and asked[members[0]]]
     with progress(int(asked.sum()), 'partners', 'sample') as bar:
-        for count in run_parallel(job, sorted(jobs, key=len, reverse=True), workers):
+        for count in read_in_passing(features, run_parallel(job, sorted(jobs, key=len, reverse=True), workers)):
             bar.update(count)
 
     def search(pruned: np.ndarray) -> int:
@@ -61,7 +61,7 @@ def nearest_kept(features: np.ndarray, assignment: np.ndarray, kept: np.ndarray,
 
     orphans = np.flatnonzero(asked & ~kept & (partner < 0))
     with progress(len(orphans), 'partners outside the cluster', 'sample') as bar:
-        for count in run_parallel(search, _chunks(orphans), workers):
+        for count in read_in_passing(features, run_parallel(search, _chunks(orphans), workers)):
             bar.update(count)
     return partner, similarity
 

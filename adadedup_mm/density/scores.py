@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..clusters.rows import cluster_members, read_rows, run_parallel, snap
+from ..clusters.rows import cluster_members, read_in_passing, read_rows, run_parallel, snap
 from ..errors import UserError
 from ..progress import progress
 
@@ -148,7 +148,8 @@ def _score_clusters(features: np.ndarray, assignment: np.ndarray, score: Score, 
         clusters = [clusters[cluster] for cluster in chosen]
     clusters = sorted((members for members in clusters if len(members)), key=len, reverse=True)
     with progress(sum(map(len, clusters)), 'density scores', 'sample') as bar:
-        for count in run_parallel(job, _batches(clusters, BATCH // features.shape[1]), workers):
+        batches = _batches(clusters, BATCH // features.shape[1])
+        for count in read_in_passing(features, run_parallel(job, batches, workers)):
             bar.update(count)
     return order, snap(similarity)
 

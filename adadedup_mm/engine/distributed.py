@@ -7,7 +7,7 @@ import torch
 import torch.distributed
 from mmengine.dist import init_dist, is_distributed
 
-from ..errors import UserError
+from ..errors import ProcessError, UserError
 from ..proxy.train import WRAPPER_WITHOUT_GPU
 
 _VARIABLES = {'pytorch': ('RANK', 'WORLD_SIZE'), 'slurm': ('SLURM_PROCID', 'SLURM_NTASKS')}
@@ -66,14 +66,21 @@ def open_group(launcher: str) -> None:
 
     Args:
         launcher: as for ``rank_and_world``; nothing is done for ``'none'``.
+
+    Raises:
+        ProcessError: the processes do not find each other within torch's own time.
     """
     if launcher == 'none' or is_distributed():
         return
-    if torch.cuda.is_available():
-        init_dist(launcher)
-    else:
-        rank, world = rank_and_world(launcher)
-        torch.distributed.init_process_group('gloo', rank=rank, world_size=world)
+    try:
+        if torch.cuda.is_available():
+            init_dist(launcher)
+        else:
+            rank, world = rank_and_world(launcher)
+            torch.distributed.init_process_group('gloo', rank=rank, world_size=world)
+    except RuntimeError as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ProcessError(f'this process cannot form a group with the others: {reason}') from error
 
 
 def use_gloo_without_gpu(config: Any) -> None:

@@ -13,6 +13,7 @@ from ..config_text import check_printable
 from ..errors import UserError
 from ..options import resolve_options
 from ..pipeline import prune
+from ..workdir import failures_told
 from .distributed import open_group, rank_and_world, take_gpu, use_gloo_without_gpu
 
 
@@ -55,13 +56,17 @@ def prune_first(config: Config) -> tuple[Config, Path]:
 
     Raises:
         UserError: the input is wrong, or no Runner could start with the config afterwards.
+        ProcessError: another process has failed, is gone or has not appeared.
     """
-    check_printable(config)
-    options = resolve_options(config)
-    folder = Path(options.work_dir or Path(config['work_dir']) / 'adadedup').absolute()
     launcher = config.get('launcher', 'none')
     rank, world = rank_and_world(launcher)
-    take_gpu(launcher)
-    if options.proxy.distributed:
-        open_group(launcher)
+    usual = Path(config['work_dir']) / 'adadedup'
+    with failures_told(usual, rank, world):
+        check_printable(config)
+        options = resolve_options(config)
+    folder = Path(options.work_dir or usual).absolute()
+    with failures_told(folder, rank, world):
+        take_gpu(launcher)
+        if options.proxy.distributed:
+            open_group(launcher)
     return prune(config, options, folder, rank=rank, world=world, resume=True), folder

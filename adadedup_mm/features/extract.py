@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..files import atomic_open, write_array, write_json
+from ..files import write_array, write_json, write_rows
 from ..progress import progress
 from .cpu import keep_freed_pages, single_threads
 from .decode import BadImage, Transform, decode
@@ -228,17 +228,18 @@ def _write_features(path: Path, shards: Sequence[Path], rows: np.ndarray, unread
     open_shard = functools.lru_cache(maxsize=64)(lambda shard: np.load(shards[shard], mmap_mode='r'))
     n, v = rows.shape
     d = open_shard(0).shape[1]
-    with atomic_open(path) as file:
-        np.lib.format.write_array_header_1_0(file, dict(descr='<f4', fortran_order=False, shape=(n, v * d)))
-        for start in range(0, n, _ROWS):
-            block = rows[start:start + _ROWS].ravel()
-            features = np.empty((len(block), d), np.float32)
-            for shard in np.unique(block // SHARD):
-                here = block // SHARD == shard
-                features[here] = open_shard(shard)[block[here] % SHARD]
-            features = features.reshape(-1, v * d) / math.sqrt(v)
-            features[unreadable[start:start + _ROWS]] = 0
-            file.write(features.astype('<f4').tobytes())
+
+    def gather(start: int) -> np.ndarray:
+        block = rows[start:start + _ROWS].ravel()
+        features = np.empty((len(block), d), np.float32)
+        for shard in np.unique(block // SHARD):
+            here = block // SHARD == shard
+            features[here] = open_shard(shard)[block[here] % SHARD]
+        features = features.reshape(-1, v * d) / math.sqrt(v)
+        features[unreadable[start:start + _ROWS]] = 0
+        return features
+
+    write_rows(path, (n, v * d), map(gather, range(0, n, _ROWS)))
 
 
 def _read_reasons(folder: Path, count: int) -> dict[int, str]:

@@ -103,7 +103,8 @@ def merge_losses(indices: np.ndarray, sizes: np.ndarray, count: int, folder: str
         (count,) float32, NaN where no loss was computed.
     """
     shards = _shards(indices, sizes, Path(folder))
-    wait_for(lambda: all(path.exists() for path in shards))
+    for path in shards:
+        wait_for(path.exists)
     losses = np.full(count, np.nan, np.float32)
     for path, part in shards.items():
         losses[part] = np.load(path, allow_pickle=False)

@@ -95,10 +95,10 @@ def merge_rows(checkpoint: int, count: int, folder: Path) -> np.ndarray:
                            for start in range(0, count, SHARD_SIZE)])
 
 
-def all_measured(checkpoints: int, count: int, folder: Path) -> bool:
-    """Whether all parts of all processes are there."""
-    return all(part_path(folder, checkpoint, start).exists()
-               for checkpoint in range(checkpoints) for start in range(0, count, SHARD_SIZE))
+def part_paths(checkpoints: int, count: int, folder: Path) -> list[Path]:
+    """The parts of all processes."""
+    return [part_path(folder, checkpoint, start)
+            for checkpoint in range(checkpoints) for start in range(0, count, SHARD_SIZE)]
 
 
 def try_measure(config: Config, dataset: Mapping[str, Any], item: int, measure: Measure, log_file: Path) -> None:

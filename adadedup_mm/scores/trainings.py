@@ -10,7 +10,7 @@ from ..errors import UserError
 from ..files import read_array, write_array
 from ..proxy import proxy_config, train_proxy
 from ..proxy.config import is_classifier
-from .measure import all_measured, measure_shards, merge_rows, try_measure
+from .measure import measure_shards, merge_rows, part_paths, try_measure
 from .numerics import forgetting_counts, sum_per_sample
 from .observe import Measure
 
@@ -53,7 +53,7 @@ def training_scores(run: 'Run', measure: Measure, runs: int, epochs: int, every_
 
     def compute(folder: Path) -> None:
         if not (folder / 'scores.npy').exists():
-            run.store.wait_for(lambda: all_measured(len(checkpoints), count, folder))
+            run.store.wait_for_files(part_paths(len(checkpoints), count, folder))
             rows = [merge_rows(i, count, folder) for i in range(len(checkpoints))]
             step = epochs if every_epoch else 1
             groups = [rows[i:i + step] for i in range(0, len(rows), step)]
@@ -117,7 +117,7 @@ def _trained(run: 'Run', config: Config, measure: Measure, runs: int, every_epoc
 
     def compute(folder: Path) -> None:
         if checkpoint is None:
-            run.store.wait_for(lambda: all((folder / f'run_{i}' / 'proxy.pth').exists() for i in range(runs)))
+            run.store.wait_for_files(folder / f'run_{i}' / 'proxy.pth' for i in range(runs))
 
     folder = run.stage('score_runs', inputs, compute, share)
     if checkpoint is not None:

@@ -4,14 +4,21 @@ import contextlib
 import fcntl
 import os
 import shutil
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from .files import read_object, write_array, write_json
+from ..errors import ProcessError, UserError
+from ..files import read_object, sha256_value, write_array, write_json
+from .differences import shortened
+from .peers import PROCESSES, Patience, Peers, Watch
+
+# Seconds after which a process says what of another run it waits for.
+_QUIET = 60
 
 
 class StageStore:
@@ -22,22 +29,133 @@ class StageStore:
     writes ``done.json`` and the others wait for it, so that no collective operation has to outlast a long stage; all
     processes must see the same file system.
 
+    Inside ``together`` the processes also know of each other: where one fails, is gone, does not appear or would
+    compute something else, no other waits for it. All waiting of a run is done by ``wait_for``.
+
     Args:
         root: the folder, made on demand.
         rank: index of this process.
         world: number of processes.
-        poll: seconds between two looks at ``done.json``.
+        poll: seconds between two looks at what is awaited; five times as many when it takes long.
         shared: a folder where several runs keep finished stages for each other, or None. A stage that one of them
             computes, the others wait for; they get its files and its record, so that its cost is the full one.
+        patience: how long this process waits for others of its run; see ``Patience``.
     """
 
     def __init__(self, root: str | Path, rank: int = 0, world: int = 1, poll: float = .2,
-                 shared: str | Path | None = None) -> None:
+                 shared: str | Path | None = None, patience: Patience | None = None) -> None:
         self.root = Path(root)
         self.shared = None if shared is None else Path(shared)
         self.rank = rank
         self.world = world
         self.poll = poll
+        self.patience = patience or Patience()
+        self.peers: Peers | None = None
+        self._agreed: dict[str, set[str]] = {}
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Inside, the processes of a run know of each other; an exception of one of them ends the others' waits.
+
+        A process that fails stays until the others know, for ``patience.gone`` at most. Nothing happens for a single
+        process, and where the folder cannot be written.
+        """
+        self._join()
+        try:
+            yield
+        except RuntimeError as error:
+            # A collective operation also ends because another process has.
+            self._look_for_cause(error)
+            self._tell(error)
+            raise
+        except BaseException as error:
+            self._tell(error)
+            raise
+        finally:
+            self._leave()
+
+    def _tell(self, error: BaseException) -> None:
+        if self.peers is not None:
+            self.peers.fail(error)
+
+    def _join(self) -> None:
+        if self.world > 1 and self.peers is None:
+            peers = Peers(self.root / PROCESSES, self.rank, self.world, self.patience, self.poll)
+            with contextlib.suppress(OSError):
+                peers.join()
+                self.peers = peers
+
+    def _leave(self) -> None:
+        if self.peers is not None:
+            self.peers.leave()
+        self.peers = None
+
+    def _look_for_cause(self, error: RuntimeError) -> None:
+        """Raises what another process has told of its end, if any has."""
+        if self.peers is not None:
+            try:
+                Watch(self.peers).look()
+            except (ProcessError, UserError) as cause:
+                self.peers.fail(cause)
+                raise cause from error
+
+    def give_up(self, error: BaseException) -> bool:
+        """Tells the other processes of an error; whether all of them have left, so that files may be removed."""
+        self._tell(error)
+        return self.peers is None or self.peers.wait_until_alone()
+
+    def forget_earlier_processes(self) -> None:
+        """Removes what killed processes of earlier attempts left; only for the first process of a run."""
+        if self.peers is None:
+            shutil.rmtree(self.root / PROCESSES, ignore_errors=True)
+        else:
+            self.peers.clear()
+
+    def agree(self, name: str, inputs: dict[str, Any], key: str | None = None) -> None:
+        """Returns once it is clear that the first process works on the same; only that one returns at once.
+
+        Args:
+            name: of what is worked on, such as a stage.
+            inputs: JSON-like values of everything that it depends on, by name.
+            key: their hash, if it is known.
+
+        Raises:
+            UserError: the first process has other inputs; the message names the first one that differs.
+        """
+        if self.peers is None:
+            return
+        peers, known = self.peers, self._agreed.setdefault(name, set())
+        inputs = shortened(inputs)
+        key = key or sha256_value(inputs)
+        if self.rank == 0:
+            peers.publish(name, key, inputs)
+            Watch(peers).look()
+        else:
+            self.wait_for(lambda: peers.agrees(name, key, inputs, known))
+        known.add(key)
+
+    def agree_on_rows(self, name: str, rows: Callable[[], np.ndarray], said: Callable[[int, np.ndarray], str]) -> None:
+        """As ``agree`` for an array that is too large for a message.
+
+        Args:
+            name: of the array.
+            rows: returns the (N, ...) array of this process.
+            said: what the difference is, in words, given the first row that differs and what the first process has.
+
+        Raises:
+            UserError: the first process has other rows.
+        """
+        if self.peers is None:
+            return
+        peers, here = self.peers, rows()
+        if self.rank == 0:
+            peers.publish_rows(name, here)
+            return
+        self.wait_for(lambda: peers.published_rows(name) is not None)
+        first = peers.published_rows(name)
+        if first is not None and not np.array_equal(here, first):
+            row = int((here != first).reshape(len(here), -1).any(axis=1).argmax())
+            peers.refuse(said(row, first[row]))
 
     def record(self, name: str) -> dict[str, Any]:
         """What ``done.json`` says: key, seconds, bytes; empty while the stage is unfinished."""
@@ -48,7 +166,7 @@ class StageStore:
         return self.record(name).get('key') == key
 
     def run(self, name: str, key: str, compute: Callable[[Path], None],
-            share: Callable[[Path], None] | None = None) -> Path:
+            share: Callable[[Path], None] | None = None, inputs: dict[str, Any] | None = None) -> Path:
         """Runs a stage unless it is finished, and returns its folder.
 
         Files of another key are removed first; files of the same key that an interrupted run left are kept, so that
@@ -60,8 +178,14 @@ class StageStore:
             compute: writes the results into the folder; called by the first process only.
             share: the part that is split over the processes, called by all of them before ``compute``. The first
                 process may find that others have not written their part yet: ``compute`` waits for it (``wait_for``).
+            inputs: what the key is a hash of, so that processes whose keys differ can say why.
+
+        Raises:
+            ProcessError: another process has failed, is gone or has not appeared.
+            UserError: another process has found the user's input wrong, or works on something else.
         """
         folder = self.root / name
+        self.agree(name, dict(key=key) if inputs is None else inputs, key)
         if self.is_finished(name, key) and not self._owes(name, key):
             return folder
         if self.rank == 0:
@@ -103,7 +227,7 @@ class StageStore:
         kept = _kept(self.shared, name, key)
         self.shared.mkdir(parents=True, exist_ok=True)
         with (self.shared / f'{kept.name}.lock').open('w', encoding='utf-8') as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.wait_for(lambda: _is_taken(lock), f'another run that computes {name} (lock {lock.name})')
             folder = self.root / name
             if kept.exists():
                 if not self._is_claimed(folder, key):
@@ -121,10 +245,32 @@ class StageStore:
         """Whether this run was killed before it handed a finished stage on to the others."""
         return self.rank == 0 and self.shared is not None and not _kept(self.shared, name, key).exists()
 
-    def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Returns once ``condition()`` holds; looks every ``poll`` seconds, for as long as it takes."""
+    def wait_for(self, condition: Callable[[], bool], stranger: str = '') -> None:
+        """Returns once ``condition()`` holds. Long work is waited for as long as its process gives signs of life.
+
+        Args:
+            condition: what is awaited; asked again and again.
+            stranger: who is awaited if it is no process of this run, for a line on standard error after a minute.
+
+        Raises:
+            ProcessError: another process has failed, is gone or has not appeared.
+            UserError: another process has found the user's input wrong.
+        """
+        start = time.monotonic()
+        watch = None if self.peers is None else Watch(self.peers)
         while not condition():
-            time.sleep(self.poll)
+            if watch is not None:
+                watch.look()
+            waited = time.monotonic() - start
+            if stranger and waited > _QUIET:
+                print(f'waiting for {stranger}', file=sys.stderr)
+                stranger = ''
+            time.sleep(min(5 * self.poll, max(self.poll, waited / 50)))
+
+    def wait_for_files(self, files: Iterable[Path]) -> None:
+        """Returns once all files are there; see ``wait_for``."""
+        for file in files:
+            self.wait_for(file.exists)
 
     def write_part(self, folder: Path, result: str, compute: Callable[[], np.ndarray]) -> None:
         """Writes this process's part of an array, unless the part is there already or nobody needs it any more.
@@ -142,7 +288,7 @@ class StageStore:
     def read_parts(self, folder: Path) -> list[np.ndarray]:
         """The parts of all processes in their order, once they are there."""
         parts = self._parts(folder)
-        self.wait_for(lambda: all(part.exists() for part in parts))
+        self.wait_for_files(parts)
         return [np.load(part) for part in parts]
 
     def remove_parts(self, folder: Path) -> None:
@@ -182,10 +328,19 @@ class ReadingStore(StageStore):
         return super().record(name) or self.also.record(name)
 
     def run(self, name: str, key: str, compute: Callable[[Path], None],
-            share: Callable[[Path], None] | None = None) -> Path:
+            share: Callable[[Path], None] | None = None, inputs: dict[str, Any] | None = None) -> Path:
         if self.also.is_finished(name, key):
             return self.also.root / name
-        return super().run(name, key, compute, share)
+        return super().run(name, key, compute, share, inputs)
+
+
+def _is_taken(lock: IO[str]) -> bool:
+    """Whether a lock could be taken; a holder's death frees it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _kept(shared: Path, name: str, key: str) -> Path:

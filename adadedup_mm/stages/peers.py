@@ -1,0 +1,355 @@
+"""The processes of one run: who is there, who has failed, who is gone, and what the first one works on.
+
+All of it goes through small files in ``stages/processes``, because processes share nothing but a file system:
+
+- ``<rank>-<token>.json``, written anew every few seconds: signs of life, and why the process stopped.
+- ``<rank>-<token>.<stage>.json`` of the first process: the stage's keys and what they are made of.
+
+A token is new for every start of a process. Another process counts as met once its file has changed, or come up, while
+one looks: what earlier attempts left behind never changes. Clocks of two machines are never compared.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ProcessError, UserError
+from ..files import read_object, write_array
+from .differences import first_difference
+
+# The folder's name below ``stages/``.
+PROCESSES = 'processes'
+_COUNT = 'beats'
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long processes wait for each other, in seconds.
+
+    Attributes:
+        beat: between two signs of life of a process; shorter while it looks for the others.
+        gone: after so long without one, a process counts as gone. More than a file system may serve old file contents,
+            and than a library may hold Python's lock.
+        appear: how much later than a waiting process another one may start.
+    """
+
+    beat: float = 5.
+    gone: float = 90.
+    appear: float = 600.
+
+
+class Peers:
+    """This process among the ``world`` processes of a run.
+
+    Args:
+        folder: ``stages/processes``, made on demand.
+        rank: index of this process.
+        world: number of processes.
+        patience: see ``Patience``.
+        poll: seconds between two looks at the others while they are awaited.
+    """
+
+    def __init__(self, folder: Path, rank: int, world: int, patience: Patience, poll: float) -> None:
+        self.folder = folder
+        self.rank = rank
+        self.world = world
+        self.patience = patience
+        self.poll = poll
+        self.name = f'{rank}-{uuid.uuid4().hex[:12]}'
+        self.others = [other for other in range(world) if other != rank]
+        # The names of those that were met, by rank.
+        self.met: dict[int, str] = {}
+        self._seen: dict[str, Any] | None = None
+        self._beats = 0
+        self._failure: dict[str, Any] | None = None
+        self._stop = threading.Event()
+        self._writing = threading.Lock()
+        self._thread = threading.Thread(target=self._live, name='signs of life', daemon=True)
+
+    # Being there.
+
+    def join(self) -> None:
+        """Begins to give signs of life.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        self._show()
+        self._meet()
+        self._thread.start()
+
+    def leave(self) -> None:
+        """Ends the signs of life; the last one to leave puts out the light."""
+        self._end_signs()
+        if self.rank == 0 and self._failure is None:
+            self.clear()
+        present = [name for name in self.met.values() if self._is_present(name)]
+        if not present:
+            for name in self.met.values():
+                self._remove(name)
+        if not present or self._failure is None:
+            self._remove(self.name)
+        for file in [*self.folder.glob(f'{self.name}.*.json'), *self.folder.glob(f'{self.name}.*.npy')]:
+            file.unlink(missing_ok=True)
+        # Folders that hold anything stay.
+        with contextlib.suppress(OSError):
+            for folder in (self.folder, self.folder.parent, self.folder.parent.parent):
+                folder.rmdir()
+
+    def clear(self) -> None:
+        """Removes what earlier attempts left; those of this run that are alive show themselves again."""
+        own = {self.name, *self.met.values()}
+        for file in self.folder.glob('*'):
+            if file.name.lstrip('.').split('.')[0] not in own:
+                file.unlink(missing_ok=True)
+
+    def _live(self) -> None:
+        quick = min(self.patience.beat, 3 * self.poll)
+        while not self._stop.wait(self.patience.beat if len(self.met) == len(self.others) else quick):
+            # A full disk or a lost connection may pass.
+            with contextlib.suppress(OSError):
+                self._meet()
+                self._show()
+
+    def _end_signs(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _show(self) -> None:
+        with self._writing:
+            self._beats += 1
+            content = dict(host=socket.gethostname(), process=os.getpid(), met=self.met, failure=self._failure)
+            _write(self._file(self.name), content | {_COUNT: self._beats})
+
+    def _meet(self) -> None:
+        """Looks for those who have not been met yet."""
+        missing = set(self.others) - self.met.keys()
+        if not missing:
+            return
+        found = {}
+        for file in self.folder.glob('*-*.json'):
+            rank = file.name.partition('-')[0]
+            is_life = file.name.count('.') == 1 and rank.isdecimal() and int(rank) in missing
+            if is_life:
+                found[file.stem] = read_object(file).get(_COUNT)
+        if self._seen is not None:
+            for name, beats in found.items():
+                if beats is not None and self._seen.get(name) != beats:
+                    self.met.setdefault(int(name.partition('-')[0]), name)
+        self._seen = (self._seen or {}) | found
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f'{name}.json'
+
+    def _remove(self, name: str) -> None:
+        with contextlib.suppress(OSError):
+            self._file(name).unlink(missing_ok=True)
+
+    def _is_present(self, name: str) -> bool:
+        """Whether a process that was met has neither left nor failed, as far as it has said so."""
+        content = read_object(self._file(name))
+        return bool(content) and content.get('failure') is None
+
+    # Failing.
+
+    def fail(self, error: BaseException) -> None:
+        """Tells the others why this process stops, and stays until all that are to come have heard of it.
+
+        The longest wait is ``patience.gone``: for a process that has not appeared by then.
+        """
+        if self._failure is not None:
+            return
+        is_from_other = isinstance(error, ProcessError) or isinstance(error.__cause__, ProcessError)
+        line = str(error) if is_from_other else f'{self._called(self.rank)} stopped: {_words(error)}'
+        self._failure = dict(line=line, user_error=isinstance(error, UserError))
+        with contextlib.suppress(OSError):
+            if is_from_other:
+                self._end_signs()
+                self._show()
+            else:
+                self._show()
+                self._stay(self._is_known)
+                self._end_signs()
+
+    def wait_until_alone(self) -> bool:
+        """Whether the others have left; waits for them for ``patience.gone`` at most."""
+        return self._stay(lambda rank: rank not in self.met or not self._is_present(self.met[rank]))
+
+    def _is_known(self, rank: int) -> bool:
+        """Whether another process will find this one's failure."""
+        if rank not in self.met:
+            return False
+        content = read_object(self._file(self.met[rank]))
+        has_ended = not content or content.get('failure') is not None
+        return has_ended or content.get('met', {}).get(str(self.rank)) == self.name
+
+    def _stay(self, is_done: Callable[[int], bool]) -> bool:
+        end = time.monotonic() + self.patience.gone
+        while not all(is_done(rank) for rank in self.others):
+            if time.monotonic() > end:
+                return False
+            time.sleep(self.poll)
+        return True
+
+    def _called(self, rank: int, content: dict[str, Any] | None = None) -> str:
+        host = socket.gethostname() if content is None else content.get('host', 'an unknown machine')
+        return f'process {rank} (of 0 to {self.world - 1}) on {host}'
+
+    # Looking at the others.
+
+    def look_at(self, rank: int) -> Any:
+        """What shows whether a process is alive: its count, or None where it is not to be seen.
+
+        Raises:
+            ProcessError, UserError: the process has failed.
+        """
+        if rank not in self.met:
+            return None
+        content = read_object(self._file(self.met[rank]))
+        failure = content.get('failure')
+        if isinstance(failure, dict):
+            error = ProcessError(failure.get('line', f'{self._called(rank, content)} stopped'))
+            if failure.get('user_error'):
+                raise UserError(str(error)) from error
+            raise error
+        return content.get(_COUNT)
+
+    def report_gone(self, rank: int) -> None:
+        """Raises ProcessError for a process that has been silent for too long."""
+        if rank in self.met:
+            content = read_object(self._file(self.met[rank]))
+            raise ProcessError(f'{self._called(rank, content)} is gone: no sign of life for {self.patience.gone:g} '
+                               'seconds (it was ended, or its machine is lost); start all processes again with '
+                               '--resume to go on')
+        raise ProcessError(f'process {rank} (of 0 to {self.world - 1}) has not appeared within '
+                           f'{self.patience.appear:g} seconds: start as many processes as the launcher says, on '
+                           'machines that see the same work dir')
+
+    # What the first process works on.
+
+    def publish(self, stage: str, key: str, inputs: dict[str, Any]) -> None:
+        """Says, as the first process, which key a stage has, and what it is made of (as from ``shortened``)."""
+        file = self._stage_file(self.name, stage)
+        entries = read_object(file).get('keys', [])
+        if all(entry['key'] != key for entry in entries):
+            _write(file, dict(keys=[*entries, dict(key=key, inputs=inputs)]))
+
+    def agrees(self, stage: str, key: str, inputs: dict[str, Any], known: set[str]) -> bool:
+        """Whether the first process works on the same; False until it has said so.
+
+        Args:
+            stage: its name.
+            key: its key here.
+            inputs: what that is made of, as from ``shortened``.
+            known: keys that both have worked on before.
+
+        Raises:
+            UserError: it works on something else.
+        """
+        if 0 not in self.met:
+            return False
+        entries = read_object(self._stage_file(self.met[0], stage)).get('keys', [])
+        if any(entry['key'] == key for entry in entries):
+            return True
+        other = [entry for entry in entries if entry['key'] not in known]
+        if other:
+            self.refuse(first_difference(inputs, other[0]['inputs']))
+        return False
+
+    def refuse(self, difference: str) -> None:
+        """Raises UserError: this process would work on something else than the first one."""
+        raise UserError(f'{self._called(self.rank)} cannot work with the first process: {difference}; all processes '
+                        'need the same config, data, software and kind of device')
+
+    def publish_rows(self, name: str, rows: np.ndarray) -> None:
+        """Says, as the first process, what an array holds that the work depends on."""
+        file = self._rows_file(self.name, name)
+        if not file.exists():
+            write_array(file, rows)
+
+    def published_rows(self, name: str) -> np.ndarray | None:
+        """That array; None until the first process has said so."""
+        if 0 not in self.met:
+            return None
+        try:
+            return np.load(self._rows_file(self.met[0], name))
+        except FileNotFoundError:
+            return None
+
+    def _stage_file(self, name: str, stage: str) -> Path:
+        return self.folder / f'{name}.{stage.replace("/", "_")}.json'
+
+    def _rows_file(self, name: str, rows: str) -> Path:
+        return self.folder / f'{name}.{rows}.npy'
+
+
+class Watch:
+    """The other processes during one wait. Their silence is measured by this process's own clock.
+
+    Args:
+        peers: this process.
+    """
+
+    def __init__(self, peers: Peers) -> None:
+        self.peers = peers
+        # Many processes look less often; a file server answers all of them.
+        self.interval = min(max(5 * peers.poll, peers.world / 4), peers.patience.gone / 4)
+        self.last_look = time.monotonic()
+        self.next_look = self.last_look
+        self.counts: dict[int, Any] = {}
+        self.silence = dict.fromkeys(peers.others, 0.)
+
+    def look(self) -> None:
+        """Looks at all others, unless it has done so shortly before.
+
+        Raises:
+            ProcessError: one of them has failed, is gone or has not appeared.
+            UserError: one of them has found that the user's input is wrong.
+        """
+        now = time.monotonic()
+        if now < self.next_look:
+            return
+        # Where this process itself stood still, the others may have done so too.
+        passed = min(now - self.last_look, 3 * self.interval)
+        self.last_look, self.next_look = now, now + self.interval
+        for rank in self.peers.others:
+            self._look_at(rank, passed)
+
+    def _look_at(self, rank: int, passed: float) -> None:
+        count = self.peers.look_at(rank)
+        is_heard = count is not None and count != self.counts.get(rank)
+        if is_heard:
+            self.counts[rank] = count
+        self.silence[rank] = 0. if is_heard else self.silence[rank] + passed
+        patience = self.peers.patience
+        if self.silence[rank] > (patience.gone if rank in self.peers.met else patience.appear):
+            self.peers.report_gone(rank)
+
+
+def _words(error: BaseException) -> str:
+    """An exception on one line."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return 'interrupted'
+    text = ' '.join(str(error).split())[:300]
+    return f'{type(error).__name__}: {text}' if text else type(error).__name__
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    """Replaces a small file; what it says is worth nothing after a crash, so that it need not be on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.tmp')
+    temporary.write_text(json.dumps(content), encoding='utf-8')
+    os.replace(temporary, path)
