@@ -1,7 +1,8 @@
 """Image features: decoding, embedders, and the stage that runs them over all images."""
 
+from ..images import BadImage
 from .baselines import PixelEmbedder, RandomEmbedder
-from .decode import BadImage, Transform, decode, plain_decode
+from .decode import Transform, decode, plain_decode
 from .embedder import Embedder
 from .extract import choose_views, extract_shards, merge_shards, refuse_bad_images
 from .open_clip import OpenCLIPEmbedder
