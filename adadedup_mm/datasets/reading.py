@@ -23,6 +23,8 @@ from ..annotations.infos import info_records
 from ..annotations.pickles import collector_paused, plain_pickles
 from ..errors import UserError
 from ..features import choose_views
+from ..images import Reader
+from ..images.training import reader_of
 from ..pool import Pool
 from ..progress import progress
 from .databases import find_databases
@@ -161,7 +163,7 @@ def _read_dataset(settings: Mapping[str, Any], path: ConfigPath, trust: bool, vi
         if index and index.frames and ann_file:
             part = _take_views(dataset, path, where, ann_file, index, bool(filters.get('filter_empty_gt')))
         else:
-            part = _take_samples(dataset, path, where, ann_file, index)
+            part = _take_samples(dataset, path, where, ann_file, index, reader_of(settings))
     if views:
         several = len(part.views) > 1
         _check_images(list(camera_paths(part.image_paths, choose_views(part.views, views) if several else [0])), where)
@@ -306,12 +308,12 @@ def _record_name(raw: Any, position: int) -> str:
 
 
 def _take_samples(dataset: Any, path: ConfigPath, where: str, ann_file: Path | None,
-                  index: CocoIndex | None) -> _Part:
+                  index: CocoIndex | None, reader: Reader) -> _Part:
     infos = list(stored_infos(dataset))
     if not infos:
         raise UserError(f'{where} is empty: no sample of {ann_file} passes its filter_cfg')
     if is_frames(dataset, infos):
-        return _take_frames(dataset, path, where, ann_file, infos)
+        return _take_frames(dataset, path, where, ann_file, infos, reader)
     names = name_samples(infos, getattr(dataset, 'data_root', None))
     _check_names(names, where, ann_file)
     counts, labels, boxes = _take_objects(infos)
@@ -325,12 +327,12 @@ def _take_samples(dataset: Any, path: ConfigPath, where: str, ann_file: Path | N
 
 
 def _take_frames(dataset: Any, path: ConfigPath, where: str, ann_file: Path | None,
-                 infos: Sequence[Mapping[str, Any]]) -> _Part:
+                 infos: Sequence[Mapping[str, Any]], reader: Reader) -> _Part:
     """Frames of 3D infos; what a dataset splits into cameras is put together again."""
     frames = [list(items) for _, items in itertools.groupby(infos, key=lambda info: info[_RECORD])]
     names = [sample_id(items[0]) for items in frames]
     _check_names(names, where, ann_file)
-    read = read_frames(dataset, frames, where)
+    read = read_frames(dataset, frames, where, reader)
     # Validation frames may come without labels: they are only compared with those of the training.
     if not len(read.labels) and not dataset.test_mode:
         raise UserError(f'{where}: no frame of {ann_file} has an object of its classes '

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from ..images import BadImage, Reader, check_shape, is_plain_jpeg, read_file, read_pixels
+from ..images import Reader, check_shape, check_whole, is_plain_jpeg, read_file, read_pixels
 
 # Longer images would make the resized one, of which only the centre is used, larger than memory.
 _MAX_ASPECT = 8
@@ -42,6 +42,7 @@ class Transform:
         mean: of red, green and blue in [0, 1].
         std: likewise.
         median: side in pixels of a median filter over the image as it is stored, 3 or 5; 0 for none.
+        reader: how the training reads image files.
     """
 
     size: int
@@ -51,6 +52,7 @@ class Transform:
     mean: tuple[float, ...] = (0., 0., 0.)
     std: tuple[float, ...] = (1., 1., 1.)
     median: int = 0
+    reader: Reader = _USUAL
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that an image of this height and width is resized to, rounded as torchvision does."""
@@ -64,13 +66,12 @@ class Transform:
         return round((height - self.size) / 2), round((width - self.size) / 2)
 
 
-def decode(path: str | Path, transform: Transform, reader: Reader = _USUAL) -> Tensor:
+def decode(path: str | Path, transform: Transform) -> Tensor:
     """Reads an image as a network's input, before normalisation.
 
     Args:
         path: a file in any format that the training reads.
         transform: of the network.
-        reader: of the training.
 
     Returns:
         (3, size, size) uint8, RGB.
@@ -79,16 +80,16 @@ def decode(path: str | Path, transform: Transform, reader: Reader = _USUAL) -> T
         BadImage: the file is missing, unreadable or truncated, or of a shape that no network can take.
     """
     data = read_file(path)
-    image = _decode_jpeg(data, transform, reader) if is_plain_jpeg(data, reader) else None
-    return _decode_any(data, transform, reader) if image is None else image
+    image = _decode_jpeg(data, transform) if is_plain_jpeg(data, transform.reader) else None
+    return _decode_any(data, transform) if image is None else image
 
 
-def plain_decode(path: str | Path, transform: Transform, reader: Reader = _USUAL) -> Tensor:
+def plain_decode(path: str | Path, transform: Transform) -> Tensor:
     """The usual path, which ``decode`` is measured against: the same arguments and result, without the shortcut."""
-    return _decode_any(read_file(path), transform, reader)
+    return _decode_any(read_file(path), transform)
 
 
-def _decode_jpeg(data: bytes, transform: Transform, reader: Reader) -> Tensor | None:
+def _decode_jpeg(data: bytes, transform: Transform) -> Tensor | None:
     """The shortcut; None where it would not be safe, or where PIL had better judge the damage."""
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
@@ -117,9 +118,11 @@ def _decode_jpeg(data: bytes, transform: Transform, reader: Reader) -> Tensor | 
     return image[0, :, top:top + transform.size, left:left + transform.size]
 
 
-def _decode_any(data: bytes, transform: Transform, reader: Reader) -> Tensor:
-    pixels = read_pixels(data, reader.as_stored())
-    check_shape(*pixels.shape[:2], reader)
+def _decode_any(data: bytes, transform: Transform) -> Tensor:
+    pixels = read_pixels(data, transform.reader.as_stored())
+    check_whole(data)
+    height, width = pixels.shape[:2]
+    check_shape(height, width, transform.reader)
     if transform.median:
         pixels = cv2.medianBlur(pixels, transform.median)
     pixels = _shrunk(pixels, transform)

@@ -1,6 +1,7 @@
-"""Image files as a training reads them: by mmcv, with the settings of the training pipeline's loader."""
+"""Image files as a training reads them: by mmcv, with the settings of its pipeline's loader."""
 
 import io
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-# The longest side that pictures are resized to at least, in networks of all kinds: our proxies take 320 pixels.
+# Networks resize the longer side to at least this, in general; our smallest proxies do.
 SHORTEST_RESIZE = 320
 # OpenCV's and Pillow's own limits to the number of pixels.
-_MOST_PIXELS = {'cv2': 2 ** 30, 'turbojpeg': 2 ** 30, 'pillow': 2 * (Image.MAX_IMAGE_PIXELS or 2 ** 29)}
+_PILLOWS_LIMIT = 2 * (Image.MAX_IMAGE_PIXELS or 2 ** 29)
+_MOST_PIXELS = {'cv2': 2 ** 30, 'turbojpeg': 2 ** 30, 'pillow': _PILLOWS_LIMIT}
 # Pillow may start other programs to read what is none of these.
 _HARMLESS = ('JPEG', 'MPO', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'PPM', 'JPEG2000', 'AVIF')
 
@@ -27,11 +29,11 @@ class Reader:
     """How a training reads its images; the defaults are those of mmcv's ``LoadImageFromFile``.
 
     Attributes:
-        color_type: mmcv's flag: ``'color'``, ``'grayscale'``, ``'unchanged'``, or the first two with
-            ``_ignore_orientation`` behind.
+        color_type: mmcv's flag: ``'color'``, ``'grayscale'``, ``'unchanged'``, or the first two
+            with ``_ignore_orientation`` behind.
         backend: of mmcv: ``'cv2'``, ``'pillow'``, ``'turbojpeg'`` or ``'tifffile'``.
-        longest: the smallest number of pixels that the longer side of a picture is resized to while its aspect ratio
-            stays; None if any shape will do.
+        longest: the smallest number of pixels that the longer side of a picture is resized to
+            while its aspect ratio stays; None if any shape will do.
     """
 
     color_type: str = 'color'
@@ -63,6 +65,9 @@ def read_file(path: str | Path) -> bytes:
         BadImage: there is no such file, or it is empty.
     """
     try:
+        kind = Path(path).stat().st_mode
+        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+            raise BadImage('a pipe or device, no ordinary file')
         data = Path(path).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise BadImage(getattr(error, 'strerror', None) or str(error)) from error
@@ -74,8 +79,9 @@ def read_file(path: str | Path) -> bytes:
 def read_pixels(data: bytes, reader: Reader) -> np.ndarray:
     """The pixels that a training gets, as a picture.
 
-    Grey becomes three equal channels and further channels (alpha) are left out. Values of 8 bits stay; what else a
-    reader may yield (16 bits, floating point) is stretched from its own range to 0..255, so that it can be looked at.
+    Grey becomes three equal channels and further channels (alpha) are left out. Values of 8 bits
+    stay; what else a reader may yield (16 bits, floating point) is stretched from its own range to
+    0..255, so that it can be looked at.
 
     Args:
         data: of an image file.
@@ -85,13 +91,11 @@ def read_pixels(data: bytes, reader: Reader) -> np.ndarray:
         (H, W, 3) uint8, blue, green and red.
 
     Raises:
-        BadImage: the training cannot read it, or it is a damaged JPEG.
+        BadImage: the training cannot read it.
     """
     pixels = _read_as_mmcv(data, reader)
     if pixels.ndim not in (2, 3) or not pixels.size:
         raise BadImage(f'an array of shape {pixels.shape}, which is no picture')
-    if data.startswith(b'\xff\xd8'):
-        _check_whole(data)
     if pixels.ndim == 3:
         pixels = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0]
     pixels = _eight_bits(pixels)
@@ -101,7 +105,7 @@ def read_pixels(data: bytes, reader: Reader) -> np.ndarray:
 
 
 def is_plain_jpeg(data: bytes, reader: Reader) -> bool:
-    """Whether a file is an ordinary JPEG, grey or in colour, of which every decoder makes the same pixels."""
+    """Whether a file is an ordinary JPEG, of which every decoder makes the same pixels."""
     if reader.backend not in _MOST_PIXELS or reader.color_type.startswith('grayscale'):
         return False
     if not data.startswith(b'\xff\xd8'):
@@ -129,13 +133,39 @@ def image_size(path: str | Path, reader: Reader) -> tuple[int, int]:
 
 
 def check_shape(height: int, width: int, reader: Reader) -> None:
-    """Raises BadImage if resizing, as mmcv rounds it, leaves a picture no pixel on its shorter side."""
-    if reader.longest is None:
+    """Raises BadImage if resizing, as mmcv rounds it, leaves nothing of the shorter side."""
+    if reader.longest is not None and vanishes(np.array([height, width]), reader.longest):
+        raise BadImage(f'{width} x {height} pixels: resized to {reader.longest} pixels, nothing is '
+                       'left of its shorter side')
+
+
+def check_whole(data: bytes) -> None:
+    """Raises BadImage for a truncated JPEG: some releases of OpenCV make the missing part grey."""
+    if not data.startswith(b'\xff\xd8'):
         return
-    shorter, longer = sorted((height, width))
-    if shorter * reader.longest / longer + .5 < 1:
-        raise BadImage(f'{width} x {height} pixels: resized to {reader.longest} pixels, nothing is left of its '
-                       'shorter side')
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+    except Image.DecompressionBombError:
+        return
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise BadImage(_words(error)) from error
+
+
+def vanishes(sizes: np.ndarray, longest: int) -> np.ndarray:
+    """Whether resizing, as mmcv rounds it, leaves nothing of a picture's shorter side.
+
+    Args:
+        sizes: (..., 2) int height and width in pixels, 0 where unknown.
+        longest: what the longer side becomes.
+
+    Returns:
+        (...) bool, False where a size is unknown.
+    """
+    shorter, longer = sizes.min(axis=-1), np.maximum(sizes.max(axis=-1), 1)
+    return (shorter > 0) & (shorter * longest / longer + .5 < 1)
 
 
 def _read_as_mmcv(data: bytes, reader: Reader) -> np.ndarray:
@@ -170,19 +200,6 @@ def _why_unread(data: bytes, reader: Reader) -> str:
         return 'not an image in a known format'
     except Exception as error:  # Pillow's readers raise nearly anything too
         return _words(error)
-
-
-def _check_whole(data: bytes) -> None:
-    """Raises BadImage for a truncated JPEG, whose missing part some releases of OpenCV fill with grey."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-    except Image.DecompressionBombError:
-        return
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise BadImage(_words(error)) from error
 
 
 def _words(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Steps of pipelines: images as the training reads them, and a pipeline that names the picture it fails on."""
+"""Steps of pipelines: loading as the training does, and naming the picture that others fail on."""
 
 import contextlib
 import copy
@@ -68,23 +68,24 @@ def name_failing_pictures(dataset: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def failing_pictures_named() -> Iterator[None]:
-    """Turns a ``BadSampleError``, also one that comes out of a worker process, into a UserError of one line."""
+    """Turns a ``BadSampleError``, also out of a worker process, into a UserError of one line."""
     try:
         yield
     except BadSampleError as error:
         # A worker's has its traceback in the message, and its own message at the end.
         lines = str(error).strip().splitlines()
         words = lines[-1].rpartition(f'{BadSampleError.__name__}: ')[2]
-        raise UserError(f"the proxy's pipeline fails on {words}: repair this picture or take it out of the annotation "
-                        'file, then go on with --resume') from error
+        raise UserError(f"the proxy's pipeline fails on {words}: repair this picture or take "
+                        'it out of the annotation file, then go on with --resume') from error
 
 
 def _picture(results: Mapping[str, Any]) -> str:
     """What to call a sample: the paths of its pictures, or its id."""
     cameras = results.get('images')
     if isinstance(cameras, Mapping):
-        paths = [camera.get('img_path') for camera in cameras.values() if isinstance(camera, Mapping)]
-        return f'the frame of {next((path for path in paths if path), "unknown pictures")}'
+        known = [camera for camera in cameras.values() if isinstance(camera, Mapping)]
+        first = next((camera['img_path'] for camera in known if camera.get('img_path')), 'pictures')
+        return f'the frame of {first}'
     for key in ('img_path', 'filename', 'img_id', 'sample_idx', 'token'):
         if results.get(key) is not None:
             return str(results[key])

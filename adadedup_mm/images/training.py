@@ -12,7 +12,7 @@ Step = Mapping[str, Any]
 
 
 def training_reader(config: Mapping[str, Any]) -> Reader:
-    """How a training reads its images, from the first loader of images in the pipelines of its training set.
+    """How a training reads its images, as the first loader in its pipelines says.
 
     Args:
         config: a training config; without such a loader, mmcv's ``LoadImageFromFile`` is taken.
@@ -71,7 +71,7 @@ def _loader_settings(step: Step, name: str, scope: str | None) -> tuple[str, str
 
 
 def _defaults(kind: Any, scope: str | None) -> dict[str, Any]:
-    """The default values of the arguments of a step's class; none if it is not registered."""
+    """Default values of the arguments of a step's class; none if it is not registered."""
     try:
         with DefaultScope.overwrite_default_scope(scope):
             found = TRANSFORMS.get(kind) if isinstance(kind, str) else kind
@@ -83,7 +83,7 @@ def _defaults(kind: Any, scope: str | None) -> dict[str, Any]:
 
 
 def _resized_to(step: Step) -> list[int]:
-    """The lengths that a step resizes the longer side of a picture to while it keeps the aspect ratio."""
+    """The lengths of the longer side that a step resizes to while it keeps the aspect ratio."""
     name = _name(step)
     if name == 'ResizeShortestEdge':
         return _sides(step.get('max_size'))
@@ -104,7 +104,7 @@ def _sides(value: Any) -> list[int]:
 def _numbers(value: Any) -> list[float]:
     """The numbers in a value, which may be one; nothing where it holds anything else."""
     values: Iterable[Any] = value if _is_list(value) else [value]
-    numbers = [item for item in values if isinstance(item, (int, float)) and not isinstance(item, bool)]
+    numbers = [item for item in values if type(item) in (int, float)]
     return [float(number) for number in numbers if 0 < number < 1e9]
 
 

@@ -1,0 +1,58 @@
+"""Whether features tell pictures apart at all."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+# Similarity of equal features, up to rounding in the network.
+SAME = .9999
+# From this share of equal features on, similarities say nothing about a dataset.
+NEARLY_ALL = .9
+# Samples that are looked at, and how many of them must differ as files for an answer.
+_MOST, _LEAST = 256, 4
+
+
+def share_of_same_features(features: np.ndarray, usable: np.ndarray,
+                           paths: Sequence[Sequence[str]]) -> float:
+    """How many of the samples whose files differ have the same features as most.
+
+    Copies of a file, byte by byte, count once: their features ought to be the same.
+
+    Args:
+        features: (N, d) float32, unit rows or zero.
+        usable: (N,) bool, samples whose images were read.
+        paths: N tuples of the images that the features are of.
+
+    Returns:
+        A share in [0, 1], of up to 256 samples at equal distances; 0 where fewer than four files
+        differ.
+    """
+    rows = np.flatnonzero(usable)
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(_MOST, len(rows))).astype(np.int64))]
+    different = {_content(paths[row]): row for row in reversed(rows.tolist())}
+    if len(different) < _LEAST:
+        return 0.
+    vectors = features[sorted(different.values())].astype(np.float64)
+    lengths = np.linalg.norm(vectors, axis=1)
+    # Features without a direction, such as those of pictures of one colour, are the same too.
+    vectors = np.column_stack([vectors / np.maximum(lengths, 1e-12)[:, None], lengths < 1e-6])
+    return float((vectors @ vectors.T >= SAME).mean(axis=1).max())
+
+
+def same_features_note(share: float) -> str:
+    """What to say about a share of ``NEARLY_ALL`` or more."""
+    return (f'The features of {share:.0%} of the images are the same, although their files differ, '
+            'so that similarities say nothing about redundancy here: the images may be blank or '
+            'nearly so as the training reads them, or the embedder sees no difference. Look at the '
+            'pictures in the report, and at imdecode_backend and color_type of the training '
+            'pipeline, before you train on this selection.')
+
+
+def _content(paths: Sequence[str]) -> str:
+    """Hash of a sample's image files."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
+    return digest.hexdigest()
