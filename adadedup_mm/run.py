@@ -290,9 +290,16 @@ class Run:
     @functools.cached_property
     def _images_folder(self) -> Path:
         """The stage ``images``: which of them can be read, for strategies that need no features."""
-        images = (self.pool.image_paths, self.pool.views, self.options.views)
-        key = self._key('images', dict(images=self.images_key, views=self.options.views, **self._reading),
-                        seeded=False)
+        return self._glance('images', self.options.views)
+
+    def _glance(self, name: str, views: str | list[str]) -> Path:
+        """A stage that only finds out which images of the chosen cameras can be read.
+
+        Raises:
+            UserError: some cannot, and ``on_bad_image`` is ``'error'``.
+        """
+        images = (self.pool.image_paths, self.pool.views, views)
+        key = self._key(name, dict(images=self.images_key, views=views, **self._reading), seeded=False)
 
         def share(folder: Path) -> None:
             extract_shards(*images, Glance(), folder, self.store.rank, self.store.world, self.reader)
@@ -300,7 +307,7 @@ class Run:
         def compute(folder: Path) -> None:
             merge_shards(*images, folder, self.options.on_bad_image, self.store.wait_for)
 
-        folder = self.store.run('images', key, compute, share)
+        folder = self.store.run(name, key, compute, share)
         self.facts['images'] = self.images_key
         refuse_bad_images(folder, self.options.on_bad_image)
         return folder
@@ -370,10 +377,13 @@ class Run:
     def for_proxy(self) -> np.ndarray:
         """(N,) bool, samples that the proxy trains on and gives a loss to.
 
-        These are the readable ones that its own pipeline can resize, by the sizes in the annotations.
+        These are the readable ones that its own pipeline can resize, by the sizes in the annotations; for a 3D
+        detector those that are readable in all cameras.
         """
         longest = training_reader(self.proxy_config).longest
         fits = ~vanishes(self.pool.image_sizes, longest) if longest else np.ones(len(self.pool), bool)
+        if is_3d(self.proxy_config) and len(choose_views(self.pool.views, self.options.views)) < len(self.pool.views):
+            fits &= ~read_array(self._glance('all_images', 'all') / 'unreadable.npy')
         return fits & ~self.unreadable
 
     @functools.cached_property

@@ -191,10 +191,12 @@ def _by_training(run: 'Run', measure: Measure, runs: int, epochs: int | None, la
 
 
 def _left_out(run: 'Run') -> list[str]:
-    """What to say about readable samples that the proxy's own pipeline cannot resize."""
+    """What to say about readable samples that the proxy cannot look at."""
     count = int((~run.for_proxy & ~run.unreadable).sum())
-    return [f'{count} images are too long and thin for the Resize of the proxy: it trains and scores without them.'
-            ] if count else []
+    if not count:
+        return []
+    return [f'{count} samples are too long and thin for the Resize of the proxy, or have pictures '
+            'in other cameras that cannot be read: it trains and scores without them.']
 
 
 def _highest(run: 'Run', scores: np.ndarray, unknown: np.ndarray | None = None) -> Selection:
@@ -226,6 +228,8 @@ def adadedup(run: 'Run') -> Selection:
     """AdaDeDup (arXiv 2507.00049): the proxy's losses on kept and pruned samples move every cluster's threshold."""
     options = run.options.feedback
     _ = run.proxy_config  # A wrong proxy config should not come to light after hours of other work.
+    if options.beta and run.options.on_bad_image == 'error':
+        _ = run.for_proxy  # Nor should an image that is refused.
     density = _density(run, options.layout)
     initial, tau = _initial(run, density.similarity, options.initial_ratio or run.options.keep_ratio)
     if density.kept.all() or initial.all():

@@ -202,7 +202,7 @@ def _compose_features(run: Run, old: OldRun, rows: np.ndarray) -> None:
 
     def merge(folder: Path) -> None:
         if len(new):
-            merge_shards(*images, folder, run.options.on_bad_image, run.store.wait_for)
+            merge_shards(*images, folder, run.options.on_bad_image, run.store.wait_for, none_will_do=True)
 
     folder = run.stage('new_features', dict(features=run.features_key, new=new.tolist()), merge, extract)
 

@@ -54,5 +54,9 @@ def _content(paths: Sequence[str]) -> str:
     """Hash of a sample's image files."""
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
+        try:
+            content = Path(path).read_bytes()
+        except OSError:  # gone since its features were computed
+            content = path.encode(errors='surrogateescape')
+        digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()

@@ -88,7 +88,8 @@ def extract_shards(image_paths: Sequence[Sequence[str]], views: Sequence[str], u
 
 def merge_shards(image_paths: Sequence[Sequence[str]], views: Sequence[str], use_views: str | Sequence[str],
                  folder: Path, on_bad_image: str = 'keep',
-                 wait_for: Callable[[Callable[[], bool]], None] | None = None) -> list[dict[str, Any]]:
+                 wait_for: Callable[[Callable[[], bool]], None] | None = None,
+                 none_will_do: bool = False) -> list[dict[str, Any]]:
     """Turns the shards of all processes into the stage's result, and removes them.
 
     Writes ``features.npy``, (N, d) float32 with unit rows (several views: concatenated / sqrt(V), so that a product of
@@ -102,16 +103,17 @@ def merge_shards(image_paths: Sequence[Sequence[str]], views: Sequence[str], use
         folder: of the stage.
         on_bad_image: ``'error'`` refuses bad images; ``'keep'`` and ``'drop'`` differ in what the caller makes of them.
         wait_for: returns once its argument, a condition, holds; None where no other process writes shards.
+        none_will_do: whether not a single image need be readable.
 
     Returns:
         What ``bad_images.json`` says: dicts of ``sample`` (its index), ``path`` and ``reason``.
 
     Raises:
-        UserError: there are bad images and ``on_bad_image`` is ``'error'``, or no image at all is readable. Their
-            shards are removed, so that a later run looks at them again.
+        UserError: there are bad images and ``on_bad_image`` is ``'error'``, or no image at all is readable and one is
+            needed. Their shards are removed, so that a later run looks at them again.
     """
     if not (folder / 'features.npy').exists():
-        _merge(image_paths, choose_views(views, use_views), folder, on_bad_image, wait_for)
+        _merge(image_paths, choose_views(views, use_views), folder, on_bad_image, wait_for, none_will_do)
     for file in folder.glob('shard_*'):
         file.unlink()
     return json.loads((folder / 'bad_images.json').read_text(encoding='utf-8'))
@@ -127,14 +129,15 @@ def refuse_bad_images(folder: Path, on_bad_image: str) -> None:
 
 
 def _merge(image_paths: Sequence[Sequence[str]], columns: Sequence[int], folder: Path, on_bad_image: str,
-           wait_for: Callable[[Callable[[], bool]], None] | None) -> None:
+           wait_for: Callable[[Callable[[], bool]], None] | None, none_will_do: bool) -> None:
     positions = _positions(image_paths, columns)
     shards = [_shard_file(folder, shard) for shard in range(_shard_count(positions))]
     if wait_for is not None:
         for shard in shards:
             wait_for(shard.exists)
     reasons = _read_reasons(folder, len(shards))
-    if reasons and (on_bad_image == 'error' or len(reasons) == len(positions)):
+    none_is_good = len(reasons) == len(positions) and not none_will_do
+    if reasons and (on_bad_image == 'error' or none_is_good):
         for number in {position // SHARD for position in reasons}:
             shards[number].unlink()
             _reasons_file(folder, number).unlink()

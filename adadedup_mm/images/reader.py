@@ -13,9 +13,10 @@ from PIL import Image
 
 # Networks resize the longer side to at least this, in general; our smallest proxies do.
 SHORTEST_RESIZE = 320
-# OpenCV's and Pillow's own limits to the number of pixels.
+# The decoders that read JPEG without more ado, and their limits to the number of pixels.
 _PILLOWS_LIMIT = 2 * (Image.MAX_IMAGE_PIXELS or 2 ** 29)
-_MOST_PIXELS = {'cv2': 2 ** 30, 'turbojpeg': 2 ** 30, 'pillow': _PILLOWS_LIMIT}
+_MOST_PIXELS = {'cv2': 2 ** 30, 'pillow': _PILLOWS_LIMIT}
+_IN_COLOUR = ('color', 'color_ignore_orientation', 'unchanged')
 # Pillow may start other programs to read what is none of these.
 _HARMLESS = ('JPEG', 'MPO', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'PPM', 'JPEG2000', 'AVIF')
 
@@ -106,7 +107,7 @@ def read_pixels(data: bytes, reader: Reader) -> np.ndarray:
 
 def is_plain_jpeg(data: bytes, reader: Reader) -> bool:
     """Whether a file is an ordinary JPEG, of which every decoder makes the same pixels."""
-    if reader.backend not in _MOST_PIXELS or reader.color_type.startswith('grayscale'):
+    if reader.backend not in _MOST_PIXELS or reader.color_type not in _IN_COLOUR:
         return False
     if not data.startswith(b'\xff\xd8'):
         return False

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from mmengine.registry import TRANSFORMS, DefaultScope
+from mmengine.registry import TRANSFORMS
 
 from .reader import SHORTEST_RESIZE, Reader
 
@@ -60,9 +60,9 @@ def _name(step: Step) -> str:
 
 def _loader_settings(step: Step, name: str, scope: str | None) -> tuple[str, str] | None:
     """``color_type`` and backend of a step; None if it loads no image files."""
-    defaults = _defaults(step['type'], scope)
     if 'Image' not in name or 'NDArray' in name or 'Annotation' in name:
         return None
+    defaults = _defaults(step['type'], step.get('_scope_', scope))
     color_type = step.get('color_type', defaults.get('color_type', 'color'))
     # BEVFusion's loader decodes with Pillow, and takes no argument that says so.
     usual = 'pillow' if name.startswith('BEVLoad') else 'cv2'
@@ -73,8 +73,8 @@ def _loader_settings(step: Step, name: str, scope: str | None) -> tuple[str, str
 def _defaults(kind: Any, scope: str | None) -> dict[str, Any]:
     """Default values of the arguments of a step's class; none if it is not registered."""
     try:
-        with DefaultScope.overwrite_default_scope(scope):
-            found = TRANSFORMS.get(kind) if isinstance(kind, str) else kind
+        with TRANSFORMS.switch_scope_and_registry(scope) as registry:
+            found = registry.get(kind) if isinstance(kind, str) else kind
         parameters = inspect.signature(found).parameters
     except Exception:  # a name with dots is imported, which may raise anything
         return {}

@@ -14,6 +14,7 @@ from mmengine.config import Config
 from ..datasets import read_pool
 from ..errors import UserError
 from ..features import choose_views
+from ..features.alike import NEARLY_ALL, same_features_note
 from ..files import atomic_open, write_json, write_table
 from ..images import Reader
 from ..options import Options
@@ -68,6 +69,8 @@ def find_leakage(config: Config, options: Options, work_dir: Path, threshold: fl
             pairs = similar_pairs(run.features, train.features, level, most)
             tables.append(_pairs_table(name, run, train, pairs))
             splits.append(_summarise(name, run, train, pairs))
+        if train.same_features >= NEARLY_ALL:
+            print(f'warning: {same_features_note(train.same_features)}')
         summary = Summary(level, options.embedder['type'], len(train.pool), splits)
         _write(folder, summary, pa.concat_tables(tables), train.reader)
     if (work_dir / 'report.html').exists():
