@@ -111,7 +111,7 @@ class Run:
         """See ``share_of_same_features``."""
         columns = choose_views(self.pool.views, self.options.views)
         paths = [tuple(views[column] for column in columns) for views in self.pool.image_paths]
-        return share_of_same_features(self.features, ~self.unreadable, paths)
+        return share_of_same_features(self.features, ~self.unreadable, paths, self.reader)
 
     @property
     def bad_images(self) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -46,8 +47,14 @@ def make_thumbnails(paths: Sequence[str], reader: Reader = _USUAL, workers: int 
 def _small_picture(data: bytes, reader: Reader, side: int) -> Image.Image:
     """At most ``side`` pixels a side, RGB."""
     if not is_plain_jpeg(data, reader):
+        pixels = read_pixels(data, reader)
+        height, width = pixels.shape[:2]
+        factor = max(height, width) // (4 * side)
+        if factor > 1:  # before Pillow copies what may have hundreds of megabytes
+            smaller = max(width // factor, 1), max(height // factor, 1)
+            pixels = cv2.resize(pixels, smaller, interpolation=cv2.INTER_AREA)
         # Blue, green and red the other way round.
-        image = Image.fromarray(np.ascontiguousarray(read_pixels(data, reader)[..., ::-1]))
+        image = Image.fromarray(np.ascontiguousarray(pixels[..., ::-1]))
         image.thumbnail((side, side), reducing_gap=2)
         return image
     with Image.open(io.BytesIO(data)) as image:
