@@ -92,6 +92,8 @@ def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0,
                     _write_results(run, selection, work_dir, identity, started)
             except UserError:
                 done = [*run.store.root.glob('*/done.json'), *run.store.root.glob('features/shard_*')]
+                # Which images can be read is soon found out again.
+                done = [file for file in done if file.parent.name not in ('images', 'all_images')]
                 if is_new and rank == 0 and not done:
                     shutil.rmtree(work_dir, ignore_errors=True)
                 raise
