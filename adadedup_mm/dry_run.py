@@ -14,8 +14,10 @@ from .datasets.originals import data_folders, untouched
 from .datasets.sources import inner_datasets, value_at
 from .density import nearest_kept
 from .estimate import Estimate, estimate, measure, work_of
+from .features.alike import NEARLY_ALL, same_features_note
 from .feedback import initial_set, keep_count
 from .options import Options
+from .pipeline import bad_images_note
 from .pool import print_notes
 from .run import Run
 from .stages import ReadingStore
@@ -32,7 +34,8 @@ class Row:
         keep_ratio: in (0, 1].
         kept: number of samples.
         threshold: density score above which samples go; None for strategies that do not go by density.
-        near_duplicates: share of near-duplicates among what goes; None likewise, and where nothing goes.
+        near_duplicates: share of near-duplicates among what goes; None likewise, where nothing goes, and where nearly
+            all features are the same.
         cost: of a whole run.
     """
 
@@ -45,11 +48,19 @@ class Row:
 
 @dataclass(frozen=True)
 class DryRun:
-    """The rows by rising keep ratio, the number of samples, and whether features of the work dir could be used."""
+    """What a dry run found.
+
+    Attributes:
+        rows: by rising keep ratio.
+        samples: how many there are.
+        reused: whether features of the work dir could be used.
+        notes: sentences on the images.
+    """
 
     rows: list[Row]
     samples: int
     reused: bool
+    notes: list[str]
 
 
 def dry_run(config: Config, options: Options, work_dir: Path) -> DryRun:
@@ -81,7 +92,18 @@ def dry_run(config: Config, options: Options, work_dir: Path) -> DryRun:
         else:
             rows = [Row(ratio, keep_count(ratio, len(pool)), None, None, cost)
                     for ratio, cost in zip(ratios, costs, strict=True)]
-    return DryRun(rows, len(pool), reused)
+        notes = _notes(run)
+    return DryRun(rows, len(pool), reused, notes)
+
+
+def _notes(run: Run) -> list[str]:
+    """What the features say about the images themselves, if they were computed."""
+    notes = []
+    if run.looked_at_images and run.bad_images:
+        notes.append(bad_images_note(run.bad_images))
+    if run.looked_at_features and run.same_features >= NEARLY_ALL:
+        notes.append(same_features_note(run.same_features))
+    return notes
 
 
 def _rows(run: Run, ratios: Sequence[float], costs: Sequence[Estimate]) -> list[Row]:
@@ -94,6 +116,8 @@ def _rows(run: Run, ratios: Sequence[float], costs: Sequence[Estimate]) -> list[
         kept[usable], threshold = initial_set(similarity[usable], min(1., count / usable.sum()))
         partner, _ = nearest_kept(compared, run.clusters, kept)
         gone = run.likeness(np.where(usable, partner, -1))
+        if run.same_features >= NEARLY_ALL:
+            gone = gone[:0]
         share = float((gone >= run.embedder.near_duplicate).mean()) if len(gone) else None
         rows.append(Row(ratio, int(kept.sum()), threshold, share, cost))
     return rows

@@ -6,14 +6,15 @@ import resource
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .density.layout import DIMENSIONS as LAYOUT
-from .features import choose_views
+from .features import BadImage, Glance, choose_views, decode
 from .features.extract import time_images
 from .feedback import keep_count
 from .options import whole
@@ -124,14 +125,14 @@ def measure(run: Run, work: Work, with_proxy: bool = True) -> Rates:
     if work.features and not run.store.is_finished('features', run.features_key):
         columns = choose_views(run.pool.views, run.options.views)
         paths = [paths[column] for paths in run.pool.image_paths for column in columns]
-        image, dim = time_images(paths, run.embedder)
+        image, dim = time_images(paths, run.embedder, reader=run.reader)
         dim *= len(columns)
     elif work.features:
         dim = run.features.shape[1]
     proxy = None
     if with_proxy and (work.trained or work.scored) and run.pool.labelled.any():
         batch = run.proxy_config.train_dataloader.get('batch_size', 1)
-        some = run.pool.labelled & (np.cumsum(run.pool.labelled) <= max(8 * batch, 64))
+        some = _first_readable(run, max(8 * batch, 64))
         with tempfile.TemporaryDirectory() as folder:
             proxy = probe_training(run.proxy_config, run.training_data(some, Path(folder)), Path(folder))
     return Rates(image, dim, _product_rate(dim), proxy)
@@ -165,6 +166,32 @@ def estimate(run: Run, work: Work, rates: Rates, keep_ratio: float) -> Estimate:
     joint = 4 * n * (rates.dim + LAYOUT + 1) if work.features and run.options.layout else 0
     disk = size + max(size, joint) + 4 * COPIES * parameters + round(keep_ratio * annotations)
     return Estimate(features, clusters / (EFFICIENCY * rates.product), proxy, memory, disk)
+
+
+def _first_readable(run: Run, count: int) -> np.ndarray:
+    """(N,) bool, the first labelled samples whose images can be read, of each inner dataset as many."""
+    chosen = np.zeros(len(run.pool), bool)
+    share = -(-count // len(run.sources))
+    for index in range(len(run.sources)):
+        found = 0
+        for sample in np.flatnonzero((run.pool.dataset_index == index) & run.pool.labelled):
+            if found == share:
+                break
+            chosen[sample] = _is_readable(run, run.pool.image_paths[sample])
+            found += int(chosen[sample])
+    return chosen
+
+
+def _is_readable(run: Run, paths: Sequence[str]) -> bool:
+    """Whether a sample is one that a run would train its proxy on; images that are arrays always are."""
+    transform = replace(Glance.transform, reader=run.reader)
+    columns = choose_views(run.pool.views, run.options.views) if paths else []
+    try:
+        for column in columns:
+            decode(paths[column], transform)
+    except BadImage:
+        return False
+    return True
 
 
 def estimate_line(run: Run) -> str:

@@ -25,6 +25,7 @@ from .datasets.sources import value_at
 from .density import nearest_kept
 from .errors import UserError
 from .estimate import estimate_line
+from .features.alike import NEARLY_ALL, same_features_note
 from .feedback import label_suspects, threshold_curve
 from .files import read_object, sha256_file, sha256_value, write_json, write_table
 from .guards import classes_below, keep_class_floor
@@ -157,7 +158,10 @@ def _code_digest() -> str:
 def _remove_unless_begun(work_dir: Path, store: StageStore, error: UserError) -> None:
     """Removes a new work dir in which nothing was computed, once the other processes have left it."""
     def has_begun() -> bool:
-        return any(store.root.glob('*/done.json')) or any(store.root.glob('features/shard_*'))
+        finished = [file.parent.name for file in store.root.glob('*/done.json')]
+        # Which images can be read is soon found out again.
+        is_worth_keeping = any(name not in ('images', 'all_images') for name in finished)
+        return is_worth_keeping or any(store.root.glob('features/shard_*'))
 
     if not has_begun() and store.give_up(error) and not has_begun():
         shutil.rmtree(work_dir, ignore_errors=True)
@@ -228,7 +232,8 @@ def _write_results(run: Run, selection: Selection, work_dir: Path, identity: dic
     suspect = np.zeros(len(run.pool), bool)
     if selection.loss is not None:
         suspect = label_suspects(selection.loss, selection.assignment, partner)
-    unreadable = run.unreadable if selection.has_scores else np.zeros(len(run.pool), bool)
+    _note_bad_images(run, selection)
+    unreadable = _named_unreadable(run, selection)
     reason = reasons(selection, before_guards, before_scenes, unreadable, run.options)
     if selection.update:
         reason = [old or new for old, new in zip(selection.update.reason, reason, strict=True)]
@@ -301,9 +306,8 @@ def _apply_class_floor(run: Run, selection: Selection) -> list[str]:
 def _apply_scenes(run: Run, selection: Selection, scenes: np.ndarray, added: np.ndarray) -> list[str]:
     """``group_by`` or ``min_gap``; ``added`` came in for the class floor. Returns the classes below their floor."""
     options, n, budget = run.options, len(run.pool), int(selection.kept.sum())
-    looked_at = 'features' in run.used
-    usable = ~run.dropped if looked_at else np.ones(n, bool)
-    first = added | (run.unreadable & usable) if looked_at else added
+    usable = ~run.dropped
+    first = added | (_named_unreadable(run, selection) & usable)
     redundancy = np.zeros(n) if selection.score is None else -selection.score
     places = preference(selection.kept, selection.margin if selection.has_scores else redundancy,
                         run.generator('scenes'), first)
@@ -328,13 +332,35 @@ def _explain(run: Run, selection: Selection) -> tuple[np.ndarray, np.ndarray, np
     if not selection.has_scores:
         n = len(run.pool)
         return np.full(n, -1), np.full(n, np.nan, np.float32), None
-    if run.bad_images:
-        stays = selection.kept[run.unreadable]
-        selection.notes.append(f'{len(run.bad_images)} images cannot be read; {stays.sum()} of their {len(stays)} '
-                               f'samples were kept: {_listed([bad["path"] for bad in run.bad_images])}.')
     partner, similarity = nearest_kept(run.compared(selection.layout), selection.assignment, selection.kept)
-    selection.notes.extend(_redundancy_notes(run.likeness(partner), run.embedder.near_duplicate))
+    if run.same_features >= NEARLY_ALL:
+        selection.notes.append(same_features_note(run.same_features))
+        print(f'warning: {selection.notes[-1]}')
+    else:
+        selection.notes.extend(_redundancy_notes(run.likeness(partner), run.embedder.near_duplicate))
     return partner, similarity, map_2d(run.features)
+
+
+def _named_unreadable(run: Run, selection: Selection) -> np.ndarray:
+    """(N,) bool, the samples about which their image alone decided: nothing else is known of it."""
+    if not run.looked_at_images:
+        return np.zeros(len(run.pool), bool)
+    is_ranked = selection.has_scores or selection.score is not None
+    return run.unreadable if is_ranked else run.dropped
+
+
+def _note_bad_images(run: Run, selection: Selection) -> None:
+    if run.looked_at_images and run.bad_images:
+        stays = selection.kept[run.unreadable]
+        selection.notes.append(f'{bad_images_note(run.bad_images)} {stays.sum()} of their {len(stays)} samples were '
+                               'kept.')
+
+
+def bad_images_note(bad: Sequence[dict[str, Any]]) -> str:
+    """A sentence on images that the training cannot read: how many, which, and why."""
+    reasons = {entry['path']: entry['reason'] for entry in bad}
+    named = [f'{path} ({reason})' for path, reason in reasons.items()]
+    return f'{len(reasons)} images cannot be read by the training: {_listed(named)}.'
 
 
 def _redundancy_notes(similarity: np.ndarray, near_duplicate: float) -> list[str]:
@@ -370,6 +396,7 @@ def _manifest(run: Run, selection: Selection, identity: dict[str, Any], files: S
         files=[dict(file, sha256=sha256_file(file['output'])) for file in files], stages=run.costs(),
         seconds=seconds, break_even=break_even(seconds, kept / n),
         notes=selection.notes, gap_reliability=selection.reliability,
+        reader=dict(color_type=run.reader.color_type, backend=run.reader.backend),
         threshold_curve=[dict(keep_ratio=ratio, threshold=float(tau))
                          for ratio, tau in zip(CURVE_RATIOS, curve, strict=selection.has_scores)],
         started=_utc(started), finished=_utc(finished))

@@ -22,14 +22,17 @@ from .datasets.view_samples import view_objects, view_sizes, write_view_samples
 from .density import joint_blocks, layout_blocks
 from .density.layout import DIMENSIONS
 from .errors import UserError
-from .features import choose_views, extract_shards, merge_shards, refuse_bad_images
+from .features import Glance, choose_views, extract_shards, merge_shards, refuse_bad_images
+from .features.alike import share_of_same_features
 from .files import read_array, sha256_file, sha256_items, sha256_value, write_array, write_json, write_rows
+from .images import Reader, vanishes
+from .images.training import training_reader
 from .options import Options
 from .pool import Pool, pool_key
 from .proxy import merge_losses, score_shards, train_proxy
 from .proxy import proxy_config as fit_proxy_config
 from .proxy.checkpoint import load_weights
-from .proxy.config import is_3d, is_classifier
+from .proxy.config import is_3d, is_classifier, read_as_training
 from .registry import CLUSTERERS, DENSITIES, EMBEDDERS, build
 from .scenes import scene_labels
 from .split import cluster_work, density_work, partner_work
@@ -106,13 +109,28 @@ class Run:
 
     @functools.cached_property
     def unreadable(self) -> np.ndarray:
-        """(N,) bool, samples with an image that cannot be decoded."""
-        return read_array(self._features_folder / 'unreadable.npy')
+        """(N,) bool, samples with an image that the training cannot read; none where images are no files.
+
+        Raises:
+            UserError: there are some, and ``on_bad_image`` is ``'error'``.
+        """
+        if not all(self.pool.image_paths):
+            return np.zeros(len(self.pool), bool)
+        return read_array(self._read_folder / 'unreadable.npy')
+
+    @functools.cached_property
+    def same_features(self) -> float:
+        """See ``share_of_same_features``."""
+        columns = choose_views(self.pool.views, self.options.views)
+        paths = [tuple(views[column] for column in columns) for views in self.pool.image_paths]
+        return share_of_same_features(self.features, ~self.unreadable, paths, self.reader)
 
     @property
     def bad_images(self) -> list[dict[str, Any]]:
         """``sample`` (index), ``path`` and ``reason`` of every unreadable image."""
-        return json.loads((self._features_folder / 'bad_images.json').read_text(encoding='utf-8'))
+        if not all(self.pool.image_paths):
+            return []
+        return json.loads((self._read_folder / 'bad_images.json').read_text(encoding='utf-8'))
 
     @property
     def layout(self) -> float:
@@ -124,8 +142,25 @@ class Run:
 
     @property
     def dropped(self) -> np.ndarray:
-        """(N,) bool, unreadable samples that ``on_bad_image='drop'`` takes out."""
+        """(N,) bool, unreadable samples that ``on_bad_image='drop'`` takes out; with ``'keep'`` no image is read."""
+        if self.options.on_bad_image == 'keep':
+            return np.zeros(len(self.pool), bool)
         return self.unreadable & (self.options.on_bad_image == 'drop')
+
+    @property
+    def looked_at_images(self) -> bool:
+        """Whether this run knows by now which images are unreadable."""
+        return bool({'_features_folder', '_images_folder'} & vars(self).keys())
+
+    @property
+    def looked_at_features(self) -> bool:
+        """Whether this run has computed features."""
+        return '_features_folder' in vars(self)
+
+    @functools.cached_property
+    def reader(self) -> Reader:
+        """How the training reads its images."""
+        return training_reader(self.config)
 
     @functools.cached_property
     def clusters(self) -> np.ndarray:
@@ -230,9 +265,10 @@ class Run:
             scored: (N,) bool, the samples that get a loss.
 
         Returns:
-            (N,) float32, NaN where no loss was computed; the mean of its views for a frame that the proxy sees view by
-            view.
+            (N,) float32, NaN where no loss was computed, also for samples that are not ``for_proxy``; the mean of its
+            views for a frame that the proxy sees view by view.
         """
+        trained, scored = trained & self.for_proxy, scored & self.for_proxy
         weights = self._proxy(trained)
         key = self._key('losses', dict(proxy=self.used['proxy'], scored=_bits(scored)))
         owner = self._proxy_items(scored)
@@ -265,15 +301,23 @@ class Run:
             raise UserError(f'the images of {dotted(self.sources[0].path)} are arrays, not files, so that strategy '
                             f'{options.strategy_name} cannot look at them: use one without features, such as random, '
                             'el2n, grand, forgetting or loss_topk')
-        return self._key('features', dict(images=self.images_key, embedder=self.embedder.key, views=options.views),
-                         seeded=False)
+        return self._key('features', dict(images=self.images_key, embedder=self.embedder.key, views=options.views,
+                                          **self._reading), seeded=False)
+
+    @property
+    def _reading(self) -> dict[str, Any]:
+        """What is unusual about how images are read, for keys; empty for mmcv's defaults."""
+        return dict(reader=self.reader.key) if self.reader.key else {}
 
     @functools.cached_property
     def _features_folder(self) -> Path:
+        # Refused is what cannot be read before the network sees the rest, which takes far longer.
+        if self.options.on_bad_image == 'error' and not self.store.is_finished('features', self.features_key):
+            _ = self._images_folder
         images = (self.pool.image_paths, self.pool.views, self.options.views)
 
         def share(folder: Path) -> None:
-            extract_shards(*images, self.embedder, folder, self.store.rank, self.store.world)
+            extract_shards(*images, self.embedder, folder, self.store.rank, self.store.world, self.reader)
 
         def compute(folder: Path) -> None:
             merge_shards(*images, folder, self.options.on_bad_image, self.store.wait_for)
@@ -300,11 +344,43 @@ class Run:
         what = 'size' if self._stamps[sample, view, 0] != first[view, 0] else 'modification time'
         return f'{self.pool.image_paths[sample][view]} has another {what} here than in the first process'
 
+    @functools.cached_property
+    def _images_folder(self) -> Path:
+        """The stage ``images``: which of them can be read, for strategies that need no features."""
+        return self._glance('images', self.options.views)
+
+    def _glance(self, name: str, views: str | list[str]) -> Path:
+        """A stage that only finds out which images of the chosen cameras can be read.
+
+        Raises:
+            UserError: some cannot, and ``on_bad_image`` is ``'error'``.
+        """
+        images = (self.pool.image_paths, self.pool.views, views)
+        key = self._key(name, dict(images=self.images_key, views=views, **self._reading), seeded=False)
+
+        def share(folder: Path) -> None:
+            extract_shards(*images, Glance(), folder, self.store.rank, self.store.world, self.reader)
+
+        def compute(folder: Path) -> None:
+            merge_shards(*images, folder, self.options.on_bad_image, self.store.wait_for)
+
+        folder = self._run(name, key, compute, share)
+        self.facts['images'] = self.images_key
+        refuse_bad_images(folder, self.options.on_bad_image)
+        return folder
+
+    @property
+    def _read_folder(self) -> Path:
+        """The stage that says which images are unreadable: that of the features, if the run has them anyway."""
+        # Not by what is on disk: all processes must go the same way.
+        return self._features_folder if '_features_folder' in vars(self) else self._images_folder
+
     @property
     def origin(self) -> dict[str, Any]:
         """What the features of an image depend on besides the image."""
         columns = choose_views(self.pool.views, self.options.views)
-        return dict(embedder=self.embedder.key, views=[self.pool.views[column] for column in columns])
+        return dict(embedder=self.embedder.key, views=[self.pool.views[column] for column in columns],
+                    **self._reading)
 
     def stamps(self) -> np.ndarray:
         """(N, C, 2) int64, size and modification time (ns) of the images that features are taken from."""
@@ -353,6 +429,8 @@ class Run:
             # A detector says nothing about samples without boxes; the training that the user is about to do does.
             config = self.config
         config = fit_proxy_config(config, len(self.pool.classes), proxy.epochs)
+        if not is_3d(config):
+            read_as_training(config, self.reader)
         if is_3d(config) and any(source.objects is None or source.kind == 'coco' for source in self.sources):
             raise UserError(f'adadedup.proxy.config {proxy.config} is a 3D detector, but the training set holds images '
                             'with 2D boxes: name a 2D detector')
@@ -374,6 +452,19 @@ class Run:
             raise UserError(f'adadedup.proxy.config {self.options.proxy.config} is a 3D detector, which needs all '
                             f'cameras, but {len(missing)} of their images do not exist, first {missing[0]}: complete '
                             'them, or name a 2D detector')
+
+    @functools.cached_property
+    def for_proxy(self) -> np.ndarray:
+        """(N,) bool, samples that the proxy trains on and gives a loss to.
+
+        These are the readable ones that its own pipeline can resize, by the sizes in the annotations; for a 3D
+        detector those that are readable in all cameras.
+        """
+        longest = training_reader(self.proxy_config).longest
+        fits = ~vanishes(self.pool.image_sizes, longest) if longest else np.ones(len(self.pool), bool)
+        if is_3d(self.proxy_config) and len(choose_views(self.pool.views, self.options.views)) < len(self.pool.views):
+            fits &= ~read_array(self._glance('all_images', 'all') / 'unreadable.npy')
+        return fits & ~self.unreadable
 
     @functools.cached_property
     def _columns(self) -> list[int]:

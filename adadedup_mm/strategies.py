@@ -37,11 +37,12 @@ def random(run: 'Run', per: str | None = None) -> Selection:
     kept = np.zeros(n, bool)
     budget, generator = keep_count(run.options.keep_ratio, n), run.generator('random')
     if per is None:
-        kept[generator.choice(n, budget, replace=False)] = True
+        usable = np.flatnonzero(~run.dropped)
+        kept[usable[generator.choice(len(usable), min(budget, len(usable)), replace=False)]] = True
         return Selection.without_features(kept)
     choose(per, ('cluster', 'scene'), 'adadedup.strategy.per')
     groups = run.clusters if per == 'cluster' else scene_labels(run.pool, 'strategy.per')
-    usable = np.flatnonzero(~run.dropped) if per == 'cluster' else np.arange(n)
+    usable = np.flatnonzero(~run.dropped)
     counts = shares(np.bincount(groups[usable]), min(budget, len(usable)))
     # Of the samples in random order, sorted by group, the first ones of every group.
     order = generator.permutation(usable)
@@ -72,9 +73,10 @@ def shares(sizes: np.ndarray, budget: int) -> np.ndarray:
 def uniform_stride(run: 'Run') -> Selection:
     """Samples at equal distances in the dataset's order: every n-th frame, for any ratio."""
     n = len(run.pool)
-    count = keep_count(run.options.keep_ratio, n)
+    usable = np.flatnonzero(~run.dropped)
+    count = min(keep_count(run.options.keep_ratio, n), len(usable))
     kept = np.zeros(n, bool)
-    kept[np.arange(count) * n // count] = True
+    kept[usable[np.arange(count) * len(usable) // count]] = True
     return Selection.without_features(kept)
 
 
@@ -92,7 +94,7 @@ def el2n(run: 'Run', runs: int = 3, epochs: int | None = None) -> Selection:
     Raises:
         UserError: an argument is out of range, or the proxy does not tell which predictions belong to which object.
     """
-    return _highest(run, _trained_scores(run, 'error', runs, epochs))
+    return _by_training(run, 'error', runs, epochs)
 
 
 def grand(run: 'Run', runs: int = 3, epochs: int | None = None) -> Selection:
@@ -109,7 +111,7 @@ def grand(run: 'Run', runs: int = 3, epochs: int | None = None) -> Selection:
     Raises:
         UserError: an argument is out of range, or the model has no such parameters.
     """
-    return _highest(run, _trained_scores(run, 'gradient', runs, epochs))
+    return _by_training(run, 'gradient', runs, epochs)
 
 
 def forgetting(run: 'Run', runs: int = 3, epochs: int | None = None) -> Selection:
@@ -126,7 +128,7 @@ def forgetting(run: 'Run', runs: int = 3, epochs: int | None = None) -> Selectio
     Raises:
         UserError: as for ``el2n``; or ``proxy.checkpoint`` stands for the trainings.
     """
-    return _highest(run, _trained_scores(run, 'error', runs, epochs, late=True))
+    return _by_training(run, 'error', runs, epochs, late=True)
 
 
 def loss_topk(run: 'Run', runs: int = 3, epochs: int | None = None) -> Selection:
@@ -140,7 +142,7 @@ def loss_topk(run: 'Run', runs: int = 3, epochs: int | None = None) -> Selection
     Raises:
         UserError: an argument is out of range, or a loss is not finite.
     """
-    return _highest(run, _trained_scores(run, 'loss', runs, epochs, late=True))
+    return _by_training(run, 'loss', runs, epochs, late=True)
 
 
 def tfdp(run: 'Run') -> Selection:
@@ -189,16 +191,38 @@ def _require_labels(run: 'Run') -> None:
                         'have none: use adadedup, clip_dedup or random, or prune the labelled part alone')
 
 
-def _highest(run: 'Run', scores: np.ndarray) -> Selection:
-    """The samples with the highest mean of (R, N) scores."""
+def _by_training(run: 'Run', measure: Measure, runs: int, epochs: int | None, late: bool = False) -> Selection:
+    """The samples with the highest scores of short trainings; those that the proxy cannot look at stay."""
+    scores = _trained_scores(run, measure, runs, epochs, late)
+    selection = _highest(run, scores, ~run.for_proxy)
+    selection.notes += _left_out(run)
+    return selection
+
+
+def _left_out(run: 'Run') -> list[str]:
+    """What to say about readable samples that the proxy cannot look at."""
+    count = int((~run.for_proxy & ~run.unreadable).sum())
+    if not count:
+        return []
+    return [f'{count} samples are too long and thin for the Resize of the proxy, or have pictures '
+            'in other cameras that cannot be read: it trains and scores without them.']
+
+
+def _highest(run: 'Run', scores: np.ndarray, unknown: np.ndarray | None = None) -> Selection:
+    """The samples with the highest mean of (R, N) scores; (N,) bool ``unknown`` tells which have none."""
     score = scores.mean(axis=0)
-    selection = Selection.without_features(keep_highest(score, keep_count(run.options.keep_ratio, len(score))))
+    dropped = run.dropped
+    unknown = dropped if unknown is None else unknown
+    # What nothing is known about stays, unless it is to be dropped.
+    places = np.where(unknown, np.where(dropped, -np.inf, np.inf), score)
+    budget = min(keep_count(run.options.keep_ratio, len(score)), int((~dropped).sum()))
+    selection = Selection.without_features(keep_highest(places, budget))
     selection.score = score
     if len(scores) > 1:
-        r, reliability = run_agreement(scores)
+        r, reliability = run_agreement(scores[:, ~unknown])
         selection.notes.append(f'The scores of {len(scores)} trainings have a rank correlation of {r:.2f}; their mean '
                                f'has a reliability of {reliability:.2f}.')
-    empty = int((score == 0).sum())
+    empty = int((score[~unknown] == 0).sum())
     if empty:
         selection.notes.append(f'{empty} samples have a score of 0, such as those without objects: they go first.')
     return selection
@@ -213,6 +237,8 @@ def adadedup(run: 'Run') -> Selection:
     """AdaDeDup (arXiv 2507.00049): the proxy's losses on kept and pruned samples move every cluster's threshold."""
     options = run.options.feedback
     _ = run.proxy_config  # A wrong proxy config should not come to light after hours of other work.
+    if options.beta and run.options.on_bad_image == 'error':
+        _ = run.for_proxy  # Nor should an image that is refused.
     density = _density(run, run.layout)
     if run.layout != options.layout:
         density.notes.append('feedback.layout is left aside: some samples have no labels that could be compared.')
@@ -233,6 +259,7 @@ def adadedup(run: 'Run') -> Selection:
     partner = run.partners(initial, run.layout)
     trained = initial & labelled & ~held_out & ~run.unreadable
     loss = run.losses(trained=trained, scored=_scored(run, initial, partner))
+    density.notes.extend(_left_out(run))
     gaps = cluster_gaps(loss, initial, run.clusters, partner, options.gap, held_out, run.options.seed)
     delta, reliability = shrink(gaps) if options.shrink else standardise(gaps)
     # What the losses say is about labels: samples without any stay or go by their density score.

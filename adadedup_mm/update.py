@@ -139,6 +139,7 @@ def update(run: Run, folder: Path) -> Selection:
         raise UserError(f'none of the {len(rows)} samples is one of {folder} (same path, size and modification time): '
                         'prune without --update')
     _compose_features(run, old, rows)
+    _ = run.features  # The images have been read with them, and need not be read again.
     centroids, far_limit = _centroids(old)
     usable, vectors = ~run.dropped, run.compared(old.layout)
 
@@ -201,11 +202,11 @@ def _compose_features(run: Run, old: OldRun, rows: np.ndarray) -> None:
     images = (tuple(run.pool.image_paths[i] for i in new), run.pool.views, run.options.views)
 
     def extract(folder: Path) -> None:
-        extract_shards(*images, run.embedder, folder, run.store.rank, run.store.world)
+        extract_shards(*images, run.embedder, folder, run.store.rank, run.store.world, run.reader)
 
     def merge(folder: Path) -> None:
         if len(new):
-            merge_shards(*images, folder, run.options.on_bad_image, run.store.wait_for)
+            merge_shards(*images, folder, run.options.on_bad_image, run.store.wait_for, none_will_do=True)
 
     folder = run.stage('new_features', dict(features=run.features_key, new=new.tolist()), merge, extract)
 

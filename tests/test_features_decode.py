@@ -55,7 +55,7 @@ def test_plain_path_is_timms_default(crop_mode, squash, tmp_path):
 @pytest.mark.parametrize('name, mode, options', [
     ('rgb.png', 'RGB', {}), ('alpha.png', 'RGBA', {}), ('gray.png', 'L', {}), ('palette.png', 'P', {}),
     ('bits.png', '1', {}), ('cmyk.jpg', 'CMYK', {}), ('image.webp', 'RGB', dict(lossless=True)),
-    ('image.bmp', 'RGB', {}), ('image.tiff', 'RGB', {}), ('image.gif', 'P', {}),
+    ('image.bmp', 'RGB', {}), ('image.tiff', 'RGB', {}),
     ('stored-as-rgb.jpg', 'RGB', dict(keep_rgb=True))])
 def test_everything_but_ordinary_jpeg_takes_the_plain_path(name, mode, options, tmp_path):
     path = save(tmp_path / name, photo(300, 400), mode, **options)

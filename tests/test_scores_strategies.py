@@ -92,7 +92,7 @@ def test_the_highest_scores_stay_and_any_other_ratio_is_free(strategy, config, t
     assert table.columns[-1] == 'score'
     assert table.kept.sum() == 5
     assert table.score[table.kept].min() >= table.score[~table.kept].max()
-    assert list(json.loads((work_dir / 'manifest.json').read_text())['stages']) == ['score_runs', 'scores']
+    assert list(json.loads((work_dir / 'manifest.json').read_text())['stages']) == ['images', 'score_runs', 'scores']
     if strategy in ('el2n', 'forgetting'):
         assert (table.score[[0, 4, 8]] == 0).all() and (table.score[[1, 2, 3]] > 0).all()
     else:

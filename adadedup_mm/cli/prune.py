@@ -65,6 +65,8 @@ def _show(result: DryRun, options: Options, work_dir: str) -> None:
     if options.group_by or options.min_gap:
         print('group_by and min_gap, which change what is kept, are left aside here')
     print('near-duplicates: their share of what goes; time, memory, disk: of a whole run, estimated from a probe here')
+    for note in result.notes:
+        print(f'note: {note}')
     print(f'features of {work_dir} were used, nothing was written' if result.reused else
           'nothing was written; what was computed lay in a temporary folder, which is gone')
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ..annotations.infos import naming_frame, record_id
 from ..errors import UserError
+from ..images import BadImage, Reader, image_size
 from ..progress import progress
 from .projection import project_boxes
 
@@ -101,7 +101,7 @@ def is_frames(dataset: Any, infos: Sequence[Item]) -> bool:
     return hasattr(dataset, 'box_type_3d') and all(isinstance(info.get('images'), Mapping) for info in infos)
 
 
-def read_frames(dataset: Any, frames: Sequence[Sequence[Item]], where: str) -> Frames:
+def read_frames(dataset: Any, frames: Sequence[Sequence[Item]], where: str, reader: Reader) -> Frames:
     """Takes pictures, objects and scenes from what a 3D dataset has loaded.
 
     2D boxes come from ``cam_instances`` where a frame has them, otherwise from projecting its 3D boxes.
@@ -110,6 +110,7 @@ def read_frames(dataset: Any, frames: Sequence[Sequence[Item]], where: str) -> F
         dataset: one of mmdet3d's, or BEVFormerDataset.
         frames: for each frame the items of the dataset that it is made of: one, or one for each camera.
         where: for the messages.
+        reader: how the training reads the pictures.
 
     Raises:
         UserError: a frame lacks a camera, a calibration matrix has a wrong shape, or there are no pictures.
@@ -118,7 +119,7 @@ def read_frames(dataset: Any, frames: Sequence[Sequence[Item]], where: str) -> F
     if not views:
         raise UserError(f'{where}: frame {_name(frames[0])} has no image: pruning looks at images, so the infos must '
                         'name them')
-    sizes = _Sizes()
+    sizes = _Sizes(reader)
     pictures, counts, labels, boxes, scenes = [], [], [], [], []
     seen: list[tuple[np.ndarray, np.ndarray]] = []
     known_scenes = _scene_table(dataset)
@@ -171,7 +172,8 @@ def _cameras(item: Item) -> dict[str, Item]:
 class _Sizes:
     """Picture sizes; where infos do not give them, one file is opened for each camera that took pictures."""
 
-    def __init__(self) -> None:
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
         self.used: list[tuple[int, int]] = []
         self.known: dict[Any, tuple[int, int]] = {}
 
@@ -182,9 +184,8 @@ class _Sizes:
         key = view, np.asarray(camera.get('cam2img', 0)).tobytes()
         if key not in self.known:
             try:
-                with Image.open(camera['img_path']) as picture:
-                    self.known[key] = picture.height, picture.width
-            except OSError:
+                self.known[key] = image_size(camera['img_path'], self.reader)
+            except BadImage:
                 return 0, 0
         return self.known[key]
 

@@ -11,6 +11,7 @@ from mmengine.dataset import BaseDataset
 
 from ..annotations.coco import CocoIndex, scene_name
 from ..errors import UserError
+from ..images import Reader
 from .building import ITEMS, RECORD
 from .classes import label_meanings
 from .frames import ViewObjects, check_cameras, is_frames, read_frames
@@ -35,6 +36,7 @@ class Opened:
         ann_file: absolute; None if it has none.
         index: of a COCO json.
         loads_labels: whether its pipeline loads its annotations.
+        reader: how its pipeline reads images.
     """
 
     dataset: Any
@@ -43,6 +45,7 @@ class Opened:
     ann_file: Path | None
     index: CocoIndex | None
     loads_labels: bool
+    reader: Reader
 
     @property
     def is_trained(self) -> bool:
@@ -159,7 +162,7 @@ def _take_frames(opened: Opened, infos: Sequence[Info]) -> Part:
     repeats = len(infos) > sum(map(len, frames))
     names = [sample_id(items[0]) for items in frames]
     _check_names(names, where, ann_file)
-    read = read_frames(dataset, frames, where)
+    read = read_frames(dataset, frames, where, opened.reader)
     # Validation frames may come without labels.
     if not len(read.labels) and opened.is_trained:
         raise UserError(f'{where}: no frame of {ann_file} has an object of its classes '

@@ -14,6 +14,7 @@ from ..annotations.pickles import collector_paused
 from ..annotations.uncounted import NO_ANNOTATIONS
 from ..errors import UserError
 from ..features import choose_views
+from ..images.training import reader_of
 from ..pool import Pool
 from .building import NOTED, annotation_file, build_dataset, load_dataset, naming
 from .classes import contradictions, given_classes
@@ -89,7 +90,7 @@ def _read_dataset(config: Config, path: ConfigPath, trust: bool, views: str | Se
         raise UserError(f'{where}: none of its classes ({some(given)}) is a category of {ann_file} '
                         f'({some(index.categories)}): set metainfo=dict(classes=...) to names of '
                         'the file')
-    opened = Opened(dataset, path, where, ann_file, index, is_known)
+    opened = Opened(dataset, path, where, ann_file, index, is_known, reader_of(settings))
     with naming(where, ann_file):
         part = take_part(opened, bool(filters.get('filter_empty_gt')))
     if views:

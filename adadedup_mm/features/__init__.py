@@ -1,12 +1,13 @@
 """Image features: decoding, embedders, and the stage that runs them over all images."""
 
-from .baselines import PixelEmbedder, RandomEmbedder
-from .decode import BadImage, Transform, decode, plain_decode
+from ..images import BadImage
+from .baselines import Glance, PixelEmbedder, RandomEmbedder
+from .decode import Transform, decode, plain_decode
 from .embedder import Embedder
 from .extract import choose_views, extract_shards, merge_shards, refuse_bad_images
 from .open_clip import OpenCLIPEmbedder
 from .timm import OfflineEmbedder, TimmEmbedder
 
-__all__ = ['BadImage', 'Embedder', 'OfflineEmbedder', 'OpenCLIPEmbedder', 'PixelEmbedder', 'RandomEmbedder',
+__all__ = ['BadImage', 'Embedder', 'Glance', 'OfflineEmbedder', 'OpenCLIPEmbedder', 'PixelEmbedder', 'RandomEmbedder',
            'TimmEmbedder', 'Transform', 'choose_views', 'decode', 'extract_shards', 'merge_shards', 'plain_decode',
            'refuse_bad_images']

@@ -1,15 +1,14 @@
 """Image file to network input, several times faster than the usual path and next to equal to it.
 
-The usual path is what open_clip and timm do by default: decode with PIL, resize the shorter side, crop the centre. Only
-JPEG has a shortcut. libjpeg can decode it at 1/2, 1/4 or 1/8 of its size in less time; as long as the decoded image is
-at least twice as large as the resized one, the features change very little.
+The usual path is what open_clip and timm do by default: decode, resize the shorter side with PIL, crop the centre. The
+pixels are those that the training reads (see ``adadedup_mm.images``). Only JPEG has a shortcut. libjpeg can decode it
+at 1/2, 1/4 or 1/8 of its size in less time; as long as the decoded image is at least twice as large as the resized one,
+the features change very little.
 
 EXIF orientation is ignored, as in open_clip's default: features see the pixels as they are stored, although mmdet's
-loader turns them. The one deliberate difference to the usual path is 16-bit grayscale, which PIL would clip to white;
-here it is divided by 256, as mmdet's loader does.
+loader turns them.
 """
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +20,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from ..images import Reader, check_shape, check_whole, is_plain_jpeg, read_file, read_pixels
+
 # Longer images would make the resized one, of which only the centre is used, larger than memory.
 _MAX_ASPECT = 8
 _RESAMPLING = dict(bicubic=Image.Resampling.BICUBIC, bilinear=Image.Resampling.BILINEAR)
-
-
-class BadImage(Exception):
-    """An image file is missing, unreadable or truncated; the message says which of these."""
+# Pictures of more pixels are made smaller before PIL copies them: 64 megapixels.
+_HUGE = 2 ** 26
+_USUAL = Reader()
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Transform:
         mean: of red, green and blue in [0, 1].
         std: likewise.
         median: side in pixels of a median filter over the image as it is stored, 3 or 5; 0 for none.
+        reader: how the training reads image files.
     """
 
     size: int
@@ -51,6 +52,7 @@ class Transform:
     mean: tuple[float, ...] = (0., 0., 0.)
     std: tuple[float, ...] = (1., 1., 1.)
     median: int = 0
+    reader: Reader = _USUAL
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that an image of this height and width is resized to, rounded as torchvision does."""
@@ -68,37 +70,30 @@ def decode(path: str | Path, transform: Transform) -> Tensor:
     """Reads an image as a network's input, before normalisation.
 
     Args:
-        path: a file in any format that PIL reads; of several frames the first one counts.
+        path: a file in any format that the training reads.
         transform: of the network.
 
     Returns:
         (3, size, size) uint8, RGB.
 
     Raises:
-        BadImage: the file is missing, unreadable or truncated.
+        BadImage: the file is missing, unreadable or truncated, or of a shape that no network can take.
     """
-    data = _read(path)
-    image = _decode_jpeg(data, transform) if data.startswith(b'\xff\xd8') else None
+    data = read_file(path)
+    image = _decode_jpeg(data, transform) if is_plain_jpeg(data, transform.reader) else None
     return _decode_any(data, transform) if image is None else image
 
 
 def plain_decode(path: str | Path, transform: Transform) -> Tensor:
-    """The usual path, which ``decode`` is measured against: the same arguments and result, always through PIL."""
-    return _decode_any(_read(path), transform)
-
-
-def _read(path: str | Path) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        raise BadImage(getattr(error, 'strerror', None) or str(error)) from error
+    """The usual path, which ``decode`` is measured against: the same arguments and result, without the shortcut."""
+    return _decode_any(read_file(path), transform)
 
 
 def _decode_jpeg(data: bytes, transform: Transform) -> Tensor | None:
     """The shortcut; None where it would not be safe, or where PIL had better judge the damage."""
     try:
-        height, width, colour, _ = simplejpeg.decode_jpeg_header(data)
-        if colour not in ('YCbCr', 'Gray') or max(height, width) > _MAX_ASPECT * min(height, width):
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+        if max(height, width) > _MAX_ASPECT * min(height, width):
             return None
         new_height, new_width = transform.resized(height, width)
         # libjpeg also offers 3/8, 5/8, 6/8 and 7/8, but these are slower than decoding all pixels.
@@ -124,24 +119,32 @@ def _decode_jpeg(data: bytes, transform: Transform) -> Tensor | None:
 
 
 def _decode_any(data: bytes, transform: Transform) -> Tensor:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            pixels = np.array(_crop(image, transform).convert('RGB'))
-    except MemoryError:
-        raise
-    except Image.UnidentifiedImageError as error:
-        raise BadImage('not an image in a known format' if data else 'the file is empty') from error
-    except Exception as error:  # PIL's readers raise whatever a damaged file makes them stumble over
-        raise BadImage(f'{error}'.split('\n')[0] or type(error).__name__) from error
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+    pixels = read_pixels(data, transform.reader.as_stored())
+    check_whole(data)
+    height, width = pixels.shape[:2]
+    check_shape(height, width, transform.reader)
+    if transform.median:
+        pixels = cv2.medianBlur(pixels, transform.median)
+    pixels = _shrunk(pixels, transform)
+    # All three channels are treated alike, so that PIL need not know that they are blue, green and red.
+    cropped = np.asarray(_crop(Image.fromarray(pixels), transform))
+    return torch.from_numpy(cropped[..., ::-1].transpose(2, 0, 1).copy())
+
+
+def _shrunk(pixels: np.ndarray, transform: Transform) -> np.ndarray:
+    """A huge picture at a fraction of its size, still twice as large as the resized one or more."""
+    height, width = pixels.shape[:2]
+    if height * width <= _HUGE:
+        return pixels
+    new_height, new_width = transform.resized(height, width)
+    factor = min(height // (2 * new_height), width // (2 * new_width))
+    if factor < 2:
+        return pixels
+    return cv2.resize(pixels, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
 
 
 def _crop(image: Image.Image, transform: Transform) -> Image.Image:
-    """Resizes and crops in the image's own mode, as torchvision does; with a filter, in RGB."""
-    if image.mode.startswith('I;16'):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if transform.median:
-        image = Image.fromarray(cv2.medianBlur(np.asarray(image.convert('RGB')), transform.median))
+    """Resizes and crops, as torchvision does."""
     width, height = image.size
     new_height, new_width = transform.resized(height, width)
     top, left = transform.corner(new_height, new_width)

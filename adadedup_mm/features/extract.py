@@ -1,5 +1,6 @@
 """The features stage: every image decoded once, in shards that any process can write and any later run can reuse."""
 
+import dataclasses
 import functools
 import json
 import math
@@ -16,13 +17,15 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..files import write_array, write_json, write_rows
+from ..images import BadImage, Reader
 from ..progress import progress
 from .cpu import keep_freed_pages, single_threads
-from .decode import BadImage, Transform, decode
+from .decode import Transform, decode
 
 # Images per shard. Batches end where shards end, so that the features do not depend on who computes which shard.
 SHARD = 256
 _ROWS = 1024
+_USUAL = Reader()
 
 
 class AnyEmbedder(Protocol):
@@ -40,7 +43,8 @@ class AnyEmbedder(Protocol):
 
 
 def extract_shards(image_paths: Sequence[Sequence[str]], views: Sequence[str], use_views: str | Sequence[str],
-                   embedder: AnyEmbedder, folder: Path, rank: int = 0, world: int = 1) -> None:
+                   embedder: AnyEmbedder, folder: Path, rank: int = 0, world: int = 1,
+                   reader: Reader = _USUAL) -> None:
     """Writes this process's share of the features into ``folder``; shards that are already there stay.
 
     Images that cannot be read, or whose features are not finite, get NaN and a line in the shard's ``.json``.
@@ -53,17 +57,19 @@ def extract_shards(image_paths: Sequence[Sequence[str]], views: Sequence[str], u
         folder: of the stage.
         rank: index of this process.
         world: number of processes.
+        reader: how the training reads the images.
     """
     paths = list(_positions(image_paths, choose_views(views, use_views)))
     shards = [shard for shard in range(rank, _shard_count(paths), world) if not _shard_file(folder, shard).exists()]
     if not shards or (folder / 'features.npy').exists():
         return
-    transform = embedder.transform  # loads the network before the threads start
+    # Loads the network before the threads start.
+    transform = dataclasses.replace(embedder.transform, reader=reader)
     parts = {shard: paths[shard * SHARD:(shard + 1) * SHARD] for shard in shards}
     batches = [part[start:start + embedder.batch_size]
                for part in parts.values() for start in range(0, len(part), embedder.batch_size)]
     with (keep_freed_pages(), single_threads(embedder.workers) as threads,
-          progress(sum(map(len, parts.values())), 'features', 'img') as bar):
+          progress(sum(map(len, parts.values())), getattr(embedder, 'task', 'features'), 'img') as bar):
         results = _in_order(threads, functools.partial(_embed, embedder, transform), batches, 2 * embedder.workers)
         for shard, part in parts.items():
             rows: list[np.ndarray] = []
@@ -82,7 +88,8 @@ def extract_shards(image_paths: Sequence[Sequence[str]], views: Sequence[str], u
 
 def merge_shards(image_paths: Sequence[Sequence[str]], views: Sequence[str], use_views: str | Sequence[str],
                  folder: Path, on_bad_image: str = 'keep',
-                 wait_for: Callable[[Callable[[], bool]], None] | None = None) -> list[dict[str, Any]]:
+                 wait_for: Callable[[Callable[[], bool]], None] | None = None,
+                 none_will_do: bool = False) -> list[dict[str, Any]]:
     """Turns the shards of all processes into the stage's result, and removes them.
 
     Writes ``features.npy``, (N, d) float32 with unit rows (several views: concatenated / sqrt(V), so that a product of
@@ -96,16 +103,17 @@ def merge_shards(image_paths: Sequence[Sequence[str]], views: Sequence[str], use
         folder: of the stage.
         on_bad_image: ``'error'`` refuses bad images; ``'keep'`` and ``'drop'`` differ in what the caller makes of them.
         wait_for: returns once its argument, a condition, holds; None where no other process writes shards.
+        none_will_do: whether not a single image need be readable.
 
     Returns:
         What ``bad_images.json`` says: dicts of ``sample`` (its index), ``path`` and ``reason``.
 
     Raises:
-        UserError: there are bad images and ``on_bad_image`` is ``'error'``, or no image at all is readable. Their
-            shards are removed, so that a later run looks at them again.
+        UserError: there are bad images and ``on_bad_image`` is ``'error'``, or no image at all is readable and one is
+            needed. Their shards are removed, so that a later run looks at them again.
     """
     if not (folder / 'features.npy').exists():
-        _merge(image_paths, choose_views(views, use_views), folder, on_bad_image, wait_for)
+        _merge(image_paths, choose_views(views, use_views), folder, on_bad_image, wait_for, none_will_do)
     for file in folder.glob('shard_*'):
         file.unlink()
     return json.loads((folder / 'bad_images.json').read_text(encoding='utf-8'))
@@ -121,14 +129,15 @@ def refuse_bad_images(folder: Path, on_bad_image: str) -> None:
 
 
 def _merge(image_paths: Sequence[Sequence[str]], columns: Sequence[int], folder: Path, on_bad_image: str,
-           wait_for: Callable[[Callable[[], bool]], None] | None) -> None:
+           wait_for: Callable[[Callable[[], bool]], None] | None, none_will_do: bool) -> None:
     positions = _positions(image_paths, columns)
     shards = [_shard_file(folder, shard) for shard in range(_shard_count(positions))]
     if wait_for is not None:
         for shard in shards:
             wait_for(shard.exists)
     reasons = _read_reasons(folder, len(shards))
-    if reasons and (on_bad_image == 'error' or len(reasons) == len(positions)):
+    none_is_good = len(reasons) == len(positions) and not none_will_do
+    if reasons and (on_bad_image == 'error' or none_is_good):
         for number in {position // SHARD for position in reasons}:
             shards[number].unlink()
             _reasons_file(folder, number).unlink()
@@ -142,18 +151,21 @@ def _merge(image_paths: Sequence[Sequence[str]], columns: Sequence[int], folder:
     _write_features(folder / 'features.npy', shards, rows, is_bad.any(axis=1))
 
 
-def time_images(paths: Sequence[str], embedder: AnyEmbedder, most: int = 64) -> tuple[float, int]:
+def time_images(paths: Sequence[str], embedder: AnyEmbedder, most: int = 64,
+                reader: Reader = _USUAL) -> tuple[float, int]:
     """How long the features of an image take here on average, all workers together.
 
     Args:
         paths: images, of which some at equal distances are taken.
         embedder: see ``Embedder``.
         most: how many are taken.
+        reader: how the training reads the images.
 
     Returns:
         Seconds, and the length of a feature.
     """
-    transform = embedder.transform  # loads the network before the clock starts
+    # Loads the network before the clock starts.
+    transform = dataclasses.replace(embedder.transform, reader=reader)
     chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int))]
     # Small batches keep all workers busy.
     size = max(1, min(embedder.batch_size, len(chosen) // embedder.workers))

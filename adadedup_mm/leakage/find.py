@@ -14,7 +14,9 @@ from mmengine.config import Config
 from ..datasets import read_pool
 from ..errors import UserError
 from ..features import choose_views
+from ..features.alike import NEARLY_ALL, same_features_note
 from ..files import atomic_open, write_json, write_table
+from ..images import Reader
 from ..options import Options
 from ..pool import Pool
 from ..report import build_report
@@ -67,8 +69,10 @@ def find_leakage(config: Config, options: Options, work_dir: Path, threshold: fl
             pairs = similar_pairs(run.features, train.features, level, most)
             tables.append(_pairs_table(name, run, train, pairs))
             splits.append(_summarise(name, run, train, pairs))
+        if train.same_features >= NEARLY_ALL:
+            print(f'warning: {same_features_note(train.same_features)}')
         summary = Summary(level, options.embedder['type'], len(train.pool), splits)
-        _write(folder, summary, pa.concat_tables(tables))
+        _write(folder, summary, pa.concat_tables(tables), train.reader)
     if (work_dir / 'report.html').exists():
         build_report(work_dir)
     return summary
@@ -137,10 +141,10 @@ def _first_paths(run: Run) -> list[str]:
     return [paths[column] for paths in run.pool.image_paths]
 
 
-def _write(folder: Path, summary: Summary, pairs: pa.Table) -> None:
+def _write(folder: Path, summary: Summary, pairs: pa.Table, reader: Reader) -> None:
     write_table(folder / 'pairs.parquet', pairs)
     with atomic_open(folder / 'pairs.csv') as file:
         pyarrow.csv.write_csv(pairs, file)
     with atomic_open(folder / 'leakage.html', 'w') as file:
-        file.write(leakage_page(summary, pairs))
+        file.write(leakage_page(summary, pairs, reader))
     write_json(folder / 'summary.json', msgspec.to_builtins(summary))

@@ -7,6 +7,7 @@ import jinja2
 import pyarrow as pa
 from markupsafe import Markup
 
+from ..images import Reader
 from ..report import words
 from ..report.thumbnails import make_thumbnails
 from .summary import Summary
@@ -31,17 +32,18 @@ class Side:
         return words.short_name(self.path or self.sample_id)
 
 
-def leakage_page(summary: Summary, pairs: pa.Table) -> str:
+def leakage_page(summary: Summary, pairs: pa.Table, reader: Reader) -> str:
     """The page as HTML: one file that asks for nothing else.
 
     Args:
         summary: for the figures.
         pairs: ``pairs.parquet``; the most similar pair of each sample is shown, of the ``PAIRS`` most similar ones.
+        reader: how the training reads the images.
     """
     firsts = pairs.filter(pa.compute.equal(pairs['rank'], 0)).sort_by([('similarity', 'descending')])
     rows = firsts.slice(0, PAIRS).to_pylist()
     paths = [row[column] for row in rows for column in ('image_path', 'train_image_path')]
-    pictures = [thumbnail and thumbnail[0] for thumbnail in make_thumbnails(paths)]
+    pictures = [thumbnail and thumbnail[0] for thumbnail in make_thumbnails(paths, reader)]
     shown = [(Side(row['sample_id'], row['image_path'], row['split'], left),
               Side(row['train_sample_id'], row['train_image_path'], 'train', right), row['similarity'], row['matches'])
              for row, left, right in zip(rows, pictures[::2], pictures[1::2], strict=True)]

@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict
 
 from ..datasets.sources import type_name
 from ..errors import UserError
+from ..images import Reader
 
 # Parts of a detector whose num_classes are not the dataset's classes.
 _OTHER_CLASSES = ('rpn_head', 'semantic_head', 'backbone', 'neck')
@@ -42,6 +43,31 @@ def proxy_config(config: Config, num_classes: int, epochs: int | None = None) ->
     if epochs is not None:
         _set_epochs(fitted, epochs)
     return fitted
+
+
+def read_as_training(config: Config, reader: Reader) -> None:
+    """Makes a 2D detector's pipelines load images as another training does, in place.
+
+    Args:
+        config: a config of a detector; loaders with the same settings as the reader stay as they are.
+        reader: of the other training.
+    """
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        _replace_loaders(config.get(name), reader)
+
+
+def _replace_loaders(node: Any, reader: Reader) -> None:
+    if isinstance(node, (list, tuple)):
+        for value in node:
+            _replace_loaders(value, reader)
+    elif isinstance(node, dict) and type_name(node) == 'LoadImageFromFile':
+        own = node.get('color_type', 'color'), node.get('imdecode_backend', 'cv2')
+        if own != (reader.color_type, reader.backend):
+            node.clear()
+            node.update(type='LoadAsTraining', color_type=reader.color_type, backend=reader.backend)
+    elif isinstance(node, dict):
+        for value in node.values():
+            _replace_loaders(value, reader)
 
 
 def set_classes(node: Any, count: int) -> None:

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from ..images.steps import failing_pictures_named
 from .isolation import isolated
 from .train import _runner_config
 
@@ -39,7 +40,7 @@ def probe_training(config: Config, dataset: Mapping[str, Any], folder: Path, bat
         batches: how many are trained.
     """
     clock = _Clock(batches)
-    with isolated(folder / 'probe.log'):
+    with isolated(folder / 'probe.log'), failing_pictures_named():
         runner = Runner.from_cfg(_runner_config(config, dataset, folder, 0))
         runner.register_hook(clock, priority='LOWEST')
         with contextlib.suppress(_EnoughError):

@@ -14,6 +14,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from torch.utils.data import DataLoader, Dataset
 
 from ..files import write_array
+from ..images.steps import failing_pictures_named, name_failing_pictures
 from ..progress import progress
 from .checkpoint import load_detector
 from .config import scoring_dataset
@@ -42,7 +43,7 @@ def score_shards(config: Config, checkpoint: str | Path, dataset: Mapping[str, A
         world: number of processes.
 
     Raises:
-        UserError: the checkpoint does not fit, or a loss is not finite.
+        UserError: the checkpoint does not fit, the pipeline fails on a picture, or a loss is not finite.
     """
     folder = Path(folder)
     shards = {path: part for path, part in list(_shards(indices, sizes, folder).items())[rank::world]
@@ -52,11 +53,11 @@ def score_shards(config: Config, checkpoint: str | Path, dataset: Mapping[str, A
     # Without gradients twice as many images as in training fit.
     size = 2 * config.train_dataloader.get('batch_size', 8)
     batches = {path: [part[i:i + size].tolist() for i in range(0, len(part), size)] for path, part in shards.items()}
-    with (isolated(folder / f'scoring_{rank}.log'),
+    with (isolated(folder / f'scoring_{rank}.log'), failing_pictures_named(),
           progress(sum(map(len, shards.values())), 'proxy losses', 'image') as bar):
         model = load_detector(config, checkpoint)
         with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
-            samples = DATASETS.build(scoring_dataset(config, dataset))
+            samples = DATASETS.build(name_failing_pictures(scoring_dataset(config, dataset)))
         samples.full_init()
         stream = seeded_batches(config, samples, list(itertools.chain(*batches.values())), seed)
         for path, positions in batches.items():

@@ -17,6 +17,7 @@ from torch import nn
 
 from ..errors import UserError
 from ..files import atomic_open
+from ..images.steps import failing_pictures_named, name_failing_pictures
 from ..progress import progress
 from .checkpoint import load_tensors
 from .config import training_dataset
@@ -47,7 +48,8 @@ def train_proxy(config: Config, dataset: Mapping[str, Any], folder: str | Path, 
         ``folder/proxy.pth``, the weights alone.
 
     Raises:
-        UserError: the loss is no finite number, or there is no process group for ``distributed``.
+        UserError: the loss is no finite number, the pipeline fails on a picture, or there is no process group for
+            ``distributed``.
     """
     folder = Path(folder).absolute()
     result, state = folder / 'proxy.pth', folder / 'last_epoch.pth'
@@ -55,7 +57,7 @@ def train_proxy(config: Config, dataset: Mapping[str, Any], folder: str | Path, 
         runner_config = _runner_config(config, dataset, folder, seed)
         if distributed:
             _split(runner_config, config)
-        with isolated(folder / 'training.log', hide_group=not distributed):
+        with isolated(folder / 'training.log', hide_group=not distributed), failing_pictures_named():
             runner = Runner.from_cfg(runner_config)
             runner.register_hook(_ProxyHook(state, seed, every_epoch), priority='LOWEST')
             runner.train()
@@ -68,8 +70,8 @@ def train_proxy(config: Config, dataset: Mapping[str, Any], folder: str | Path, 
 
 
 def _runner_config(config: Config, dataset: Mapping[str, Any], folder: Path, seed: int) -> Config:
-    loader = dict(config.train_dataloader, dataset=training_dataset(config, dataset), persistent_workers=False,
-                  drop_last=False)
+    samples = name_failing_pictures(training_dataset(config, dataset))
+    loader = dict(config.train_dataloader, dataset=samples, persistent_workers=False, drop_last=False)
     wanted = ('model', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr', 'custom_hooks', 'env_cfg',
               'load_from')
     # A copy: models and runners take their configs apart.

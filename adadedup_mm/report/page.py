@@ -122,9 +122,10 @@ def _pictures(run: Run, rows: list[int]) -> dict[int, Picture]:
     paths = [(views or [''])[0] or '' for views in run.image_paths.take(taken).to_pylist()]
     ids = run.sample_ids.take(taken).to_pylist()
     columns = run.samples
+    thumbnails = make_thumbnails(paths, run.manifest.reader)
     return {row: Picture(sample_id or '', path, bool(columns['kept'][row]), float(columns['partner_similarity'][row]),
                          float(columns['loss'][row]), *(thumbnail or (None, 4 / 3)))
-            for row, sample_id, path, thumbnail in zip(rows, ids, paths, make_thumbnails(paths), strict=True)}
+            for row, sample_id, path, thumbnail in zip(rows, ids, paths, thumbnails, strict=True)}
 
 
 def _aspect(pictures: dict[int, Picture]) -> float:

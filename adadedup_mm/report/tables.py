@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import UserError
+from ..images import Reader
 
 AGAIN = 'make the tables again with tools/prune.py'
 
@@ -30,6 +31,7 @@ Columns = dict[str, np.ndarray]
 
 # Of seconds, bytes and counts; NaN, infinity and numbers of hundreds of digits are damage.
 _AMOUNT = msgspec.Meta(ge=0, le=2**63 - 1)
+_USUAL = Reader()
 
 
 class StageCost(msgspec.Struct):
@@ -98,6 +100,7 @@ class Manifest(msgspec.Struct):
     gap_reliability: GapReliability | None
     started: str
     finished: str
+    reader: Reader = _USUAL
 
 
 @dataclass(frozen=True)

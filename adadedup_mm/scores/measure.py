@@ -11,6 +11,7 @@ from mmengine.registry import DATASETS, DefaultScope
 
 from ..errors import UserError
 from ..files import write_array
+from ..images.steps import failing_pictures_named, name_failing_pictures
 from ..progress import progress
 from ..proxy.checkpoint import build_detector, fill_detector
 from ..proxy.config import is_classifier, scoring_dataset
@@ -19,8 +20,8 @@ from ..proxy.score import SHARD_SIZE, seeded_batches
 from .observe import Measure, batch_size, observe
 
 
-def measure_shards(config: Config, checkpoints: Sequence[Path], dataset: Mapping[str, Any], count: int, folder: Path,
-                   measure: Measure, seed: int = 0, rank: int = 0, world: int = 1) -> None:
+def measure_shards(config: Config, checkpoints: Sequence[Path], dataset: Mapping[str, Any], items: np.ndarray,
+                   folder: Path, measure: Measure, seed: int = 0, rank: int = 0, world: int = 1) -> None:
     """Computes this process's share of what every checkpoint says; parts that are already there are skipped.
 
     Neither the number of processes nor an interruption changes a value.
@@ -29,7 +30,7 @@ def measure_shards(config: Config, checkpoints: Sequence[Path], dataset: Mapping
         config: from ``proxy_config``.
         checkpoints: weights of the model that ``config`` describes.
         dataset: config of the dataset; the pipeline is the test pipeline of ``config``, with annotations.
-        count: number of items in the dataset.
+        items: (n,) int64, which items of the dataset, ascending.
         folder: where the parts go.
         measure: see ``observe``.
         seed: of the random choices inside a detector's loss.
@@ -39,6 +40,7 @@ def measure_shards(config: Config, checkpoints: Sequence[Path], dataset: Mapping
     Raises:
         UserError: see ``observe``; or a value is not finite.
     """
+    count = len(items)
     parts = [(checkpoint, start) for checkpoint in range(len(checkpoints)) for start in range(0, count, SHARD_SIZE)]
     missing = [part for part in parts[rank::world] if not part_path(folder, *part).exists()]
     if not missing:
@@ -46,7 +48,7 @@ def measure_shards(config: Config, checkpoints: Sequence[Path], dataset: Mapping
     images = sum(min(SHARD_SIZE, count - start) for _, start in missing)
     classifier = is_classifier(config)
     size = batch_size(measure, classifier, config.train_dataloader.get('batch_size', 8))
-    with (isolated(folder / f'measuring_{rank}.log'),
+    with (isolated(folder / f'measuring_{rank}.log'), failing_pictures_named(),
           progress(images, 'scores', 'image') as bar):
         data = _build(config, dataset)
         # One model for all checkpoints: a frozen backbone may remember what it has seen.
@@ -54,15 +56,15 @@ def measure_shards(config: Config, checkpoints: Sequence[Path], dataset: Mapping
         for checkpoint in sorted({checkpoint for checkpoint, _ in missing}):
             fill_detector(model, checkpoints[checkpoint])
             starts = [start for other, start in missing if other == checkpoint]
-            shards = [_batches(start, min(start + SHARD_SIZE, count), size) for start in starts]
+            shards = [_batches(items[start:start + SHARD_SIZE], size) for start in starts]
             stream = seeded_batches(config, data, [batch for shard in shards for batch in shard], seed)
             for start, shard in zip(starts, shards, strict=True):
                 rows = []
-                for items in shard:
+                for batch in shard:
                     measured = observe(model, next(stream), measure, classifier, seed)
-                    measured[:, 0] += items[0]
+                    measured[:, 0] = np.array(batch)[measured[:, 0].astype(np.int64)]
                     rows.append(measured)
-                    bar.update(len(items))
+                    bar.update(len(batch))
                 _write(part_path(folder, checkpoint, start), np.concatenate(rows), checkpoints[checkpoint])
 
 
@@ -75,17 +77,17 @@ def _write(path: Path, rows: np.ndarray, checkpoint: Path) -> None:
 
 def _build(config: Config, dataset: Mapping[str, Any]) -> Any:
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
-        data = DATASETS.build(scoring_dataset(config, dataset))
+        data = DATASETS.build(name_failing_pictures(scoring_dataset(config, dataset)))
     data.full_init()
     return data
 
 
-def _batches(start: int, stop: int, size: int) -> list[list[int]]:
-    return [list(range(i, min(i + size, stop))) for i in range(start, stop, size)]
+def _batches(items: np.ndarray, size: int) -> list[list[int]]:
+    return [items[i:i + size].tolist() for i in range(0, len(items), size)]
 
 
 def part_path(folder: Path, checkpoint: int, start: int) -> Path:
-    """Where the rows of up to ``SHARD_SIZE`` items from ``start`` on are, as one checkpoint sees them."""
+    """Where the rows of up to ``SHARD_SIZE`` items from the ``start``-th on are, as one checkpoint sees them."""
     return folder / f'rows_{checkpoint:04d}_{start:09d}.npy'
 
 
@@ -107,7 +109,7 @@ def try_measure(config: Config, dataset: Mapping[str, Any], item: int, measure: 
     Raises:
         UserError: see ``observe``.
     """
-    with isolated(log_file):
+    with isolated(log_file), failing_pictures_named():
         data = _build(config, dataset)
         model = build_detector(config)
         # DINO's level embeddings, for one, are whatever the memory held until a training sets them.

@@ -33,14 +33,15 @@ def training_scores(run: 'Run', measure: Measure, runs: int, epochs: int, every_
             what the model says in the end.
 
     Returns:
-        (R, N) float64: the sum over each sample's objects, 0 for samples without any.
+        (R, N) float64: the sum over each sample's objects, 0 for samples without any and where the proxy cannot look.
 
     Raises:
         UserError: the options or the proxy's config do not allow it.
     """
     config = _config(run, epochs)
+    readable = run.for_proxy
     checkpoints = _trained(run, config, measure, runs, every_epoch)
-    count = len(run.item_samples)
+    items = np.flatnonzero(readable[run.item_samples])
     inputs = dict(score_runs=run.used['score_runs'], measure=measure, every_epoch=every_epoch)
     everything = np.ones(len(run.pool), bool)
 
@@ -48,13 +49,13 @@ def training_scores(run: 'Run', measure: Measure, runs: int, epochs: int, every_
         if (folder / 'scores.npy').exists():
             return
         dataset = run.scoring_data(everything, folder / f'views_{run.store.rank}.json')
-        measure_shards(config, checkpoints, dataset, count, folder, measure, run.options.seed, run.store.rank,
+        measure_shards(config, checkpoints, dataset, items, folder, measure, run.options.seed, run.store.rank,
                        run.store.world)
 
     def compute(folder: Path) -> None:
         if not (folder / 'scores.npy').exists():
-            run.store.wait_for_files(part_paths(len(checkpoints), count, folder))
-            rows = [merge_rows(i, count, folder) for i in range(len(checkpoints))]
+            run.store.wait_for_files(part_paths(len(checkpoints), len(items), folder))
+            rows = [merge_rows(i, len(items), folder) for i in range(len(checkpoints))]
             step = epochs if every_epoch else 1
             groups = [rows[i:i + step] for i in range(0, len(rows), step)]
             write_array(folder / 'scores.npy', np.stack([_sample_scores(group, every_epoch, run) for group in groups]))
@@ -97,12 +98,14 @@ def default_epochs(run: 'Run', late: bool) -> int:
 
 def _trained(run: 'Run', config: Config, measure: Measure, runs: int, every_epoch: bool) -> list[Path]:
     """The weights to ask, run by run, of the last epoch or of each one."""
-    everything = np.ones(len(run.pool), bool)
+    everything, readable = np.ones(len(run.pool), bool), run.for_proxy
     checkpoint = run.options.proxy.checkpoint
     if checkpoint is not None and every_epoch:
         raise UserError('strategy forgetting needs trainings, but adadedup.proxy.checkpoint replaces them: unset it, '
                         'or use el2n or loss_topk')
     inputs: dict[str, Any] = dict(run.proxy_inputs(config), every_epoch=every_epoch, runs=runs)
+    if not readable.all():
+        inputs['unreadable'] = np.flatnonzero(~readable).tolist()
     if checkpoint is not None:
         inputs = dict(inputs, runs=1, weights=run.checkpoint_digest(checkpoint))
     seeds = run.generator('score runs').integers(2**31, size=runs).tolist()
@@ -113,7 +116,7 @@ def _trained(run: 'Run', config: Config, measure: Measure, runs: int, every_epoc
             try_measure(config, data, _item_with_objects(run), measure, folder / 'trial.log')
         for i in range(run.store.rank, 0 if checkpoint else runs, run.store.world):
             training = folder / f'run_{i}'
-            train_proxy(config, run.training_data(everything, training), training, seeds[i], every_epoch)
+            train_proxy(config, run.training_data(readable, training), training, seeds[i], every_epoch)
 
     def compute(folder: Path) -> None:
         if checkpoint is None:
@@ -130,5 +133,5 @@ def _trained(run: 'Run', config: Config, measure: Measure, runs: int, every_epoc
 
 def _item_with_objects(run: 'Run') -> int:
     """An item of the dataset to try things on."""
-    has_objects = np.diff(run.pool.offsets) > 0
-    return int(np.argmax(has_objects[run.item_samples]))
+    can_be_tried = (np.diff(run.pool.offsets) > 0) & run.for_proxy
+    return int(np.argmax(can_be_tried[run.item_samples]))

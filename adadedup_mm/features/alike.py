@@ -1,0 +1,70 @@
+"""Whether features tell pictures apart at all."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..images import BadImage, Reader, read_file
+from .baselines import Glance
+from .decode import decode
+
+# Similarity of equal features, up to rounding in the network.
+SAME = .9999
+# From this share of equal features on, similarities say nothing about a dataset.
+NEARLY_ALL = .9
+# Standard deviation of its pixels from which a picture shows anything.
+_CONTRAST = 2.
+# Samples that are looked at, and how many of them must differ as files for an answer.
+_MOST, _LEAST = 256, 4
+
+
+def share_of_same_features(features: np.ndarray, usable: np.ndarray,
+                           paths: Sequence[Sequence[str]], reader: Reader) -> float:
+    """How many of the samples whose images differ have the same features as most.
+
+    Copies count once, of files as of what they show: their features ought to be the same.
+
+    Args:
+        features: (N, d) float32, unit rows or zero.
+        usable: (N,) bool, samples whose images were read.
+        paths: N tuples of the images that the features are of.
+        reader: how the training reads them.
+
+    Returns:
+        A share in [0, 1], of up to 256 samples at equal distances; 0 where fewer than four differ.
+    """
+    rows = np.flatnonzero(usable)
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(_MOST, len(rows))).astype(np.int64))]
+    different = {_content(paths[row], reader): row for row in reversed(rows.tolist())}
+    if len(different) < _LEAST:
+        return 0.
+    vectors = features[sorted(different.values())].astype(np.float64)
+    lengths = np.linalg.norm(vectors, axis=1)
+    # Features without a direction, such as those of pictures of one colour, are the same too.
+    vectors = np.column_stack([vectors / np.maximum(lengths, 1e-12)[:, None], lengths < 1e-6])
+    return float((vectors @ vectors.T >= SAME).mean(axis=1).max())
+
+
+def same_features_note(share: float) -> str:
+    """What to say about a share of ``NEARLY_ALL`` or more."""
+    return (f'The features of {share:.0%} of the images are the same, although their files differ, '
+            'so that similarities say nothing about redundancy here: the images may be blank or '
+            'nearly so as the training reads them, or the embedder sees no difference. Look at the '
+            'pictures in the report, and at imdecode_backend and color_type of the training '
+            'pipeline, before you train on this selection.')
+
+
+def _content(paths: Sequence[str], reader: Reader) -> str:
+    """Hash of what a sample's images show; of their files where they show nothing."""
+    digest = hashlib.sha256()
+    transform = dataclasses.replace(Glance.transform, reader=reader)
+    for path in paths:
+        try:
+            pixels = decode(path, transform).numpy()
+            content = pixels.tobytes() if pixels.std() >= _CONTRAST else read_file(path)
+        except BadImage:  # gone since its features were computed
+            content = path.encode(errors='surrogateescape')
+        digest.update(hashlib.sha256(content).digest())
+    return digest.hexdigest()
