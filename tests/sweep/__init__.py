@@ -1,1 +1,1 @@
-"""What the tests of MMDetection's packaged configs share: which configs, small data for them, and smaller models."""
+"""Configs, data and models that the tests of MMDetection's packaged configs share."""

@@ -1,4 +1,4 @@
-"""Which of MMDetection's packaged configs the sweep takes, and how a user's config that is based on one looks."""
+"""MMDetection's packaged configs, one for each family, and a user's config that is based on one."""
 
 import os
 from pathlib import Path
@@ -124,7 +124,7 @@ yolact/yolact_r50_1xb8-55e_coco.py
 yolo/yolov3_d53_8xb8-320-273e_coco.py
 yolof/yolof_r50-c5_8xb8-1x_coco.py
 yolox/yolox_tiny_8xb8-300e_coco.py
-""".split()
+""".strip().splitlines()
 
 
 def chosen(everything, quick):

@@ -1,18 +1,20 @@
 """Small data for the datasets of MMDetection's packaged configs.
 
-Each maker writes ten pictures and their annotations in the format of a dataset class, under the names that the config
-gives. Every picture has an object that no filter drops.
+Each maker writes ten pictures and their annotations in the format of a dataset class, under the
+names that the config gives. Every picture has an object that no filter drops.
 """
 
 import csv
 import json
 import pickle
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import cv2
 import numpy as np
 from mmdet.registry import DATASETS
+from mmengine.structures import InstanceData
 
 COUNT = 10
 HEIGHT, WIDTH = 80, 96
@@ -62,8 +64,17 @@ def label(number, position, classes):
     return (number + position) % min(len(classes), 3)
 
 
+def objects_by_class(settings):
+    """How many objects of each class there are; nothing where classes have no names here."""
+    if settings['type'] not in NAMED or 'unlabeled' in settings['ann_file']:
+        return Counter()
+    classes = class_names(settings)
+    return Counter(classes[label(number, position, classes)]
+                   for number in range(COUNT) for position in range(len(boxes(number))))
+
+
 def write_picture(path, number, settings):
-    """Coloured squares and the objects; pictures 0 and 1, 2 and 3, ... have almost the same squares."""
+    """Coloured squares and the objects; pictures 0 and 1, 2 and 3, ... look almost the same."""
     seed = zlib.crc32(str(settings.get('ann_file')).encode())
     rng = np.random.default_rng([seed, number // 2])
     squares = rng.integers(0, 240, (HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8)
@@ -72,6 +83,12 @@ def write_picture(path, number, settings):
         pixels[top:bottom, left:right] //= 2
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), pixels)
+
+
+def write_pictures(settings, names):
+    """Pictures of these names in the dataset's own folder."""
+    for number, name in enumerate(names):
+        write_picture(image_folder(settings) / name, number, settings)
 
 
 def coco_box(box):
@@ -84,17 +101,18 @@ def outline(box):
     return [[left, top, right, top, right, bottom, left, bottom]]
 
 
-def coco_content(settings, file_names, **image_fields):
+def coco_content(settings, file_names):
     """A COCO json's content with the category ids 1, 2, ... in the order of the classes."""
     classes = class_names(settings)
     images, annotations = [], []
     for number, file_name in enumerate(file_names):
-        images.append(dict(id=number + 1, file_name=file_name, height=HEIGHT, width=WIDTH, **image_fields))
+        images.append(dict(id=number + 1, file_name=file_name, height=HEIGHT, width=WIDTH))
         for position, box in enumerate(boxes(number)):
             _, _, width, height = coco_box(box)
             annotations.append(dict(
-                id=len(annotations) + 1, image_id=number + 1, category_id=label(number, position, classes) + 1,
-                bbox=coco_box(box), area=width * height, iscrowd=0, segmentation=outline(box)))
+                id=len(annotations) + 1, image_id=number + 1, bbox=coco_box(box),
+                category_id=label(number, position, classes) + 1, area=width * height, iscrowd=0,
+                segmentation=outline(box)))
     categories = [dict(id=index + 1, name=name) for index, name in enumerate(classes)]
     return dict(images=images, annotations=annotations, categories=categories)
 
@@ -105,21 +123,19 @@ def make_coco(settings):
     if 'unlabeled' in settings['ann_file']:
         content['annotations'] = []
     ann_file(settings).write_text(json.dumps(content))
-    for number, name in enumerate(names):
-        write_picture(image_folder(settings) / name, number, settings)
+    write_pictures(settings, names)
     if settings.get('proposal_file'):
         write_proposals(settings, names)
 
 
 def write_proposals(settings, names):
-    """A pickle of proposals for each image, in MMDetection's format of a saved prediction."""
-    from mmengine.structures import InstanceData
-
+    """A pickle of proposals for each image, as MMDetection's ``DumpProposals`` writes it."""
     proposals = {}
     for number, name in enumerate(names):
         rectangles = np.array(boxes(number), np.float32)
         path = (settings.get('data_prefix', {}).get('img') or '') + name
-        proposals[path] = InstanceData(bboxes=rectangles, scores=np.ones(len(rectangles), np.float32))
+        scores = np.ones(len(rectangles), np.float32)
+        proposals[path] = InstanceData(bboxes=rectangles, scores=scores)
     path = root(settings) / settings['proposal_file']
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(pickle.dumps(proposals))
@@ -129,16 +145,14 @@ def make_objects365_v2(settings):
     names = [f'{name}.jpg' for name in picture_names(settings)]
     content = coco_content(settings, [f'images/v2/patch3/{name}' for name in names])
     ann_file(settings).write_text(json.dumps(content))
-    for number, name in enumerate(names):
-        write_picture(image_folder(settings) / 'patch3' / name, number, settings)
+    write_pictures(settings, [f'patch3/{name}' for name in names])
 
 
 def make_lvis_v05(settings):
     names = [f'{number:012}.jpg' for number in range(COUNT)]
     content = coco_content(settings, [f'COCO_train2014_{name}' for name in names])
     ann_file(settings).write_text(json.dumps(content))
-    for number, name in enumerate(names):
-        write_picture(image_folder(settings) / name, number, settings)
+    write_pictures(settings, names)
 
 
 def make_lvis_v1(settings):
@@ -148,8 +162,7 @@ def make_lvis_v1(settings):
         image['coco_url'] = f'http://images.cocodataset.org/{name}'
         del image['file_name']
     ann_file(settings).write_text(json.dumps(content))
-    for number, name in enumerate(names):
-        write_picture(image_folder(settings) / name, number, settings)
+    write_pictures(settings, names)
 
 
 def make_v3det(settings):
@@ -170,8 +183,7 @@ def make_video(settings):
     for annotation in content['annotations']:
         annotation.update(instance_id=1, visibility=1., mot_conf=1.)
     ann_file(settings).write_text(json.dumps(content))
-    for number, name in enumerate(names):
-        write_picture(image_folder(settings) / name, number, settings)
+    write_pictures(settings, names)
 
 
 def make_youtube_vis(settings):
@@ -181,7 +193,7 @@ def make_youtube_vis(settings):
 
 
 def make_panoptic(settings):
-    """Things on the first kind of stuff, and for each picture a PNG whose colours are ids of segments."""
+    """Things on one kind of stuff, and for each picture a PNG whose colours are ids of segments."""
     meta = DATASETS.get(settings['type']).METAINFO
     names = picture_names(settings)
     content = coco_content(settings, [f'{name}.jpg' for name in names])
@@ -193,7 +205,8 @@ def make_panoptic(settings):
         entry = {key: thing[key] for key in ('id', 'category_id', 'bbox', 'area', 'iscrowd')}
         segments[thing['image_id'] - 1].append(entry)
     for number in range(COUNT):
-        rest = dict(id=1000 + number, category_id=stuff, bbox=[0, 0, WIDTH, HEIGHT], area=500, iscrowd=0)
+        whole = [0, 0, WIDTH, HEIGHT]
+        rest = dict(id=1000 + number, category_id=stuff, bbox=whole, area=500, iscrowd=0)
         segments[number].append(rest)
     content['annotations'] = [
         dict(image_id=number + 1, file_name=f'{name}.png', segments_info=segments[number])
@@ -225,8 +238,9 @@ def make_semantic(settings):
 def xml_content(number, classes, folder):
     objects = ''
     for position, (left, top, right, bottom) in enumerate(boxes(number)):
-        corners = (f'<xmin>{left}</xmin><ymin>{top}</ymin><xmax>{right}</xmax><ymax>{bottom}</ymax>')
-        objects += (f'<object><name>{classes[label(number, position, classes)]}</name><difficult>0</difficult>'
+        name = classes[label(number, position, classes)]
+        corners = f'<xmin>{left}</xmin><ymin>{top}</ymin><xmax>{right}</xmax><ymax>{bottom}</ymax>'
+        objects += (f'<object><name>{name}</name><difficult>0</difficult>'
                     f'<bndbox>{corners}</bndbox></object>')
     size = f'<size><width>{WIDTH}</width><height>{HEIGHT}</height><depth>3</depth></size>'
     return f'<annotation><folder>{folder}</folder>{size}{objects}</annotation>'
@@ -278,8 +292,9 @@ def write_open_images_metas(settings):
 def make_open_images(settings):
     """Boxes as lines of a CSV file, classes as identifiers that another file explains."""
     classes = ['Person', 'Car', 'Tree']
-    rows = [['ImageID', 'Source', 'LabelName', 'Confidence', 'XMin', 'XMax', 'YMin', 'YMax', 'IsOccluded',
-             'IsTruncated', 'IsGroupOf', 'IsDepiction', 'IsInside']]
+    columns = ('ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,'
+               'IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside')
+    rows = [columns.split(',')]
     for number, name in enumerate(picture_names(settings)):
         for position, box in enumerate(boxes(number)):
             left, top, right, bottom = shares(box)
@@ -288,7 +303,8 @@ def make_open_images(settings):
     with open(ann_file(settings), 'w', newline='') as file:
         csv.writer(file).writerows(rows)
     with open(root(settings) / settings['label_file'], 'w', newline='') as file:
-        csv.writer(file).writerows([f'/m/{index}', name] for index, name in enumerate(classes))
+        for index, name in enumerate(classes):
+            csv.writer(file).writerow([f'/m/{index}', name])
     tree = dict(LabelName='/m/all', Subcategory=[dict(LabelName='/m/0'), dict(LabelName='/m/1')])
     (root(settings) / settings['hierarchy_file']).write_text(json.dumps(tree))
     write_open_images_metas(settings)
@@ -305,29 +321,33 @@ def make_open_images_challenge(settings):
             lines.append(f'{label(number, position, classes) + 1} {left} {top} {right} {bottom} 0')
     ann_file(settings).write_text('\n'.join(lines) + '\n')
     with open(root(settings) / settings['label_file'], 'w', newline='') as file:
-        csv.writer(file).writerows([f'/m/{index}', name, index + 1] for index, name in enumerate(classes))
+        for index, name in enumerate(classes):
+            csv.writer(file).writerow([f'/m/{index}', name, index + 1])
     with open(root(settings) / settings['hierarchy_file'], 'wb') as file:
         np.save(file, np.eye(len(classes) + 1))
     write_open_images_metas(settings)
 
 
 def make_odvg(settings):
-    """A line for each picture: boxes with labels where there is a map of labels, else a caption and its regions."""
+    """A line for each picture: labelled boxes where there is a map of labels, else a caption."""
+    classes = ['person', 'car', 'tree']
     lines = []
     for number, name in enumerate(picture_names(settings)):
         record = dict(filename=f'{name}.jpg', height=HEIGHT, width=WIDTH)
         if settings.get('label_map_file'):
-            objects = [dict(bbox=box, label=label(number, position, 'abc'), category='abc'[label(number, position, 'abc')])
-                       for position, box in enumerate(boxes(number))]
+            labels = [label(number, position, classes) for position in range(len(boxes(number)))]
+            objects = [dict(bbox=box, label=index, category=classes[index])
+                       for box, index in zip(boxes(number), labels, strict=True)]
             record['detection'] = dict(instances=objects)
         else:
-            regions = [dict(bbox=box, phrase='a thing', tokens_positive=[[0, 7]]) for box in boxes(number)]
+            regions = [dict(bbox=box, phrase='a thing', tokens_positive=[[0, 7]])
+                       for box in boxes(number)]
             record['grounding'] = dict(caption='a thing .', regions=regions)
         lines.append(json.dumps(record))
         write_picture(image_folder(settings) / f'{name}.jpg', number, settings)
     ann_file(settings).write_text('\n'.join(lines) + '\n')
     if settings.get('label_map_file'):
-        names = {str(index): name for index, name in enumerate('abc')}
+        names = {str(index): name for index, name in enumerate(classes)}
         (root(settings) / settings['label_map_file']).write_text(json.dumps(names))
 
 
@@ -337,12 +357,12 @@ def make_ref_coco(settings):
     content = coco_content(settings | dict(metainfo=dict(classes=['thing'])), names)
     ann_file(settings).write_text(json.dumps(content))
     references = [
-        dict(ref_id=item['id'], ann_id=item['id'], image_id=item['image_id'], split=settings['split'],
+        dict(ref_id=item['id'], ann_id=item['id'], image_id=item['image_id'],
+             split=settings['split'],
              sentences=[dict(raw='the left one'), dict(raw='the bright one')])
         for item in content['annotations']]
     (root(settings) / settings['split_file']).write_bytes(pickle.dumps(references))
-    for number, name in enumerate(names):
-        write_picture(image_folder(settings) / name, number, settings)
+    write_pictures(settings, names)
 
 
 def make_referring_phrases(settings):
@@ -354,37 +374,57 @@ def make_referring_phrases(settings):
     for annotation in content['annotations']:
         annotation['phrase_ids'] = 1
     ann_file(settings).write_text(json.dumps(content))
-    for number, name in enumerate(names):
-        write_picture(image_folder(settings) / name, number, settings)
+    write_pictures(settings, names)
 
 
 def make_captions(settings):
     names = [f'{name}.jpg' for name in picture_names(settings)]
     lines = [dict(image=name, caption=['squares', 'a thing on squares']) for name in names]
     ann_file(settings).write_text(json.dumps(lines))
-    for number, name in enumerate(names):
-        write_picture(root(settings) / settings.get('data_prefix', {}).get('img_path', '') / name, number, settings)
+    write_pictures(settings, names)
 
 
 def make_reid(settings):
     """Pictures of two persons."""
     names = [f'{name}.jpg' for name in picture_names(settings)]
-    ann_file(settings).write_text('\n'.join(f'{name} {number % 2}' for number, name in enumerate(names)))
-    for number, name in enumerate(names):
-        write_picture(image_folder(settings) / name, number, settings)
+    lines = [f'{name} {number % 2}' for number, name in enumerate(names)]
+    ann_file(settings).write_text('\n'.join(lines))
+    write_pictures(settings, names)
 
 
+# Their classes are those of the config or of the dataset class.
+NAMED = (
+    'ADE20KInstanceDataset', 'ADE20KPanopticDataset', 'CityscapesDataset', 'CocoDataset',
+    'CocoPanopticDataset', 'CrowdHumanDataset', 'DeepFashionDataset', 'iSAIDDataset',
+    'Objects365V1Dataset', 'Objects365V2Dataset', 'VOCDataset', 'WIDERFaceDataset')
 # Their files are read by packages of their own, whose formats are not made here.
 WITHOUT_DATA = ('DSDLDetDataset', 'DODDataset')
 
 MAKERS = dict(
-    CocoDataset=make_coco, CityscapesDataset=make_coco, DeepFashionDataset=make_coco, iSAIDDataset=make_coco,
-    Objects365V1Dataset=make_coco, ADE20KInstanceDataset=make_coco, Objects365V2Dataset=make_objects365_v2,
-    LVISV05Dataset=make_lvis_v05, LVISV1Dataset=make_lvis_v1, V3DetDataset=make_v3det,
-    CocoPanopticDataset=make_panoptic, ADE20KPanopticDataset=make_panoptic, CocoSegDataset=make_semantic,
-    ADE20KSegDataset=make_semantic, VOCDataset=make_voc, WIDERFaceDataset=make_wider_face,
-    CrowdHumanDataset=make_crowd_human, OpenImagesDataset=make_open_images,
-    OpenImagesChallengeDataset=make_open_images_challenge, ODVGDataset=make_odvg, RefCocoDataset=make_ref_coco,
-    MDETRStyleRefCocoDataset=make_referring_phrases, Flickr30kDataset=make_referring_phrases,
-    CocoCaptionDataset=make_captions, MOTChallengeDataset=make_video, YouTubeVISDataset=make_youtube_vis,
-    ReIDDataset=make_reid)
+    ADE20KInstanceDataset=make_coco,
+    ADE20KPanopticDataset=make_panoptic,
+    ADE20KSegDataset=make_semantic,
+    CityscapesDataset=make_coco,
+    CocoCaptionDataset=make_captions,
+    CocoDataset=make_coco,
+    CocoPanopticDataset=make_panoptic,
+    CocoSegDataset=make_semantic,
+    CrowdHumanDataset=make_crowd_human,
+    DeepFashionDataset=make_coco,
+    Flickr30kDataset=make_referring_phrases,
+    LVISV05Dataset=make_lvis_v05,
+    LVISV1Dataset=make_lvis_v1,
+    MDETRStyleRefCocoDataset=make_referring_phrases,
+    MOTChallengeDataset=make_video,
+    ODVGDataset=make_odvg,
+    Objects365V1Dataset=make_coco,
+    Objects365V2Dataset=make_objects365_v2,
+    OpenImagesChallengeDataset=make_open_images_challenge,
+    OpenImagesDataset=make_open_images,
+    ReIDDataset=make_reid,
+    RefCocoDataset=make_ref_coco,
+    V3DetDataset=make_v3det,
+    VOCDataset=make_voc,
+    WIDERFaceDataset=make_wider_face,
+    YouTubeVISDataset=make_youtube_vis,
+    iSAIDDataset=make_coco)

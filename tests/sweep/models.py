@@ -1,4 +1,4 @@
-"""The models of packaged configs without pretrained weights and with fewer channels, and batches for them."""
+"""The models of packaged configs, smaller and without pretrained weights, and batches for them."""
 
 import contextlib
 import copy
@@ -23,12 +23,13 @@ SIDE = 128
 # Samples and proposals of an image, queries of a transformer.
 MOST = dict(num=64, nms_pre=200, max_per_img=200, num_queries=30)
 # Where random numbers come from in MMDetection's losses.
-RANDOM = [(torch, name) for name in ('rand', 'randn', 'randint', 'randperm', 'rand_like', 'randn_like', 'multinomial')]
-RANDOM += [(np.random, name) for name in ('choice', 'permutation', 'randint', 'shuffle', 'uniform')]
+RANDOM = {
+    torch: ('multinomial', 'rand', 'rand_like', 'randint', 'randn', 'randn_like', 'randperm'),
+    np.random: ('choice', 'permutation', 'randint', 'shuffle', 'uniform')}
 
 
 def small_model(name):
-    """The model of a packaged config in training mode, its normalisation and dropout the same for all batches."""
+    """The model of a packaged config, in training mode."""
     torch.manual_seed(0)
     settings = packaged(name).model
     simplify(settings)
@@ -36,7 +37,7 @@ def small_model(name):
     model.init_weights()
     for module in model.modules():
         if type(module).__name__ == 'TridentConv':
-            # MMDetection leaves them to pretrained weights, without which they are whatever the memory held.
+            # Without pretrained weights they are whatever the memory held.
             nn.init.kaiming_normal_(module.weight)
     # A Runner says so.
     MessageHub.get_current_instance().update_info('epoch', 0)
@@ -45,7 +46,7 @@ def small_model(name):
 
 
 def simplify(settings):
-    """Lets a model be built in one process and run on small images, without pretrained weights; in place."""
+    """Changes a model's dict: no pretrained weights, one process, small images, fewer channels."""
     for part in dicts_in(settings):
         if 'checkpoint' in (part.get('init_cfg') or {}):
             part['init_cfg'] = None
@@ -77,7 +78,7 @@ def dicts_in(value):
 
 
 def narrow(backbone, neck):
-    """A quarter of a ResNet's channels, where the neck is told how many there are; an hourglass of fewer levels."""
+    """A quarter of a ResNet's channels where the neck knows them; an hourglass of fewer levels."""
     if not backbone:
         return
     if backbone['type'] == 'HourglassNet':
@@ -91,11 +92,12 @@ def narrow(backbone, neck):
 
 
 def settle(model, batch):
-    """Takes what depends on the other images of a batch out of the layers: dropout, and batches' own statistics.
+    """Takes out of the layers what depends on the other images: dropout and statistics of a batch.
 
     The running statistics become those of one batch, so that activations stay within bounds.
     """
-    layers = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    kind = nn.modules.batchnorm._BatchNorm
+    layers = [module for module in model.modules() if isinstance(module, kind)]
     for module in model.modules():
         for attribute in ('p', 'drop_prob', 'drop', 'dropout'):
             if isinstance(getattr(module, attribute, None), float):
@@ -118,8 +120,10 @@ def copy_batch(batch):
 def repeatable():
     """Inside, random numbers depend on nothing but the call that asks for them."""
     with contextlib.ExitStack() as patches:
-        for owner, name in RANDOM:
-            patches.enter_context(patch.object(owner, name, seeded(getattr(owner, name))))
+        for owner, names in RANDOM.items():
+            for name in names:
+                replacement = seeded(getattr(owner, name))
+                patches.enter_context(patch.object(owner, name, replacement))
         yield
 
 
@@ -135,12 +139,12 @@ def seeded(function):
 
 def class_count(settings):
     """The fewest classes that a part of the model knows."""
-    counts = [part['num_classes'] for part in dicts_in(settings) if isinstance(part.get('num_classes'), int)]
-    return min(counts, default=1)
+    counts = [part.get('num_classes') for part in dicts_in(settings)]
+    return min((count for count in counts if isinstance(count, int)), default=1)
 
 
 def make_batch(model, classes, side=SIDE, count=2):
-    """A batch as the model's data preprocessor yields it: images with two, three, ... objects, or pairs of frames."""
+    """A batch as the model's data preprocessor yields it: images, or pairs of frames."""
     rng = np.random.default_rng(0)
     is_track = isinstance(model.data_preprocessor, TrackDataPreprocessor)
     frames = 2 if is_track else 1
@@ -167,17 +171,17 @@ def make_track(frames):
 
 
 def make_sample(rng, number, classes, stuff, side, has_masks):
-    """Boxes, masks, a map of labels and proposals: each model takes what it needs."""
+    """Two or more objects: each model takes what it needs."""
     count = number + 2
     corners = rng.uniform(0, side * .4, (count, 2))
-    boxes = np.concatenate([corners, corners + rng.uniform(side * .25, side * .5, (count, 2))], axis=1)
-    boxes = torch.from_numpy(boxes.astype(np.float32))
+    sizes = rng.uniform(side * .25, side * .5, (count, 2))
+    boxes = torch.from_numpy(np.concatenate([corners, corners + sizes], axis=1)).float()
     masks = np.zeros((count, side, side), np.uint8)
     for mask, (left, top, right, bottom) in zip(masks, boxes.int().tolist(), strict=True):
         mask[top:bottom, left:right] = 1
     sample = DetDataSample(metainfo=dict(
         img_id=number, img_shape=(side, side), ori_shape=(side, side), pad_shape=(side, side),
-        scale_factor=(1., 1.), flip=False, flip_direction=None, homography_matrix=np.eye(3, dtype=np.float32)))
+        scale_factor=(1., 1.), flip=False, flip_direction=None))
     sample.gt_instances = InstanceData(
         bboxes=HorizontalBoxes(boxes), labels=torch.arange(count) % classes)
     sample.ignored_instances = InstanceData(
@@ -185,7 +189,8 @@ def make_sample(rng, number, classes, stuff, side, has_masks):
     if has_masks:
         sample.gt_instances.masks = BitmapMasks(masks, side, side)
         sample.ignored_instances.masks = BitmapMasks(masks[:0], side, side)
-    sample.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(masks.max(0, keepdims=True)).long() + stuff)
+    covered = torch.from_numpy(masks.max(0, keepdims=True)).long()
+    sample.gt_sem_seg = PixelData(sem_seg=covered + stuff)
     moved = boxes[None] + torch.tensor([-6., 0, 2, 9])[:, None, None]
     sample.proposals = InstanceData(bboxes=moved.reshape(-1, 4), scores=torch.ones(4 * count))
     return sample
