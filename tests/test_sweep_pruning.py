@@ -18,8 +18,8 @@ from pruning_runs import fails, run, samples
 from sweep.configs import FAMILIES, chosen, inner_datasets, mmdet_scope, packaged, write_config
 from sweep.data import COUNT, WITHOUT_DATA, fill, objects_by_class
 
-# One for each dataset class and wrapper. 'val: ' is before configs whose validation set stands in
-# for a training set, because no config trains on its class.
+# One for each dataset class and wrapper, but for those below. 'val: ' is before configs whose
+# validation set stands in for a training set, because no config trains on its class.
 DATASET_CLASSES = """
 bytetrack/bytetrack_yolox_x_8xb4-80e_crowdhuman-mot20train_test-mot20test.py
 cityscapes/faster-rcnn_r50_fpn_1x_cityscapes.py
@@ -34,7 +34,6 @@ lvis/mask-rcnn_r50_fpn_sample1e-3_ms-1x_lvis-v1.py
 lvis/mask-rcnn_r50_fpn_sample1e-3_ms-2x_lvis-v0.5.py
 mask2former_vis/mask2former_r50_8xb2-8e_youtubevis2019.py
 maskformer/maskformer_r50_ms-16xb1-75e_coco.py
-mm_grounding_dino/lvis/grounding_dino_swin-t_finetune_16xb4_1x_lvis.py
 mm_grounding_dino/coco/grounding_dino_swin-t_finetune_16xb4_1x_sft_coco.py
 mm_grounding_dino/refcoco/grounding_dino_swin-t_finetune_8xb4_5e_refcoco.py
 objects365/retinanet_r50_fpn_1x_objects365v1.py
@@ -53,13 +52,16 @@ val: _base_/datasets/ade20k_semantic.py
 val: _base_/datasets/coco_caption.py
 val: _base_/datasets/refcoco.py
 val: grounding_dino/dod/grounding_dino_swin-t_pretrain_zeroshot_concat_dod.py
+""".strip().splitlines()
+
+# Configs so long that writing them takes seconds; the first one has thirteen datasets.
+LONG = """
+mm_grounding_dino/grounding_dino_swin-l_pretrain_all.py
+mm_grounding_dino/lvis/grounding_dino_swin-t_finetune_16xb4_1x_lvis.py
 val: mm_grounding_dino/flickr30k/grounding_dino_swin-t-pretrain_flickr30k.py
 val: mm_grounding_dino/refcoco/grounding_dino_swin-t_pretrain_zeroshot_refexp.py
 """.strip().splitlines()
-
-# Thirteen datasets, some of which are repeated or balanced, are the most.
-MANY = 'mm_grounding_dino/grounding_dino_swin-l_pretrain_all.py'
-EVERYTHING = dict.fromkeys([*DATASET_CLASSES, MANY, *FAMILIES])
+EVERYTHING = dict.fromkeys([*DATASET_CLASSES, *LONG, *FAMILIES])
 # What a dataset class itself writes beside the data when it reads it.
 CACHES = ('id_hw_train.json',)
 
