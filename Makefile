@@ -1,6 +1,6 @@
 PYTHON = .venv/bin/python
 
-.PHONY: setup quickstart test test-modern fuzz faults lint fix wheel clean
+.PHONY: setup quickstart test test-modern fuzz faults sweep lint fix wheel clean
 
 setup:
 	bash tools/setup_env.sh
@@ -21,6 +21,10 @@ fuzz: setup
 
 faults: setup
 	FAULTS=$${FAULTS:-50} OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests/test_faults.py
+
+# MMDetection's packaged configs, one for each dataset class and detector family.
+sweep: setup
+	SWEEP=all OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n 2 tests/test_sweep_pruning.py tests/test_sweep_dynamic.py
 
 lint: setup
 	$(PYTHON) -m ruff check .

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 from mmengine.fileio.handlers import PickleHandler, file_handlers
+from mmengine.structures import InstanceData
 
 from ..errors import UserError
 
@@ -24,7 +25,9 @@ _ARRAY_BUILDERS = {'_reconstruct': np.empty(0).__reduce_ex__(2)[0], '_frombuffer
 _ALLOWED: dict[tuple[str, str], Any] = {
     **{(module, name): getattr(builtins, name) for module in ('builtins', '__builtin__') for name in _BUILTINS},
     **{('datetime', name): getattr(datetime, name) for name in _DATETIME},
-    ('collections', 'OrderedDict'): collections.OrderedDict}
+    ('collections', 'OrderedDict'): collections.OrderedDict,
+    # What MMDetection writes proposals as: a class with attributes, which loading fills in and nothing more.
+    ('mmengine.structures.instance_data', 'InstanceData'): InstanceData}
 _FORMATS = ('pkl', 'pickle')
 
 
@@ -69,6 +72,8 @@ def collector_paused() -> Iterator[None]:
 @collector_paused()
 def load_pickle(path: str | Path, trust: bool = False) -> Any:
     """Loads a pickle of dicts, lists, strings, numbers, dates and numpy arrays, from any version of numpy.
+
+    Instance data of mmengine, as MMDetection's files of proposals hold it, is plain data too.
 
     Args:
         path: the file.

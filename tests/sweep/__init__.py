@@ -1,0 +1,1 @@
+"""Configs, data and models that the tests of MMDetection's packaged configs share."""
