@@ -526,6 +526,14 @@ def test_databases_in_cameras_coordinates_find_their_frames(tmp_path):
     assert stays.tolist() == [True, False, False] and counts.outside == 0
 
 
+def test_boxes_are_enough_where_the_database_has_other_names_for_classes(tmp_path):
+    config = make_nuscenes(tmp_path, world_with_boxes())
+    frames = load_pickle(tmp_path / 'infos.pkl')['data_list'][::-1]
+    database = {f'my_{name}': items for name, items in cut_out(frames, range(6)).items()}
+    sampled(config, tmp_path / 'dbinfos_train.pkl', database)
+    assert pasted(config, tmp_path, ['t1', 't2']) == {'t1', 't2'}
+
+
 def test_a_corrected_box_does_not_lose_its_frame(tmp_path):
     config = make_nuscenes(tmp_path, world_with_boxes())
     frames = load_pickle(tmp_path / 'infos.pkl')['data_list']

@@ -1,8 +1,9 @@
-"""Ground-truth databases (``*_dbinfos_train.pkl``): which frame each of their objects was cut out of.
+"""Ground-truth databases (``*_dbinfos_train.pkl``): of which frame each object is.
 
-An object names its frame in ``image_idx``: by token, by ``sample_idx``, or by the position of the frame in whichever
-file the database was made from. Only a token says by itself what it means. For numbers the boxes decide: an object is
-of a frame that has its box, and a reading of the numbers counts as long as no box speaks against it.
+An object names its frame in ``image_idx``: by token, by ``sample_idx``, or by the position of the
+frame in whichever file the database was made from. Only a token says by itself what it means. For
+numbers the boxes decide: an object is of a frame that has its box, and a reading of the numbers
+counts as long as no box speaks against it.
 """
 
 import os
@@ -23,18 +24,20 @@ from .pickles import load_pickle
 
 Objects = Mapping[str, Sequence[Mapping[str, Any]]]
 
-# Metres by which one box may differ in two files: float32 in one, turned out of a camera's frame in another.
+# Metres by which a box may differ in two files: float32 here, out of a camera's frame there.
 _SAME = 1e-3
-# Of frames that fit, those count whose boxes are no further off than the best one's, but for rounding.
+# Of frames that fit, those count whose boxes are as near as the best one's, but for rounding.
 _ROUNDING = 1e-5
 # If more frames than these fit, they are not compared that closely.
 _MOST_COMPARED = 100
-_REMEDY = ("make the database anew from the file that is pruned, with mmdet3d's tools/create_data.py, or take "
-           'ObjectSample out of the pipeline')
+_REMEDY = (
+    "make the database anew from the file that is pruned, with mmdet3d's tools/create_data.py, or "
+    'take ObjectSample out of the pipeline'
+)
 
 
 class DatabaseCounts(NamedTuple):
-    """Objects of a database: all, those that stay, and those of them whose frames are not in the training set."""
+    """Objects of a database: all, those that stay, and those of them that no sample holds."""
 
     records: int
     kept: int
@@ -48,22 +51,27 @@ class _Group:
     Attributes:
         key: what they name it by.
         places: (n,) in the order of the database's lists.
-        names: n class names.
+        names: n class names, None for those that the info files do not know.
         points: n numbers of points, None where unknown.
         boxes: (n, 5) from ``footprints``; NaN where unknown.
     """
 
     key: Key
     places: np.ndarray
-    names: list[str]
+    names: list[str | None]
     points: list[int | None]
     boxes: np.ndarray
 
     def part(self, chosen: np.ndarray) -> '_Group':
         """Some of the objects, by a (n,) bool."""
         indices = np.flatnonzero(chosen)
-        return _Group(self.key, self.places[indices], [self.names[i] for i in indices],
-                      [self.points[i] for i in indices], self.boxes[indices])
+        return _Group(
+            self.key,
+            self.places[indices],
+            [self.names[i] for i in indices],
+            [self.points[i] for i in indices],
+            self.boxes[indices],
+        )
 
 
 def load_database(path: str | Path, trust: bool = False) -> dict[str, list[dict[str, Any]]]:
@@ -75,8 +83,10 @@ def load_database(path: str | Path, trust: bool = False) -> dict[str, list[dict[
     content = load_pickle(path, trust)
     lists = list(content.values()) if isinstance(content, dict) else [None]
     if not all(isinstance(items, list) and all(map(_is_object, items)) for items in lists):
-        raise UserError(f"{path} is no ground-truth database, which has a list of objects with 'image_idx' for each "
-                        "class: make it with mmdet3d's tools/create_data.py")
+        raise UserError(
+            f"{path} is no ground-truth database, which has a list of objects with 'image_idx' for "
+            "each class: make it with mmdet3d's tools/create_data.py"
+        )
     return content
 
 
@@ -98,8 +108,10 @@ def write_database(content: Objects, stays: np.ndarray, target: Path) -> None:
         pickle.dump(kept, file, protocol=PROTOCOL)
 
 
-def judge_objects(content: Objects, index: FrameIndex, path: Path) -> tuple[np.ndarray, DatabaseCounts]:
-    """Decides which objects of a database stay: those of frames that stay, or that the training set does not have.
+def judge_objects(
+    content: Objects, index: FrameIndex, path: Path
+) -> tuple[np.ndarray, DatabaseCounts]:
+    """Decides which objects of a database stay: all but those of pruned frames.
 
     Args:
         content: from ``load_database``.
@@ -110,42 +122,60 @@ def judge_objects(content: Objects, index: FrameIndex, path: Path) -> tuple[np.n
         (n,) bool for each object in the order of the lists, and the counts.
 
     Raises:
-        UserError: no object is of any of the frames, or one may be of a frame that stays as well as of one that is
-            pruned.
+        UserError: no object is of any of the frames, or one may be of a frame that stays as well
+            as of one that is pruned.
     """
     stays = np.ones(sum(map(len, content.values())), bool)
     inside = np.zeros(len(stays), bool)
     found_any = False
-    for groups in _groups(content):
+    for groups in _groups(content, index.known_names):
         for group, candidates in _frames_of(groups, index, path):
             frames = [index.frames[i] for i in sorted(candidates)]
             pasted = [frame.may_be_pasted for frame in frames]
             if len(set(pasted)) > 1:
                 kept, pruned = frames[pasted.index(True)], frames[pasted.index(False)]
-                raise UserError(f'{path}: the objects with image_idx {group.key} fit frame {kept.name}, which stays, '
-                                f'and frame {pruned.name}, which is pruned: {_REMEDY}')
+                raise UserError(
+                    f'{path}: the objects with image_idx {group.key} fit frame {kept.name}, which '
+                    f'stays, and frame {pruned.name}, which is pruned: {_REMEDY}'
+                )
             stays[group.places] = all(pasted)
             inside[group.places] = any(frame.is_sample for frame in frames)
             found_any |= bool(frames)
     if len(stays) and not found_any:
-        raise UserError(f'{path} belongs to another dataset: none of its objects is of a frame of the training set; '
-                        f'{_REMEDY}')
+        raise UserError(
+            f'{path} belongs to another dataset: none of its objects is of a frame of the training '
+            f'set; {_REMEDY}'
+        )
     return stays, DatabaseCounts(len(stays), int(stays.sum()), int((stays & ~inside).sum()))
 
 
-def _groups(content: Objects) -> list[list[_Group]]:
-    """The objects by the folder of their files, since two databases may be in one, and there by frame."""
+def _groups(content: Objects, known_names: Collection[str]) -> list[list[_Group]]:
+    """The objects by folder, since two databases may be in one, and there by frame."""
     members: dict[str, dict[Any, list[int]]] = defaultdict(lambda: defaultdict(list))
-    items = [(name, item) for name, objects in content.items() for item in objects]
+    items = [
+        (name if name in known_names else None, item)
+        for name, objects in content.items()
+        for item in objects
+    ]
     for place, (_, item) in enumerate(items):
         key = as_key(item.get('image_idx'))
         # Objects that name no frame have nothing in common.
         unique = ('', place) if key is None else key
         members[os.path.dirname(str(item.get('path', '')))][unique].append(place)
     boxes = footprints(item.get('box3d_lidar') for _, item in items)
-    return [[_Group(None if isinstance(key, tuple) else key, np.array(places), [items[i][0] for i in places],
-                    [_points(items[i][1]) for i in places], boxes[places]) for key, places in groups.items()]
-            for groups in members.values()]
+    return [
+        [
+            _Group(
+                None if isinstance(key, tuple) else key,
+                np.array(places),
+                [items[i][0] for i in places],
+                [_points(items[i][1]) for i in places],
+                boxes[places],
+            )
+            for key, places in groups.items()
+        ]
+        for groups in members.values()
+    ]
 
 
 def _points(item: Mapping[str, Any]) -> int | None:
@@ -153,15 +183,19 @@ def _points(item: Mapping[str, Any]) -> int | None:
     return int(points) if isinstance(points, (int, np.integer)) else None
 
 
-def _frames_of(groups: Sequence[_Group], index: FrameIndex, path: Path) -> list[tuple[_Group, Collection[int]]]:
-    """The frames that the objects of each group may be of; none where it is no frame of the info files."""
+def _frames_of(
+    groups: Sequence[_Group], index: FrameIndex, path: Path
+) -> list[tuple[_Group, Collection[int]]]:
+    """The frames that each group's objects may be of; none where the info files lack the frame."""
     has_tokens = any(isinstance(group.key, str) and group.key in index.tokens for group in groups)
     named = [group for group in groups if has_tokens and isinstance(group.key, str)]
     others = [group for group in groups if not (has_tokens and isinstance(group.key, str))]
-    found: list[tuple[_Group, Collection[int]]] = [(group, index.tokens.get(group.key, ())) for group in named]
+    found: list[tuple[_Group, Collection[int]]] = [
+        (group, index.tokens.get(group.key, ())) for group in named
+    ]
     if not others:
         return found
-    classes = {name for group in groups for name in group.names}
+    classes = {name for group in groups for name in group.names if name is not None}
     if index.has_boxes and any(np.isfinite(group.boxes).all(axis=1).any() for group in others):
         return found + _by_boxes(others, index, classes)
     return found + _by_classes(others, index, classes, path)
@@ -170,12 +204,19 @@ def _frames_of(groups: Sequence[_Group], index: FrameIndex, path: Path) -> list[
 # Databases with boxes
 
 
-def _by_boxes(groups: Sequence[_Group], index: FrameIndex, classes: Collection[str]
-              ) -> list[tuple[_Group, Collection[int]]]:
-    exact = [reading for reading in index.readings
-             if all(_is_exact(group, reading, index, classes) for group in groups)]
+def _by_boxes(
+    groups: Sequence[_Group], index: FrameIndex, classes: Collection[str]
+) -> list[tuple[_Group, Collection[int]]]:
+    exact = [
+        reading
+        for reading in index.readings
+        if all(_is_exact(group, reading, index, classes) for group in groups)
+    ]
     if exact:
-        return [(group, {frame for reading in exact for frame in reading.frames[group.key]}) for group in groups]
+        return [
+            (group, {frame for reading in exact for frame in reading.frames[group.key]})
+            for group in groups
+        ]
     expected = index.count_expected(classes)
     fitting = [pair for group in groups for pair in _fitting(group, index, expected)]
     readings = [reading for reading in index.readings if _holds(reading, fitting)]
@@ -196,13 +237,22 @@ def _has_just(group: _Group, frame: Frame, classes: Collection[str]) -> bool:
 
 
 def _matches(group: _Group, frame: Frame) -> list[tuple[int, int, float]]:
-    """Objects of a group and rows of a frame that have the same box and may be of one class, and how far they are."""
+    """Objects of a group and rows of a frame with one box and one class, and how far apart."""
     apart = np.abs(group.boxes[:, None] - frame.boxes).max(axis=2)
-    return [(int(place), int(row), float(apart[place, row])) for place, row in np.argwhere(apart <= _SAME)
-            if frame.names[frame.owners[row]] in (None, group.names[place])]
+    return [
+        (int(place), int(row), float(apart[place, row]))
+        for place, row in np.argwhere(apart <= _SAME)
+        if _may_be_same(frame.names[frame.owners[row]], group.names[place])
+    ]
 
 
-def _fitting(group: _Group, index: FrameIndex, expected: np.ndarray) -> list[tuple[_Group, list[int]]]:
+def _may_be_same(name: str | None, other: str | None) -> bool:
+    return name is None or other is None or name == other
+
+
+def _fitting(
+    group: _Group, index: FrameIndex, expected: np.ndarray
+) -> list[tuple[_Group, list[int]]]:
     """The frames that a group's boxes fit best; what these do not have is looked for by itself.
 
     Args:
@@ -221,12 +271,17 @@ def _fitting(group: _Group, index: FrameIndex, expected: np.ndarray) -> list[tup
     best = np.flatnonzero(further == further.min()).tolist()
     if len(best) <= _MOST_COMPARED:
         errors = [max(error for _, _, error in _matches(group, index.frames[i])) for i in best]
-        best = [i for i, error in zip(best, errors, strict=True) if error <= 2 * min(errors) + _ROUNDING]
-    is_whole = most == len(names) or further.min() <= 0
+        best = [
+            i for i, error in zip(best, errors, strict=True) if error <= 2 * min(errors) + _ROUNDING
+        ]
+    is_covered = further.min() <= 0 and expected[best].min() > 0
+    is_whole = most == len(names) or is_covered
     if not is_whole and (_is_open(best, index) or 2 * most <= len(names)):
         # A frame of another file, from which some of the same static objects are seen.
         return [(group, [])]
-    matched = np.isin(np.arange(len(has_box)), [place for place, _, _ in _matches(group, index.frames[best[0]])])
+    matched = np.isin(
+        np.arange(len(has_box)), [place for place, _, _ in _matches(group, index.frames[best[0]])]
+    )
     rest = group.part(~matched & has_box)
     elsewhere = _fitting(rest, index, expected) if len(rest.places) else []
     if any(found and not _is_open(found, index) for _, found in elsewhere):
@@ -242,18 +297,25 @@ def _is_open(frames: Sequence[int], index: FrameIndex) -> bool:
 def _holds(reading: Reading, fitting: Sequence[tuple[_Group, list[int]]]) -> bool:
     """Whether boxes confirm a reading, and none speaks against it.
 
-    Static objects agree with many readings, so that most groups must fit one frame only, the one that is read.
+    Static objects agree with many readings, so that most groups must fit one frame only, which is
+    the one that is read.
     """
     if reading.is_complete and any(group.key not in reading.frames for group, _ in fitting):
         return False
     pairs = [(reading.frames.get(group.key, ()), frames) for group, frames in fitting if frames]
     agrees = [not set(frames).isdisjoint(proposed) for proposed, frames in pairs]
-    is_wrong = any(proposed and not agreed for (proposed, _), agreed in zip(pairs, agrees, strict=True))
-    clear = sum(agreed and len(frames) == 1 for (_, frames), agreed in zip(pairs, agrees, strict=True))
+    is_wrong = any(
+        proposed and not agreed for (proposed, _), agreed in zip(pairs, agrees, strict=True)
+    )
+    clear = sum(
+        agreed and len(frames) == 1 for (_, frames), agreed in zip(pairs, agrees, strict=True)
+    )
     return not is_wrong and 2 * clear > len(pairs)
 
 
-def _choose(key: Key, fitting: Sequence[int], readings: Sequence[Reading], index: FrameIndex) -> Collection[int]:
+def _choose(
+    key: Key, fitting: Sequence[int], readings: Sequence[Reading], index: FrameIndex
+) -> Collection[int]:
     """The frames that a group's objects may be of, by their boxes and by the readings that hold."""
     proposed = {frame for reading in readings for frame in reading.frames.get(key, ())}
     if not fitting:
@@ -268,20 +330,31 @@ def _choose(key: Key, fitting: Sequence[int], readings: Sequence[Reading], index
 # Databases without boxes
 
 
-def _by_classes(groups: Sequence[_Group], index: FrameIndex, classes: Collection[str], path: Path
-                ) -> list[tuple[_Group, Collection[int]]]:
+def _by_classes(
+    groups: Sequence[_Group], index: FrameIndex, classes: Collection[str], path: Path
+) -> list[tuple[_Group, Collection[int]]]:
     """Takes the readings that agree with the classes (and numbers of points) of all objects."""
     levels = [_level(reading, groups, index, classes) for reading in index.readings]
     if not any(levels):
         numbers = [group.key for group in groups]
-        raise UserError(f'{path}: its image_idx (such as {numbers[0]}) are neither sample_idx nor positions in the '
-                        f'info files that are pruned, whose frames have other objects; {_REMEDY}')
-    readings = [reading for reading, level in zip(index.readings, levels, strict=True) if level == max(levels)]
-    return [(group, {frame for reading in readings for frame in reading.frames.get(group.key, ())})
-            for group in groups]
+        raise UserError(
+            f'{path}: its image_idx (such as {numbers[0]}) are neither sample_idx nor positions in '
+            f'the info files that are pruned, whose frames have other objects; {_REMEDY}'
+        )
+    readings = [
+        reading
+        for reading, level in zip(index.readings, levels, strict=True)
+        if level == max(levels)
+    ]
+    return [
+        (group, {frame for reading in readings for frame in reading.frames.get(group.key, ())})
+        for group in groups
+    ]
 
 
-def _level(reading: Reading, groups: Sequence[_Group], index: FrameIndex, classes: Collection[str]) -> int:
+def _level(
+    reading: Reading, groups: Sequence[_Group], index: FrameIndex, classes: Collection[str]
+) -> int:
     """0 if a reading is wrong, 1 if classes agree with it, 2 if numbers of points do too."""
     level = 2
     for group in groups:
@@ -289,24 +362,26 @@ def _level(reading: Reading, groups: Sequence[_Group], index: FrameIndex, classe
         if not frames and reading.is_complete:
             return 0
         if frames:
-            level = min(level, max(_agreement(group, index.frames[frame], classes) for frame in frames))
+            level = min(
+                level, max(_agreement(group, index.frames[frame], classes) for frame in frames)
+            )
     proposes = any(group.key in reading.frames for group in groups)
     return level if proposes else 0
 
 
 def _agreement(group: _Group, frame: Frame, classes: Collection[str]) -> int:
-    """As ``_level``, for one frame, which must have the objects of the group and no others of the classes."""
+    """As ``_level``, for a frame, which must have the group's objects and no others."""
     are_counted = None not in group.points and None not in frame.points
     points = group.points if are_counted else [None] * len(group.points)
-    wanted = Counter(zip(group.names, points, strict=True))
+    wanted: Counter[Any] = Counter(zip(group.names, points, strict=True))
     known: Counter[Any] = Counter()
     expected: Counter[Any] = Counter()
     for name, count, is_expected in zip(frame.names, frame.points, frame.expected, strict=True):
         kind = name, count if are_counted else None
         known[kind] += 1
         expected[kind] += bool(is_expected and name in classes)
-    missing = wanted - known
+    missing = sum(count for (name, _), count in (wanted - known).items() if name is not None)
     unnamed = sum(count for (name, _), count in known.items() if name is None)
-    if missing.total() > unnamed or expected - wanted:
+    if missing > unnamed or expected - wanted:
         return 0
     return 2 if are_counted else 1

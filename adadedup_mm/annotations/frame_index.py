@@ -38,8 +38,10 @@ class Frame:
         names: n class names, None where the file does not say.
         points: n numbers of LiDAR points, None where the file does not say.
         boxes: (m, 5) what ``footprints`` says of the objects; NaN where a box is none.
-        owners: (m,) int, the object of each row; it has one for each coordinate system that it may be in.
-        expected: (n,) bool, whether a database made from the file has the object: it has a class and points.
+        owners: (m,) int, the object of each row; it has one for each coordinate system that it may
+            be in.
+        expected: (n,) bool, whether a database made from the file has the object: it has a class
+            and points.
         is_sample: whether the training set has the frame.
         is_kept: whether it stays in the training set.
     """
@@ -84,22 +86,33 @@ class FrameIndex:
         readings: the ways to read numbers.
     """
 
-    def __init__(self, parts: Sequence[InfoPart], contents: Mapping[Path, Mapping[str, Any]]) -> None:
+    def __init__(
+        self, parts: Sequence[InfoPart], contents: Mapping[Path, Mapping[str, Any]]
+    ) -> None:
         self.frames: list[Frame] = []
-        records = {path: list(content['infos' if 'infos' in content else 'data_list'])
-                   for path, content in contents.items()}
+        records = {
+            path: list(content['infos' if 'infos' in content else 'data_list'])
+            for path, content in contents.items()
+        }
         same: dict[Any, int] = {}
-        places = {path: [self._add(frame, same) for frame in _read_frames(records[path], content)]
-                  for path, content in contents.items()}
+        places = {
+            path: [self._add(frame, same) for frame in _read_frames(records[path], content)]
+            for path, content in contents.items()
+        }
         orders = [self._mark(part, records[part.path], places[part.path]) for part in parts]
         every_record = [record for found in records.values() for record in found]
         every_place = [place for found in places.values() for place in found]
         self.tokens = _by_value(every_record, every_place, 'token')
-        is_counted = all(as_key(record.get('sample_idx')) == position for found in records.values()
-                         for position, record in enumerate(found))
+        is_counted = all(
+            as_key(record.get('sample_idx')) == position
+            for found in records.values()
+            for position, record in enumerate(found)
+        )
         by_number = Reading(_by_value(every_record, every_place, 'sample_idx'), is_counted)
         every_sample = [place for order in orders for place in order]
-        by_position = [_positions(found) for found in (*places.values(), *orders, every_place, every_sample)]
+        by_position = [
+            _positions(found) for found in (*places.values(), *orders, every_place, every_sample)
+        ]
         self.readings = _distinct([by_number, *by_position])
 
     def _add(self, frame: Frame, same: dict[Any, int]) -> int:
@@ -130,50 +143,68 @@ class FrameIndex:
         return any(np.isfinite(frame.boxes).all(axis=1).any() for frame in self.frames)
 
     @cached_property
-    def _rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of every row of boxes: its frame, the class of its object, and whether that is expected."""
+    def known_names(self) -> frozenset[str]:
+        """The names of classes that the files say."""
+        return frozenset(name for frame in self.frames for name in frame.names if name is not None)
+
+    @cached_property
+    def _rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Of every row of boxes: frame, class, whether that is known, whether it is expected."""
         frame = np.repeat(np.arange(len(self.frames)), [len(frame.boxes) for frame in self.frames])
         names = [frame.names[i] for frame in self.frames for i in frame.owners]
         expected = [frame.expected[frame.owners] for frame in self.frames]
-        return frame, np.array(names, object), np.concatenate(expected)
+        is_known = np.array([name is not None for name in names], bool)
+        return frame, np.array(names, object), is_known, np.concatenate(expected)
 
     @cached_property
     def _search(self) -> tuple[cKDTree, list[np.ndarray]]:
-        """The distinct boxes, and the rows that have each of them: static objects have one box in many frames."""
+        """The distinct boxes, and the rows of each: static objects have one in many frames."""
         boxes = np.concatenate([frame.boxes for frame in self.frames])
         rows = np.flatnonzero(np.isfinite(boxes).all(axis=1))
-        _, first, which = np.unique(boxes[rows].round(4), axis=0, return_index=True, return_inverse=True)
+        _, first, which = np.unique(
+            boxes[rows].round(4), axis=0, return_index=True, return_inverse=True
+        )
         which = which.reshape(-1)
         ends = np.cumsum(np.bincount(which, minlength=len(first)))
-        return cKDTree(boxes[rows[first]]), np.split(rows[np.argsort(which, kind='stable')], ends[:-1])
+        return cKDTree(boxes[rows[first]]), np.split(
+            rows[np.argsort(which, kind='stable')], ends[:-1]
+        )
 
-    def count_shared(self, boxes: np.ndarray, names: Sequence[str], distance: float
-                     ) -> tuple[np.ndarray, np.ndarray]:
-        """How many of some objects each frame has: with an own class or an unknown one, and a box no further away.
+    def count_shared(
+        self, boxes: np.ndarray, names: Sequence[str | None], distance: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """How many of some objects each frame has: with the same class or none, and a box as near.
 
         Args:
             boxes: (n, 5) from ``footprints``.
-            names: of their n classes.
+            names: of their n classes, None where any will do.
             distance: by which two numbers of a box may differ.
 
         Returns:
-            (F,) for every frame: how many of the objects it has, and how many of these are expected.
+            (F,) for every frame: how many of the objects it has, and how many of its expected ones
+            are among them.
         """
         tree, rows_of = self._search
-        frame, known, expected = self._rows
-        rows = [np.concatenate([rows_of[i] for i in near]) if near else np.empty(0, np.int64)
-                for near in tree.query_ball_point(boxes, distance, p=np.inf)]
-        rows = [found[(known[found] == name) | (known[found] == None)]  # noqa: E711
-                for found, name in zip(rows, names, strict=True)]
-        every = np.concatenate([np.empty(0, np.int64), *rows])
-        length = len(self.frames)
-        return (np.bincount(frame[every], minlength=length),
-                np.bincount(frame[every], weights=expected[every], minlength=length))
+        frame, known, is_known, expected = self._rows
+        shared = np.zeros(len(self.frames), np.int64)
+        shared_expected = np.zeros(len(self.frames), np.int64)
+        near = tree.query_ball_point(boxes, distance, p=np.inf)
+        for found, name in zip(near, names, strict=True):
+            rows = np.concatenate([np.empty(0, np.int64), *(rows_of[i] for i in found)])
+            if name is not None:
+                rows = rows[(known[rows] == name) | ~is_known[rows]]
+            shared[np.unique(frame[rows])] += 1
+            shared_expected[np.unique(frame[rows[expected[rows]]])] += 1
+        return shared, shared_expected
 
     def count_expected(self, names: Collection[str]) -> np.ndarray:
         """(F,) how many objects of some classes a database made of each frame has."""
-        return np.array([sum(name in names for name in np.array(frame.names, object)[frame.expected])
-                         for frame in self.frames])
+        return np.array(
+            [
+                sum(name in names for name in np.array(frame.names, object)[frame.expected])
+                for frame in self.frames
+            ]
+        )
 
 
 def _distinct(readings: Iterable[Reading]) -> list[Reading]:
@@ -188,7 +219,9 @@ def _positions(places: Sequence[int]) -> Reading:
     return Reading({position: (place,) for position, place in enumerate(places)}, is_complete=True)
 
 
-def _by_value(records: Sequence[Record], places: Sequence[int], key: str) -> dict[Key, tuple[int, ...]]:
+def _by_value(
+    records: Sequence[Record], places: Sequence[int], key: str
+) -> dict[Key, tuple[int, ...]]:
     found: dict[Key, tuple[int, ...]] = {}
     for record, place in zip(records, places, strict=True):
         value = as_key(record.get(key))
@@ -201,7 +234,11 @@ def _read_frames(records: Sequence[Record], content: Mapping[str, Any]) -> list[
     metainfo = content.get('metainfo')
     metainfo = metainfo if isinstance(metainfo, Mapping) else {}
     categories = metainfo.get('categories')
-    names = {label: name for name, label in categories.items()} if isinstance(categories, Mapping) else {}
+    names = (
+        {label: name for name, label in categories.items()}
+        if isinstance(categories, Mapping)
+        else {}
+    )
     is_waymo = str(metainfo.get('dataset')).lower() == 'waymo'
     if 'infos' in content:
         return [_read_older(record) for record in records]
@@ -215,19 +252,34 @@ def _read_older(record: Record) -> Frame:
     points = _filled([_count(value) for value in _values(record.get('num_lidar_pts'))], len(names))
     valid = _filled(_values(record.get('valid_flag')), len(names))
     expected = [_is_expected(*one) for one in zip(names, points, valid, strict=True)]
-    return Frame(str(record_id(record)), names, points, boxes, np.arange(len(boxes)), np.array(expected, bool))
+    return Frame(
+        str(record_id(record)),
+        names,
+        points,
+        boxes,
+        np.arange(len(boxes)),
+        np.array(expected, bool),
+    )
 
 
 def _read_newer(record: Record, categories: Mapping[Any, str], is_waymo: bool) -> Frame:
     # Waymo has the objects of the LiDAR's moment, and those of the cameras'.
-    instances = [one for key in ('instances', 'cam_sync_instances') for one in _values(record.get(key))
-                 if isinstance(one, Mapping)]
+    instances = [
+        one
+        for key in ('instances', 'cam_sync_instances')
+        for one in _values(record.get(key))
+        if isinstance(one, Mapping)
+    ]
     raw = [one.get('bbox_3d') for one in instances]
-    names = [categories.get(_count(one.get('bbox_label_3d', one.get('bbox_label')))) for one in instances]
+    names = [
+        categories.get(_count(one.get('bbox_label_3d', one.get('bbox_label')))) for one in instances
+    ]
     points = [_count(one.get('num_lidar_pts')) for one in instances]
     valid = [one.get('bbox_3d_isvalid') for one in instances]
-    expected = np.array([_is_expected(*one) for one in zip(names, points, valid, strict=True)], bool)
-    expected[len(_values(record.get('instances'))):] = False
+    expected = np.array(
+        [_is_expected(*one) for one in zip(names, points, valid, strict=True)], bool
+    )
+    expected[len(_values(record.get('instances'))) :] = False
     boxes, owners = footprints(raw), np.arange(len(raw))
     lidar2cam = _reference_camera(record, is_waymo)
     if lidar2cam is not None:
@@ -255,12 +307,16 @@ def _count(value: Any) -> int | None:
 
 
 def _reference_camera(record: Record, is_waymo: bool) -> np.ndarray | None:
-    """(4, 4) from the LiDAR to the camera whose frame the boxes are in: KITTI's, and those of older Waymo infos."""
+    """(4, 4) from the LiDAR to the camera whose frame the boxes of KITTI and older Waymo are in."""
     images = record.get('images')
     images = images if isinstance(images, Mapping) else {}
     camera = images.get('CAM_FRONT' if is_waymo else 'CAM2')
     try:
-        matrix = np.asarray(camera['lidar2cam'], np.float64) if isinstance(camera, Mapping) else np.empty(0)
+        matrix = (
+            np.asarray(camera['lidar2cam'], np.float64)
+            if isinstance(camera, Mapping)
+            else np.empty(0)
+        )
     except (KeyError, TypeError, ValueError):
         return None
     is_usable = matrix.shape == (4, 4) and np.isfinite(matrix).all() and np.linalg.det(matrix) != 0
@@ -270,7 +326,8 @@ def _reference_camera(record: Record, is_waymo: bool) -> np.ndarray | None:
 def footprints(boxes: Iterable[Any], lidar2cam: np.ndarray | None = None) -> np.ndarray:
     """What is the same of a 3D box in all conventions: where it stands, and its sides.
 
-    Its height differs (middle or bottom), and so do the order of its sides and the direction of its angle.
+    Its height differs (middle or bottom), and so do the order of its sides and the direction of its
+    angle.
 
     Args:
         boxes: n sequences that begin with a centre and three sides.

@@ -37,7 +37,7 @@ def record_id(record: Mapping[str, Any]) -> str | None:
 
 
 def as_key(value: Any) -> Key:
-    """Numbers and texts of digits (KITTI's '000042') as numbers, other texts as they are; None for all else."""
+    """Numbers and texts of digits (KITTI's '000042') as numbers, other texts as they are, or None."""
     if isinstance(value, (int, np.integer)):
         return int(value)
     if isinstance(value, str):
@@ -64,7 +64,7 @@ def naming_frame(place: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        # What odd values raise depends on what they meet; an exception around another says less than that one.
+        # What odd values raise depends on what they meet. An exception around another says less.
         raise UserError(f'{place}: {record_fault(error.__cause__ or error)}') from error
 
 
@@ -72,8 +72,9 @@ def check_pictures(records: Sequence[Mapping[str, Any]], path: str | Path) -> No
     """Raises UserError if a record of mmdet3d 1.x has no dict of ``images``."""
     for record in records:
         if not isinstance(record.get('images'), Mapping):
-            raise UserError(f"{path}: frame {record_id(record)} has no 'images': pruning looks at pictures, so the "
-                            "infos must name them, as those of mmdet3d's tools/create_data.py do")
+            raise UserError(f"{path}: frame {record_id(record)} has no 'images': pruning looks at "
+                            "pictures, so the infos must name them, as those of mmdet3d's "
+                            'tools/create_data.py do')
 
 
 def info_records(content: Any, path: str | Path) -> list[dict[str, Any]]:
@@ -166,7 +167,8 @@ def relink(records: Sequence[dict[str, Any]], kept: Sequence[dict[str, Any]]) ->
     def find(record: dict[str, Any], key: str) -> Key:
         """Follows links, and remembers for every frame on the way where they lead."""
         way: list[Key] = []
-        scene, link, visited = record.get('scene_token'), as_key(record[key]), {as_key(record.get(id_key))}
+        scene, link = record.get('scene_token'), as_key(record[key])
+        visited = {as_key(record.get(id_key))}
         while link in by_id and link not in keep and link not in visited:
             if link in nearest[key]:
                 link = nearest[key][link]
@@ -188,16 +190,18 @@ def relink(records: Sequence[dict[str, Any]], kept: Sequence[dict[str, Any]]) ->
     result = []
     for record in kept:
         found = {key: find(record, key) for key in _LINKS if key in record}
-        links = {key: written(record[key], link) for key, link in found.items() if as_key(record[key]) != link}
+        moved = {key: link for key, link in found.items() if as_key(record[key]) != link}
+        links = {key: written(record[key], link) for key, link in moved.items()}
         changed = {key: link for key, link in links.items() if record[key] != link}
         result.append({**record, **changed} if changed else record)
     return result
 
 
 def _link_style(records: Sequence[Mapping[str, Any]]) -> tuple[str, Any]:
-    """What links name frames by, ``'token'`` or ``'sample_idx'``, and what stands where there is no frame."""
+    """What links name frames by, ``'token'`` or ``'sample_idx'``, and what stands for no frame."""
     links = [record[key] for record in records for key in _LINKS if key in record]
-    ids = {key: {as_key(record.get(key)) for record in records} - {None} for key in ('token', 'sample_idx')}
+    ids = {key: {as_key(record.get(key)) for record in records} - {None}
+           for key in ('token', 'sample_idx')}
     hits = {key: sum(as_key(link) in known for link in links) for key, known in ids.items()}
     id_key = 'sample_idx' if hits['sample_idx'] > hits['token'] else 'token'
     ends = Counter(link for link in links if link in _NO_LINK and as_key(link) not in ids[id_key])

@@ -30,8 +30,8 @@ def find_databases(config: Mapping[str, Any], inner: Sequence[tuple[str | int, .
 
     Args:
         config: the training config.
-        inner: paths of its inner datasets. Samplers in the pipelines of wrappers and of hooks are listed with the
-            first of these.
+        inner: paths of its inner datasets. Samplers in the pipelines of wrappers and of hooks are
+            listed with the first of these.
 
     Returns:
         For each inner dataset its databases.
@@ -43,6 +43,8 @@ def find_databases(config: Mapping[str, Any], inner: Sequence[tuple[str | int, .
     roots = [(config['train_dataloader']['dataset'], ('train_dataloader', 'dataset')),
              (config.get('custom_hooks') or [], ('custom_hooks',))]
     for path, sampler in (pair for node, root in roots for pair in _samplers(node, root)):
+        if not any('pipeline' in str(key) for key in path):
+            continue
         file = Path(sampler['info_path']).absolute()
         if not file.is_file():
             raise UserError(f'ground-truth database {file} does not exist here ({".".join(map(str, path))}.'
@@ -69,8 +71,8 @@ def write_databases(targets: Mapping[Path, Sequence[Path]], parts: Sequence[Info
                     ) -> dict[Path, DatabaseCounts]:
     """Writes databases without the objects of pruned frames.
 
-    An object stays if its frame does, in whichever part of the training set that is, or if the training set does not
-    have its frame at all.
+    An object stays if its frame does, in whichever part of the training set that is, or if the
+    training set does not have its frame at all.
 
     Args:
         targets: for each database the files to write, atomically.
@@ -78,7 +80,8 @@ def write_databases(targets: Mapping[Path, Sequence[Path]], parts: Sequence[Info
         trust: as for ``load_pickle``.
 
     Raises:
-        UserError: a database is none, is one of another dataset, or does not say of which frame an object is.
+        UserError: a database is none, is one of another dataset, or does not say of which frame an
+            object is.
     """
     if not targets:
         return {}
@@ -94,10 +97,12 @@ def write_databases(targets: Mapping[Path, Sequence[Path]], parts: Sequence[Info
 
 def _load_infos(path: Path, trust: bool) -> Mapping[str, Any]:
     try:
-        content = json.loads(path.read_bytes()) if path.suffix == '.json' else load_pickle(path, trust)
+        is_json = path.suffix == '.json'
+        content = json.loads(path.read_bytes()) if is_json else load_pickle(path, trust)
         info_records(content, path)
     except (UserError, ValueError) as error:
-        raise UserError(f'which objects of a ground-truth database are of pruned frames can only be told with 3D '
-                        f'infos, but: {error}; take ObjectSample out of the pipeline') from error
+        raise UserError('which objects of a ground-truth database are of pruned frames can only be '
+                        f'told with 3D infos, but: {error}; take ObjectSample out of the pipeline'
+                        ) from error
     result: Mapping[str, Any] = content
     return result

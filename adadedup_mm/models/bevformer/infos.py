@@ -113,7 +113,7 @@ def _image(camera: Any, name: str) -> dict[str, Any]:
 
 
 def _instances(info: Mapping[str, Any], labels: Mapping[str, int], name: str) -> list[dict[str, Any]]:
-    """A frame's objects; what the file does not say of them they lack, as it is for the dataset to miss it."""
+    """A frame's objects; they lack what the file does not say, which the dataset may not need."""
     boxes = np.asarray(info['gt_boxes'], dtype=np.float64)
     boxes = boxes if boxes.size else np.zeros((0, 7))
     if boxes.ndim != 2 or boxes.shape[1] not in (7, 9):
@@ -133,14 +133,17 @@ def _instances(info: Mapping[str, Any], labels: Mapping[str, int], name: str) ->
     elif boxes.shape[1] == 9:
         columns['velocity'] = boxes[:, 7:].tolist()
     if info.get('num_lidar_pts') is not None:
-        columns['num_lidar_pts'] = [int(points) for points in _column(info, 'num_lidar_pts', (count,), name)]
+        counts = _column(info, 'num_lidar_pts', (count,), name)
+        columns['num_lidar_pts'] = [int(points) for points in counts]
     if info.get('valid_flag') is not None:
-        columns['bbox_3d_isvalid'] = [bool(valid) for valid in _column(info, 'valid_flag', (count,), name)]
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        flags = _column(info, 'valid_flag', (count,), name)
+        columns['bbox_3d_isvalid'] = [bool(valid) for valid in flags]
+    rows = zip(*columns.values(), strict=True)
+    return [dict(zip(columns, values, strict=True)) for values in rows]
 
 
 def _column(info: Mapping[str, Any], key: str, shape: tuple[int, ...], name: str) -> np.ndarray:
-    """An array with a row for each object; NaN is allowed, as nuScenes has it for unknown velocities."""
+    """An array with a row for each object; NaN is what nuScenes has for unknown velocities."""
     array = np.asarray(info[key], dtype=np.float64)
     if array.size == 0 and shape[0] == 0:
         return np.zeros(shape)
