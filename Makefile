@@ -17,7 +17,7 @@ test-modern:
 
 # The fuzz and fault suites at their full count; docs/TESTING.md.
 fuzz: setup
-	FUZZ=$${FUZZ:-50} OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests/test_fuzz.py
+	FUZZ=$${FUZZ:-50} OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests/test_fuzz.py tests/test_fuzz_configs.py
 
 faults: setup
 	FAULTS=$${FAULTS:-50} OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests/test_faults.py
