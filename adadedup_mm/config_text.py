@@ -361,7 +361,7 @@ def _difference(first: Any, second: Any, place: Place) -> Place | None:
 
 
 def _unloadable(config: Config) -> str:
-    """In words, the first key at the top whose text is no Python, such as endless lists in lists."""
+    """In words, the first key at the top whose text is no Python, like endless lists in lists."""
     for key, value in _written(config).items():
         try:
             compile(f'{_target(key)} = {_expression(value, (key,))}', 'config.py', 'exec')
