@@ -1,4 +1,4 @@
-"""Configs as Python text that mmengine loads again: every value as it is, or a line that names it."""
+"""Configs as Python text that mmengine loads again: every value as it is, or a line naming it."""
 
 import builtins
 import copyreg
@@ -36,8 +36,8 @@ _REMEDY = 'write it as text, numbers, lists and dicts, or take it out'
 def config_text(config: Config) -> str:
     """The config as Python text from which mmengine loads an equal one.
 
-    Classes that a ``type`` names become their dotted names, as in mmengine's own dump; what a pure-Python config only
-    imports is left out, and so are functions and modules at the top level.
+    Classes that a ``type`` names become their dotted names, as in mmengine's own dump; what a
+    pure-Python config only imports is left out, and so are functions and modules at the top level.
 
     Args:
         config: any config, loaded or made.
@@ -74,26 +74,33 @@ def write_config(config: Config, path: Path) -> None:
     try:
         loaded = Config.fromfile(path)
     except Exception as error:  # a config is code, which may raise anything
-        raise UserError(f'{_unloadable(config)} cannot be written so that it loads again ({_first_line(error)}): '
-                        f'{_REMEDY}') from error
+        raise UserError(
+            f'{_unloadable(config)} cannot be written so that it loads again '
+            f'({_first_line(error)}): '
+            f'{_REMEDY}'
+        ) from error
     place = _difference(_written(config), loaded.to_dict(), ())
     if place is not None:
-        raise UserError(f'config value {shown_place(place)} does not load again as it is: {_REMEDY}')
+        raise UserError(
+            f'config value {shown_place(place)} does not load again as it is: {_REMEDY}'
+        )
 
 
 def check_printable(config: Config) -> None:
-    """Raises UserError for a config that mmengine cannot print, so that no Runner of it can start."""
+    """Raises UserError for a config that mmengine cannot print, so that no Runner can start."""
     try:
         _ = config.pretty_text
     except Exception as error:
         place = _unprintable(config.to_dict(), ())
         what = f'config value {shown_place(place)}' if place else 'a value of the config'
-        raise UserError(f"{what} is nothing that mmengine's Runner can print, so that no training can start: {_REMEDY}"
-                        ) from error
+        raise UserError(
+            f"{what} is nothing that mmengine's Runner can print, so that no training can start: "
+            f'{_REMEDY}'
+        ) from error
 
 
 def json_like(value: Any) -> Any:
-    """What stands for a value of a config in a hash: JSON's own values, and the Python text of all others.
+    """What stands for a value of a config in a hash: JSON's own values, Python text for others.
 
     Raises:
         UserError: it cannot be written.
@@ -112,15 +119,20 @@ def json_like(value: Any) -> Any:
 
 def shown_place(place: Place) -> str:
     """The keys that lead to a value of a config, as users write them."""
-    return '.'.join(str(key) if isinstance(key, int) or str(key).isidentifier() else repr(key) for key in place)
+    return '.'.join(
+        str(key) if isinstance(key, int) or str(key).isidentifier() else repr(key) for key in place
+    )
 
 
 def _written(config: Config) -> dict[Any, Any]:
     """The config as plain values: what its text stands for."""
     imported: set[str] = getattr(config, '_imported_names', set())
     functions = (types.FunctionType, types.ModuleType)
-    chosen = {key: value for key, value in dict.items(config._cfg_dict)
-              if key not in imported and not isinstance(value, functions)}
+    chosen = {
+        key: value
+        for key, value in dict.items(config._cfg_dict)
+        if key not in imported and not isinstance(value, functions)
+    }
     try:
         return {key: _settled(value, (key,), key) for key, value in chosen.items()}
     except RecursionError:
@@ -136,7 +148,9 @@ def _settled(value: Any, place: Place, key: Any) -> Any:
     if type(value) in _DICTS:
         return {name: _settled(item, (*place, name), name) for name, item in dict.items(value)}
     if type(value) in (list, tuple):
-        return type(value)(_settled(item, (*place, index), None) for index, item in enumerate(value))
+        return type(value)(
+            _settled(item, (*place, index), None) for index, item in enumerate(value)
+        )
     return value
 
 
@@ -146,7 +160,9 @@ def _of_import(value: LazyObject | LazyAttr, place: Place, key: Any) -> Any:
     try:
         return value.build()
     except Exception as error:
-        raise UserError(f'config value {shown_place(place)} cannot be imported: {_first_line(error)}') from error
+        raise UserError(
+            f'config value {shown_place(place)} cannot be imported: {_first_line(error)}'
+        ) from error
 
 
 def _target(key: Any) -> str:
@@ -170,9 +186,15 @@ def _expression(value: Any, place: Place) -> str:
         return _of_dict(value, place)
     if kind in (list, tuple):
         items = [_expression(item, (*place, index)) for index, item in enumerate(value)]
-        return _bracket('[', items, ']') if kind is list else _bracket('(', items, ',)' if len(items) == 1 else ')')
+        return (
+            _bracket('[', items, ']')
+            if kind is list
+            else _bracket('(', items, ',)' if len(items) == 1 else ')')
+        )
     if kind in (set, frozenset):
-        return _bracket(f'{kind.__name__}([', sorted(_expression(item, place) for item in value), '])')
+        return _bracket(
+            f'{kind.__name__}([', sorted(_expression(item, place) for item in value), '])'
+        )
     if isinstance(value, np.generic) or kind in (np.ndarray, torch.Tensor):
         return _of_array(value, place)
     if kind is re.Pattern:
@@ -194,7 +216,9 @@ def _of_dict(value: dict[Any, Any], place: Place) -> str:
     items = {key: _expression(item, (*place, key)) for key, item in dict.items(value)}
     if all(map(_is_name, items)):
         return _bracket('dict(', [f'{key}={text}' for key, text in items.items()], ')')
-    return _bracket('{', [f'{_expression(key, (*place, key))}: {text}' for key, text in items.items()], '}')
+    return _bracket(
+        '{', [f'{_expression(key, (*place, key))}: {text}' for key, text in items.items()], '}'
+    )
 
 
 def _bracket(opening: str, items: Sequence[str], closing: str) -> str:
@@ -209,11 +233,18 @@ def _bracket(opening: str, items: Sequence[str], closing: str) -> str:
 def _of_array(value: Any, place: Place) -> str:
     """Numpy arrays and scalars of numbers and text, and plain tensors, by their items."""
     if isinstance(value, torch.Tensor):
-        if value.requires_grad or value.layout is not torch.strided or value.device.type != 'cpu' or value.is_quantized:
+        if (
+            value.requires_grad
+            or value.layout is not torch.strided
+            or value.device.type != 'cpu'
+            or value.is_quantized
+        ):
             raise _refusal(value, place)
         items = _plain_items(value.reshape(-1).tolist(), value, place)
         dtype = _expression(value.dtype, place)
-        return f'{_reference("torch", "tensor")}({items}, dtype={dtype}).reshape({tuple(value.shape)})'
+        return (
+            f'{_reference("torch", "tensor")}({items}, dtype={dtype}).reshape({tuple(value.shape)})'
+        )
     dtype = _of_dtype(value.dtype, place)
     if isinstance(value, np.generic):
         return f'{dtype}.type({_plain_items(value.item(), value, place)})'
@@ -236,7 +267,7 @@ def _plain_items(items: Any, value: Any, place: Place) -> str:
 
 
 def _of_parts(value: Any, place: Place) -> str:
-    """Text of an object that says, as for pickle, which call makes it from what; one with a state does not."""
+    """Text of an object that says, as for pickle, which call makes it; not of one with a state."""
     reduce = copyreg.dispatch_table.get(type(value))
     try:
         parts = reduce(value) if reduce else value.__reduce_ex__(2)
@@ -262,8 +293,12 @@ def _reference(module: str, name: str) -> str:
 
 
 def _import(module: str) -> str:
-    # An import statement would make it a pure-Python config, whose values mmengine treats otherwise.
-    return f"__import__('importlib').import_module({module!r})" if '.' in module else f'__import__({module!r})'
+    # An import statement would make it a pure-Python config, which mmengine reads otherwise.
+    return (
+        f"__import__('importlib').import_module({module!r})"
+        if '.' in module
+        else f'__import__({module!r})'
+    )
 
 
 def _qualified(value: Any) -> str:
@@ -271,7 +306,7 @@ def _qualified(value: Any) -> str:
 
 
 def _is_importable(value: Any) -> bool:
-    """Whether a class or function is found under its own name; not so those of a config file itself."""
+    """Whether a class or function is found under its own name; not so those of a config file."""
     module = getattr(value, '__module__', None)
     return isinstance(module, str) and _found(module, _qualified(value)) is value
 
@@ -280,14 +315,18 @@ def _found(module: str, name: str) -> Any:
     if module == '__main__':
         return None
     try:
-        return functools.reduce(getattr, name.split('.'), sys.modules.get(module) or importlib.import_module(module))
+        return functools.reduce(
+            getattr, name.split('.'), sys.modules.get(module) or importlib.import_module(module)
+        )
     except (AttributeError, ImportError, ValueError):
         return None
 
 
 def _refusal(value: Any, place: Place) -> UserError:
-    return UserError(f'config value {shown_place(place)} is {_shown(value)}, which cannot be written into a config '
-                     f'file: {_REMEDY}')
+    return UserError(
+        f'config value {shown_place(place)} is {_shown(value)}, which cannot be written into a '
+        f'config file: {_REMEDY}'
+    )
 
 
 def _shown(value: Any) -> str:
@@ -322,7 +361,7 @@ def _difference(first: Any, second: Any, place: Place) -> Place | None:
 
 
 def _unloadable(config: Config) -> str:
-    """In words, the first key at the top whose text is no Python, such as one with lists in lists without end."""
+    """In words, the first key at the top whose text is no Python, like endless lists in lists."""
     for key, value in _written(config).items():
         try:
             compile(f'{_target(key)} = {_expression(value, (key,))}', 'config.py', 'exec')

@@ -233,7 +233,7 @@ def test_the_runner_is_the_one_that_the_dicts_of_a_config_ask_for(values, expect
 
 @pytest.mark.parametrize('values, words', [
     (dict(adadedup={}, runner_type='Runner'), "'adadedup' dict.* runner_type Runner .*engine.AdaDeDupRunner"),
-    (dict(adadedup={}, runner_type='NoSuchRunner'), 'NoSuchRunner'),
+    (dict(adadedup={}, runner_type='NoSuchRunner'), 'NoSuchRunner'), (dict(adadedup=True), 'must be a dict'),
     (dict(dynamic={}, runner_type='adadedup_mm.engine.AdaDeDupRunner'),
      "'dynamic' dict.*dynamic.DynamicPruningRunner")])
 def test_a_runner_that_would_not_look_at_a_dict_is_refused(values, words):

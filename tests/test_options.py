@@ -1,4 +1,5 @@
 import importlib
+from pathlib import Path
 
 import pytest
 
@@ -94,3 +95,20 @@ def test_a_config_without_the_dict_is_told_what_to_add():
 
 def test_choose_accepts_valid_names():
     choose('a', ['a', 'b'], 'x')
+
+
+def test_types_may_be_classes_as_in_pure_python_configs():
+    from adadedup_mm.features import PixelEmbedder
+
+    options = resolve_options(dict(adadedup=dict(embedder=dict(type=PixelEmbedder, size=8))))
+    assert options.embedder == dict(type='PixelEmbedder', size=8)
+
+
+@pytest.mark.parametrize('value, words', [
+    (lambda: 1, 'adadedup.embedder.a.1 is <function'), ({1: 2}, 'adadedup.embedder.a.1 has the key 1'),
+    (float('nan'), 'adadedup.embedder.a.1 is nan'), ({'x': {'a', 'b'}}, 'adadedup.embedder.a.1.x is {'),
+    (Path('a'), 'adadedup.embedder.a.1 is PosixPath')])
+def test_values_that_no_file_gives_back_are_named(value, words):
+    with pytest.raises(UserError) as error:
+        resolve_options(dict(adadedup=dict(embedder=dict(type='PixelEmbedder', a=[0, value]))))
+    assert words in str(error.value)

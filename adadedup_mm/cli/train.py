@@ -16,7 +16,9 @@ from ..errors import UserError
 from .common import add_common_flags, run
 
 # The dicts of ours that ask for a Runner, and which one.
-_ASKS_FOR = dict(dynamic='adadedup_mm.dynamic.DynamicPruningRunner', adadedup='adadedup_mm.engine.AdaDeDupRunner')
+_ASKS_FOR = dict(
+    dynamic='adadedup_mm.dynamic.DynamicPruningRunner',
+    adadedup='adadedup_mm.engine.AdaDeDupRunner')
 # Those that do what a dict says.
 _ABLE = dict(dynamic=(DynamicPruningRunner,), adadedup=(AdaDeDupRunner, DynamicPruningRunner))
 
@@ -60,6 +62,9 @@ def _runner_type(config: Config) -> Any:
     """
     given = config.get('runner_type')
     dicts = [name for name in _ASKS_FOR if isinstance(config.get(name), Mapping)]
+    if config.get('adadedup') and 'adadedup' not in dicts:
+        raise UserError(f"the config's adadedup is {config['adadedup']!r}, but must be a dict, or "
+                        'None for no pruning')
     if given is None:
         return _ASKS_FOR[dicts[0]] if dicts else None
     kind = RUNNERS.get(given) if isinstance(given, str) else given

@@ -1,4 +1,4 @@
-"""A hash of everything that a dataset has loaded from its annotations, whatever files they came from."""
+"""A hash of everything that a dataset has loaded from its annotations, whatever their files."""
 
 import hashlib
 import pickle
@@ -14,8 +14,8 @@ import torch
 def records_digest(infos: Iterable[Mapping[str, Any]], without: Collection[str]) -> str:
     """The hex SHA-256 of data infos in their order; the order of their keys does not matter.
 
-    Boxes, ignored ones too, masks, captions, poses: what a training could see of the annotations is in it, and what
-    only the files hold, such as the date of an export, is not.
+    Boxes, ignored ones too, masks, captions, poses: what a training could see of the annotations
+    is in it, and what only the files hold, such as the date of an export, is not.
 
     Args:
         infos: from ``stored_infos``.
@@ -27,7 +27,11 @@ def records_digest(infos: Iterable[Mapping[str, Any]], without: Collection[str])
         content = {key: value for key, value in info.items() if key not in without}
         try:
             digest.update(encoder.encode(content))
-        except (TypeError, ValueError, OverflowError):  # numbers of more than 64 bits, or no Unicode text
+        except (
+            TypeError,
+            ValueError,
+            OverflowError,
+        ):  # numbers of more than 64 bits, or no Unicode text
             digest.update(pickle.dumps(sorted(content.items(), key=str), protocol=4))
     return digest.hexdigest()
 
