@@ -4,7 +4,7 @@ import functools
 import json
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -477,7 +477,8 @@ class Run:
         """(I,) int64, the sample of each item of ``scoring_data``."""
         if self._columns:
             return np.repeat(np.flatnonzero(scored), len(self._columns))
-        return np.concatenate([source.item_samples for source in self.sources])
+        items = [source.item_samples for source in self._taught]
+        return np.concatenate(items) if items else np.empty(0, np.int64)
 
     def _item_sizes(self, scored: np.ndarray, owner: np.ndarray) -> np.ndarray:
         """(i, 2) height and width of the scored items' images, 0 where unknown; ``owner`` is their samples."""
@@ -506,7 +507,7 @@ class Run:
     def proxy_inputs(self, config: Config) -> dict[str, Any]:
         """What a proxy depends on besides the samples that it learns from and the seed, for a stage's key."""
         self.facts |= dict(proxy=self.proxy_digest, images=self.images_key)
-        dataset = json_like(self._dataset(self.config, self.sources))
+        dataset = json_like(self._dataset(self.config))
         return dict(config=json_like(config.to_dict()), data=sha256_value(self.pool.sample_ids),
                     records=self.records_key, images=self.images_key, dataset=dataset,
                     views=[self.pool.views[i] for i in self._columns])
@@ -534,10 +535,8 @@ class Run:
         """
         if self._columns:
             return write_view_samples(self.pool, self.sources, self._columns, trained, folder / 'views.json')
-        # Datasets without labels have nothing to teach.
-        sources = [source for source in self.sources if self.pool.labelled[source.samples].any()]
-        subset = subset_config(self.config, sources, self.pool, trained, folder / 'samples')
-        return self._dataset(subset, sources)
+        subset = subset_config(self.config, self._taught, self.pool, trained, folder / 'samples')
+        return self._dataset(subset)
 
     def scoring_data(self, scored: np.ndarray, views_file: Path) -> dict[str, Any]:
         """The config of a dataset that holds the (N,) bool chosen samples, among others unless it is made of views.
@@ -548,7 +547,12 @@ class Run:
         """
         if self._columns:
             return write_view_samples(self.pool, self.sources, self._columns, scored, views_file)
-        return self._dataset(self.config, self.sources)
+        return self._dataset(self.config)
+
+    @property
+    def _taught(self) -> list[Source]:
+        """The datasets that a proxy sees: those with labels."""
+        return [source for source in self.sources if source.labelled]
 
     @property
     def item_samples(self) -> np.ndarray:
@@ -557,15 +561,15 @@ class Run:
 
     @property
     def line_counts(self) -> np.ndarray:
-        """(N,) int64, how often the proxy sees each sample in an epoch; the pictures of a frame are seen once."""
+        """(N,) int64, how many lines of each sample the proxy sees."""
         if self._columns:
             return np.ones(len(self.pool), np.int64)
         return np.sum([np.bincount(source.item_samples, minlength=len(self.pool)) // source.items
-                       for source in self.sources], axis=0)
+                       for source in self._taught], axis=0)
 
-    def _dataset(self, config: Config, sources: Sequence[Source]) -> Any:
-        """The inner datasets of the training set as one, without the wrappers that repeat or mix samples."""
-        inner = [inner_dataset(config, source) for source in sources]
+    def _dataset(self, config: Config) -> Any:
+        """The labelled inner datasets as one, without the wrappers that repeat or mix samples."""
+        inner = [inner_dataset(config, source) for source in self._taught]
         return inner[0] if len(inner) == 1 else dict(type='ConcatDataset', datasets=inner)
 
     def _key(self, name: str, inputs: dict[str, Any], seeded: bool = True) -> str:

@@ -409,6 +409,18 @@ class TestUnlabelled:
         assert pool_of(concat(*halves))[0].labelled.sum() == 10
         assert not pool_of(halves[1])[0].labelled.any(), 'unlabelled training sets are no mistake'
 
+    def test_proxies_do_not_see_an_image_where_its_labels_are_not_known(self, halves, tmp_path):
+        again = halves[0] | dict(pipeline=UNLABELLED['empty annotations'])
+        config = config_of(
+            concat(*halves, again), adadedup=dict(embedder=dict(type='PixelEmbedder'))
+        )
+        pool, sources = read_pool(config)
+        store = StageStore(tmp_path / 'stages', 0, 1)
+        run = Run(config, resolve_options(config), store, pool, sources)
+        assert pool.labelled.tolist() == [True] * 10 + [False] * 10
+        assert run.item_samples.tolist() == list(range(10))
+        assert run.scoring_data(pool.labelled, tmp_path)['type'] == 'CocoDataset'
+
     def test_labels_of_another_pipeline_stay_labels(self, halves):
         own = [dict(type='LoadImageFromFile'), dict(type='MyTargets'), dict(type='PackDetInputs')]
         assert pool_of(halves[0] | dict(pipeline=own))[0].labelled.all()

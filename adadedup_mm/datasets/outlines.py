@@ -52,6 +52,8 @@ def read_outlines(config: Config, sources: Sequence[Source], pool: Pool) -> Outl
     seen: dict[Any, tuple[int, int]] = {}
     with progress(len(pool), 'reading outlines') as bar:
         for number, source in enumerate(sources):
+            if not source.labelled:
+                continue
             if source.objects is not None:
                 parts.append(_of_views(source.objects, source.samples))
                 bar.update(len(source.samples))
@@ -60,7 +62,8 @@ def read_outlines(config: Config, sources: Sequence[Source], pool: Pool) -> Outl
             for line, info in enumerate(stored_infos(read_again(config, source))):
                 sample = int(source.samples[line])
                 for instance in counted_instances(info):
-                    label = instance['bbox_label'] if source.relabel is None else source.relabel[instance['bbox_label']]
+                    label = instance['bbox_label']
+                    label = label if source.relabel is None else source.relabel[label]
                     # What another line of the image has shown counts once.
                     key = sample, label, tuple(instance.get('bbox', ()))
                     if seen.setdefault(key, (number, line)) == (number, line):

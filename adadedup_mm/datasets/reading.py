@@ -148,7 +148,8 @@ def _source_of(part: Part, mapping: np.ndarray, samples: np.ndarray) -> Source:
         mapping: for each of its labels, the pool's.
         samples: (lines,) int64, the pool's sample of each of its lines.
     """
-    source = replace(part.source, samples=samples, item_samples=samples[part.item_lines])
+    source = replace(part.source, samples=samples, item_samples=samples[part.item_lines],
+                     labelled=part.is_labelled)
     if source.objects is not None:
         labels = mapping[source.objects.labels]
         return replace(source, objects=replace(source.objects, labels=labels))

@@ -40,6 +40,7 @@ class Source:
         samples: (L,) int64, the pool's sample that each line belongs to.
         item_samples: (I,) int64, the pool's sample of each item of the dataset.
         relabel: for each label of the dataset the pool's, where they are not the same; None for frames.
+        labelled: whether the training knows what its samples show.
         objects: what the pictures of its frames show; None for plain images.
         items: how many items of the dataset make up a sample: 1, or the cameras of a frame.
         databases: the ground-truth databases that its pipeline draws objects from.
@@ -56,6 +57,7 @@ class Source:
     samples: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     item_samples: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     relabel: tuple[int, ...] | None = None
+    labelled: bool = True
     objects: ViewObjects | None = None
     items: int = 1
     databases: tuple[Database, ...] = ()
