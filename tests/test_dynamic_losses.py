@@ -307,7 +307,7 @@ def test_a_part_of_the_loss_that_comes_in_later_is_noticed():
 def test_what_a_criterion_remembers_in_mode_image_is_the_batch():
     model, data = faster_rcnn(), small_samples()
     model.roi_head.bbox_head.loss_cls = DETECTION.build(dict(type='EQLV2Loss', num_classes=CLASSES))
-    plain, _, _, left = step(model, data, watched=False)
+    left = step(model, data, watched=False)[3]
     total, values, losses, after = step(model, data)
     assert losses.mode == 'image'
     torch.testing.assert_close(values.mean(), total, rtol=1e-4, atol=0)
