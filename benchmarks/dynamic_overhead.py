@@ -96,21 +96,16 @@ def clock() -> float:
     return time.process_time()
 
 
-def step_seconds(model: Any, optimizer: Any, batch: Any, mode: str | None) -> float:
+def step_seconds(model: Any, optimizer: Any, batch: Any, losses: SampleLosses | None) -> float:
     """Seconds of one training step, with what the hook does around it; None is plain training."""
     torch.manual_seed(0)
-    # The hook installs its patches once per training, not in every step.
-    losses = None if mode is None else SampleLosses(model, mode)
     start = clock()
     if losses is not None:
         losses.start(torch.ones(len(batch['data_samples'])))
     model.train_step(batch, optimizer)
-    values = None if losses is None else losses.take()
-    seconds = clock() - start
-    if losses is not None and values is not None:
-        assert len(values) == len(batch['data_samples'])
-        losses.detach()
-    return seconds
+    if losses is not None:
+        assert len(losses.take()) == len(batch['data_samples'])
+    return clock() - start
 
 
 def compare(name: str, model: Any, batches: list[Any], modes: list[str] | None, steps: int) -> None:
@@ -119,20 +114,21 @@ def compare(name: str, model: Any, batches: list[Any], modes: list[str] | None, 
     optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1e-5))
     model.train()
     if modes is None:
-        losses = SampleLosses(model)
-        losses.detach()
-        modes = [losses.mode] if losses.mode in ('element', 'image') else [losses.mode, 'image']
-    ways = [None, *modes]
-    seconds: dict[str | None, list[float]] = {way: [] for way in ways}
+        mode = SampleLosses(model).mode
+        modes = [mode] if mode in ('element', 'image') else [mode, 'image']
+    ways: dict[str, SampleLosses | None] = dict(plain=None, **{mode: SampleLosses(model, mode) for mode in modes})
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    names = list(ways)
     for step in range(steps + 2):
         # Every way is the first one as often as the others.
-        for way in ways[step % len(ways):] + ways[:step % len(ways)]:
-            elapsed = step_seconds(model, optimizer, batches[step % len(batches)], way)
+        for way in names[step % len(names):] + names[:step % len(names)]:
+            elapsed = step_seconds(model, optimizer, batches[step % len(batches)], ways[way])
+            # The first steps warm up; in the first one the losses are looked at as well.
             if step >= 2:
                 seconds[way].append(elapsed)
     for way in modes:
-        ratios = [a / b for a, b in zip(seconds[way], seconds[None], strict=True)]
-        print(f'{name:24} plain {1000 * statistics.median(seconds[None]):7.1f} ms   {way:8}'
+        ratios = [a / b for a, b in zip(seconds[way], seconds['plain'], strict=True)]
+        print(f'{name:24} plain {1000 * statistics.median(seconds["plain"]):7.1f} ms   {way:8}'
               f'{1000 * statistics.median(seconds[way]):7.1f} ms   ratio {statistics.median(ratios):.3f}', flush=True)
 
 

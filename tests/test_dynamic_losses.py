@@ -1,6 +1,6 @@
 """Every registered loss in every head that takes it: a dynamic step trains on what a plain step trains on.
 
-``FUZZ=1`` tries all of MMDetection's losses in all heads instead of two.
+``FUZZ=1`` tries all of MMDetection's losses in all places of nine detectors instead of three places.
 """
 
 import copy
@@ -40,7 +40,9 @@ def yolo3():
         bbox_head=dict(in_channels=[16, 16, 16], out_channels=[16, 16, 16]))
 
 
-HEADS = [retinanet, faster_rcnn, fcos, atss, gfl, deformable_detr, dino, yolox, yolo3]
+EVERYTHING = [retinanet, faster_rcnn, fcos, atss, gfl, deformable_detr, dino, yolox, yolo3]
+PLACES = [(build, '') for build in EVERYTHING] if 'FUZZ' in os.environ else [
+    (retinanet, ''), (faster_rcnn, 'Shared2FCBBoxHead.loss_cls')]
 
 
 def small_samples():
@@ -119,12 +121,13 @@ def assert_same_or_told(model, data, name):
     return losses.mode
 
 
-@pytest.mark.parametrize('build', HEADS if 'FUZZ' in os.environ else [retinanet, faster_rcnn],
-                         ids=lambda build: build.__name__)
-def test_every_loss_of_mmdetection_in_every_head(build):
+@pytest.mark.parametrize('build, place', PLACES, ids=[build.__name__ for build, _ in PLACES])
+def test_every_loss_of_mmdetection_in_every_head(build, place):
     model, data = build(), small_samples()
     modes = {}
     for head, slot in list(slots(model)):
+        if place not in f'{type(head).__name__}.{slot}':
+            continue
         before = getattr(head, slot)
         for name, kind in losses_of(DETECTION, 'mmdet.models.losses').items():
             for i, loss in enumerate(variants(kind, CLASSES)):
@@ -141,8 +144,6 @@ def test_every_loss_of_mmdetection_in_every_head(build):
         setattr(head, slot, before)
     taken = {label: mode for label, mode in modes.items() if mode is not None}
     assert len(taken) > 10
-    if os.environ.get('SHOW_MODES'):
-        print(*(f'{label}: {mode}' for label, mode in taken.items()), sep='\n')
     if build is retinanet:
         assert {taken[f'GHMC[{i}] as RetinaHead.loss_cls'] for i in range(3)} == {'batch'}
     if build is faster_rcnn:
@@ -301,6 +302,19 @@ def test_a_part_of_the_loss_that_comes_in_later_is_noticed():
     assert losses.problem() is None
     with pytest.raises(UserError, match='no longer add up'):
         losses.reject(problem)
+
+
+def test_what_a_criterion_remembers_in_mode_image_is_the_batch():
+    model, data = faster_rcnn(), small_samples()
+    model.roi_head.bbox_head.loss_cls = DETECTION.build(dict(type='EQLV2Loss', num_classes=CLASSES))
+    left = step(model, data, watched=False)[3]
+    total, values, losses, after = step(model, data)
+    assert losses.mode == 'image'
+    torch.testing.assert_close(values.mean(), total, rtol=1e-4, atol=0)
+    for name in ('pos_grad', 'neg_grad', 'pos_neg'):
+        before, seen, wanted = (getattr(part.roi_head.bbox_head.loss_cls, name) for part in (model, after, left))
+        torch.testing.assert_close(seen, wanted)
+        assert not torch.equal(before, seen)
 
 
 def test_yolov3_which_sums_over_its_images_is_trained_on_the_same_sum():

@@ -23,12 +23,14 @@ def expect_iterations(optim_wrapper: Any, iterations: int) -> None:
 def accumulated(runner: Any) -> dict[str, Any]:
     """What has accumulated since the last step: ``counts`` of the wrappers, and ``gradients`` by parameter name."""
     wrappers = _wrappers(runner.optim_wrapper)
-    between = any(wrapper.inner_count % getattr(wrapper, '_accumulative_counts', 1) for wrapper in wrappers)
+    counts = [wrapper.inner_count for wrapper in wrappers]
+    intervals = [getattr(wrapper, '_accumulative_counts', 1) for wrapper in wrappers]
+    between = any(count % interval for count, interval in zip(counts, intervals, strict=True))
     gradients: dict[str, Tensor] = {}
-    if between:
-        gradients = {name: parameter.grad.detach().cpu() for name, parameter in runner.model.named_parameters()
-                     if parameter.grad is not None}
-    return dict(counts=[wrapper.inner_count for wrapper in wrappers], gradients=gradients)
+    for name, parameter in runner.model.named_parameters():
+        if between and parameter.grad is not None:
+            gradients[name] = parameter.grad.detach().cpu()
+    return dict(counts=counts, gradients=gradients)
 
 
 def restore_accumulated(runner: Any, saved: dict[str, Any]) -> None:

@@ -93,7 +93,8 @@ def gives_elements(criterion: Any) -> bool:
 
 
 def _kept_random_states(args: Any) -> contextlib.AbstractContextManager[None]:
-    return keep_random_states({value.device for value in args if isinstance(value, Tensor) and value.is_cuda})
+    devices = {value.device for value in args if isinstance(value, Tensor) and value.is_cuda}
+    return keep_random_states(devices)
 
 
 def _copied(value: Any) -> Any:

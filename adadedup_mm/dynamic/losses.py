@@ -48,6 +48,7 @@ from .heads import (
 
 MODES = ('auto', 'element', 'batch', 'image')
 _RANDOM = 'policy random, which needs no losses'
+_LOSSES = "its samples' losses"
 
 
 class SampleLosses:
@@ -86,7 +87,6 @@ class SampleLosses:
         self._remembering: list[nn.Module] = []
         self._wrong: Tensor | None = None
         self._inside = False
-        self._memory: ModuleMemory | None = None
         self._locate: Locate | None = None
         self._factor = 1.
         self._divided: dict[str, Tensor] | None = None
@@ -135,7 +135,7 @@ class SampleLosses:
         wrong, self._wrong = self._wrong, None
         if wrong is None or not bool(wrong):
             return None
-        return "its samples' losses no longer add up to the loss that is trained on"
+        return f'{_LOSSES} no longer add up to the loss that is trained on'
 
     def reject(self, problem: str) -> None:
         """Takes the next mode from the next step on. All processes must do so together.
@@ -177,6 +177,7 @@ class SampleLosses:
         self._precision = torch.finfo(torch.float32).eps
         self._entries: dict[str, Tensor] = {}
         self._reason: str | None = None
+        self._memory: ModuleMemory | None = None
 
     def _choose(self) -> None:
         """Drops modes that the model is not built for."""
@@ -194,9 +195,11 @@ class SampleLosses:
         name = type(self.model).__name__
         if self._wish == 'auto':
             problems = '; '.join(f'{mode}: {problem}' for mode, problem in self._refused.items())
-            raise UserError(f'dynamic pruning finds no per-sample losses of {name} ({problems}): use {_RANDOM}')
+            raise UserError(f'dynamic pruning finds no per-sample losses of {name} ({problems}): '
+                            f'use {_RANDOM}')
         other = "'image'" if self._wish == 'batch' else "'auto'"
-        raise UserError(f'dynamic.loss={self._wish!r} does not fit {name} ({problem}): use {other}, or {_RANDOM}')
+        raise UserError(f'dynamic.loss={self._wish!r} does not fit {name} ({problem}): '
+                        f'use {other}, or {_RANDOM}')
 
     def _patch(self, owner: Any, name: str, value: Any) -> None:
         self._patches.append((owner, name, vars(owner).get(name)))
@@ -253,7 +256,8 @@ class SampleLosses:
         self._memory.restore()
         last = random_states()
         remembering = set(self._remembering)
-        others = ModuleMemory(module for module in self.model.modules() if module not in remembering)
+        rest = [module for module in self.model.modules() if module not in remembering]
+        others = ModuleMemory(rest)
         set_random_states(first)
         self._batch_loss(plain, *spare)
         set_random_states(last)
@@ -294,8 +298,8 @@ class SampleLosses:
             summed = self._summed
             if batch is not None and problem is None:
                 summed, problem = self._compared(batch)
-            summed, problems = _together(summed), _together(frozenset() if problem is None else frozenset([problem]))
-            problem = min(problems, default=None)
+            summed = _together(summed)
+            problem = min(_together(frozenset() if problem is None else frozenset([problem])), default=None)
             if problem is None and summed == self._summed:
                 self._checked = len(weights)
                 return losses
@@ -327,7 +331,7 @@ class SampleLosses:
         if self._losses is None:
             return losses, self._reason or 'its loss calls no criterion that was found'
         if bool(self._differs()):
-            return losses, self._reason or "its samples' losses do not add up to the loss that is trained on"
+            return losses, self._reason or f'{_LOSSES} do not add up to the loss that is trained on'
         return losses, None
 
     @torch.no_grad()
@@ -356,7 +360,8 @@ class SampleLosses:
             added = {name for name in own if self._close(own[name].sum(), batch[name])}
             # Entries of 0 go with the others.
             summed = frozenset(added) if added - averaged else frozenset()
-        reduced = {name: values.sum() if name in summed else values.mean() for name, values in own.items()}
+        reduced = {name: values.sum() if name in summed else values.mean()
+                   for name, values in own.items()}
         total, plain = sum(map(float, reduced.values())), sum(map(float, batch.values()))
         same = self._close(torch.tensor(total), torch.tensor(plain))
         self.note = '' if same else (
@@ -547,7 +552,8 @@ class SampleLosses:
         """
         assert self._weights is not None
         size, count = len(self._weights), len(elements)
-        rows = elements.reshape(count, -1).to(torch.promote_types(elements.dtype, torch.float32)).sum(1)
+        exact = torch.promote_types(elements.dtype, torch.float32)
+        rows = elements.reshape(count, -1).to(exact).sum(1)
         fits = count == size if self.mode == 'element' else count % size == 0
         if len(owner) != count if owner is not None else not fits:
             self._reason = f'{count} loss elements do not belong to {size} samples'
