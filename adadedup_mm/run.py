@@ -203,8 +203,10 @@ class Run:
         if not layout:
             return self.features
         inputs = dict(features=self.features_key, layout=layout, objects=self.objects_key)
-        file = self.stage('joint', inputs, lambda folder: self._write_joint(folder, layout)) / 'joint.npy'
-        return np.asarray(read_array(file, mmap_mode='r'))
+        folder = self.stage('joint', inputs, lambda folder: self._write_joint(folder, layout))
+        # A form of the features, not a step of the method that a run accounts for.
+        self.used.pop('joint')
+        return np.asarray(read_array(folder / 'joint.npy', mmap_mode='r'))
 
     def _write_joint(self, folder: Path, layout: float) -> None:
         """Writes ``joint.npy``, the features joined with the layouts of the labels."""

@@ -263,6 +263,18 @@ def test_plain_processes_of_the_tool_that_differ_end_with_a_line_each(config, tm
     assert not (tmp_path / 'run').exists()
 
 
+def test_processes_of_torchrun_that_differ_end_too(config, tmp_path):
+    (tmp_path / 'tool.py').write_text(
+        'import os\nimport sys\nfrom adadedup_mm.cli.prune import main\n'
+        "main([*sys.argv[1:], *(['--keep-ratio', '.3'] if os.environ['RANK'] == '1' else [])])\n")
+    variables = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=29551',
+         tmp_path / 'tool.py', config, '--work-dir', tmp_path / 'run', '--launcher', 'pytorch'],
+        env=variables, capture_output=True, text=True, timeout=4 * LIMIT, check=False)
+    assert done.returncode and 'options.keep_ratio is 0.3 here and 0.5 in the first process' in done.stderr
+
+
 @pytest.mark.parametrize('late', [0, 1])
 def test_a_mistake_that_all_make_is_said_by_all_and_leaves_nothing(late, config, tmp_path):
     work_dir = tmp_path / 'run'

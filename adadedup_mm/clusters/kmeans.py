@@ -11,7 +11,7 @@ from ..options import whole
 from ..pool import Pool
 from ..progress import progress
 from .fixed import label
-from .rows import read_in_passing, read_rows, run_parallel, snap
+from .rows import drop_pages, read_in_passing, read_rows, run_parallel, snap
 
 BLOCK = 1024
 # Beyond this, two levels are much faster: the cost grows with N * sqrt(K) instead of N * K.
@@ -75,6 +75,7 @@ class SphericalKMeans:
         if count <= FLAT_CLUSTERS:
             learn = min(len(members), count * self.points_per_cluster)
             rows, blank = read_rows(features, np.sort(generator.choice(members, learn, replace=False, shuffle=False)))
+            drop_pages(features)
             centroids = self._centroids(rows[~blank], count, generator)
             return assign(centroids) if assign else nearest_centroid(features, members, centroids)
         coarse = self._split(features, members, round(math.sqrt(count)), generator, assign)
