@@ -61,6 +61,8 @@ def simplify(settings):
             teacher = Config.fromfile(PACKAGED / part['teacher_config'].removeprefix('configs/'))
             simplify(teacher.model)
             part['teacher_config'] = teacher
+        if part.get('type') == 'SparseRoIHead':
+            shorten(part)
         for key, most in MOST.items():
             if isinstance(part.get(key), int):
                 part[key] = min(part[key], most)
@@ -76,6 +78,14 @@ def dicts_in(value):
     if isinstance(value, (list, tuple)):
         for item in value:
             yield from dicts_in(item)
+
+
+def shorten(head):
+    """Two of the stages that refine each other's boxes: untrained, each makes more of roundings."""
+    head['num_stages'] = 2
+    for key in ('bbox_head', 'mask_head', 'stage_loss_weights'):
+        if isinstance(head.get(key), list):
+            head[key] = head[key][:2]
 
 
 def narrow(backbone, neck):
