@@ -30,7 +30,7 @@ COCO = dict(type='CocoDataset', data_root='{world}/coco/', ann_file='annotations
 DATASETS = dict(
     coco=COCO,
     two_parts=dict(type='ConcatDataset', datasets=[
-        dict(COCO, indices=30), dict(type='RepeatDataset', times=2, dataset=dict(COCO, indices=-30))]),
+        dict(COCO, indices=20), dict(type='RepeatDataset', times=2, dataset=dict(COCO, indices=-28))]),
     aerial_cars=dict(type='CocoDataset', data_root=f'{AERIAL_CARS}/', ann_file='annotations/instances_train.json',
                      data_prefix=dict(img='images/'), metainfo=dict(classes=('car',)), pipeline=[]),
     nuscenes=dict(type='NuScenesDataset', data_root='{world}/nuscenes/', ann_file='nuscenes_infos_train.pkl',
