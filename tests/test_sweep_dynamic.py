@@ -62,22 +62,10 @@ OTHER_SAMPLERS = {
     'qdtrack/qdtrack_faster-rcnn_r50_fpn_8xb2-4e_mot17halftrain_test-mot17halfval.py': 'TrackImgSampler',
     'soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py': 'GroupMultiSourceSampler'}
 # Models without losses of samples in batches, and words of the line that says so.
-REFUSED = {'lad/lad_r50-paa-r101_fpn_2xb8_coco_1x.py': 'use a batch size of 1'}
-# What is wrong now: a test fails as soon as that is mended, and its line here has to go.
-FOUND = {
-    'ddod/ddod_r50_fpn_1x_coco.py': 'what the head counts grows with every image of a batch',
-    'ghm/retinanet_r50_fpn_ghm-1x_coco.py': 'the criterion divides by itself, which is lost',
-    'mask2former_vis/mask2former_r50_8xb2-8e_youtubevis2019.py': (
-        'elements of masks are taken to be equally many for each video')}
+REFUSED = {'mask2former_vis/mask2former_r50_8xb2-8e_youtubevis2019.py': 'policy random'}
 
 
-def steps():
-    for name in chosen(STEPS, QUICK):
-        wrong = pytest.mark.xfail(raises=AssertionError, reason=FOUND.get(name))
-        yield pytest.param(name, marks=[wrong] if name in FOUND else [], id=name)
-
-
-@pytest.mark.parametrize('name', steps())
+@pytest.mark.parametrize('name', chosen(STEPS, QUICK))
 def test_a_step_trains_on_the_loss_of_the_packaged_model(name):
     if name in PACKAGES:
         pytest.importorskip(PACKAGES[name])

@@ -62,8 +62,6 @@ val: mm_grounding_dino/flickr30k/grounding_dino_swin-t-pretrain_flickr30k.py
 val: mm_grounding_dino/refcoco/grounding_dino_swin-t_pretrain_zeroshot_refexp.py
 """.strip().splitlines()
 EVERYTHING = dict.fromkeys([*DATASET_CLASSES, *LONG, *FAMILIES])
-# What a dataset class itself writes beside the data when it reads it.
-CACHES = ('id_hw_train.json',)
 
 VIDEOS = 'video_id, images, video_length'
 # What cannot be pruned, and words of the line that says so.
@@ -98,7 +96,7 @@ def missing_package(inner):
 
 def hashes(folder):
     return {path: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in folder.rglob('*') if path.is_file() and path.name not in CACHES}
+            for path in folder.rglob('*') if path.is_file()}
 
 
 def pictures(settings):
