@@ -241,7 +241,7 @@ def _write_results(run: Run, selection: Selection, work_dir: Path, identity: dic
                                                             suspect, xy))
     write_table(work_dir / 'clusters.parquet', clusters_table(selection))
     write_table(work_dir / 'classes.parquet', classes_table(run.pool, selection.kept))
-    files = write_pruned(run.sources, run.pool, selection.kept, work_dir / 'annotations')
+    files = write_pruned(run.sources, selection.kept, work_dir / 'annotations')
     _note_databases(run, selection, files)
     _write_config(run, work_dir)
     manifest = _manifest(run, selection, identity, files, started)

@@ -537,7 +537,7 @@ class Run:
         """
         if self._columns:
             return write_view_samples(self.pool, self.sources, self._columns, trained, folder / 'views.json')
-        subset = subset_config(self.config, self._taught, self.pool, trained, folder / 'samples')
+        subset = subset_config(self.config, self._taught, trained, folder / 'samples')
         return self._dataset(subset)
 
     def scoring_data(self, scored: np.ndarray, views_file: Path) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def prune(config, keep, tmp_path):
     """Keeps some samples by index; returns the pool, the files and the config as stock tools would load it."""
     pool, sources = read_pool(config)
     kept = np.isin(np.arange(len(pool)), keep)
-    files = write_pruned(sources, pool, kept, tmp_path / 'work' / 'annotations')
+    files = write_pruned(sources, kept, tmp_path / 'work' / 'annotations')
     path = tmp_path / 'work' / 'config.py'
     path.write_text(pruned_config(config, sources, tmp_path / 'work' / 'annotations').pretty_text)
     return pool, files, Config.fromfile(path)
@@ -270,13 +270,13 @@ def test_subset_config_trains_on_the_original_files(tmp_path):
                        adadedup=dict())
     pool, sources = read_pool(config)
     kept = np.isin(np.arange(len(pool)), [1, 2, 5])
-    subset = subset_config(config, sources, pool, kept, tmp_path / 'ids')
+    subset = subset_config(config, sources, kept, tmp_path / 'ids')
     assert 'adadedup' not in subset and 'adadedup' in config
     concat = build(Config.fromstring(subset.pretty_text, '.py'))
     infos = [info for dataset in concat.datasets for info in stored_infos(dataset)]
     assert [info.get('img_id', info['img_path'][-5:]) for info in infos] == [1, 2, '2.png']
     with pytest.raises(UserError, match=r'no sample of train_dataloader.dataset.datasets.0 would be kept'):
-        subset_config(config, sources, pool, np.arange(len(pool)) > 3, tmp_path / 'ids')
+        subset_config(config, sources, np.arange(len(pool)) > 3, tmp_path / 'ids')
 
 
 def test_pure_python_configs_work(tmp_path):
@@ -402,15 +402,15 @@ class TestBadInput:
         self.refuse(settings, 'label 5, but there are only 1 classes')
 
     def test_source_without_a_kept_sample(self, tmp_path, settings):
-        pool, sources = read_pool(config_of(settings))
+        _, sources = read_pool(config_of(settings))
         with pytest.raises(UserError, match='would be kept: raise the keep ratio'):
-            write_pruned(sources, pool, np.zeros(3, bool), tmp_path / 'out')
+            write_pruned(sources, np.zeros(3, bool), tmp_path / 'out')
         assert not (tmp_path / 'out').exists()
 
     def test_work_dir_that_is_the_data_folder(self, tmp_path, settings):
-        pool, sources = read_pool(config_of(settings))
+        _, sources = read_pool(config_of(settings))
         with pytest.raises(UserError, match='is an annotation file of the dataset itself'):
-            write_pruned(sources, pool, np.ones(3, bool), tmp_path)
+            write_pruned(sources, np.ones(3, bool), tmp_path)
 
 
 class Counting(BaseDataset):

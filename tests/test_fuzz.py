@@ -157,7 +157,7 @@ class Data:
         annotations = self.work_dir / 'annotations'
         pool, sources = read_pool(self.config)
         kept = np.arange(len(pool)) % 2 == 0
-        write_pruned(sources, pool, kept, annotations)
+        write_pruned(sources, kept, annotations)
         again, _ = read_pool(pruned_config(self.config, sources, annotations))
         chosen = [name for name, stays in zip(pool.sample_ids, kept, strict=True) if stays]
         # Positions are no names: files without ids call their samples by their place or path.

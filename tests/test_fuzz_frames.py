@@ -220,7 +220,7 @@ def test_odd_values_in_a_frame_are_read_or_the_frame_is_named(make, number, plac
                 pool, sources = read_pool(config)
                 kept = np.arange(len(pool)) % 2 == 0
                 with tempfile.TemporaryDirectory() as out:
-                    write_pruned(sources, pool, kept, out)
+                    write_pruned(sources, kept, out)
                     again, _ = read_pool(pruned_config(config, sources, out))
                 assert again.sample_ids == tuple(itertools.compress(pool.sample_ids, kept))
             except UserError as error:

@@ -196,10 +196,10 @@ def test_images_with_all_their_lines(root, indices, data):
     chosen = [name for name, stays in zip(pool.sample_ids, kept, strict=True) if stays]
     expected = [image for image in images if str(image) in chosen]
     work_dir = root / 'work'
-    write_pruned(sources, pool, kept, work_dir)
+    write_pruned(sources, kept, work_dir)
     for reduced in (
         pruned_config(config, sources, work_dir),
-        subset_config(config, sources, pool, kept, work_dir / 'ids'),
+        subset_config(config, sources, kept, work_dir / 'ids'),
     ):
         written = build(reduced)
         found = [written.get_data_info(i)['img_id'] for i in range(len(written))]

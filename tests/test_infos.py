@@ -348,7 +348,7 @@ def test_real_infos_are_read_and_rewritten(tmp_path, name, kind, prefix, sizes):
     pool, sources = read_pool(config, check_images=False)
     assert len(pool) == sizes and len(pool.labels)
     kept = np.arange(len(pool)) == len(pool) - 1
-    write_pruned(sources, pool, kept, tmp_path / 'out')
+    write_pruned(sources, kept, tmp_path / 'out')
     before, after = load_pickle(path), load_pickle(tmp_path / 'out' / name)
     assert equal(after, before | dict(data_list=before['data_list'][-1:]))
 
@@ -360,8 +360,8 @@ def test_real_infos_are_read_and_rewritten(tmp_path, name, kind, prefix, sizes):
 def test_kept_records_and_all_else_stay_equal(tmp_path, keep):
     config = make_nuscenes(tmp_path)
     before = (tmp_path / 'infos.pkl').read_bytes()
-    pool, sources = read_pool(config)
-    files = write_pruned(sources, pool, np.isin(np.arange(6), list(keep)), tmp_path / 'out')
+    _, sources = read_pool(config)
+    files = write_pruned(sources, np.isin(np.arange(6), list(keep)), tmp_path / 'out')
     old, new = load_pickle(tmp_path / 'infos.pkl'), load_pickle(tmp_path / 'out' / 'infos.pkl')
     assert equal(new, old | dict(data_list=[old['data_list'][i] for i in keep]))
     assert (files[0]['records'], files[0]['kept']) == (6, len(keep))
@@ -393,7 +393,7 @@ def test_waymo_frames_that_are_passed_over_are_not_in_the_pruned_file(tmp_path, 
     pool, sources = read_pool(config)
     assert pool.sample_ids == tuple(str(1000 + i) for i in range(0, 6, interval)) and set(pool.scenes) == {'drive'}
     kept = np.arange(len(pool)) > 0
-    write_pruned(sources, pool, kept, tmp_path / 'out')
+    write_pruned(sources, kept, tmp_path / 'out')
     again, _ = read_pool(pruned_config(config, sources, tmp_path / 'out'))
     assert again.sample_ids == pool.sample_ids[1:]
 
@@ -407,8 +407,8 @@ def test_pruned_objects_leave_the_database(tmp_path, address):
     dump(tmp_path / 'dbinfos_train.pkl', database)
     sampler = dict(type='ObjectSample', db_sampler=dict(info_path=str(tmp_path / 'dbinfos_train.pkl')))
     config.train_dataloader.dataset.pipeline = [sampler]
-    pool, sources = read_pool(config)
-    write_pruned(sources, pool, np.isin(np.arange(6), [0, 4]), tmp_path / 'out')
+    _, sources = read_pool(config)
+    write_pruned(sources, np.isin(np.arange(6), [0, 4]), tmp_path / 'out')
     pruned = pruned_config(config, sources, tmp_path / 'out').train_dataloader.dataset.pipeline[0].db_sampler.info_path
     assert load_pickle(pruned) == {name: [item for item in found if item['path'] in ('0.bin', '4.bin')]
                                    for name, found in database.items()}
@@ -457,7 +457,7 @@ def pasted(config, tmp_path, kept):
     """Tokens of the frames whose objects stay in the databases of a run that keeps some frames."""
     pool, sources = read_pool(config)
     names = [name.split(':')[-1] for name in pool.sample_ids]
-    files = write_pruned(sources, pool, np.isin(names, kept), tmp_path / 'out')
+    files = write_pruned(sources, np.isin(names, kept), tmp_path / 'out')
     outputs = [file['output'] for file in files if 'outside' in file]
     contents = [load_pickle(output) for output in outputs]
     assert contents and all(equal(content, contents[0]) for content in contents)
@@ -694,7 +694,7 @@ def test_temporal_infos_are_pruned_and_read_again(tmp_path):
     pool, sources = read_pool(config)
     assert pool.sample_ids == tuple(f't{i}' for i in range(7)) and pool.scenes == ('s0',) * 3 + ('s1',) * 4
     assert np.isfinite(pool.boxes).all()
-    write_pruned(sources, pool, np.isin(np.arange(7), [0, 2, 4, 6]), tmp_path / 'out')
+    write_pruned(sources, np.isin(np.arange(7), [0, 2, 4, 6]), tmp_path / 'out')
     old, new = load_pickle(tmp_path / 'temporal.pkl'), load_pickle(tmp_path / 'out' / 'temporal.pkl')
     assert walk(new['infos']) == dict(s0=[0, 2], s1=[1, 3])
     links = dict(prev=0, next=0)
@@ -707,8 +707,8 @@ def test_temporal_infos_are_pruned_and_read_again(tmp_path):
 def test_links_are_left_alone_on_request(tmp_path):
     config = make_temporal(tmp_path)
     config.adadedup = dict(temporal='keep')
-    pool, sources = read_pool(config)
-    write_pruned(sources, pool, np.isin(np.arange(7), [0, 2, 4, 6]), tmp_path / 'out')
+    _, sources = read_pool(config)
+    write_pruned(sources, np.isin(np.arange(7), [0, 2, 4, 6]), tmp_path / 'out')
     old, new = load_pickle(tmp_path / 'temporal.pkl'), load_pickle(tmp_path / 'out' / 'temporal.pkl')
     assert equal(new['infos'], old['infos'][::2])
 
@@ -841,7 +841,7 @@ def test_cameras_of_a_mono3d_frame_go_together(tmp_path):
     pool, sources = read_pool(config)
     assert (pool.sample_ids, pool.views) == (('t0', 't1', 't2'), CAMERAS)
     assert np.diff(pool.offsets).tolist() == [1, 0, 1] and pool.boxes[0].tolist() == [1, 2, 6, 8]
-    files = write_pruned(sources, pool, np.array([False, True, True]), tmp_path / 'out')
+    files = write_pruned(sources, np.array([False, True, True]), tmp_path / 'out')
     old = json.loads((tmp_path / 'mono.json').read_text())
     new = json.loads((tmp_path / 'out' / 'mono.json').read_text())
     assert new == old | dict(images=old['images'][2:], annotations=old['annotations'][1:])
@@ -853,7 +853,7 @@ def test_mono3d_frames_that_show_nothing_follow_the_filter(tmp_path):
     config.train_dataloader.dataset.filter_cfg = dict(filter_empty_gt=True)
     pool, sources = read_pool(config)
     assert pool.sample_ids == ('t0', 't2')
-    assert write_pruned(sources, pool, np.array([False, True]), tmp_path / 'out')[0]['kept'] == 2
+    assert write_pruned(sources, np.array([False, True]), tmp_path / 'out')[0]['kept'] == 2
 
 
 def test_a_mono3d_frame_without_one_of_its_cameras_is_named(tmp_path):

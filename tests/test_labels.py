@@ -170,7 +170,7 @@ class TestNames:
         everything = np.ones(len(pool), bool)
         for source_config in (
             config,
-            subset_config(config, sources, pool, everything, tmp_path / 'ids'),
+            subset_config(config, sources, everything, tmp_path / 'ids'),
         ):
             inner = [inner_dataset(source_config, source) for source in sources]
             dataset = build(config_of(concat(*inner) | dict(ignore_keys=['classes'])))
@@ -797,7 +797,7 @@ class TestLines:
         config = config_of(dataset)
         pool, sources = read_pool(config)
         assert pool.sample_ids == ('images/0.png', 'images/1.png', '2', '3')
-        subset = subset_config(config, sources, pool, np.arange(4) == 1, tmp_path / 'ids')
+        subset = subset_config(config, sources, np.arange(4) == 1, tmp_path / 'ids')
         assert [info['img_path'][-5:] for info in map(build(subset).get_data_info, range(1))] == [
             '1.png'
         ]
@@ -826,7 +826,7 @@ class TestLines:
         config = config_of(dataset)
         pool, sources = read_pool(config)
         assert len(pool) == (3 if frames else 6) and len(pool.views) == (2 if frames else 1)
-        write_pruned(sources, pool, np.arange(len(pool)) % 2 == 0, tmp_path / 'out')
+        write_pruned(sources, np.arange(len(pool)) % 2 == 0, tmp_path / 'out')
         again, _ = read_pool(pruned_config(config, sources, tmp_path / 'out'))
         assert again.sample_ids == pool.sample_ids[::2]
 

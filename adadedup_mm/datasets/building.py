@@ -101,9 +101,12 @@ def load_dataset(dataset: Any, where: str, ann_file: Path | None, trust: bool) -
             check_kind(dataset, content, where, ann_file)
             check_pictures(content['data_list'], ann_file or '')
 
+    # Beside an annotation file that is no pickle, only a file of proposals can be one.
+    is_pickle = ann_file is not None and ann_file.suffix in ('.pkl', '.pickle')
+    pickled = ann_file if is_pickle else getattr(dataset, 'proposal_file', None) or ann_file
     folders = [*data_folders(vars(dataset)), Path(ann_file or '').parent]
     try:
-        with (naming(where, ann_file), plain_pickles(ann_file or '', trust, check),
+        with (naming(where, ann_file), plain_pickles(pickled or '', trust, check),
               untouched(folder for folder in folders if folder.is_dir())):
             check_size_cache(dataset, where, ann_file)
             _init(dataset, where, ann_file)

@@ -121,7 +121,7 @@ def take_part(opened: Opened, skip_empty: bool) -> Part:
 
 def _take_images(opened: Opened, infos: Sequence[Info]) -> Part:
     dataset, where, ann_file, index = opened.dataset, opened.where, opened.ann_file, opened.index
-    names = name_samples(infos, getattr(dataset, 'data_root', None))
+    names = name_samples(infos, getattr(dataset, 'data_root', None), where)
     arrays = [name for name, info in zip(names, infos, strict=True) if 'img' in info]
     _check_names(arrays, where, ann_file)
     is_labelled = opened.loads_labels and have_labels(infos)

@@ -12,12 +12,13 @@ from ..errors import UserError
 ID_KEYS = ('img_id', 'token', 'sample_idx')
 
 
-def sample_id(info: Mapping[str, Any], data_root: str | None = None) -> str:
+def sample_id(info: Mapping[str, Any], data_root: str | None = None, where: str = 'the dataset') -> str:
     """The id of a sample, which stays the same whatever is filtered or pruned from its dataset.
 
     Args:
         info: the sample's data info as the dataset stores it (see ``stored_infos``).
         data_root: the dataset's; ids that are paths are relative to it.
+        where: what to call the dataset in a message.
 
     Returns:
         ``img_id`` (COCO, VOC), else ``token`` or ``sample_idx`` (3D infos), else the image's path.
@@ -30,12 +31,14 @@ def sample_id(info: Mapping[str, Any], data_root: str | None = None) -> str:
             return str(info[key])
     path = info.get('img_path')
     if not isinstance(path, str):
-        raise UserError(f'the dataset yields samples with none of {", ".join(ID_KEYS)} and img_path (they have '
-                        f'{", ".join(map(str, info))}); such datasets cannot be pruned')
+        raise UserError(f'{where} yields samples with none of {", ".join(ID_KEYS)} and img_path (they have '
+                        f'{", ".join(map(str, info))}): only images and frames can be pruned, so list '
+                        'the images of videos in a COCO json and name that')
     return _below(path, data_root)
 
 
-def name_samples(infos: Iterable[Mapping[str, Any]], data_root: str | None = None) -> list[str]:
+def name_samples(infos: Iterable[Mapping[str, Any]], data_root: str | None = None,
+                 where: str = 'the dataset') -> list[str]:
     """The ids of all entries of a dataset; where they are arrays without a name, such as CIFAR's, their positions.
 
     Entries of one id are about one image. An id that two images have is none: they are called by their paths.
@@ -43,13 +46,14 @@ def name_samples(infos: Iterable[Mapping[str, Any]], data_root: str | None = Non
     Args:
         infos: from ``stored_infos``.
         data_root: as for ``sample_id``.
+        where: likewise.
 
     Raises:
         UserError: see ``sample_id``.
     """
     names, paths = [], []
     for position, info in enumerate(infos):
-        names.append(str(position) if is_nameless(info) else sample_id(info, data_root))
+        names.append(str(position) if is_nameless(info) else sample_id(info, data_root, where))
         path = info.get('img_path')
         paths.append(path if isinstance(path, str) and 'images' not in info else None)
     shared = _shared_names(names, paths)

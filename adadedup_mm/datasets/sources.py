@@ -16,7 +16,6 @@ from ..annotations.frame_index import InfoPart
 from ..annotations.image_set import rewrite_image_set
 from ..annotations.infos import rewrite_infos
 from ..errors import UserError
-from ..pool import Pool
 from .databases import Database, write_databases
 from .frames import ViewObjects
 from .pruned_dataset import write_ids
@@ -114,7 +113,7 @@ def _walk(settings: Any, path: ConfigPath) -> Iterator[ConfigPath]:
         yield path
 
 
-def write_pruned(sources: Sequence[Source], pool: Pool, kept: np.ndarray, folder: str | Path) -> list[dict[str, Any]]:
+def write_pruned(sources: Sequence[Source], kept: np.ndarray, folder: str | Path) -> list[dict[str, Any]]:
     """Writes every source's annotation file with the kept samples only.
 
     A file keeps its name; where two sources have files of the same name, each goes into a folder named after the
@@ -122,7 +121,6 @@ def write_pruned(sources: Sequence[Source], pool: Pool, kept: np.ndarray, folder
 
     Args:
         sources: from ``read_pool``.
-        pool: from ``read_pool``.
         kept: (N,) bool.
         folder: where the files go.
 
@@ -139,7 +137,7 @@ def write_pruned(sources: Sequence[Source], pool: Pool, kept: np.ndarray, folder
         _require_samples(source, keep)
     _check_targets(sources, [*targets, *itertools.chain(*database_files(sources, folder))])
     # They may be refused, so that they come before anything is written.
-    databases = _write_databases(sources, pool, kept, folder)
+    databases = _write_databases(sources, kept, folder)
     files = []
     for source, target, keep in zip(sources, targets, keeps, strict=True):
         records, count = _write(source, target, keep)
@@ -157,7 +155,7 @@ def _check_targets(sources: Sequence[Source], targets: Iterable[Path]) -> None:
             raise UserError(f'{target} is an annotation file of the dataset itself: choose another work dir')
 
 
-def _write_databases(sources: Sequence[Source], pool: Pool, kept: np.ndarray, folder: str | Path
+def _write_databases(sources: Sequence[Source], kept: np.ndarray, folder: str | Path
                      ) -> list[dict[str, Any]]:
     targets: dict[Path, list[Path]] = {}
     for source, files in zip(sources, database_files(sources, folder), strict=True):
@@ -241,14 +239,12 @@ def pruned_config(config: Config, sources: Sequence[Source], folder: str | Path)
     return pruned
 
 
-def subset_config(config: Config, sources: Sequence[Source], pool: Pool, kept: np.ndarray,
-                  folder: str | Path) -> Config:
+def subset_config(config: Config, sources: Sequence[Source], kept: np.ndarray, folder: str | Path) -> Config:
     """A copy of a config that trains on some samples of the original files, through ``PrunedDataset``.
 
     Args:
         config: the training config.
         sources: from ``read_pool``.
-        pool: from ``read_pool``.
         kept: (N,) bool.
         folder: where the lists of sample ids go.
 
