@@ -230,8 +230,9 @@ def run_train(tmp_path, world, policy='ucb', dynamic='', more='', processes=1):
     return pq.read_table(tmp_path / 'run/dynamic_samples.parquet').to_pydict(), rows
 
 
-def test_two_processes_train_each_selected_sample_once(world, tmp_path):
-    table, rows = run_train(tmp_path, world, dynamic='period=1', processes=2)
+@pytest.mark.parametrize('loss', ['auto', 'image'])
+def test_two_processes_train_each_selected_sample_once(loss, world, tmp_path):
+    table, rows = run_train(tmp_path, world, dynamic=f'period=1, loss={loss!r}', processes=2)
     # 24 of 48 samples over two ranks in batches of 4, for two epochs.
     assert len(rows) == 6
     assert sum(table['epochs_used']) == 48 and table['losses_seen'] == table['epochs_used']

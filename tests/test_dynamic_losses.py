@@ -265,6 +265,19 @@ def test_a_part_of_the_loss_that_no_sample_has_is_told():
         plain_and_dynamic(nn.CrossEntropyLoss(), model=WithPenalty())
 
 
+class InPairs(Perceptron):
+    """Two rows for each sample, of which it is not known which belong together."""
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        twice = torch.cat([inputs, inputs])
+        return super().forward(twice, None if mode == 'tensor' else [*data_samples, *data_samples], mode)
+
+
+def test_elements_that_are_not_one_for_each_sample_are_told():
+    with pytest.raises(UserError, match='10 loss elements do not belong to 5 samples'):
+        plain_and_dynamic(nn.CrossEntropyLoss(), model=InPairs())
+
+
 def test_a_criterion_that_is_replaced_is_looked_at_again():
     torch.manual_seed(0)
     model, (inputs, labels) = Perceptron().eval(), points()

@@ -122,7 +122,8 @@ class SampleLosses:
         if self._losses is None:
             raise UserError(f'dynamic pruning: no per-sample loss was seen in a training step of '
                             f'{type(self.model).__name__}; use {_RANDOM}')
-        wrong = self._differs()
+        # Elements of which it is not known whose they are add up all the same.
+        wrong = self._differs() | (self._reason is not None)
         self._wrong = wrong if self._wrong is None else self._wrong | wrong
         losses = self._losses
         self.detach()
@@ -353,8 +354,10 @@ class SampleLosses:
             return None, str(error)
         if self._losses is None:
             return losses, self._reason or 'its loss calls no criterion that was found'
+        if self._reason is not None:
+            return losses, self._reason
         if bool(self._differs()):
-            return losses, self._reason or f'{_LOSSES} do not add up to the loss that is trained on'
+            return losses, f'{_LOSSES} do not add up to the loss that is trained on'
         return losses, self._problem_of_images() if self.mode == 'image' else None
 
     def _problem_of_images(self) -> str | None:
