@@ -1,5 +1,6 @@
 """Per-sample losses out of a 3D detector's training step, and BEVFormer with dynamic pruning."""
 
+import copy
 import sys
 from pathlib import Path
 
@@ -87,16 +88,22 @@ def observed(model, numbers, weights=None):
 
 
 @pytest.mark.parametrize('make', [pointpillars, centerpoint])
-def test_detectors_of_points_train_on_the_mean_of_their_samples_own_losses(make):
-    model, weights = make(), torch.tensor([2., 0., .5])
-    total, values = observed(model, [0, 1, 2], weights)
-    torch.testing.assert_close(total, (weights * values).mean(), rtol=1e-4, atol=1e-5)
+def test_detectors_of_points_train_on_the_plain_loss_and_tell_their_samples_own(make):
+    model = make()
     # A batch of copies has the batch statistics of a sample alone.
-    for i in range(3):
-        alone = observed(model, [i])[0]
-        total, values = observed(model, [i, i], torch.ones(2))
-        torch.testing.assert_close(total, alone, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(values, alone.expand(2), rtol=1e-4, atol=1e-5)
+    for numbers in ([0, 1, 2], [0, 0], [1, 1], [2, 2]):
+        plain = observed(copy.deepcopy(model), numbers)[0]
+        ones, twos = torch.ones(len(numbers)), torch.full((len(numbers),), 2.)
+        total, values = observed(copy.deepcopy(model), numbers, ones)
+        assert torch.equal(total, plain)
+        double, others = observed(copy.deepcopy(model), numbers, twos)
+        torch.testing.assert_close(double, 2 * plain, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(others, values, rtol=1e-4, atol=1e-5)
+        if len(numbers) == 2:
+            alone = observed(copy.deepcopy(model), numbers[:1])[0].detach()
+            torch.testing.assert_close(values, alone.expand(2), rtol=1e-4, atol=1e-5)
+            uneven = observed(copy.deepcopy(model), numbers, torch.tensor([2., .5]))[0]
+            torch.testing.assert_close(uneven, 1.25 * plain, rtol=1e-4, atol=1e-5)
 
 
 def test_bevformer_trains_with_dynamic_pruning(tmp_path):

@@ -116,6 +116,13 @@ def observed(model, inputs, data_samples, weights=None, mode='auto'):
     return total.detach(), values, losses.mode
 
 
+def parts(model, inputs, data_samples):
+    """The entries of the loss of a plain step."""
+    torch.manual_seed(0)
+    losses = model.parse_losses(model.loss(inputs, data_samples))[1]
+    return {name: value.detach() for name, value in losses.items() if 'loss_' in name}
+
+
 @pytest.mark.parametrize('build', [faster_rcnn, retinanet, fcos, atss, gfl, deformable_detr, dino])
 def test_the_batch_loss_is_unchanged_and_split_over_its_images(build):
     model, (inputs, data) = build(), samples()
@@ -141,17 +148,27 @@ def test_the_batch_loss_is_unchanged_and_split_over_its_images(build):
 
 
 @pytest.mark.parametrize('build, mode', [(yolox, 'auto'), (fcos, 'image'), (faster_rcnn, 'image')])
-def test_other_detectors_train_on_the_mean_of_their_images_own_losses(build, mode):
+def test_other_detectors_tell_their_images_own_losses_and_weigh_them(build, mode):
     model, (inputs, data) = build(), samples()
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eval()
+    plain = parts(model, inputs, data)
+    total, values, taken = observed(model, inputs, data, mode=mode)
+    assert taken == 'image' and torch.equal(total, sum(plain.values()))
+    alone = [parts(model, inputs[i:i + 1], data[i:i + 1]) for i in range(3)]
+    own = torch.stack([sum(entries.values()) for entries in alone])
+    torch.testing.assert_close(values, own, rtol=1e-4, atol=1e-5)
+    # With weights the parts are as large as in the batch where all weights are 1.
     weights = torch.tensor([2., 0., .5])
-    total, values, taken = observed(model, inputs, data, weights, mode)
-    assert taken == 'image'
-    alone = torch.stack([model.parse_losses(model.loss(inputs[i:i + 1], data[i:i + 1]))[0] for i in range(3)])
-    torch.testing.assert_close(values, alone, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(total, (weights * alone).mean(), rtol=1e-4, atol=1e-5)
+    expected = 0
+    for name, value in plain.items():
+        entries = torch.stack([image[name] for image in alone])
+        mean = entries.mean()
+        expected += (weights * entries).mean() * (value / mean if mean else 1)
+    total, values, _ = observed(model, inputs, data, weights, mode)
+    torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(values, own, rtol=1e-4, atol=1e-5)
     if build is yolox:
         with pytest.raises(UserError, match="use 'image'"):
             SampleLosses(model, 'batch')
@@ -213,8 +230,9 @@ def run_train(tmp_path, world, policy='ucb', dynamic='', more='', processes=1):
     return pq.read_table(tmp_path / 'run/dynamic_samples.parquet').to_pydict(), rows
 
 
-def test_two_processes_train_each_selected_sample_once(world, tmp_path):
-    table, rows = run_train(tmp_path, world, dynamic='period=1', processes=2)
+@pytest.mark.parametrize('loss', ['auto', 'image'])
+def test_two_processes_train_each_selected_sample_once(loss, world, tmp_path):
+    table, rows = run_train(tmp_path, world, dynamic=f'period=1, loss={loss!r}', processes=2)
     # 24 of 48 samples over two ranks in batches of 4, for two epochs.
     assert len(rows) == 6
     assert sum(table['epochs_used']) == 48 and table['losses_seen'] == table['epochs_used']

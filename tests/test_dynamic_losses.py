@@ -27,7 +27,9 @@ from test_dynamic_training import Clouds, Perceptron
 from torch import nn
 
 from adadedup_mm.dynamic import SampleLosses
+from adadedup_mm.dynamic.criteria import copied
 from adadedup_mm.errors import UserError
+from adadedup_mm.proxy.isolation import ModuleMemory
 
 WEIGHTS = torch.tensor([2., 0., .5])
 CLASSES = 80
@@ -81,7 +83,7 @@ def slots(model):
                 yield head, name
 
 
-def step(model, data, weights=None, mode='auto', watched=True):
+def step(model, data, weights=None, mode='auto', watched=True, backward=False):
     """Total loss, losses of the samples and mode of a step on a copy of the model, and the copy."""
     model, (inputs, labels) = copy.deepcopy(model), copy.deepcopy(data)
     losses = SampleLosses(model, mode) if watched else None
@@ -90,6 +92,8 @@ def step(model, data, weights=None, mode='auto', watched=True):
     torch.manual_seed(0)
     total = model.parse_losses(model.loss(inputs, labels))[0]
     values = None if losses is None else losses.take()
+    if backward:
+        total.backward()
     return total.detach(), values, losses, model
 
 
@@ -107,15 +111,16 @@ def assert_same_or_told(model, data, name):
     except UserError as error:
         assert '\n' not in str(error), name
         return 'refused'
-    torch.testing.assert_close(values.mean(), total, rtol=1e-3, atol=1e-6, msg=name)
-    if losses.mode == 'image':
-        assert losses.note or torch.isclose(total, plain, rtol=1e-3), name
-        return 'image'
     assert torch.equal(total, plain), name
     # Buffers of criteria and normalisation layers, and random numbers, go on as after the plain step.
     for key, value in left.state_dict().items():
         assert torch.equal(value, model_after.state_dict()[key]), (name, key)
     assert torch.equal(state, torch.get_rng_state()), name
+    if losses.mode == 'image':
+        double = step(model, data, torch.full((3,), 2.))[0]
+        torch.testing.assert_close(double, 2 * plain, rtol=1e-3, atol=1e-6, msg=name)
+        return 'image'
+    torch.testing.assert_close(values.mean(), total, rtol=1e-3, atol=1e-6, msg=name)
     weighted, values, _, _ = step(model, data, WEIGHTS)
     torch.testing.assert_close(weighted, (WEIGHTS * values).mean(), rtol=1e-3, atol=1e-6, msg=name)
     return losses.mode
@@ -260,6 +265,19 @@ def test_a_part_of_the_loss_that_no_sample_has_is_told():
         plain_and_dynamic(nn.CrossEntropyLoss(), model=WithPenalty())
 
 
+class InPairs(Perceptron):
+    """Two rows for each sample, of which it is not known which belong together."""
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        twice = torch.cat([inputs, inputs])
+        return super().forward(twice, None if mode == 'tensor' else [*data_samples, *data_samples], mode)
+
+
+def test_elements_that_are_not_one_for_each_sample_are_told():
+    with pytest.raises(UserError, match='10 loss elements do not belong to 5 samples'):
+        plain_and_dynamic(nn.CrossEntropyLoss(), model=InPairs())
+
+
 def test_a_criterion_that_is_replaced_is_looked_at_again():
     torch.manual_seed(0)
     model, (inputs, labels) = Perceptron().eval(), points()
@@ -304,17 +322,23 @@ def test_a_part_of_the_loss_that_comes_in_later_is_noticed():
         losses.reject(problem)
 
 
-def test_what_a_criterion_remembers_in_mode_image_is_the_batch():
+@pytest.mark.parametrize('kind', ['EQLV2Loss', 'SeesawLoss'])
+def test_what_a_criterion_remembers_in_mode_image_is_the_batch(kind):
     model, data = faster_rcnn(), small_samples()
-    model.roi_head.bbox_head.loss_cls = DETECTION.build(dict(type='EQLV2Loss', num_classes=CLASSES))
-    left = step(model, data, watched=False)[3]
-    total, values, losses, after = step(model, data)
-    assert losses.mode == 'image'
-    torch.testing.assert_close(values.mean(), total, rtol=1e-4, atol=0)
-    for name in ('pos_grad', 'neg_grad', 'pos_neg'):
-        before, seen, wanted = (getattr(part.roi_head.bbox_head.loss_cls, name) for part in (model, after, left))
-        torch.testing.assert_close(seen, wanted)
-        assert not torch.equal(before, seen)
+    head = model.roi_head.bbox_head
+    head.loss_cls = DETECTION.build(dict(type=kind, num_classes=CLASSES))
+    if hasattr(head.loss_cls, 'get_cls_channels'):
+        head.fc_cls = nn.Linear(head.fc_cls.in_features, head.loss_cls.get_cls_channels(CLASSES))
+    before = dict(head.loss_cls.named_buffers())
+    plain, _, _, left = step(model, data, watched=False)
+    wanted = dict(left.roi_head.bbox_head.loss_cls.named_buffers())
+    assert any(not torch.equal(before[name], value) for name, value in wanted.items())
+    for weights in (torch.ones(3), WEIGHTS):
+        total, _, losses, after = step(model, data, weights, 'image', backward=True)
+        assert losses.mode == 'image' and losses.note
+        assert torch.equal(total, plain) == (weights is not WEIGHTS)
+        for name, value in after.roi_head.bbox_head.loss_cls.named_buffers():
+            assert torch.equal(value, wanted[name])
 
 
 def test_yolov3_which_sums_over_its_images_is_trained_on_the_same_sum():
@@ -322,13 +346,77 @@ def test_yolov3_which_sums_over_its_images_is_trained_on_the_same_sum():
     plain = step(model, data, watched=False)[0]
     total, values, losses, _ = step(model, data)
     assert losses.mode == 'image' and not losses.note
-    torch.testing.assert_close(total, plain, rtol=1e-4, atol=0)
-    torch.testing.assert_close(values.mean(), plain, rtol=1e-4, atol=0)
+    assert torch.equal(total, plain)
+    torch.testing.assert_close(values.sum(), plain, rtol=1e-4, atol=0)
     total, values, losses, _ = step(model, data, WEIGHTS)
-    torch.testing.assert_close(total, (WEIGHTS * values).mean(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(total, (WEIGHTS * values).sum(), rtol=1e-4, atol=0)
 
 
-def test_the_log_line_says_where_image_trains_on_another_loss():
-    losses = step(yolox(), small_samples())[2]
-    assert losses.mode == 'image' and "mean of the samples' own losses" in losses.note
-    assert not step(fcos(), small_samples())[2].note
+@pytest.mark.parametrize('build, mode, half', [
+    (yolox, 'auto', False), (yolox, 'auto', True), (yolo3, 'auto', True),
+    (faster_rcnn, 'image', False)])
+def test_a_step_of_mode_image_is_the_plain_step_to_the_last_bit(build, mode, half):
+    model, data = build(), small_samples()
+    with torch.autocast('cpu', torch.bfloat16, enabled=half):
+        plain, _, _, left = step(model, data, watched=False, backward=True)
+        state = torch.get_rng_state()
+        total, values, _, after = step(model, data, mode=mode, backward=True)
+    assert torch.equal(total, plain) and torch.equal(state, torch.get_rng_state())
+    assert not values.requires_grad and values.isfinite().all()
+    assert build is faster_rcnn or not torch.isclose(values.mean(), plain, rtol=1e-2)
+    for name, value in left.state_dict().items():
+        assert torch.equal(value, after.state_dict()[name]), name
+    for one, other in zip(left.parameters(), after.parameters(), strict=True):
+        assert (one.grad is None) == (other.grad is None)
+        assert one.grad is None or torch.equal(one.grad, other.grad)
+
+
+@pytest.mark.parametrize('build, mode', [(yolox, 'auto'), (faster_rcnn, 'image')])
+def test_weights_change_no_more_of_mode_image_than_what_each_sample_has(build, mode):
+    model, data = build(), small_samples()
+    plain, _, _, left = step(model, data, watched=False)
+    double, _, _, after = step(model, data, torch.full((3,), 2.), mode)
+    torch.testing.assert_close(double, 2 * plain, rtol=1e-5, atol=0)
+    for name, value in left.state_dict().items():
+        assert torch.equal(value, after.state_dict()[name]), name
+    ones, values, _, _ = step(model, data, mode=mode)
+    weighted, others, _, _ = step(model, data, WEIGHTS, mode)
+    assert torch.equal(ones, plain) and not torch.isclose(weighted, plain, rtol=1e-2)
+    torch.testing.assert_close(others, values, rtol=1e-5, atol=0)
+
+
+class Sparse:
+    """Features that are no tensor."""
+
+    def __init__(self, features):
+        self.features = features * 2
+
+
+def test_features_that_cannot_be_copied_are_told_in_one_line():
+    leaf = torch.ones(3, requires_grad=True)
+    [tensor], plain = copied(([leaf * 2], dict(number=3)))
+    assert not tensor.requires_grad and plain == dict(number=3)
+    with pytest.raises(UserError, match='Sparse has gradients') as error:
+        copied([Sparse(leaf)])
+    assert '\n' not in str(error.value)
+
+
+class Assigner:
+    def __init__(self):
+        self.seen, self.top = [], .5
+
+
+def test_what_a_module_and_its_helpers_remember_is_put_back():
+    norm = nn.BatchNorm1d(2)
+    norm.assigner = Assigner()
+    memory = ModuleMemory([norm])
+    mean = norm.running_mean.clone()
+    for factor in (1., 2.):
+        result = norm(torch.rand(4, 2, requires_grad=True) * factor)
+        norm.assigner.seen.append(factor)
+        norm.assigner.top = factor
+        assert not torch.equal(norm.running_mean, mean)
+        memory.restore()
+        assert torch.equal(norm.running_mean, mean) and norm.num_batches_tracked == 0
+        assert norm.assigner.seen == [] and norm.assigner.top == .5
+        result.sum().backward()

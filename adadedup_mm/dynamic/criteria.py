@@ -1,6 +1,7 @@
 """Criteria that are asked for the elements of their losses, beside what is trained on."""
 
 import contextlib
+import copy
 import functools
 import inspect
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..proxy.isolation import ModuleMemory, keep_random_states
 
 
@@ -35,8 +37,8 @@ class Criterion:
     def aside(self, call: Callable[..., Tensor], args: Any, kwargs: Any) -> Tensor:
         """What a call returns, with no trace in the criterion, its arguments or random states."""
         memory = ModuleMemory(self.module.modules())
-        with _kept_random_states(args):
-            result = call(*_copied(args), **_copied(kwargs))
+        with kept_random_states(args):
+            result = call(*copied(args), **copied(kwargs))
         memory.restore()
         return result
 
@@ -52,10 +54,10 @@ class Criterion:
         memory = ModuleMemory(self.module.modules())
         results = []
         for call in (self.forward, self.elements):
-            with _kept_random_states(args), torch.enable_grad():
+            with kept_random_states(args), torch.enable_grad():
                 leaf = args[0].detach().clone().requires_grad_()
                 # Some criteria write into what they are given.
-                value = call(leaf.clone(), *_copied(args[1:]), **_copied(kwargs))
+                value = call(leaf.clone(), *copied(args[1:]), **copied(kwargs))
             memory.restore()
             if len(leaf) == 0:
                 return None
@@ -92,17 +94,26 @@ def gives_elements(criterion: Any) -> bool:
     return _takes_override(kind) or getattr(criterion, 'reduction', None) in ('mean', 'sum')
 
 
-def _kept_random_states(args: Any) -> contextlib.AbstractContextManager[None]:
+def kept_random_states(args: Any) -> contextlib.AbstractContextManager[None]:
+    """Inside, random numbers leave no trace, on the CPU and where tensors among ``args`` are."""
     devices = {value.device for value in args if isinstance(value, Tensor) and value.is_cuda}
     return keep_random_states(devices)
 
 
-def _copied(value: Any) -> Any:
-    """Nested lists, tuples and dicts with copies of their tensors."""
+def copied(value: Any) -> Any:
+    """A copy of nested lists, tuples and dicts, whose tensors have no gradients.
+
+    Raises:
+        UserError: something else in them holds tensors with gradients, such as sparse ones.
+    """
     if isinstance(value, Tensor):
         return value.detach().clone()
     if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
+        return {key: copied(item) for key, item in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_copied(item) for item in value)
-    return value
+        return type(value)(copied(item) for item in value)
+    try:
+        return copy.deepcopy(value)
+    except RuntimeError:
+        raise UserError(f'{type(value).__name__} has gradients and cannot be copied; '
+                        'use a batch size of 1') from None

@@ -137,11 +137,6 @@ def is_detector(model: Any) -> bool:
     return kinds is not None and isinstance(model, kinds[0].BaseDetector)
 
 
-def has_sums(model: nn.Module) -> bool:
-    """Whether a criterion adds up what others average."""
-    return any(getattr(module, 'reduction', None) == 'sum' for module in model.modules())
-
-
 def step_name(model: Any) -> str:
     """The method that a training step takes the loss dict from."""
     loss = getattr(model, 'loss', None)

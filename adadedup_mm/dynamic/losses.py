@@ -5,13 +5,14 @@ Three modes, from the cheapest to the most general:
 - ``element``: a classifier's criterion yields B elements, one per sample.
 - ``batch``: the elements of the criteria of heads whose code is known are attributed to the images that they come from.
   A sample's loss is B times its share of the batch loss.
-- ``image``: networks run once, what comes after the dense head image by image. The detector trains on the mean of
-  its images' own losses, which differs from the batch loss where that is normalised by the objects of all images.
+- ``image``: a sample's loss is what it would be if its batch held no other. What comes after the
+  dense head is done image by image for that, beside the plain step.
 
-In the first two the criteria are called as in plain training, and what they return is what is trained on, unless a
-sample has a weight. Their elements are asked for beside that, without a trace, and scaled so that they add up to what
-the criterion returned, however it normalises. In the first step it is found out whether that is possible; where it is
-not, the step is taken again in the next mode.
+What is trained on is the loss of plain training, to the last bit, unless a sample has a weight; the
+samples' losses are found beside it, without a trace. In the first two modes the criteria are asked
+for their elements, which are scaled so that they add up to what the criterion returned, however it
+normalises. In the first step it is found out whether that is possible; where it is not, the step is
+taken again in the next mode.
 """
 
 import copy
@@ -30,12 +31,11 @@ from ..errors import UserError
 from ..options import choose
 from ..proxy.isolation import ModuleMemory, random_states, set_random_states
 from ..proxy.losses import forward_losses_per_image, head_losses_per_image, loss_components
-from .criteria import Criterion
+from .criteria import Criterion, copied, kept_random_states
 from .heads import (
     Locate,
     find_criteria,
     find_heads,
-    has_sums,
     is_detector,
     known_head,
     no_criteria,
@@ -60,7 +60,6 @@ class SampleLosses:
 
     Attributes:
         mode: the one in use. The first step may show that it does not fit, and take the next one.
-        note: what the first step showed about the loss that is trained on; empty if it is that of plain training.
 
     Raises:
         UserError: the model does not fit the mode.
@@ -69,7 +68,6 @@ class SampleLosses:
     def __init__(self, model: nn.Module, mode: str = 'auto') -> None:
         choose(mode, MODES, 'dynamic.loss')
         self.model: Any = model.module if is_model_wrapper(model) else model
-        self.note = ''
         self._wish = mode
         self._ways = _ways(self.model, mode)
         self._refused: dict[str, str] = {}
@@ -81,10 +79,6 @@ class SampleLosses:
         # Criteria that were looked at, and those that yield no elements.
         self._known: set[int] = set()
         self._opaque: set[int] = set()
-        # Entries of the loss dict that are sums over images, in mode 'image'.
-        self._summed: frozenset[str] = frozenset()
-        # Modules whose memory changes with every loss, in mode 'image'.
-        self._remembering: list[nn.Module] = []
         self._wrong: Tensor | None = None
         self._inside = False
         self._locate: Locate | None = None
@@ -97,6 +91,11 @@ class SampleLosses:
     def mode(self) -> str:
         """The mode in use."""
         return self._ways[0].mode
+
+    @property
+    def note(self) -> str:
+        """What is worth a line in the log about the mode; may be empty."""
+        return 'the networks run twice in every step' if self._ways[0].whole_model else ''
 
     def start(self, weights: Tensor) -> None:
         """Begins a training step.
@@ -123,7 +122,8 @@ class SampleLosses:
         if self._losses is None:
             raise UserError(f'dynamic pruning: no per-sample loss was seen in a training step of '
                             f'{type(self.model).__name__}; use {_RANDOM}')
-        wrong = self._differs()
+        # Elements of which it is not known whose they are add up all the same.
+        wrong = self._differs() | (self._reason is not None)
         self._wrong = wrong if self._wrong is None else self._wrong | wrong
         losses = self._losses
         self.detach()
@@ -162,22 +162,23 @@ class SampleLosses:
 
     def state_dict(self) -> dict[str, Any]:
         """Which mode was found to fit, so that a resumed training goes on with it."""
-        return dict(ways=len(self._ways), summed=sorted(self._summed))
+        return dict(ways=len(self._ways))
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Takes what ``state_dict`` gave, if the model is still of the same kind."""
         if 0 < saved['ways'] <= len(self._ways):
             self._ways = self._ways[-saved['ways']:]
-            self._summed = frozenset(saved['summed'])
 
     def _clear(self) -> None:
         self._losses: Tensor | None = None
         self._total: Tensor | None = None
         self._size_of_total: Tensor | None = None
         self._precision = torch.finfo(torch.float32).eps
-        self._entries: dict[str, Tensor] = {}
         self._reason: str | None = None
-        self._memory: ModuleMemory | None = None
+        # In mode 'image': what was trained on, and the parts of the samples' and the batch's loss.
+        self._expected: Tensor | None = None
+        self._own: dict[str, Tensor] = {}
+        self._plain: dict[str, Tensor] = {}
 
     def _choose(self) -> None:
         """Drops modes that the model is not built for."""
@@ -214,7 +215,6 @@ class SampleLosses:
             self._checked = 0
             self._known = set()
             self._opaque = set()
-            self._remembering = []
         # Kept, so that no other module gets the same id.
         self._watched = watched
 
@@ -228,9 +228,7 @@ class SampleLosses:
                 return plain(*args, **kwargs)
             if self._must_check():
                 return self._checked_step(plain, args, kwargs)
-            losses = self._step(plain, args, kwargs)
-            self._add_total(losses)
-            return losses
+            return self._step(plain, args, kwargs)
 
         self._patch(self.model, name, call)
 
@@ -238,45 +236,92 @@ class SampleLosses:
         assert self._weights is not None
         if self._checked == 0:
             return True
-        # A single sample does not show whether a batch is averaged or summed.
-        return self._checked == 1 < len(self._weights) and self._may_sum()
-
-    def _may_sum(self) -> bool:
-        return self.mode == 'image' and (not is_detector(self.model) or has_sums(self.model))
+        # A single sample does not show what a batch of them is like.
+        return self.mode == 'image' and self._checked == 1 < len(self._weights)
 
     def _step(self, plain: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        assert self._weights is not None
-        if not self._remembering or len(self._weights) == 1:
-            return self._decomposed(plain, args, kwargs)
-        # Each image finds what the modules remembered before the step; after it they remember the batch.
-        spare = copy.deepcopy((args, kwargs))
-        first = random_states()
-        self._memory = ModuleMemory(self._remembering)
-        losses = self._decomposed(plain, args, kwargs)
-        self._memory.restore()
-        last = random_states()
-        remembering = set(self._remembering)
-        rest = [module for module in self.model.modules() if module not in remembering]
-        others = ModuleMemory(rest)
-        set_random_states(first)
-        self._batch_loss(plain, *spare)
-        set_random_states(last)
-        others.restore()
-        self._memory = None
+        if self._ways[0].whole_model:
+            losses = self._by_image(self.model, plain, self._images_of_model, args, kwargs)
+        else:
+            losses = plain(*args, **kwargs)
+        self._add_total(losses)
         return losses
 
-    def _decomposed(self, plain: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        assert self._weights is not None
-        if not self._ways[0].whole_model:
-            return plain(*args, **kwargs)
-        if len(self._weights) == 1:
-            return self._mean([plain(*args, **kwargs)])
-        split = partial(forward_losses_per_image, before_image=self._before_image)
-        return self._mean(split(self.model, *args, **kwargs))
+    def _by_image(self, owner: nn.Module, plain: Callable[..., Any], split: Callable[..., Any],
+                  args: Any, kwargs: Any) -> Any:
+        """What ``plain`` returns, or with weights the weighted mean of the samples' own losses.
 
-    def _before_image(self, position: int) -> None:
-        if self._memory is not None:
-            self._memory.restore()
+        Args:
+            owner: the head or model that is called; it remembers what it does after ``plain``.
+            plain: its ``loss``.
+            split: the loss dict of each sample, from what to do before it, ``args`` and ``kwargs``.
+            args: of ``plain``.
+            kwargs: of ``plain``.
+        """
+        assert self._weights is not None
+        if len(self._weights) == 1:
+            batch = plain(*args, **kwargs)
+            return self._with_own(batch, [batch], self._weighted)
+        weighted = self._weighted_anywhere(owner)
+        used, spare = (args, kwargs), copied((args, kwargs))
+        own, whole = (used, spare) if weighted else (spare, used)
+        has_gradients = torch.is_grad_enabled()
+        with kept_random_states([next(self.model.parameters())]):
+            memory = ModuleMemory(owner.modules())
+            with torch.set_grad_enabled(weighted and has_gradients):
+                images = split(lambda position: memory.restore(), *own)
+            memory.restore()
+        # Else autocast's copies of the weights would have no gradients in what follows.
+        torch.clear_autocast_cache()
+        with torch.set_grad_enabled(not weighted and has_gradients):
+            batch = plain(*whole[0], **whole[1])
+        return self._with_own(batch, images, weighted)
+
+    def _weighted_anywhere(self, owner: nn.Module) -> bool:
+        """Whether the step has weights, in any process whose backward pass others wait for."""
+        waits = any(isinstance(module, nn.SyncBatchNorm) for module in owner.modules())
+        if get_world_size() == 1 or not waits:
+            return self._weighted
+        return True in _together(frozenset([self._weighted]))
+
+    def _images_of_model(self, before_image: Callable[[int], None], args: Any,
+                         kwargs: Any) -> list[dict[str, Any]]:
+        split = partial(forward_losses_per_image, before_image=before_image)
+        return split(self.model, *args, **kwargs)
+
+    def _with_own(self, batch: dict[str, Any], images: Sequence[dict[str, Any]],
+                  weighted: bool) -> dict[str, Any]:
+        """Books the samples' own losses; returns the loss dict that is trained on."""
+        own = self._entries_of(images)
+        plain = loss_components(self.model, batch)
+        trained = {**batch, **self._weighted_means(own, plain)} if weighted else batch
+        self._own = {name: values.detach().float() for name, values in own.items()}
+        self._plain = {name: value.detach().float() for name, value in plain.items()}
+        self._add(torch.stack(list(self._own.values())).sum(0))
+        total = self.model.parse_losses(trained)[0].detach().float()
+        self._expected = total if self._expected is None else self._expected + total
+        return trained
+
+    def _entries_of(self, images: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        """The parts of the samples' losses, (B,) each; one that a sample does not have is 0."""
+        parsed = [loss_components(self.model, image) for image in images]
+        result = {}
+        for name in dict.fromkeys(name for entries in parsed for name in entries):
+            zero = next(entries[name] for entries in parsed if name in entries).detach() * 0
+            result[name] = torch.stack([entries.get(name, zero) for entries in parsed])
+        return result
+
+    def _weighted_means(self, own: dict[str, Tensor],
+                        plain: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weighted means of the own losses, as large as the batch's where weights are 1."""
+        assert self._weights is not None
+        result = {}
+        for name, values in own.items():
+            unweighted = values.detach().mean()
+            ratio = plain.get(name, unweighted).detach() / unweighted
+            scale = torch.where(ratio.isfinite() & (ratio >= 0), ratio, 1)
+            result[name] = scale * (values * self._weights).mean()
+        return result
 
     def _checked_step(self, plain: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """A step whose decomposition is looked at; where it fails, the same step in the next mode.
@@ -288,101 +333,59 @@ class SampleLosses:
         while True:
             spare = copy.deepcopy((args, kwargs))
             states, memory = random_states(), ModuleMemory(self.model.modules())
-            batch = None
-            if self.mode == 'image':
-                batch = self._batch_loss(plain, *copy.deepcopy((args, kwargs)))
-                self._remembering = self._find_remembering(memory)
-                memory.restore()
-                set_random_states(states)
             losses, problem = self._tried(plain, args, kwargs)
-            summed = self._summed
-            if batch is not None and problem is None:
-                summed, problem = self._compared(batch)
-            summed = _together(summed)
             problem = min(_together(frozenset() if problem is None else frozenset([problem])), default=None)
-            if problem is None and summed == self._summed:
+            if problem is None:
                 self._checked = len(weights)
                 return losses
             memory.restore()
             set_random_states(states)
-            if problem is not None:
-                self.reject(problem)
-            self._summed = summed if problem is None else frozenset()
+            self.reject(problem)
             self.detach()
             self._clear()
             self._weights = weights
             self._watch()
             args, kwargs = spare
 
-    def _find_remembering(self, memory: ModuleMemory) -> list[nn.Module]:
-        """The modules that a plain step has changed; the statistics of normalisation layers are another matter."""
-        modules = list(self.model.modules())
-        changed = {id(module) for module in memory.changed()}
-        places = frozenset(i for i, module in enumerate(modules)
-                           if id(module) in changed and 'Norm' not in type(module).__name__)
-        return [modules[i] for i in sorted(_together(places))]
-
     def _tried(self, plain: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, str | None]:
         try:
             losses = self._step(plain, args, kwargs)
         except UserError as error:
             return None, str(error)
-        self._add_total(losses)
         if self._losses is None:
             return losses, self._reason or 'its loss calls no criterion that was found'
+        if self._reason is not None:
+            return losses, self._reason
         if bool(self._differs()):
-            return losses, self._reason or f'{_LOSSES} do not add up to the loss that is trained on'
-        return losses, None
+            return losses, f'{_LOSSES} do not add up to the loss that is trained on'
+        return losses, self._problem_of_images() if self.mode == 'image' else None
 
-    @torch.no_grad()
-    def _batch_loss(self, plain: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Tensor]:
-        """The entries of the plain loss of the batch; all else is for the caller to put back."""
-        weights, self._weights = self._weights, None
-        try:
-            entries = loss_components(self.model, plain(*args, **kwargs))
-            return {name: value.float() for name, value in entries.items()}
-        finally:
-            self._weights = weights
-
-    def _compared(self, batch: dict[str, Tensor]) -> tuple[frozenset[str], str | None]:
-        """Looks at what mode 'image' has done beside the plain loss of the batch.
-
-        Args:
-            batch: the entries of the plain loss dict.
-
-        Returns:
-            The entries that are sums over the images, and why the mode does not fit, or None.
-        """
-        own = {name: values for name, values in self._entries.items() if name in batch}
-        summed = self._summed
-        if self._may_sum() and not summed:
-            averaged = {name for name in own if self._close(own[name].mean(), batch[name])}
-            added = {name for name in own if self._close(own[name].sum(), batch[name])}
-            # Entries of 0 go with the others.
-            summed = frozenset(added) if added - averaged else frozenset()
-        reduced = {name: values.sum() if name in summed else values.mean()
-                   for name, values in own.items()}
-        total, plain = sum(map(float, reduced.values())), sum(map(float, batch.values()))
-        same = self._close(torch.tensor(total), torch.tensor(plain))
-        self.note = '' if same else (
-            f"it trains on the mean of the samples' own losses, {total:.4g} in its first step, and not on the batch "
-            f'loss, {plain:.4g}')
-        if same or is_detector(self.model):
-            return summed, None
-        return summed, "its samples' own losses do not make up the loss of the batch"
-
-    def _close(self, one: Tensor, other: Tensor) -> bool:
-        tolerance = math.sqrt(self._precision)
-        return bool((one - other).abs() <= tolerance * torch.maximum(one.abs(), other.abs()))
+    def _problem_of_images(self) -> str | None:
+        """Why the samples' own losses do not go with the loss of the batch, or None."""
+        plain = torch.stack(list(self._plain.values()))
+        own = torch.stack(list(self._own.values()))
+        if bool(plain.isfinite().all()) and not bool(own.isfinite().all()):
+            return "its samples' own losses are not finite"
+        if is_detector(self.model):
+            return None
+        gaps = []
+        for name, whole in self._plain.items():
+            values = self._own.get(name, whole.new_zeros(1))
+            # It averages over the samples or adds them up.
+            gap = min((values.mean() - whole).abs(), (values.sum() - whole).abs())
+            gaps.append(float(gap))
+        if sum(gaps) > math.sqrt(self._precision) * float(plain.abs().sum()):
+            return "its samples' own losses do not make up the loss of the batch"
+        return None
 
     def _differs(self) -> Tensor:
-        """Whether the weighted mean of the samples' losses is not what is trained on; a bool on the model's device."""
+        """Whether what was found is not what is trained on; a bool on the model's device."""
         assert self._losses is not None and self._weights is not None
         if self._total is None or self._size_of_total is None:
             return torch.zeros((), dtype=torch.bool, device=self._losses.device)
-        gap = ((self._losses * self._weights).mean() - self._total).abs()
+        found = (self._losses * self._weights).mean() if self._expected is None else self._expected
         # False where a loss is not finite.
-        return gap > math.sqrt(self._precision) * self._size_of_total
+        return (found - self._total).abs() > math.sqrt(self._precision) * self._size_of_total
 
     def _add_total(self, losses: Any) -> None:
         entries = loss_components(self.model, losses)
@@ -433,13 +436,15 @@ class SampleLosses:
         assert head is not None
         loss = head.loss
 
+        def images(before_image: Callable[[int], None], args: Any,
+                   kwargs: Any) -> list[dict[str, Any]]:
+            assert self._weights is not None
+            return head_losses_per_image(head, len(self._weights), args, kwargs, before_image)
+
         def call(*args: Any, **kwargs: Any) -> Any:
             if self._weights is None:
                 return loss(*args, **kwargs)
-            size = len(self._weights)
-            if size == 1:
-                return self._mean([loss(*args, **kwargs)])
-            return self._mean(head_losses_per_image(head, size, args, kwargs, self._before_image))
+            return self._by_image(head, loss, images, args, kwargs)
 
         self._patch(head, 'loss', call)
         return [head]
@@ -568,28 +573,6 @@ class SampleLosses:
         scale = torch.where(whole != 0, value / whole, 0)
         self._add(sums * (scale * size * self._factor), name)
         return scale * (rows * weights).sum()
-
-    def _mean(self, images: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        """The weighted mean of the images' losses; other values, such as accuracies, are averaged as they are."""
-        assert self._weights is not None
-        size = len(images)
-        parsed = [self.model.parse_losses(image)[1] for image in images]
-        names = dict.fromkeys(name for image in images for name in image)
-        result = {}
-        for name in names:
-            values = [entries[name] for entries in parsed if name in entries]
-            if 'loss' not in name:
-                result[name] = torch.stack(values).sum() / len(values)
-                continue
-            # A part of the loss that an image does not have is 0.
-            zero = values[0].detach() * 0
-            own = torch.stack([entries.get(name, zero) for entries in parsed])
-            self._entries[name] = own.detach().float()
-            total = (own * self._weights).sum()
-            is_sum = name in self._summed
-            self._add(own * size if is_sum else own)
-            result[name] = total if is_sum else total / size
-        return result
 
 
 def _together(names: frozenset[Any]) -> frozenset[Any]:

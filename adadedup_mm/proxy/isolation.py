@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import random
+import types
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ _CONTAINERS = (list, dict, set, deque, np.ndarray)
 _REMEMBERED = (*_VALUES, *_CONTAINERS)
 # PyTorch's own.
 _INTERNAL = frozenset(vars(nn.Module()))
+# Written while a layer trains, without a new version of the tensor.
+_STATISTICS = ('running_mean', 'running_var')
 
 
 @contextlib.contextmanager
@@ -87,7 +90,8 @@ def set_random_states(states: dict[str, Any]) -> None:
 class ModuleMemory:
     """What modules remember between calls (class counts, IoU histories, counters), put back by ``restore``.
 
-    Buffers, and plain attributes: numbers, tensors, and lists, dicts, sets and arrays with the items that they hold.
+    Buffers, and plain attributes: numbers, tensors, and lists, dicts, sets and arrays with the
+    items that they hold; also those of assigners and other plain objects that a module has.
 
     Args:
         modules: each for itself; what their submodules remember is not taken along.
@@ -98,11 +102,16 @@ class ModuleMemory:
         self._containers: list[tuple[dict[str, Any], str, Any, Any]] = []
         self._values: list[tuple[dict[str, Any], str, Any]] = []
         self._names: list[tuple[dict[str, Any], set[str]]] = []
-        self._modules: dict[int, nn.Module] = {}
+        self._statistics: list[tuple[nn.Module, Tensor, Tensor]] = []
         for module in modules:
-            for owner in (cast(dict[str, Any], module._buffers), vars(module)):
-                self._modules[id(owner)] = module
-                self._take(owner)
+            self._take(cast(dict[str, Any], module._buffers))
+            self._take(vars(module))
+            for helper in filter(_is_helper, list(vars(module).values())):
+                self._take(vars(helper))
+            for name in _STATISTICS:
+                tensor = module._buffers.get(name)
+                if tensor is not None:
+                    self._statistics.append((module, tensor, tensor.detach().clone()))
         self._versions = [tensor._version for _, _, tensor, _ in self._tensors]
 
     def _take(self, owner: dict[str, Any]) -> None:
@@ -134,29 +143,16 @@ class ModuleMemory:
             owner[name] = container
         for owner, name, value in self._values:
             owner[name] = value
+        for module, tensor, saved in self._statistics:
+            if module.training:
+                # The backward pass of a layer that trains does not look at them.
+                tensor.data.copy_(saved)
 
 
-    def changed(self) -> list[nn.Module]:
-        """The modules of which something that was there before is not what it was."""
-        owners = [owner for i, (owner, name, tensor, _) in enumerate(self._tensors)
-                  if owner.get(name) is not tensor or tensor._version != self._versions[i]]
-        owners += [owner for owner, name, container, items in self._containers
-                   if owner.get(name) is not container or not _same_items(container, items)]
-        owners += [owner for owner, name, value in self._values
-                   if owner.get(name) is not value and not isinstance(value, tuple) and owner.get(name) != value]
-        return list({id(owner): self._modules[id(owner)] for owner in owners}.values())
-
-
-def _same_items(container: Any, items: Any) -> bool:
-    if isinstance(container, np.ndarray):
-        return np.array_equal(container, items)
-    if len(container) != len(items):
-        return False
-    if isinstance(container, set):
-        return container == items
-    if isinstance(container, dict):
-        return all(items.get(key) is value for key, value in container.items())
-    return all(one is other for one, other in zip(container, items, strict=True))
+def _is_helper(value: Any) -> bool:
+    """Whether an attribute of a module is an object with plain attributes, such as an assigner."""
+    known = isinstance(value, (Tensor, types.ModuleType, *_REMEMBERED))
+    return not known and not callable(value) and isinstance(getattr(value, '__dict__', None), dict)
 
 
 def _refill(container: Any, items: Any) -> None:
