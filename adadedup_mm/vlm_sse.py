@@ -44,7 +44,8 @@ def vlm_sse(run: 'Run', captions: dict[str, Any] | str | None = None, text: str 
         UserError: an argument is wrong, or a sample has no caption.
     """
     whole(num_clusters, 'adadedup.strategy.num_clusters', 1)
-    _ = run.features  # Images that cannot be read should come to light before captions are made of them.
+    if run.options.on_bad_image == 'error':
+        _ = run.unreadable  # What is refused should come to light before captions are made.
     clusterer = SphericalKMeans(max(1, min(num_clusters, len(run.pool) // _LEAST)))
     texts, captioned = _captions(run, captions)
     labels, described = _text_clusters(run, texts, text, clusterer)

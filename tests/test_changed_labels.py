@@ -385,8 +385,8 @@ def test_shared_stages_are_not_taken_from_a_run_on_other_labels(tmp_path):
 def test_the_digest_of_records_looks_at_values_and_not_at_the_order_of_keys():
     torch = pytest.importorskip('torch')
     info = dict(a=1, b=[1.5, 'x', None], c=np.arange(3.), d=torch.ones(2), e=dict(f=np.float32(1), g=(1, 2)))
-    digest = records_digest([info], 'record')
-    assert digest == records_digest([dict(reversed(info.items()), record=7)], 'record')
-    assert digest != records_digest([info, info], 'record')
+    digest = records_digest([info], ['record'])
+    assert digest == records_digest([dict(reversed(info.items()), record=7)], ['record'])
+    assert digest != records_digest([info, info], ['record'])
     for key, value in dict(a=2, b=[1.5, 'y', None], c=np.arange(3), d=torch.zeros(2), e={}, h=10 ** 40).items():
-        assert digest != records_digest([info | {key: value}], 'record')
+        assert digest != records_digest([info | {key: value}], ['record'])

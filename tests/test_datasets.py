@@ -290,9 +290,9 @@ def test_pure_python_configs_work(tmp_path):
 
 
 def test_default_scope_is_left_as_it_was(tmp_path):
-    read_pool(config_of(make_coco(tmp_path)))
-    scope = DefaultScope.get_current_instance()
-    assert scope is None or scope.scope_name != 'mmdet'
+    with DefaultScope.overwrite_default_scope('mmengine'):
+        read_pool(config_of(make_coco(tmp_path)))
+        assert DefaultScope.get_current_instance().scope_name == 'mmengine'
 
 
 def test_real_frames_are_halved_exactly(tmp_path):

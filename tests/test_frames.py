@@ -261,8 +261,8 @@ DYING = """
 import os, signal, sys
 from adadedup_mm import stages
 from adadedup_mm.cli.prune import main
-write, stage = stages.write_json, sys.argv.pop(1)
-stages.write_json = lambda path, value: (
+write, stage = stages.store.write_json, sys.argv.pop(1)
+stages.store.write_json = lambda path, value: (
     os.kill(os.getpid(), signal.SIGKILL) if path.parent.name == stage else write(path, value))
 main()
 """

@@ -205,8 +205,8 @@ def _die_in(stage):
     if stage == 'results':
         pipeline.pruned_config = die
         return
-    write = stages.write_json
-    stages.write_json = lambda path, value: die() if path.parent.name == stage else write(path, value)
+    write = stages.store.write_json
+    stages.store.write_json = lambda path, value: die() if path.parent.name == stage else write(path, value)
 
 
 @pytest.mark.parametrize('strategy', ['random', 'uniform_stride', 'clip_dedup'])

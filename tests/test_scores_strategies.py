@@ -127,8 +127,8 @@ def test_a_killed_run_resumes_to_the_identical_scores(stage, config, forgotten, 
     if not child:
         from adadedup_mm import stages
 
-        write = stages.write_json
-        stages.write_json = lambda path, value: (
+        write = stages.store.write_json
+        stages.store.write_json = lambda path, value: (
             os.kill(os.getpid(), signal.SIGKILL) if path.parent.name == stage else write(path, value))
         run(config, tmp_path / 'killed', *settings)
         os._exit(0)

@@ -124,7 +124,10 @@ def test_half_of_a_packaged_training_set_is_kept(name, tmp_path, capsys, monkeyp
     elif inner[0]['type'] in WITHOUT_DATA:
         pytest.skip(f'no data is made for {inner[0]["type"]}')
     else:
-        check_run(run(config, tmp_path / 'run'), inner)
+        work_dir = run(config, tmp_path / 'run')
+        assert hashes(tmp_path / 'data') == before
+        check_run(work_dir, inner)
+        return
     assert hashes(tmp_path / 'data') == before
 
 

@@ -72,6 +72,7 @@ class Peers:
         self._seen: dict[str, Any] | None = None
         self._beats = 0
         self._failure: dict[str, Any] | None = None
+        self._has_left = False
         self._stop = threading.Event()
         self._writing = threading.Lock()
         self._thread = threading.Thread(target=self._live, name='signs of life', daemon=True)
@@ -93,12 +94,15 @@ class Peers:
         self._end_signs()
         if self.rank == 0 and self._failure is None:
             self.clear()
-        present = [name for name in self.met.values() if self._is_present(name)]
-        if not present:
-            for name in self.met.values():
+        if not any(map(self._is_there, self.met.values())):
+            for name in [*self.met.values(), self.name]:
                 self._remove(name)
-        if not present or self._failure is None:
+        elif self._failure is None:
             self._remove(self.name)
+        else:
+            self._has_left = True
+            with contextlib.suppress(OSError):
+                self._show()
         for file in [*self.folder.glob(f'{self.name}.*.json'), *self.folder.glob(f'{self.name}.*.npy')]:
             file.unlink(missing_ok=True)
         # Folders that hold anything stay.
@@ -129,7 +133,8 @@ class Peers:
     def _show(self) -> None:
         with self._writing:
             self._beats += 1
-            content = dict(host=socket.gethostname(), process=os.getpid(), met=self.met, failure=self._failure)
+            content = dict(host=socket.gethostname(), process=os.getpid(), met=self.met, failure=self._failure,
+                           left=self._has_left)
             _write(self._file(self.name), content | {_COUNT: self._beats})
 
     def _meet(self) -> None:
@@ -156,10 +161,16 @@ class Peers:
         with contextlib.suppress(OSError):
             self._file(name).unlink(missing_ok=True)
 
-    def _is_present(self, name: str) -> bool:
-        """Whether a process that was met has neither left nor failed, as far as it has said so."""
+    def _is_there(self, name: str) -> bool:
+        """Whether a process that was met has not left, as far as it has said so.
+
+        One that failed by itself stays until the others have heard of it.
+        """
         content = read_object(self._file(name))
-        return bool(content) and content.get('failure') is None
+        failure = content.get('failure')
+        if failure is None:
+            return bool(content)
+        return bool(failure.get('first_hand')) and not content.get('left')
 
     # Failing.
 
@@ -172,7 +183,7 @@ class Peers:
             return
         is_from_other = isinstance(error, ProcessError) or isinstance(error.__cause__, ProcessError)
         line = str(error) if is_from_other else f'{self._called(self.rank)} stopped: {_words(error)}'
-        self._failure = dict(line=line, user_error=isinstance(error, UserError))
+        self._failure = dict(line=line, user_error=isinstance(error, UserError), first_hand=not is_from_other)
         with contextlib.suppress(OSError):
             if is_from_other:
                 self._end_signs()
@@ -184,7 +195,7 @@ class Peers:
 
     def wait_until_alone(self) -> bool:
         """Whether the others have left; waits for them for ``patience.gone`` at most."""
-        return self._stay(lambda rank: rank not in self.met or not self._is_present(self.met[rank]))
+        return self._stay(lambda rank: rank not in self.met or not self._is_there(self.met[rank]))
 
     def _is_known(self, rank: int) -> bool:
         """Whether another process will find this one's failure."""
