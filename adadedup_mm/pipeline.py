@@ -101,6 +101,8 @@ def _prune(config: Config, options: Options, work_dir: Path, store: StageStore, 
     if changed and not resume:
         raise UserError(f'work dir {work_dir} holds a finished run, but {changed}: add --resume to prune anew, or '
                         'choose another --work-dir')
+    if manifest is None:
+        store.is_over = lambda: finished_manifest(work_dir, identity) is not None
     if manifest is None or changed:
         with claim(work_dir, identity, run.store, resume) as is_new, hidden_progress(rank > 0):
             try:

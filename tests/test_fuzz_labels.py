@@ -91,7 +91,7 @@ def counted(pool):
     return Counter(pool.classes[label] for label in pool.labels)
 
 
-@tries(80)
+@tries(25)
 @given(coco_files(), st.sampled_from(['CocoDataset', 'Objects365V1Dataset', 'CityscapesDataset']))
 def test_names_of_coco_files(root, file, kind):
     categories, owners, classes = file
@@ -110,7 +110,7 @@ def test_names_of_coco_files(root, file, kind):
     assert source.relabel is None
 
 
-@tries(50)
+@tries(15)
 @given(coco_files(), coco_files())
 def test_names_of_several_files_and_the_labels_of_their_proxy(root, first, second):
     expected = meant(*first) + meant(*second)
@@ -135,7 +135,7 @@ def test_names_of_several_files_and_the_labels_of_their_proxy(root, first, secon
     assert labels == pool.labels.tolist()
 
 
-@tries(50)
+@tries(15)
 @given(NAMES, st.data())
 def test_names_of_data_lists_and_label_maps(root, names, data):
     labels = data.draw(st.lists(st.integers(0, len(names) - 1), min_size=1, max_size=9))
@@ -182,7 +182,7 @@ def test_names_of_data_lists_and_label_maps(root, names, data):
     assert bool(pools[0].notes) == any(names[label] != classes[label] for label in labels)
 
 
-@tries(60)
+@tries(20)
 @given(st.lists(st.integers(-IMAGES, IMAGES - 1), min_size=1, max_size=7), st.data())
 def test_images_with_all_their_lines(root, indices, data):
     owners = [(i, 1) for i in range(IMAGES)]

@@ -237,6 +237,23 @@ def test_a_failure_before_the_run_is_told_too_and_leaves_nothing(rank_that_fails
     expect_nothing_useless(work_dir)
 
 
+def test_a_process_that_is_slower_than_the_whole_run_finds_it_finished(config, tmp_path):
+    def action(rank):
+        if rank == 1:
+            claim = pipeline.claim
+
+            def claim_late(*args, **kwargs):
+                time.sleep(2)
+                return claim(*args, **kwargs)
+
+            pipeline.claim = claim_late
+        prune_into(config, tmp_path / 'run', rank, 2, strategy='random')
+
+    codes, _, errors = ends_of(2, action, tmp_path / 'logs')
+    assert codes == [0, 0], errors
+    assert not (tmp_path / 'run/stages/processes').exists()
+
+
 def test_options_that_one_process_of_a_training_cannot_use_end_all(config, tmp_path, monkeypatch):
     from adadedup_mm.engine import prune_first
 

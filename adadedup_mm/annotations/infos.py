@@ -101,7 +101,7 @@ def info_records(content: Any, path: str | Path) -> list[dict[str, Any]]:
                             'not mix infos of mmdet3d 1.x with older ones')
         if record_id(record) is None:
             raise UserError(f"{path}: record {position} of {keys[0]!r} has neither 'token' nor 'sample_idx'")
-        for key in ('token', 'sample_idx', 'prev', 'next'):
+        for key in ('token', 'sample_idx', 'scene_token', 'prev', 'next'):
             if not isinstance(record.get(key), (str, int, np.integer, type(None))):
                 raise UserError(f'{path}: {key!r} of record {position} of {keys[0]!r} is a {type(record[key]).__name__}'
                                 ', but must be a text or a whole number')

@@ -32,8 +32,8 @@ def sample_id(info: Mapping[str, Any], data_root: str | None = None, where: str 
     path = info.get('img_path')
     if not isinstance(path, str):
         raise UserError(f'{where} yields samples with none of {", ".join(ID_KEYS)} and img_path (they have '
-                        f'{", ".join(map(str, info))}): only images and frames can be pruned, so list '
-                        'the images of videos in a COCO json and name that')
+                        f'{", ".join(map(str, info))}); such datasets cannot be pruned: list the '
+                        'images of videos in a COCO json and name that')
     return _below(path, data_root)
 
 

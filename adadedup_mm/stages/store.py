@@ -51,6 +51,8 @@ class StageStore:
         self.poll = poll
         self.patience = patience or Patience()
         self.peers: Peers | None = None
+        # Whether the first process has finished the whole run, which needs no agreement any more.
+        self.is_over: Callable[[], bool] = lambda: False
         self._agreed: dict[str, set[str]] = {}
 
     @contextlib.contextmanager
@@ -131,7 +133,7 @@ class StageStore:
             peers.publish(name, key, inputs)
             Watch(peers).look()
         else:
-            self.wait_for(lambda: peers.agrees(name, key, inputs, known))
+            self.wait_for(lambda: peers.agrees(name, key, inputs, known) or self.is_over())
         known.add(key)
 
     def agree_on_rows(self, name: str, rows: Callable[[], np.ndarray], said: Callable[[int, np.ndarray], str]) -> None:
@@ -151,7 +153,7 @@ class StageStore:
         if self.rank == 0:
             peers.publish_rows(name, here)
             return
-        self.wait_for(lambda: peers.published_rows(name) is not None)
+        self.wait_for(lambda: peers.published_rows(name) is not None or self.is_over())
         first = peers.published_rows(name)
         if first is not None and not np.array_equal(here, first):
             row = int((here != first).reshape(len(here), -1).any(axis=1).argmax())
