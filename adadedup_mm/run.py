@@ -136,7 +136,7 @@ class Run:
     def layout(self) -> float:
         """Share of the label layout in the density scores.
 
-        None where some samples have no labels: with another measure for the others, one threshold would not be fair.
+        0 where some samples have no labels: with another measure for the others, one threshold would not be fair.
         """
         return self.options.layout if self.pool.labelled.all() else 0.
 

@@ -32,7 +32,10 @@ def finished_manifest(work_dir: Path, identity: dict[str, Any]) -> dict[str, Any
     """The manifest of a finished run of this identity, or None."""
     manifest = read_object(work_dir / 'manifest.json')
     complete = all((work_dir / name).exists() for name in OUTPUTS) and _is_whole(manifest)
-    return manifest if complete and manifest.get('key') == sha256_value(identity) else None
+    # Work dirs of version 0.1 do not name the records.
+    older = {name: value for name, value in identity.items() if name != 'records'}
+    keys = [sha256_value(identity), sha256_value(older)]
+    return manifest if complete and manifest.get('key') in keys else None
 
 
 def written_files(work_dir: Path) -> list[Path]:

@@ -19,6 +19,7 @@ from adadedup_mm.datasets import read_pool
 from adadedup_mm.datasets.records import records_digest
 from adadedup_mm.engine import prune_first
 from adadedup_mm.errors import UserError
+from adadedup_mm.files import sha256_value
 from adadedup_mm.options import resolve_options
 from adadedup_mm.run import Run
 from adadedup_mm.stages import StageStore
@@ -240,6 +241,19 @@ def test_changes_of_any_kind_are_the_same_dataset_changed(change, options, tmp_p
     run(config, work_dir, '--resume', *options)
     run(config, tmp_path / 'fresh', *options)
     assert tables(work_dir) == tables(tmp_path / 'fresh')
+
+
+def test_a_finished_work_dir_that_does_not_name_its_records_is_used_again(tmp_path):
+    """As version 0.1 left it."""
+    config = setup(tmp_path, 'coco', **PLAIN)
+    run(config, tmp_path / 'run')
+    manifest = json.loads((tmp_path / 'run/manifest.json').read_text())
+    identity = json.loads((tmp_path / 'run/stages/run.json').read_text())
+    del identity['records']
+    manifest['key'] = sha256_value(identity)
+    (tmp_path / 'run/manifest.json').write_text(json.dumps(manifest))
+    run(config, tmp_path / 'run')
+    assert json.loads((tmp_path / 'run/manifest.json').read_text()) == manifest
 
 
 def test_a_new_date_in_the_file_trains_nothing_again(tmp_path):
