@@ -13,7 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS
 from PIL import Image, features
-from pruning_runs import run, samples
+from pruning_runs import quick, run, samples  # noqa: F401
 
 from adadedup_mm.cli.leakage import main as leakage_main
 from adadedup_mm.cli.prune import main as prune_main
@@ -56,15 +56,6 @@ val_dataloader = dict(dataset=dict(
     data_prefix=dict(img='images'), metainfo=dict(classes=('square', 'other')), pipeline=[]))
 test_dataloader = None
 """
-
-
-@pytest.fixture(scope='module', autouse=True)
-def quick():
-    """Without what takes half of the time of runs as short as these."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('mmengine.config.config.FormatCode', lambda text, **options: (text, True))
-        patch.setattr('gc.collect', lambda *arguments: 0)
-        yield
 
 
 def picture(seed, height=48, width=64):

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from pruning_runs import fails, option, run, samples
+from pruning_runs import fails, option, quick, run, samples  # noqa: F401
 
 from adadedup_mm.config import load_config
 from adadedup_mm.datasets import read_pool
@@ -23,15 +23,6 @@ train_dataloader = dict(dataset=dict(indices=300))
 model = dict(backbone=dict(stem_channels=4, base_channels=4), head=dict(in_channels=32))
 train_cfg = dict(max_epochs=2, val_interval=2)
 """
-
-
-@pytest.fixture(scope='module', autouse=True)
-def quick():
-    """Without what takes half of the time of trainings as short as these: formatting configs, collecting garbage."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('mmengine.config.config.FormatCode', lambda text, **options: (text, True))
-        patch.setattr('gc.collect', lambda *arguments: 0)
-        yield
 
 
 @pytest.fixture

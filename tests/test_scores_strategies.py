@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from pruning_runs import fails, option, run, samples
+from pruning_runs import fails, option, quick, run, samples  # noqa: F401
 
 from adadedup_mm.config import load_config
 from adadedup_mm.datasets.outlines import outline
@@ -38,15 +38,6 @@ train_dataloader = dict(batch_size=4, dataset=dict(pipeline=pipeline))
 test_dataloader = dict(dataset=dict(pipeline=pipeline))
 train_cfg = dict(max_epochs=3)
 """
-
-
-@pytest.fixture(scope='module', autouse=True)
-def quick():
-    """Without what takes half of the time of trainings as short as these: formatting configs, collecting garbage."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('mmengine.config.config.FormatCode', lambda text, **options: (text, True))
-        patch.setattr('gc.collect', lambda *arguments: 0)
-        yield
 
 
 @pytest.fixture(scope='module')
