@@ -1,4 +1,4 @@
-"""Every kind of component a config can name, and the names that come with the package.
+"""Every kind of component that a config can name. Components register themselves, where they are written.
 
 Add your own with ``@EMBEDDERS.register_module()`` and a ``custom_imports`` entry in the config.
 """
@@ -10,32 +10,14 @@ from typing import Any
 
 from mmengine.registry import Registry
 
-from . import strategies, vlm_sse
-from .captions import AnnotationCaptioner, CaptionFile
-from .clusters import FixedClusterer, SphericalKMeans
-from .density import KCenter, SemDeDup
-from .errors import UserError
-from .features import OfflineEmbedder, OpenCLIPEmbedder, PixelEmbedder, RandomEmbedder, TimmEmbedder
-from .options import choose
+from .base.checks import choose
+from .base.errors import UserError
 
-EMBEDDERS = Registry('embedder', scope='adadedup_mm')
-CLUSTERERS = Registry('clusterer', scope='adadedup_mm')
-DENSITIES = Registry('density', scope='adadedup_mm')
-STRATEGIES = Registry('strategy', scope='adadedup_mm')
-CAPTIONERS = Registry('captioner', scope='adadedup_mm')
-
-for registry, components in (
-    (EMBEDDERS, (OpenCLIPEmbedder, TimmEmbedder, OfflineEmbedder, PixelEmbedder, RandomEmbedder)),
-    (CLUSTERERS, (SphericalKMeans, FixedClusterer)),
-    (DENSITIES, (KCenter, SemDeDup)),
-    (CAPTIONERS, (AnnotationCaptioner, CaptionFile)),
-):
-    for component in components:
-        registry.register_module(module=component)
-for function in (strategies.adadedup, strategies.clip_dedup, strategies.el2n, strategies.forgetting, strategies.grand,
-                 strategies.loss_topk, strategies.random, strategies.tfdp, strategies.uniform_stride):
-    STRATEGIES.register_module(module=function)
-STRATEGIES.register_module(module=vlm_sse.vlm_sse)
+EMBEDDERS = Registry('embedder', scope='adadedup_mm', locations=['adadedup_mm.features'])
+CLUSTERERS = Registry('clusterer', scope='adadedup_mm', locations=['adadedup_mm.clusters'])
+DENSITIES = Registry('density', scope='adadedup_mm', locations=['adadedup_mm.density'])
+CAPTIONERS = Registry('captioner', scope='adadedup_mm', locations=['adadedup_mm.captions'])
+STRATEGIES = Registry('strategy', scope='adadedup_mm', locations=['adadedup_mm.strategies'])
 
 
 def build(registry: Registry, options: dict[str, Any], where: str) -> Any:
@@ -81,6 +63,7 @@ def find(registry: Registry, name: str, where: str) -> Any:
     Raises:
         UserError: there is none.
     """
+    registry.import_from_location()
     if name not in registry.module_dict:
         choose(name, registry.module_dict, f'{where} type')
     return registry.module_dict[name]

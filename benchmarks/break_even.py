@@ -29,13 +29,13 @@ from mmengine.registry import DefaultScope
 
 from adadedup_mm.benchmark.results import read_results
 from adadedup_mm.clusters import SphericalKMeans
-from adadedup_mm.config import load_config
 from adadedup_mm.density import KCenter
 from adadedup_mm.features import Embedder, OfflineEmbedder, OpenCLIPEmbedder
 from adadedup_mm.features.extract import time_images
-from adadedup_mm.options import resolve_options
 from adadedup_mm.proxy import proxy_config, score_shards
-from adadedup_mm.proxy.probe import probe_training
+from adadedup_mm.proxy.estimate import probe_training
+from adadedup_mm.settings.load import load_config
+from adadedup_mm.settings.options import resolve_options
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'

@@ -20,8 +20,8 @@ import threadpoolctl
 import torch
 from figures import Figure, parse, peak_memory, save
 
-from adadedup_mm.clusters.rows import cluster_members
 from adadedup_mm.density import kcenter_scores, semdedup_scores
+from adadedup_mm.vectors.rows import cluster_members
 
 # Samples, dimensions and clusters, and what is asked for: how many times as fast as the faster of the peers, and what
 # share of the rate of a large matrix product.

@@ -16,8 +16,8 @@ from mmengine.config import Config, DictAction
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from adadedup_mm.config import load_config
 from adadedup_mm.dynamic import DynamicPruningRunner
+from adadedup_mm.settings.load import load_config
 
 
 class EpochClock(Hook):

@@ -20,9 +20,9 @@ from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 
-from adadedup_mm.config import load_config
 from adadedup_mm.dynamic import SampleLosses
 from adadedup_mm.dynamic.losses import MODES
+from adadedup_mm.settings.load import load_config
 
 # A quarter of ResNet-18's channels and 48 channels in the heads: the smaller the model, the more overhead shows.
 _NARROW = {'backbone.depth': 18, 'backbone.base_channels': 16, 'backbone.init_cfg': None,

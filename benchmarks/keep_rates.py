@@ -20,10 +20,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from sections import fill_section, split_page
 
+from adadedup_mm.base.files import atomic_open, read_object
 from adadedup_mm.benchmark.jobs import folder_name
 from adadedup_mm.benchmark.results import RESULTS, Row, read_results
 from adadedup_mm.benchmark.tables import Table, markdown
-from adadedup_mm.files import atomic_open, read_object
 
 COLUMNS = ('variant', 'keep_ratio', 'seed', 'group', 'name', 'all', 'kept')
 

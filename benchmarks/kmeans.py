@@ -14,7 +14,7 @@ from density import seconds, use_wide_kernels
 from figures import Figure, parse, save
 
 from adadedup_mm.clusters import SphericalKMeans
-from adadedup_mm.clusters.rows import cluster_members
+from adadedup_mm.vectors.rows import cluster_members
 
 
 def make_features(n: int, d: int, seed: int = 0) -> np.ndarray:

@@ -25,8 +25,8 @@ from mmengine.config import Config  # noqa: E402
 from mmengine.registry import MODELS, DefaultScope  # noqa: E402
 from mmengine.structures import InstanceData  # noqa: E402
 
+from adadedup_mm.detectors.losses import sample_seed  # noqa: E402
 from adadedup_mm.proxy import per_sample_losses, proxy_config  # noqa: E402
-from adadedup_mm.proxy.losses import sample_seed  # noqa: E402
 
 SIZES = ((112, 192), (192, 112), (128, 160))
 ROOT = Path(__file__).resolve().parents[1]

@@ -23,7 +23,7 @@ from density import make_case, use_wide_kernels  # noqa: E402
 
 from adadedup_mm.clusters import SphericalKMeans  # noqa: E402
 from adadedup_mm.density import KCenter  # noqa: E402
-from adadedup_mm.split import Work, cluster_work, density_work, partner_work  # noqa: E402
+from adadedup_mm.density.split import Work, cluster_work, density_work, partner_work  # noqa: E402
 from adadedup_mm.stages import StageStore  # noqa: E402
 
 STAGES = ('clusters', 'density', 'partners')

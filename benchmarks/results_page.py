@@ -12,12 +12,12 @@ from pathlib import Path
 
 from sections import fill
 
+from adadedup_mm.base.files import atomic_open
 from adadedup_mm.benchmark.config import load_benchmark
 from adadedup_mm.benchmark.jobs import make_jobs
 from adadedup_mm.benchmark.plots import write_plots
 from adadedup_mm.benchmark.results import Row, write_results
 from adadedup_mm.benchmark.tables import all_results, tables_markdown
-from adadedup_mm.files import atomic_open
 
 
 def section(name: str, page: Path, rows: list[Row]) -> str:

@@ -124,7 +124,7 @@ def with_orjson(source: Path, target: Path, keep: set[int]) -> None:
 
 
 def _load_filter_dump(loads: Callable, dumps: Callable, source: Path, target: Path, keep: set[int]) -> None:
-    from adadedup_mm.files import atomic_open
+    from adadedup_mm.base.files import atomic_open
     content = loads(source.read_bytes())
     content['images'] = [image for image in content['images'] if image['id'] in keep]
     content['annotations'] = [record for record in content['annotations'] if record['image_id'] in keep]
@@ -136,7 +136,7 @@ def copy_file(source: Path, target: Path, keep: set[int]) -> None:
     """Copies the file as it is: the floor."""
     import shutil
 
-    from adadedup_mm.files import atomic_open
+    from adadedup_mm.base.files import atomic_open
     with open(source, 'rb') as original, atomic_open(target) as file:
         shutil.copyfileobj(original, file, 1 << 20)
 
@@ -149,7 +149,7 @@ def infos_ours(source: Path, target: Path, keep: set[int]) -> None:
 
 def infos_pickle(source: Path, target: Path, keep: set[int]) -> None:
     """``pickle.load`` and ``pickle.dump``."""
-    from adadedup_mm.files import atomic_open
+    from adadedup_mm.base.files import atomic_open
     tokens = set(map(token, keep))
     content = pickle.loads(source.read_bytes())
     for key in content.keys() & {'infos', 'data_list'}:

@@ -23,16 +23,17 @@ from figures import Figure, parse, peak_memory, save
 from kmeans import make_features
 from matplotlib.figure import Figure as Plot
 
+from adadedup_mm.base.files import atomic_open, write_rows, write_table
 from adadedup_mm.clusters import SphericalKMeans
-from adadedup_mm.clusters.rows import read_in_passing
 from adadedup_mm.density import KCenter, joint_blocks, layout_blocks, nearest_kept
 from adadedup_mm.density.layout import DIMENSIONS as LAYOUT_DIMENSIONS
 from adadedup_mm.feedback import adaptive_set, initial_set
-from adadedup_mm.files import atomic_open, write_rows, write_table
-from adadedup_mm.options import FeedbackOptions, Options
 from adadedup_mm.pool import Pool
 from adadedup_mm.selection import Selection
-from adadedup_mm.tables import classes_table, clusters_table, map_2d, reasons, samples_table
+from adadedup_mm.settings.options import FeedbackOptions, Options
+from adadedup_mm.vectors.map import map_2d
+from adadedup_mm.vectors.rows import read_in_passing
+from adadedup_mm.workdir.tables import classes_table, clusters_table, reasons, samples_table
 
 SIZES, QUICK_SIZES = (250_000, 500_000, 1_000_000, 2_000_000), (10_000, 20_000, 40_000)
 DIMENSIONS, CLUSTER_SIZE, KEEP_RATIO = 512, 350, .8

@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from adadedup_mm.base.errors import UserError
+from adadedup_mm.base.files import atomic_open
 from adadedup_mm.benchmark.results import RESULTS, Row, read_results
-from adadedup_mm.errors import UserError
-from adadedup_mm.files import atomic_open
 
 
 def fill(description: str | None, section: Callable[[str, Path, list[Row]], str]) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from figures import Figure, load, table
 from sections import fill_section
 
-from adadedup_mm.files import write_json
+from adadedup_mm.base.files import write_json
 
 PARTS = ('density', 'kmeans', 'features', 'proxy_losses', 'rewrite', 'scale', 'ranks', 'break_even')
 

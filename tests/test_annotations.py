@@ -11,7 +11,7 @@ from adadedup_mm.annotations import json_records
 from adadedup_mm.annotations.coco import index_coco, rewrite_coco, scene_name
 from adadedup_mm.annotations.data_list import rewrite_data_list
 from adadedup_mm.annotations.image_set import rewrite_image_set
-from adadedup_mm.errors import UserError
+from adadedup_mm.base.errors import UserError
 
 TEXT = st.text(max_size=12) | st.sampled_from(
     ['{', '}', '"', '\\', '}, {', '"id": 3', '],', '\\"}', '\ud800', 'ä☃', '\n'])

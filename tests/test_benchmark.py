@@ -22,6 +22,7 @@ from mmengine.config import Config
 from rich.console import Console
 from scipy import stats
 
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.benchmark.coco_folder import coco_folder
 from adadedup_mm.benchmark.config import load_benchmark
 from adadedup_mm.benchmark.data import prepare
@@ -35,7 +36,6 @@ from adadedup_mm.benchmark.statistics import LEAST_SEEDS, mean_and_sd, paired, p
 from adadedup_mm.benchmark.tables import Results, latex, make_tables, write_tables
 from adadedup_mm.cli.benchmark import main
 from adadedup_mm.cli.prune import main as prune_main
-from adadedup_mm.errors import UserError
 from adadedup_mm.stages import StageStore
 
 ROOT = Path(__file__).parents[1]

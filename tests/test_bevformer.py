@@ -13,7 +13,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 import adadedup_mm.models.bevformer  # noqa: F401
-from adadedup_mm.errors import UserError
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.models.bevformer.coder import decode_boxes, encode_boxes, select_boxes
 from adadedup_mm.models.bevformer.geometry import bev_centres, ego_shift, pillar_points, project, rotate_bev
 from adadedup_mm.models.bevformer.losses import match

@@ -16,7 +16,7 @@ from mmdet3d.evaluation.metrics.nuscenes_metric import output_to_nusc_box
 from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 
-from adadedup_mm.errors import UserError
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.models.bevformer import BEVFormerDataset
 from adadedup_mm.models.bevformer import dataset as room
 from adadedup_mm.models.bevformer.dataset import ContiguousSampler, draw_history

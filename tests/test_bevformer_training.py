@@ -17,7 +17,7 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.transform import Rotation
 
 import adadedup_mm.models.bevformer  # noqa: F401
-from adadedup_mm.errors import UserError
+from adadedup_mm.base.errors import UserError
 
 CONFIGS = Path(__file__).parents[1] / 'configs' / 'bevformer'
 RIG = {'CAM_FRONT': 0, 'CAM_FRONT_RIGHT': -55, 'CAM_FRONT_LEFT': 55, 'CAM_BACK': 180, 'CAM_BACK_LEFT': 110,

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from test_features_embedders import tiny_clip  # noqa: F401
 from test_pipeline import config, fails, prune_main, selection  # noqa: F401
 
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.captions import (
     AnnotationCaptioner,
     CaptionFile,
@@ -25,7 +26,6 @@ from adadedup_mm.captions import (
     text_shards,
 )
 from adadedup_mm.captions.text import SHARD, NgramText
-from adadedup_mm.errors import UserError
 from adadedup_mm.features import OpenCLIPEmbedder, PixelEmbedder
 from adadedup_mm.pool import Pool
 from adadedup_mm.registry import CAPTIONERS

@@ -13,16 +13,16 @@ from PIL import Image
 from test_datasets import annotation, config_of, make_coco, make_voc
 from test_pipeline import fails
 
+from adadedup_mm.base.errors import UserError
+from adadedup_mm.base.files import sha256_value
 from adadedup_mm.cli.prune import main as prune_main
-from adadedup_mm.config import load_config
 from adadedup_mm.datasets import read_pool
 from adadedup_mm.datasets.records import records_digest
 from adadedup_mm.engine import prune_first
-from adadedup_mm.errors import UserError
-from adadedup_mm.files import sha256_value
-from adadedup_mm.options import resolve_options
-from adadedup_mm.run import Run
+from adadedup_mm.settings.load import load_config
+from adadedup_mm.settings.options import resolve_options
 from adadedup_mm.stages import StageStore
+from adadedup_mm.strategies.run import Run
 
 ROOT = Path(__file__).parents[1]
 COUNT = 12

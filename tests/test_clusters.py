@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.clusters import FixedClusterer, SphericalKMeans, kmeans
-from adadedup_mm.clusters.rows import cluster_members, drop_pages, read_rows, snap
-from adadedup_mm.errors import UserError
 from adadedup_mm.pool import Pool
+from adadedup_mm.vectors.rows import cluster_members, drop_pages, read_rows, snap
 
 
 def make_pool(ids=('a', 'b', 'c', 'd'), scenes=None, folders=None, dataset_index=None) -> Pool:

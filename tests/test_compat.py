@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 
-from adadedup_mm.compat import _method_of_buffer, allow_checkpoints_of_mmengine
+from adadedup_mm.base.compat import _method_of_buffer, allow_checkpoints_of_mmengine
 
 
 class Danger:

@@ -19,13 +19,13 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, RUNNERS, init_default_scope
 from test_pipeline import ROOT, run_tool, selection
 
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.cli.prune import main as prune_main
 from adadedup_mm.cli.train import _runner_type
-from adadedup_mm.config import load_config
-from adadedup_mm.config_text import check_printable, check_writable, config_text, json_like, write_config
 from adadedup_mm.engine import AdaDeDupRunner
-from adadedup_mm.errors import UserError
 from adadedup_mm.features import PixelEmbedder
+from adadedup_mm.settings.config_text import check_printable, check_writable, config_text, json_like, write_config
+from adadedup_mm.settings.load import load_config
 
 
 class Colour(enum.Enum):

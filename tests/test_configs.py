@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from mmengine.registry import MODELS, RUNNERS, init_default_scope
 
-from adadedup_mm.config import load_config
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.engine import AdaDeDupRunner
-from adadedup_mm.errors import UserError
-from adadedup_mm.options import resolve_options
 from adadedup_mm.registry import CLUSTERERS, DENSITIES, STRATEGIES
+from adadedup_mm.settings.load import load_config
+from adadedup_mm.settings.options import resolve_options
 
 ROOT = Path(__file__).parents[1] / 'configs'
 CONFIGS = sorted(path for path in ROOT.rglob('*.py') if path.parent.name in ('coco', 'minidrive', 'proxy'))

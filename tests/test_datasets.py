@@ -11,9 +11,9 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.datasets import PrunedDataset, pruned_config, read_pool, subset_config, write_pruned
 from adadedup_mm.datasets.samples import sample_id, stored_infos
-from adadedup_mm.errors import UserError
 
 SHARED = Path(__file__).resolve().parents[2] / 'shared' / 'data'
 

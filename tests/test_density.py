@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.density import KCenter, SemDeDup, kcenter_scores, nearest_kept, semdedup_scores
-from adadedup_mm.errors import UserError
 
 seeds = st.integers(0, 2 ** 32 - 1)
 sizes = st.integers(1, 60)

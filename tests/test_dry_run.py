@@ -9,15 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 from test_pipeline import config, fails, prune_main  # noqa: F401
 
-from adadedup_mm.config import load_config
 from adadedup_mm.datasets import read_pool
-from adadedup_mm.dry_run import dry_run
-from adadedup_mm.estimate import Rates, estimate, estimate_line, work_of
 from adadedup_mm.features import PixelEmbedder
-from adadedup_mm.options import FeedbackOptions, resolve_options
-from adadedup_mm.proxy.probe import Probe
-from adadedup_mm.run import Run
+from adadedup_mm.proxy.estimate import Probe
+from adadedup_mm.pruning.dry_run import dry_run
+from adadedup_mm.pruning.estimate import Rates, estimate, estimate_line, work_of
+from adadedup_mm.settings.load import load_config
+from adadedup_mm.settings.options import FeedbackOptions, resolve_options
 from adadedup_mm.stages import StageStore
+from adadedup_mm.strategies.run import Run
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_the_proxy_is_probed_where_a_run_is_long_enough(make_run, config, monkey
     run = make_run()
     run = make_run(proxy=replace(run.options.proxy, config=str(config)))
     assert ' and the proxy, ' in estimate_line(run)
-    monkeypatch.setattr('adadedup_mm.estimate.PROBE_FROM', 1)
+    monkeypatch.setattr('adadedup_mm.pruning.estimate.PROBE_FROM', 1)
     text = estimate_line(run)
     assert 'and the proxy' not in text and re.search(r'features [^,]+, clusters [^,]+, proxy [\d.]+ ', text)
 

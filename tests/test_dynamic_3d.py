@@ -19,8 +19,8 @@ from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes  # noqa: E4
 from mmdet3d.utils import register_all_modules  # noqa: E402
 
 from adadedup_mm.cli.make_minidrive import main as make_minidrive  # noqa: E402
-from adadedup_mm.config import load_config  # noqa: E402
 from adadedup_mm.dynamic import DynamicPruningRunner, SampleLosses  # noqa: E402
+from adadedup_mm.settings.load import load_config  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 MODEL_CONFIGS = Path(sys.modules['mmdet3d'].__file__).parent / '.mim/configs/_base_/models'

@@ -18,11 +18,11 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from mmpretrain.utils import register_all_modules
 
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.benchmark.config import load_benchmark
 from adadedup_mm.benchmark.jobs import make_jobs
-from adadedup_mm.config import load_config
 from adadedup_mm.dynamic import Digits, DynamicPruningRunner, SampleLosses, apply_dynamic
-from adadedup_mm.errors import UserError
+from adadedup_mm.settings.load import load_config
 
 ROOT = Path(__file__).parents[1]
 

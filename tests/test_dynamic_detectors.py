@@ -17,10 +17,10 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.cli.train import main
-from adadedup_mm.config import load_config
 from adadedup_mm.dynamic import IndexedDataset, SampleLosses
-from adadedup_mm.errors import UserError
+from adadedup_mm.settings.load import load_config
 
 ROOT = Path(__file__).parents[1]
 MMDET = Path(sys.modules['mmdet'].__file__).parent / '.mim/configs'

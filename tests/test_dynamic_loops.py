@@ -19,9 +19,9 @@ from test_dynamic_losses import Hardest
 from test_dynamic_training import Clouds, Perceptron, make_config, sampler_of, train, without_seconds
 from torch import nn
 
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.dynamic import IndexedDataset, SampleLosses
 from adadedup_mm.dynamic.accumulation import accumulated, expect_iterations, restore_accumulated
-from adadedup_mm.errors import UserError
 
 
 @HOOKS.register_module(force=True)

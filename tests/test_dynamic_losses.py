@@ -26,10 +26,10 @@ from test_dynamic_detectors import (
 from test_dynamic_training import Clouds, Perceptron
 from torch import nn
 
+from adadedup_mm.base.errors import UserError
+from adadedup_mm.detectors.criteria import copied
+from adadedup_mm.detectors.isolation import ModuleMemory
 from adadedup_mm.dynamic import SampleLosses
-from adadedup_mm.dynamic.criteria import copied
-from adadedup_mm.errors import UserError
-from adadedup_mm.proxy.isolation import ModuleMemory
 
 WEIGHTS = torch.tensor([2., 0., .5])
 CLASSES = 80

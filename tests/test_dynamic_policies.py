@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.dynamic.policies import POLICIES, ScoreState, build_policy, loss_groups
-from adadedup_mm.errors import UserError
 
 
 def generator(epoch=0):

@@ -17,10 +17,10 @@ from mmengine.registry import DATA_SAMPLERS, DATASETS, HOOKS, MODELS, RUNNERS
 from mmengine.structures import BaseDataElement
 from torch import nn
 
-from adadedup_mm.config import load_config
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.dynamic import DynamicPruningRunner, DynamicPruningSampler, SampleLosses, apply_dynamic
 from adadedup_mm.dynamic.sampler import IndexedDataset
-from adadedup_mm.errors import UserError
+from adadedup_mm.settings.load import load_config
 
 ROOT = Path(__file__).parents[1]
 

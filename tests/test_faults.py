@@ -28,9 +28,9 @@ from mmengine.config import Config
 from test_datasets import build, config_of, make_coco
 from test_pipeline import fails, selection
 
+from adadedup_mm.base.files import write_json
 from adadedup_mm.cli import common
 from adadedup_mm.cli.prune import main as prune_main
-from adadedup_mm.files import write_json
 
 FAULTS = int(os.environ.get('FAULTS', '0'))
 # Every place where a writer makes something last, or takes something away.

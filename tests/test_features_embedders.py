@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from adadedup_mm.errors import UserError
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.features import (
     OfflineEmbedder,
     OpenCLIPEmbedder,

@@ -13,9 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from adadedup_mm.errors import UserError
-from adadedup_mm.features import PixelEmbedder, choose_views, extract, extract_shards, merge_shards
+from adadedup_mm.base.errors import UserError
+from adadedup_mm.features import PixelEmbedder, extract, extract_shards, merge_shards
 from adadedup_mm.features.cpu import default_workers
+from adadedup_mm.pool import choose_views
 from adadedup_mm.stages import StageStore
 
 N = 21

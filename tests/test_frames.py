@@ -21,7 +21,7 @@ from mmengine.registry import DATASETS, DefaultScope, init_default_scope
 from adadedup_mm.annotations.pickles import load_pickle
 from adadedup_mm.cli.make_minidrive import main as make_minidrive
 from adadedup_mm.cli.prune import main as prune_main
-from adadedup_mm.config import load_config
+from adadedup_mm.settings.load import load_config
 
 ROOT = Path(__file__).parents[1]
 SCENES, FRAMES = 8, 4  # for training

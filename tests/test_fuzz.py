@@ -22,16 +22,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_datasets import config_of, make_coco, make_data_list, make_voc
 
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.benchmark.results import RESULTS, read_results
 from adadedup_mm.captions import CaptionFile
 from adadedup_mm.cli.benchmark import _report
 from adadedup_mm.datasets import pruned_config, read_pool, write_pruned
-from adadedup_mm.errors import UserError
-from adadedup_mm.export import export_csv, export_fiftyone
-from adadedup_mm.options import resolve_options
-from adadedup_mm.pipeline import prune
 from adadedup_mm.pool import Pool
+from adadedup_mm.pruning.prune import prune
 from adadedup_mm.report import build_report
+from adadedup_mm.settings.options import resolve_options
+from adadedup_mm.workdir.export import export_csv, export_fiftyone
 
 TIMES = int(os.environ.get('FUZZ', '1'))
 # What a single file may take at most, in seconds.

@@ -15,10 +15,10 @@ from mmengine.config import Config
 from test_config_text import same
 from test_fuzz import clean, tries
 
-from adadedup_mm.config_text import json_like, write_config
-from adadedup_mm.errors import UserError
-from adadedup_mm.files import sha256_value
-from adadedup_mm.options import resolve_options
+from adadedup_mm.base.errors import UserError
+from adadedup_mm.base.files import sha256_value
+from adadedup_mm.settings.config_text import json_like, write_config
+from adadedup_mm.settings.options import resolve_options
 
 
 def function():

@@ -22,8 +22,8 @@ from test_infos import dump, make_nuscenes, make_temporal
 from adadedup_mm.annotations.databases import judge_objects
 from adadedup_mm.annotations.frame_index import FrameIndex, InfoPart
 from adadedup_mm.annotations.pickles import load_pickle
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.datasets import pruned_config, read_pool, write_pruned
-from adadedup_mm.errors import UserError
 
 NAMES = ('car', 'bus', 'pedestrian')
 FILES = (Path('a.pkl'), Path('b.pkl'))

@@ -16,10 +16,10 @@ from test_datasets import annotation, build, config_of, make_image
 from test_fuzz import tries
 
 from adadedup_mm.annotations.image_set import rewrite_image_set
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.datasets import pruned_config, read_pool, subset_config, write_pruned
 from adadedup_mm.datasets.lines import group_lines, merge_objects
 from adadedup_mm.datasets.sources import inner_dataset
-from adadedup_mm.errors import UserError
 
 NAMES = st.lists(
     st.sampled_from(['car', 'Car', 'bus', 'person', 'traffic light', '7', 'ü', ' ']),

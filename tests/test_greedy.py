@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_pipeline import config, fails, prune_main  # noqa: F401
 
-from adadedup_mm.clusters.rows import snap
 from adadedup_mm.density import greedy_budget, greedy_keep
 from adadedup_mm.density.greedy import BLOCK
-from adadedup_mm.strategies import shares
+from adadedup_mm.strategies.baselines import shares
+from adadedup_mm.vectors.rows import snap
 
 
 def rows_of(seed, n, d=6, copies=False):

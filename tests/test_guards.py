@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adadedup_mm.guards import keep_class_floor
 from adadedup_mm.pool import Pool
+from adadedup_mm.selection.class_floor import keep_class_floor
 
 
 def make_pool(labels_per_sample, classes):

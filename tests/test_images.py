@@ -17,18 +17,18 @@ from pruning_runs import quick, run, samples  # noqa: F401
 
 from adadedup_mm.cli.leakage import main as leakage_main
 from adadedup_mm.cli.prune import main as prune_main
-from adadedup_mm.config import load_config
 from adadedup_mm.datasets import read_pool
-from adadedup_mm.estimate import _first_readable, measure, work_of
 from adadedup_mm.features import BadImage, Transform, decode
 from adadedup_mm.features.alike import share_of_same_features
 from adadedup_mm.images import Reader, image_size, read_file, read_pixels, vanishes
 from adadedup_mm.images.steps import failing_pictures_named
 from adadedup_mm.images.training import reader_of, training_reader
-from adadedup_mm.options import resolve_options
+from adadedup_mm.pruning.estimate import _first_readable, measure, work_of
 from adadedup_mm.report.thumbnails import make_thumbnail
-from adadedup_mm.run import Run
+from adadedup_mm.settings.load import load_config
+from adadedup_mm.settings.options import resolve_options
 from adadedup_mm.stages import StageStore
+from adadedup_mm.strategies.run import Run
 
 ROOT = Path(__file__).parents[1]
 SMALL = Transform(24, 24, squash=True)
@@ -179,8 +179,8 @@ def test_bad_pictures_are_refused_by_name_before_anything_else(strategy, mixed, 
         raise AssertionError('too late')
 
     monkeypatch.setattr('adadedup_mm.features.baselines.PixelEmbedder.encode', fail)
-    monkeypatch.setattr('adadedup_mm.estimate.time_images', lambda *arguments, **options: (0., 8))
-    monkeypatch.setattr('adadedup_mm.scores.trainings.train_proxy', fail)
+    monkeypatch.setattr('adadedup_mm.pruning.estimate.time_images', lambda *arguments, **options: (0., 8))
+    monkeypatch.setattr('adadedup_mm.strategies.adadedup.trainings.train_proxy', fail)
     config, bad = mixed
     line = refused(capsys, config, '--work-dir', tmp_path / 'run', '--strategy', strategy, '--cfg-options',
                    'adadedup.on_bad_image=error')

@@ -28,12 +28,12 @@ from adadedup_mm.annotations.databases import judge_objects
 from adadedup_mm.annotations.frame_index import FrameIndex, InfoPart
 from adadedup_mm.annotations.infos import info_records, relink, rewrite_infos
 from adadedup_mm.annotations.pickles import load_pickle
-from adadedup_mm.config import load_config
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.datasets import pruned_config, read_pool, write_pruned
 from adadedup_mm.datasets.projection import MIN_SIZE, project_boxes
 from adadedup_mm.datasets.view_samples import view_sizes, write_view_samples
-from adadedup_mm.errors import UserError
-from adadedup_mm.proxy.config import is_3d, proxy_config, scoring_dataset
+from adadedup_mm.detectors.config import is_3d, proxy_config, scoring_dataset
+from adadedup_mm.settings.load import load_config
 
 SHARED = Path(__file__).resolve().parents[2] / 'shared' / 'data'
 CAMERAS = ('CAM_FRONT', 'CAM_BACK')

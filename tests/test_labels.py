@@ -21,20 +21,14 @@ from test_datasets import prune as prune_to
 from adadedup_mm.annotations.coco import index_coco
 from adadedup_mm.annotations.formats import guess_format
 from adadedup_mm.annotations.uncounted import explain_uncounted
-from adadedup_mm.datasets import (
-    PrunedDataset,
-    pruned_config,
-    read_pool,
-    subset_config,
-    write_pruned,
-)
+from adadedup_mm.base.errors import UserError
+from adadedup_mm.datasets import PrunedDataset, pruned_config, read_pool, subset_config, write_pruned
 from adadedup_mm.datasets.sources import inner_dataset
-from adadedup_mm.errors import UserError
-from adadedup_mm.options import resolve_options
-from adadedup_mm.pipeline import prune
 from adadedup_mm.pool import pool_key
-from adadedup_mm.run import Run, mean_by_sample
+from adadedup_mm.pruning.prune import prune
+from adadedup_mm.settings.options import resolve_options
 from adadedup_mm.stages import StageStore
+from adadedup_mm.strategies.run import Run, mean_by_sample
 
 LABELLED = [
     dict(type='LoadImageFromFile'),

@@ -11,9 +11,9 @@ import torch
 from pruning_runs import samples
 from test_pipeline import config, finished, selection  # noqa: F401
 
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.cli.prune import main as prune_main
 from adadedup_mm.engine import open_group, rank_and_world, take_gpu
-from adadedup_mm.errors import UserError
 
 TOOLS = Path(__file__).parents[1] / 'tools'
 
@@ -124,7 +124,7 @@ def test_variables_of_a_launcher_that_say_nothing_are_named(launcher, names, ran
 @pytest.mark.parametrize('launcher, gpu, opened', [
     ('none', True, []), ('slurm', True, ['slurm']), ('pytorch', False, [('gloo', 1, 2)])])
 def test_the_process_group_is_that_of_the_launcher(launcher, gpu, opened, monkeypatch):
-    from adadedup_mm.engine import distributed
+    from adadedup_mm.engine import launchers as distributed
 
     calls = []
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
@@ -141,8 +141,8 @@ def test_the_process_group_is_that_of_the_launcher(launcher, gpu, opened, monkey
 
 
 def test_the_tool_takes_its_gpu_before_it_makes_the_embedder(config, tmp_path, monkeypatch):  # noqa: F811
-    from adadedup_mm import pipeline
     from adadedup_mm.cli import prune
+    from adadedup_mm.pruning import prune as pipeline
 
     calls = []
     monkeypatch.setattr(prune, 'take_gpu', lambda launcher: calls.append(f'GPU of {launcher}'))

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adadedup_mm import run as run_module
+from adadedup_mm.base.files import write_rows
 from adadedup_mm.density import joint_blocks, joint_features, layout, layout_blocks, layout_features
 from adadedup_mm.feedback import initial_set
-from adadedup_mm.files import write_rows
+from adadedup_mm.strategies import run as run_module
 
 ROOT = Path(__file__).parents[1]
 SIZE = (180, 320)
@@ -141,11 +141,11 @@ def test_joint_vectors_are_written_in_the_memory_of_some_blocks(tmp_path):
 
 @pytest.fixture(scope='module')
 def run(world, tmp_path_factory):
-    from adadedup_mm.config import load_config
     from adadedup_mm.datasets import read_pool
-    from adadedup_mm.options import resolve_options
-    from adadedup_mm.run import Run
+    from adadedup_mm.settings.load import load_config
+    from adadedup_mm.settings.options import resolve_options
     from adadedup_mm.stages import StageStore
+    from adadedup_mm.strategies.run import Run
     folder = tmp_path_factory.mktemp('layout')
     (folder / 'config.py').write_text(
         f"_base_ = ['{ROOT}/configs/minidrive/faster_rcnn_minidrive.py', '{ROOT}/configs/_base_/adadedup_offline.py']\n"

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_pipeline import CONFIG, ROOT, config, prune_main  # noqa: F401
 
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.cli.leakage import main
-from adadedup_mm.clusters.rows import snap
-from adadedup_mm.config import load_config
-from adadedup_mm.errors import UserError
 from adadedup_mm.leakage import find, similar_pairs
-from adadedup_mm.options import resolve_options
+from adadedup_mm.settings.load import load_config
+from adadedup_mm.settings.options import resolve_options
+from adadedup_mm.vectors.rows import snap
 
 
 def rows_of(seed, n, d=5, blanks=False):

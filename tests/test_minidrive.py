@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.cli.make_minidrive import main
-from adadedup_mm.errors import UserError
 from adadedup_mm.minidrive import build
 from adadedup_mm.minidrive.build import Options, make_world
 from adadedup_mm.minidrive.cameras import HEIGHT, RIG, WIDTH, look

@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 from test_datasets import annotation, config_of, make_coco
 
-from adadedup_mm.errors import UserError
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.features import PixelEmbedder
-from adadedup_mm.options import resolve_options
-from adadedup_mm.pipeline import prune
+from adadedup_mm.pruning.prune import prune
 from adadedup_mm.registry import EMBEDDERS
-from adadedup_mm.tables import map_2d
+from adadedup_mm.settings.options import resolve_options
+from adadedup_mm.vectors.map import map_2d
 
 OFFLINE = dict(strategy='clip_dedup', keep_ratio=.5, embedder=dict(type='PixelEmbedder'))
 

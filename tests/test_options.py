@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from adadedup_mm.errors import UserError
-from adadedup_mm.options import Options, choose, resolve_options
+from adadedup_mm.base.checks import choose
+from adadedup_mm.base.errors import UserError
+from adadedup_mm.settings.options import Options, resolve_options
 
 
 def resolve(**options):

@@ -12,10 +12,10 @@ from PIL import Image
 from test_datasets import config_of, make_coco, make_crowd_human
 from test_pipeline import fails
 
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.cli.prune import main as prune_main
 from adadedup_mm.datasets import read_pool
 from adadedup_mm.datasets.originals import untouched
-from adadedup_mm.errors import UserError
 
 COUNT = 6
 

@@ -16,7 +16,7 @@ import pytest
 
 from adadedup_mm.cli.prune import main as prune_main
 from adadedup_mm.stages import StageStore
-from adadedup_mm.workdir import OUTPUTS
+from adadedup_mm.workdir.claim import OUTPUTS
 
 ROOT = Path(__file__).parents[1]
 CONFIG = """
@@ -197,7 +197,8 @@ def test_a_run_killed_in_any_stage_resumes_to_the_identical_selection(stage, con
 
 def _die_in(stage):
     """Makes this process kill itself once the stage's results are written, before they count as finished."""
-    from adadedup_mm import pipeline, stages
+    from adadedup_mm import stages
+    from adadedup_mm.pruning import prune as pipeline
 
     def die(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)

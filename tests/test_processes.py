@@ -16,17 +16,17 @@ import pyarrow.parquet as pq
 import pytest
 from test_faults import digests, make_config, start_child
 
-from adadedup_mm import pipeline
-from adadedup_mm import run as run_module
+from adadedup_mm.base.errors import ProcessError, UserError
 from adadedup_mm.cli import common
-from adadedup_mm.config import load_config
-from adadedup_mm.errors import ProcessError, UserError
 from adadedup_mm.features.baselines import PixelEmbedder
-from adadedup_mm.options import resolve_options
-from adadedup_mm.pipeline import prune
-from adadedup_mm.run import Run
+from adadedup_mm.pruning import prune as pipeline
+from adadedup_mm.pruning.prune import prune
+from adadedup_mm.settings.load import load_config
+from adadedup_mm.settings.options import resolve_options
 from adadedup_mm.stages import Patience, StageStore, store
 from adadedup_mm.stages.differences import first_difference, shortened
+from adadedup_mm.strategies import run as run_module
+from adadedup_mm.strategies.run import Run
 
 QUICK = Patience(beat=.1, gone=3., appear=4.)
 LIMIT = 60
@@ -142,7 +142,7 @@ def other_code(patch):
 
 def other_folder_of_images(patch):
     import adadedup_mm.config
-    load = adadedup_mm.config.load_config
+    load = adadedup_mm.settings.load.load_config
 
     def elsewhere(path, overrides):
         return load(path, overrides | {'train_dataloader.dataset.data_prefix.img': 'images/../images/'})
@@ -221,7 +221,7 @@ def test_a_failure_of_any_process_ends_all_with_its_words(happen, code, said, mo
 
 @pytest.mark.parametrize('rank_that_fails', [0, 1])
 def test_a_failure_before_the_run_is_told_too_and_leaves_nothing(rank_that_fails, config, tmp_path):
-    from adadedup_mm.workdir import failures_told
+    from adadedup_mm.workdir.claim import failures_told
     work_dir = tmp_path / 'run'
 
     def action(rank):

@@ -8,9 +8,9 @@ import torch
 from test_proxy_training import dataset, small_config, trained  # noqa: F401
 from test_ranks import in_processes
 
-from adadedup_mm.errors import UserError
+from adadedup_mm.base.errors import UserError
+from adadedup_mm.detectors.checkpoint import load_weights
 from adadedup_mm.proxy import train_proxy
-from adadedup_mm.proxy.checkpoint import load_weights
 from adadedup_mm.proxy.train import _ProxyHook
 
 

@@ -13,9 +13,9 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData
 
-from adadedup_mm.errors import UserError
+from adadedup_mm.base.errors import UserError
+from adadedup_mm.detectors.losses import sample_seed
 from adadedup_mm.proxy import forward_losses_per_image, per_sample_losses
-from adadedup_mm.proxy.losses import sample_seed
 
 MMDET = Path(mmdet.__file__).parent / '.mim' / 'configs'
 OURS = Path(__file__).parents[1] / 'configs' / 'proxy'

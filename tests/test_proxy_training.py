@@ -14,10 +14,10 @@ from mmengine.logging import HistoryBuffer, MessageHub, MMLogger
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.visualization import Visualizer
 
-from adadedup_mm.errors import UserError
+from adadedup_mm.base.errors import UserError
+from adadedup_mm.detectors.checkpoint import load_detector, load_weights
+from adadedup_mm.detectors.config import scoring_dataset, training_dataset
 from adadedup_mm.proxy import merge_losses, per_sample_losses, proxy_config, score_shards, train_proxy
-from adadedup_mm.proxy.checkpoint import load_detector, load_weights
-from adadedup_mm.proxy.config import scoring_dataset, training_dataset
 from adadedup_mm.proxy.train import _ProxyHook
 
 MMDET = Path(mmdet.__file__).parent / '.mim' / 'configs'

@@ -18,18 +18,18 @@ from hypothesis import strategies as st
 from test_density import smooth_features, some_clusters
 from test_faults import digests, make_config, start_child
 
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.cli import common
 from adadedup_mm.clusters import SphericalKMeans, kmeans
-from adadedup_mm.config import load_config
 from adadedup_mm.datasets import read_pool
 from adadedup_mm.density import kcenter_scores, nearest_kept, semdedup_scores
-from adadedup_mm.errors import UserError
-from adadedup_mm.options import resolve_options
-from adadedup_mm.pipeline import prune
+from adadedup_mm.density.split import balanced, cluster_work, density_work
+from adadedup_mm.pruning.prune import prune
 from adadedup_mm.registry import DENSITIES
-from adadedup_mm.run import Run
-from adadedup_mm.split import balanced, cluster_work, density_work
+from adadedup_mm.settings.load import load_config
+from adadedup_mm.settings.options import resolve_options
 from adadedup_mm.stages import StageStore
+from adadedup_mm.strategies.run import Run
 
 ROOT = Path(__file__).parents[1]
 costs = st.lists(st.integers(0, 10 ** 12), max_size=40).map(lambda values: np.array(values, np.int64))

@@ -21,9 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from adadedup_mm.base import words
+from adadedup_mm.base.files import write_json, write_table
 from adadedup_mm.cli.report import main
-from adadedup_mm.files import write_json, write_table
-from adadedup_mm.report import build_report, plots, words
+from adadedup_mm.report import build_report, plots
 from adadedup_mm.report.examples import choose_clusters, group_by_partner
 from adadedup_mm.report.page import MAP_POINTS
 from adadedup_mm.report.thumbnails import make_thumbnail, make_thumbnails

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adadedup_mm.errors import UserError
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.pool import Pool
-from adadedup_mm.scenes import keep_groups, preference, scene_labels, spread_frames
+from adadedup_mm.selection.scenes import keep_groups, preference, scene_labels, spread_frames
 
 
 @st.composite

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from pruning_runs import fails, option, quick, run, samples  # noqa: F401
 
-from adadedup_mm.config import load_config
 from adadedup_mm.datasets import read_pool
+from adadedup_mm.settings.load import load_config
 
 pytest.importorskip('mmpretrain')
 

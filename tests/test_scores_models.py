@@ -9,9 +9,9 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData
 
-from adadedup_mm.errors import UserError
+from adadedup_mm.base.errors import UserError
+from adadedup_mm.detectors.losses import per_sample_gradient_norms
 from adadedup_mm.proxy import per_sample_losses, proxy_config
-from adadedup_mm.proxy.losses import per_sample_gradient_norms
 from adadedup_mm.scores import measure as measuring
 from adadedup_mm.scores.observe import batch_size, observe
 

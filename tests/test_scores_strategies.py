@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from pruning_runs import fails, option, quick, run, samples  # noqa: F401
 
-from adadedup_mm.config import load_config
 from adadedup_mm.datasets.outlines import outline
-from adadedup_mm.options import resolve_options
-from adadedup_mm.pipeline import prune
-from adadedup_mm.scores import trainings
+from adadedup_mm.pruning.prune import prune
+from adadedup_mm.settings.load import load_config
+from adadedup_mm.settings.options import resolve_options
+from adadedup_mm.strategies import trainings
 
 ROOT = Path(__file__).parents[1]
 TRAINED = ['el2n', 'grand', 'forgetting', 'loss_topk']

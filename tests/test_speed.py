@@ -14,7 +14,7 @@ import figures  # noqa: E402
 import sections  # noqa: E402
 import speed  # noqa: E402
 
-from adadedup_mm.errors import UserError  # noqa: E402
+from adadedup_mm.base.errors import UserError  # noqa: E402
 
 FASTER = figures.Figure('reading', 'json', 3.14159, 3)
 

@@ -13,9 +13,9 @@ from mmengine.registry import init_default_scope
 from sweep.configs import FAMILIES, chosen, packaged
 from sweep.models import class_count, copy_batch, make_batch, repeatable, settle, small_model
 
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.dynamic import SampleLosses
 from adadedup_mm.dynamic.runner import apply_dynamic
-from adadedup_mm.errors import UserError
 
 QUICK = """
 atss/atss_r50_fpn_1x_coco.py

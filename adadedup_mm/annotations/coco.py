@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ..errors import UserError
+from ..base.errors import UserError
 from .formats import guess_format
 from .json_records import Counts, JsonScanner, Selector, UnrecognisedJson, convert_records, load_json, rewrite_records
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import UserError
+from ..base.errors import UserError
 from .json_records import Counts, JsonScanner, UnrecognisedJson, load_json, rewrite_records
 
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import UserError
-from ..files import atomic_open
+from ..base.errors import UserError
+from ..base.files import atomic_open
 from .frame_index import Frame, FrameIndex, Reading, footprints
 from .infos import PROTOCOL, Key, as_key
 from .pickles import load_pickle

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree
 
-from ..errors import UserError
+from ..base.errors import UserError
 from .infos import Key, as_key, record_id
 
 Record = Mapping[str, Any]

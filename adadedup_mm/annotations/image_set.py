@@ -3,8 +3,8 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from ..errors import UserError
-from ..files import atomic_open
+from ..base.errors import UserError
+from ..base.files import atomic_open
 from .json_records import Counts
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
-from ..files import atomic_open
+from ..base.errors import UserError
+from ..base.files import atomic_open
 from .json_records import Counts
 from .pickles import collector_paused, load_pickle
 

@@ -15,9 +15,9 @@ from typing import IO, Any, NamedTuple, TypeVar
 
 import msgspec
 
-from ..errors import UserError
-from ..files import atomic_open
-from ..progress import progress
+from ..base.errors import UserError
+from ..base.files import atomic_open
+from ..base.progress import progress
 from .formats import guess_text
 
 Record = TypeVar('Record', bound=msgspec.Struct)

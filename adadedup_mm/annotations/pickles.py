@@ -14,7 +14,7 @@ import numpy as np
 from mmengine.fileio.handlers import PickleHandler, file_handlers
 from mmengine.structures import InstanceData
 
-from ..errors import UserError
+from ..base.errors import UserError
 
 _BUILTINS = ('bool', 'bytearray', 'bytes', 'complex', 'dict', 'float', 'frozenset', 'int', 'list', 'range', 'set',
              'slice', 'str', 'tuple')

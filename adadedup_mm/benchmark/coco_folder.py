@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..annotations.coco import scene_name
-from ..errors import UserError
-from ..files import write_json
+from ..base.errors import UserError
+from ..base.files import write_json
 
 # 'trainval' and 'interval' are other words.
 _WORDS = {'train': r'(?<![A-Za-z])(?i:train(ing)?)(?![a-z])', 'val': r'(?<![A-Za-z])(?i:val(id(ation)?)?)(?![a-z])',

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config import load_config
-from ..errors import UserError
-from ..options import choose
+from ..base.checks import choose
+from ..base.errors import UserError
+from ..settings.load import load_config
 
 # Variants of these names are what the shares of recovered degradation refer to.
 FULL, RANDOM = 'full', 'random'

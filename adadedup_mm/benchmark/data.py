@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..base.checks import choose
+from ..base.errors import UserError
 from ..minidrive.build import Options, make_world
-from ..options import choose
 from .coco_folder import coco_folder
 
 

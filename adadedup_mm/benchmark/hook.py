@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ..files import write_json
+from ..base.files import write_json
 
 REPORT = 'training.json'
 

@@ -12,13 +12,14 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from ..config import load_config
-from ..config_text import config_text
-from ..errors import UserError
-from ..files import atomic_open, sha256_value
-from ..options import choose, plain, resolve_options
-from ..proxy.config import set_classes
+from ..base.checks import choose
+from ..base.errors import UserError
+from ..base.files import atomic_open, sha256_value
+from ..detectors.config import set_classes
 from ..registry import STRATEGIES, bind
+from ..settings.config_text import config_text
+from ..settings.load import load_config
+from ..settings.options import plain, resolve_options
 from .config import Benchmark
 
 Load = Callable[[str], dict[str, Any]]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import UserError
+from ..base.errors import UserError
 from .jobs import Job
 
 _TOOLS = Path(__file__).parents[1] / '.mim' / 'tools'

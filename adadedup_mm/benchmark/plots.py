@@ -8,7 +8,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..files import atomic_open
+from ..base.files import atomic_open
 from .config import FULL
 from .statistics import mean_and_sd
 from .tables import Results

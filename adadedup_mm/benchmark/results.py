@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import UserError
-from ..files import read_object, write_json, write_table
-from ..pipeline import installed_versions
+from ..base.errors import UserError
+from ..base.files import read_object, write_json, write_table
+from ..workdir.manifest import installed_versions
 from .config import names_files
 from .hook import REPORT
 from .jobs import Job

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import atomic_open
+from ..base.files import atomic_open
 from .config import FULL, RANDOM
 from .results import Row
 from .statistics import Estimate, mean_and_sd, paired, paired_difference, recovered_share

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..pool import Pool
+from ..registry import CAPTIONERS
 
 _NUMBERS = ('no', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten', 'eleven', 'twelve')
 # Areas as shares of the image: a 64th, a sixteenth and a quarter of its width and height.
@@ -16,6 +17,7 @@ _COLUMNS = ('left', 'centre', 'right')
 _GROUPS = 6
 
 
+@CAPTIONERS.register_module()
 class AnnotationCaptioner:
     """Says how many objects of each class there are, and how large they are and where.
 

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import UserError
-from ..files import write_json
+from ..base.errors import UserError
+from ..base.files import write_json
+from ..base.progress import progress
 from ..pool import Pool
-from ..progress import progress
 
 BATCH = 64
 

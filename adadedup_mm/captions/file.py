@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
-from ..files import sha256_file
+from ..base.errors import UserError
+from ..base.files import sha256_file
 from ..pool import Pool
+from ..registry import CAPTIONERS
 
 _NAMES = ('sample_id', 'file_name', 'image')
 _TEXTS = ('caption', 'text')
@@ -21,6 +22,7 @@ _TEXTS = ('caption', 'text')
 _Entry = tuple[str, Any, Any]
 
 
+@CAPTIONERS.register_module()
 class CaptionFile:
     """Reads captions from a file.
 

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..errors import UserError
+from ..base.checks import choose
+from ..base.errors import UserError
+from ..base.files import write_array, write_rows
+from ..base.progress import progress
 from ..features import OpenCLIPEmbedder
-from ..files import write_array, write_rows
-from ..options import choose
-from ..progress import progress
 
 # Texts per shard. Batches end where shards end, so that the features do not depend on who computes which shard.
 SHARD = 256

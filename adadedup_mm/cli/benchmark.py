@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..base.errors import UserError
 from ..benchmark.config import Benchmark, load_benchmark
 from ..benchmark.data import prepare
 from ..benchmark.hook import REPORT
@@ -27,8 +28,7 @@ from ..benchmark.results import (
 )
 from ..benchmark.schedule import run_jobs
 from ..benchmark.tables import all_results, write_tables
-from ..errors import UserError
-from ..workdir import held
+from ..workdir.claim import held
 from .common import add_cfg_options, run
 
 

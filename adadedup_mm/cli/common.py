@@ -12,7 +12,7 @@ from mmengine.config import DictAction
 from rich.console import Console
 from rich.table import Table
 
-from ..errors import ProcessError, UserError
+from ..base.errors import ProcessError, UserError
 
 
 def run(main: Callable[[list[str] | None], None], arguments: list[str] | None = None,

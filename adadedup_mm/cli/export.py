@@ -4,7 +4,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from ..export import export_csv, export_fiftyone
+from ..workdir.export import export_csv, export_fiftyone
 from .common import run
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from rich.table import Table
 
-from ..config import default_work_dir, load_config
 from ..leakage import Summary
 from ..leakage.find import find_leakage
-from ..options import resolve_options
+from ..settings.load import default_work_dir, load_config
+from ..settings.options import resolve_options
 from .common import add_cfg_options, print_table, run
 
 

@@ -3,7 +3,7 @@
 import argparse
 import time
 
-from ..errors import UserError
+from ..base.errors import UserError
 from ..minidrive.build import FORMATS, Options, make_world
 from .common import run
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from rich.table import Table
 
-from ..config import default_work_dir, load_config
-from ..dry_run import DryRun, dry_run
+from ..base import words
+from ..base.errors import UserError
 from ..engine import open_group, rank_and_world, take_gpu
-from ..errors import UserError
-from ..options import Options, resolve_options
-from ..pipeline import prune
-from ..report import words
-from ..workdir import failures_told
+from ..pruning.dry_run import DryRun, dry_run
+from ..pruning.prune import prune
+from ..settings.load import default_work_dir, load_config
+from ..settings.options import Options, resolve_options
+from ..workdir.claim import failures_told
 from .common import add_common_flags, print_table, run
 
 

@@ -8,11 +8,11 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
 
-from ..config import default_work_dir, load_config
+from ..base.errors import UserError
 from ..datasets.sources import class_name
 from ..dynamic import DynamicPruningRunner
 from ..engine import AdaDeDupRunner, build_runner
-from ..errors import UserError
+from ..settings.load import default_work_dir, load_config
 from .common import add_common_flags, run
 
 # The dicts of ours that ask for a Runner, and which one.

@@ -1,6 +1,6 @@
 """Clusters that the user already has."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +8,13 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from ..errors import UserError
+from ..base.errors import UserError
 from ..pool import Pool
+from ..pool.groups import label
+from ..registry import CLUSTERERS
 
 
+@CLUSTERERS.register_module()
 class FixedClusterer:
     """Reads the cluster of each sample from a column, instead of computing it from features.
 
@@ -55,10 +58,6 @@ class FixedClusterer:
         return label(pool.scenes)
 
 
-def label(values: Iterable[Hashable]) -> np.ndarray:
-    """(N,) int32 labels 0..K-1 of N values; equal values share one, numbered by first occurrence."""
-    seen: dict[Hashable, int] = {}
-    return np.fromiter((seen.setdefault(value, len(seen)) for value in values), np.int32)
 
 
 def _column_of_file(path: Path, column: str, sample_ids: tuple[str, ...]) -> list[Hashable]:

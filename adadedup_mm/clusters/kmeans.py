@@ -6,14 +6,14 @@ from collections.abc import Callable
 import faiss
 import numpy as np
 
-from ..errors import UserError
-from ..options import whole
-from ..pool import Pool
-from ..progress import progress
-from .fixed import label
-from .rows import drop_pages, read_in_passing, read_rows, run_parallel, snap
+from ..base.checks import whole
+from ..base.errors import UserError
+from ..base.progress import progress
+from ..pool import Pool, label
+from ..registry import CLUSTERERS
+from ..vectors.nearest import nearest_centroid
+from ..vectors.rows import drop_pages, read_rows
 
-BLOCK = 1024
 # Beyond this, two levels are much faster: the cost grows with N * sqrt(K) instead of N * K.
 FLAT_CLUSTERS = 1024
 
@@ -21,6 +21,7 @@ FLAT_CLUSTERS = 1024
 Assign = Callable[[np.ndarray], np.ndarray]
 
 
+@CLUSTERERS.register_module()
 class SphericalKMeans:
     """k-means on the unit sphere (Dhillon and Modha 2001), by faiss on a sample of the rows.
 
@@ -114,34 +115,3 @@ class SphericalKMeans:
         return centroids
 
 
-def nearest_centroid(features: np.ndarray, members: np.ndarray, centroids: np.ndarray, rank: int = 0,
-                     world: int = 1) -> np.ndarray:
-    """(n,) int64, the most similar centroid of each given row, the first one of several; -1 for blank rows.
-
-    With several processes these are the rows of this one's share; all shares in their order are the whole.
-
-    Args:
-        features: (N, d) float32 or float16, in memory or memory-mapped.
-        members: (n,) int, which rows.
-        centroids: (K, d) float32 unit rows.
-        rank: index of this process.
-        world: number of processes.
-    """
-    # Shares are made of whole blocks, because BLAS may round the rows of other blocks differently.
-    starts = range(0, len(members), BLOCK)
-    starts = starts[len(starts) * rank // world:len(starts) * (rank + 1) // world]
-    blocks = [members[start:start + BLOCK] for start in starts]
-    count = sum(map(len, blocks))
-    if not len(centroids):
-        return np.full(count, -1, np.int64)
-
-    def job(block: np.ndarray) -> np.ndarray:
-        rows, blank = read_rows(features, block)
-        return np.where(blank, -1, snap(rows @ centroids.T).argmax(1))
-
-    with progress(count, 'clusters', 'sample') as bar:
-        labels = []
-        for found in read_in_passing(features, run_parallel(job, blocks)):
-            labels.append(found)
-            bar.update(len(found))
-    return np.concatenate(labels) if labels else np.empty(0, np.int64)

@@ -17,7 +17,7 @@ from mmengine.registry import DATASETS, DefaultScope
 
 from ..annotations.infos import check_pictures, info_records, record_fault
 from ..annotations.pickles import collector_paused, plain_pickles
-from ..errors import UserError
+from ..base.errors import UserError
 from .frames import check_kind, show_cameras
 from .originals import check_size_cache, data_folders, untouched
 from .sources import Source, dotted, value_at

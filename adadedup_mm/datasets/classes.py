@@ -10,7 +10,7 @@ from mmengine.dataset import BaseDataset
 
 from ..annotations.coco import CocoIndex, category_text
 from ..annotations.data_list import read_metainfo
-from ..errors import UserError
+from ..base.errors import UserError
 from .building import FILE_METAINFO
 from .words import some
 

@@ -9,7 +9,7 @@ from ..annotations.databases import DatabaseCounts, judge_objects, load_database
 from ..annotations.frame_index import FrameIndex, InfoPart
 from ..annotations.infos import info_records
 from ..annotations.pickles import collector_paused, load_pickle
-from ..errors import UserError
+from ..base.errors import UserError
 
 
 class Database(NamedTuple):

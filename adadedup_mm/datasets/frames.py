@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..annotations.infos import naming_frame, record_id
-from ..errors import UserError
+from ..base.errors import UserError
+from ..base.progress import progress
 from ..images import BadImage, Reader, image_size
-from ..progress import progress
 from .projection import project_boxes
 
 # Where the pictures lie in the layouts that mmdet3d documents; configs for LiDAR alone do not say it.

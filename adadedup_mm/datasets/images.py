@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ..errors import UserError
+from ..base.errors import UserError
 from .words import some
 
 _IMAGE_PREFIXES = ('img', 'img_path', 'sub_data_root')

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..progress import progress
+from ..base.progress import progress
 from .building import BadRecord, record_name
 
 

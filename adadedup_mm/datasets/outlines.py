@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from mmengine.config import Config
 
-from ..errors import UserError
+from ..base.errors import UserError
+from ..base.progress import progress
 from ..pool import Pool
-from ..progress import progress
 from .building import read_again
 from .frames import ViewObjects
 from .objects import counted_instances

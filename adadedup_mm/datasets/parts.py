@@ -10,7 +10,7 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 
 from ..annotations.coco import CocoIndex, scene_name
-from ..errors import UserError
+from ..base.errors import UserError
 from ..images import Reader
 from .building import ITEMS, RECORD
 from .classes import label_meanings

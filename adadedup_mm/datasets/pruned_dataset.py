@@ -9,8 +9,8 @@ import numpy as np
 from mmengine.dataset import BaseDataset, Compose, force_full_init
 from mmengine.registry import DATASETS
 
-from ..errors import UserError
-from ..files import atomic_open
+from ..base.errors import UserError
+from ..base.files import atomic_open
 from .samples import name_samples, stored_infos
 
 

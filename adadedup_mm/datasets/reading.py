@@ -12,10 +12,9 @@ from mmengine.registry import DefaultScope
 from ..annotations.coco import index_coco
 from ..annotations.pickles import collector_paused
 from ..annotations.uncounted import NO_ANNOTATIONS
-from ..errors import UserError
-from ..features import choose_views
+from ..base.errors import UserError
 from ..images.training import reader_of
-from ..pool import Pool
+from ..pool import Pool, choose_views
 from .building import NOTED, annotation_file, build_dataset, load_dataset, naming
 from .classes import contradictions, given_classes
 from .databases import find_databases

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.dataset import BaseDataset
 
-from ..errors import UserError
+from ..base.errors import UserError
 
 ID_KEYS = ('img_id', 'token', 'sample_idx')
 

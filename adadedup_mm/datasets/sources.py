@@ -15,7 +15,7 @@ from ..annotations.data_list import rewrite_data_list
 from ..annotations.frame_index import InfoPart
 from ..annotations.image_set import rewrite_image_set
 from ..annotations.infos import rewrite_infos
-from ..errors import UserError
+from ..base.errors import UserError
 from .databases import Database, write_databases
 from .frames import ViewObjects
 from .pruned_dataset import write_ids

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import atomic_open
+from ..base.files import atomic_open
 from ..pool import Pool
 from .frames import ViewObjects
 from .sources import Source

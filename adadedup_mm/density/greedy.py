@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from ..clusters.rows import cluster_members, read_in_passing, read_rows, run_parallel, snap
-from ..feedback.thresholds import GRID
-from ..progress import progress
-from .partners import most_similar
+from ..base.progress import progress
+from ..vectors.nearest import most_similar
+from ..vectors.rows import GRID, cluster_members, read_in_passing, read_rows, run_parallel, snap
 
 BLOCK = 256
 

@@ -2,11 +2,9 @@
 
 import numpy as np
 
-from ..clusters.rows import cluster_members, read_in_passing, read_rows, run_parallel, snap
-from ..progress import progress
-
-QUERIES = 384
-CHUNK = 4096
+from ..base.progress import progress
+from ..vectors.nearest import CHUNK, most_similar
+from ..vectors.rows import cluster_members, read_in_passing, read_rows, run_parallel
 
 
 def nearest_kept(features: np.ndarray, assignment: np.ndarray, kept: np.ndarray, workers: int | None = None,
@@ -70,17 +68,3 @@ def _chunks(indices: np.ndarray) -> list[np.ndarray]:
     return [indices[start:start + CHUNK] for start in range(0, len(indices), CHUNK)]
 
 
-def most_similar(queries: np.ndarray, anchors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(q,) float32 similarity and (q,) int64 position of the most similar anchor, first of several; all unit rows."""
-    best = np.full(len(queries), -np.inf, np.float32)
-    position = np.zeros(len(queries), np.int64)
-    for row in range(0, len(queries), QUERIES):
-        block = slice(row, row + QUERIES)
-        for column in range(0, len(anchors), CHUNK):
-            tile = snap(queries[block] @ anchors[column:column + CHUNK].T)
-            top = tile.argmax(1)
-            value = tile[np.arange(len(tile)), top]
-            better = value > best[block]
-            best[block][better] = value[better]
-            position[block][better] = column + top[better]
-    return best, position

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..clusters.rows import cluster_members, read_in_passing, read_rows, run_parallel, snap
-from ..errors import UserError
-from ..progress import progress
+from ..base.errors import UserError
+from ..base.progress import progress
+from ..registry import DENSITIES
+from ..vectors.rows import cluster_members, read_in_passing, read_rows, run_parallel, snap
 
 ORDERS = ('hard', 'easy', 'random')
 # How many samples the farthest-first traversal orders among themselves, and how many it updates at a time.
@@ -25,6 +26,7 @@ Score = Callable[[np.ndarray, np.ndarray, list[slice]], tuple[np.ndarray, np.nda
 
 
 @dataclass(frozen=True)
+@DENSITIES.register_module()
 class SemDeDup:
     """``semdedup_scores`` as a component of the config.
 
@@ -44,6 +46,7 @@ class SemDeDup:
 
 
 @dataclass(frozen=True)
+@DENSITIES.register_module()
 class KCenter:
     """``kcenter_scores`` as a component of the config."""
 

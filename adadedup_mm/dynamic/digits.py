@@ -6,8 +6,8 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 
-from ..errors import UserError
-from ..options import choose
+from ..base.checks import choose
+from ..base.errors import UserError
 
 
 @DATASETS.register_module()

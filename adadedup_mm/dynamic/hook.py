@@ -13,8 +13,8 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop
 
-from ..errors import UserError
-from ..proxy.isolation import random_states, set_random_states
+from ..base.errors import UserError
+from ..detectors.isolation import random_states, set_random_states
 from .accumulation import accumulated, expect_iterations, restore_accumulated
 from .losses import SampleLosses
 from .policies import check_period

@@ -27,12 +27,10 @@ from mmengine.dist import all_gather_object, get_world_size
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
-from ..errors import UserError
-from ..options import choose
-from ..proxy.isolation import ModuleMemory, random_states, set_random_states
-from ..proxy.losses import forward_losses_per_image, head_losses_per_image, loss_components
-from .criteria import Criterion, copied, kept_random_states
-from .heads import (
+from ..base.checks import choose
+from ..base.errors import UserError
+from ..detectors.criteria import Criterion, copied, kept_random_states
+from ..detectors.heads import (
     Locate,
     find_criteria,
     find_heads,
@@ -45,6 +43,8 @@ from .heads import (
     only_head,
     step_name,
 )
+from ..detectors.isolation import ModuleMemory, random_states, set_random_states
+from ..detectors.losses import forward_losses_per_image, head_losses_per_image, loss_components
 
 MODES = ('auto', 'element', 'batch', 'image')
 _RANDOM = 'policy random, which needs no losses'

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import UserError
-from ..options import choose
+from ..base.checks import choose
+from ..base.errors import UserError
 
 Selection = tuple[np.ndarray, np.ndarray]
 

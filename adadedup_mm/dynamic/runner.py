@@ -6,9 +6,10 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..base.checks import choose
+from ..base.errors import UserError
 from ..engine import build_runner, prune_first
-from ..errors import UserError
-from ..options import choose, plain
+from ..settings.options import plain
 from .losses import MODES
 from .policies import build_policy, check_period
 

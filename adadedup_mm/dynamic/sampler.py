@@ -10,7 +10,7 @@ from mmengine.dist import get_dist_info, sync_random_seed
 from mmengine.registry import DATA_SAMPLERS, DATASETS
 from torch.utils.data import Sampler
 
-from ..errors import UserError
+from ..base.errors import UserError
 from .policies import ScoreState, build_policy
 
 INDEX_KEY = 'dynamic_index'

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 from matplotlib.figure import Figure
 
+from ..base.errors import UserError
+from ..base.files import atomic_open, write_table
 from ..datasets.samples import sample_id
-from ..errors import UserError
-from ..files import atomic_open, write_table
 from .sampler import DynamicPruningSampler
 
 TABLE_NAME = 'dynamic_samples.parquet'

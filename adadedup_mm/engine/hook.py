@@ -8,8 +8,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ..pipeline import record_training
 from ..report import build_report
+from ..workdir.manifest import record_training
 
 
 @HOOKS.register_module()

@@ -8,13 +8,13 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from ..compat import allow_checkpoints_of_mmengine
-from ..config_text import check_printable
-from ..errors import UserError
-from ..options import resolve_options
-from ..pipeline import prune
-from ..workdir import failures_told
-from .distributed import open_group, rank_and_world, take_gpu, use_gloo_without_gpu
+from ..base.compat import allow_checkpoints_of_mmengine
+from ..base.errors import UserError
+from ..pruning.prune import prune
+from ..settings.config_text import check_printable
+from ..settings.options import resolve_options
+from ..workdir.claim import failures_told
+from .launchers import open_group, rank_and_world, take_gpu, use_gloo_without_gpu
 
 
 @RUNNERS.register_module()

@@ -1,10 +1,11 @@
 """Image features: decoding, embedders, and the stage that runs them over all images."""
 
 from ..images import BadImage
+from ..pool import choose_views
 from .baselines import Glance, PixelEmbedder, RandomEmbedder
 from .decode import Transform, decode, plain_decode
 from .embedder import Embedder
-from .extract import choose_views, extract_shards, merge_shards, refuse_bad_images
+from .extract import extract_shards, merge_shards, refuse_bad_images
 from .open_clip import OpenCLIPEmbedder
 from .timm import OfflineEmbedder, TimmEmbedder
 

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ..registry import EMBEDDERS
 from .cpu import default_workers
 from .decode import Transform
 from .embedder import whole
 
 
+@EMBEDDERS.register_module()
 class PixelEmbedder:
     """The pixels of a small copy of the image, minus their mean.
 
@@ -35,6 +37,7 @@ class PixelEmbedder:
         return _unit(pixels - pixels.mean(axis=1, keepdims=True))
 
 
+@EMBEDDERS.register_module()
 class RandomEmbedder:
     """A random direction for every image: features that know nothing but whether two images are equal.
 

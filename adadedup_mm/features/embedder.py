@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..errors import UserError
-from ..files import sha256_file
-from ..options import choose
+from ..base.checks import choose
+from ..base.errors import UserError
+from ..base.files import sha256_file
 from .cpu import accelerate, default_workers, has_fast_bf16
 from .decode import Transform
 

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError
-from ..files import write_array, write_json, write_rows
+from ..base.errors import UserError
+from ..base.files import write_array, write_json, write_rows
+from ..base.progress import progress
 from ..images import BadImage, Reader
-from ..progress import progress
+from ..pool.views import choose_views
 from .cpu import keep_freed_pages, single_threads
 from .decode import Transform, decode
 
@@ -178,27 +179,6 @@ def time_images(paths: Sequence[str], embedder: AnyEmbedder, most: int = 64,
     return (time.perf_counter() - start) / len(chosen), dim
 
 
-def choose_views(views: Sequence[str], use_views: str | Sequence[str]) -> list[int]:
-    """The indices of the cameras that features are taken from.
-
-    Args:
-        views: V camera names.
-        use_views: ``'front'``: the camera called ``CAM_FRONT``, ``FRONT`` or ``image_0``, otherwise the first one;
-            ``'all'``; or names.
-
-    Raises:
-        UserError: a name is not among the views.
-    """
-    if use_views == 'all':
-        return list(range(len(views)))
-    if use_views == 'front':
-        names = [name.upper().removeprefix('CAM_') for name in views]
-        return [next((names.index(name) for name in ('FRONT', 'IMAGE_0') if name in names), 0)]
-    unknown = [name for name in use_views if name not in views]
-    if unknown or not use_views:
-        raise UserError(f'adadedup.views names {", ".join(map(repr, unknown)) or "no camera"}, but the dataset has '
-                        f'{", ".join(map(repr, views))}')
-    return [views.index(name) for name in dict.fromkeys(use_views)]
 
 
 def _positions(image_paths: Sequence[Sequence[str]], columns: Sequence[int]) -> dict[str, int]:

@@ -8,13 +8,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..base.errors import UserError
+from ..registry import EMBEDDERS
 from .decode import Transform
 from .embedder import OFFLINE_HINT, Embedder, checkpoint_hash, is_torchscript, make_transform, read_checkpoint
 
 _SCHEMAS = ('local-dir:', 'hf-hub:')
 
 
+@EMBEDDERS.register_module()
 class OpenCLIPEmbedder(Embedder):
     """The image side of any CLIP-like model that open_clip knows.
 

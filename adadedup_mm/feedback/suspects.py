@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..clusters.rows import cluster_members, read_rows, snap
+from ..vectors.rows import cluster_members, read_rows, snap
 
 
 def label_suspects(loss: np.ndarray, assignment: np.ndarray, partner: np.ndarray, features: np.ndarray | None = None,

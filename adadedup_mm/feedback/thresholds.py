@@ -6,10 +6,8 @@ from decimal import ROUND_HALF_UP, Decimal
 
 import numpy as np
 
-from ..errors import UserError
-
-# The grid of density scores. Shifts on the same grid make score - shift exact, so that thresholds mean what they say.
-GRID = 2. ** -20
+from ..base.errors import UserError
+from ..vectors.rows import GRID
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from mmcv.transforms import BaseTransform, Compose
 from mmengine.registry import TRANSFORMS
 
-from ..errors import UserError
+from ..base.errors import UserError
 from .reader import Reader, read_file, read_pixels
 
 

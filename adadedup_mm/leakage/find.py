@@ -11,21 +11,20 @@ import pyarrow as pa
 import pyarrow.csv
 from mmengine.config import Config
 
+from ..base.errors import UserError
+from ..base.files import atomic_open, write_json, write_table
 from ..datasets import read_pool
-from ..errors import UserError
-from ..features import choose_views
 from ..features.alike import NEARLY_ALL, same_features_note
-from ..files import atomic_open, write_json, write_table
 from ..images import Reader
-from ..options import Options
-from ..pool import Pool
+from ..pool import Pool, choose_views
 from ..report import build_report
-from ..run import Run
+from ..settings.options import Options
 from ..stages import ReadingStore
-from ..workdir import held
+from ..strategies.run import Run
+from ..workdir.claim import held
+from ..workdir.leakage import FOLDER, SplitSummary, Summary
 from .page import leakage_page
 from .pairs import Pairs, similar_pairs
-from .summary import FOLDER, SplitSummary, Summary
 
 # Similarities of equal pixels, up to rounding in the network.
 IDENTICAL = .9999

@@ -7,10 +7,10 @@ import jinja2
 import pyarrow as pa
 from markupsafe import Markup
 
+from ..base import words
 from ..images import Reader
-from ..report import words
 from ..report.thumbnails import make_thumbnails
-from .summary import Summary
+from ..workdir.leakage import Summary
 
 HERE = Path(__file__).parent
 STYLE = HERE.parent / 'report' / 'style.css'

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..clusters.rows import read_rows, run_parallel, snap
-from ..progress import progress
+from ..base.progress import progress
+from ..vectors.rows import read_rows, run_parallel, snap
 
 QUERIES = 384
 CHUNK = 4096

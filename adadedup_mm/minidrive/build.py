@@ -16,9 +16,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..errors import UserError
-from ..files import write_json
-from ..progress import progress
+from ..base.errors import UserError
+from ..base.files import write_json
+from ..base.progress import progress
 from . import kitti, nuscenes_tables, waymo
 from .cameras import CAMERAS, RIG, Seen, look
 from .coco import write_coco

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import atomic_open
+from ..base.files import atomic_open
 from .cameras import HEIGHT, WIDTH, Seen
 from .record import Record, image_id, image_name
 from .traffic import CLASSES

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import atomic_open
+from ..base.files import atomic_open
 from .cameras import Camera
 from .geometry import inverse, transform
 

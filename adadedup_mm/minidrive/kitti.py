@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import atomic_open
+from ..base.files import atomic_open
 from .cameras import HEIGHT, LIDAR2EGO, RIG, WIDTH, project
 from .geometry import inverse, transform, transform_boxes, wrap_angle
 from .infos import camera_boxes, matrix_list, write_pickle

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import atomic_open
+from ..base.files import atomic_open
 from .cameras import HEIGHT, LIDAR2EGO, RIG, WIDTH, Camera
 from .geometry import inverse, quaternion, transform_boxes
 from .infos import camera_boxes, matrix_list, write_pickle

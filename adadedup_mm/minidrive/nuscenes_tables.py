@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..files import atomic_open
+from ..base.files import atomic_open
 from .cameras import HEIGHT, LIDAR2EGO, RIG, WIDTH
 from .geometry import quaternion
 from .record import Frame, Record

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ..files import write_table
+from ..base.files import write_table
 from .cameras import CAMERAS
 from .record import Record, image_id, image_name
 from .tokens import token

@@ -1,7 +1,7 @@
 """The proxy detector: its training and its per-sample losses."""
 
-from .config import proxy_config
-from .losses import forward_losses_per_image, per_sample_losses
+from ..detectors.config import proxy_config
+from ..detectors.losses import forward_losses_per_image, per_sample_losses
 from .score import merge_losses, score_shards
 from .train import train_proxy
 

@@ -13,13 +13,13 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, DefaultScope
 from torch.utils.data import DataLoader, Dataset
 
-from ..files import write_array
+from ..base.files import write_array
+from ..base.progress import progress
+from ..detectors.checkpoint import load_detector
+from ..detectors.config import scoring_dataset
+from ..detectors.isolation import isolated
+from ..detectors.losses import per_sample_losses
 from ..images.steps import failing_pictures_named, name_failing_pictures
-from ..progress import progress
-from .checkpoint import load_detector
-from .config import scoring_dataset
-from .isolation import isolated
-from .losses import per_sample_losses
 
 SHARD_SIZE = 256
 

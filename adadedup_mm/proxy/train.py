@@ -15,13 +15,13 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from ..errors import UserError
-from ..files import atomic_open
+from ..base.errors import UserError
+from ..base.files import atomic_open
+from ..base.progress import progress
+from ..detectors.checkpoint import load_tensors
+from ..detectors.config import training_dataset
+from ..detectors.isolation import isolated
 from ..images.steps import failing_pictures_named, name_failing_pictures
-from ..progress import progress
-from .checkpoint import load_tensors
-from .config import training_dataset
-from .isolation import isolated
 
 # mmengine's own wrapper asks for the GPU of each process.
 WRAPPER_WITHOUT_GPU = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .tables import Run
+from ..workdir.reading import Run
 
 HIGH, LOW, MOST = 8, 4, 4  # clusters by highest gap, by lowest gap, by number of pruned samples
 GROUPS, ALONE = 4, 4  # per cluster: kept partners, and kept samples that are no partner

@@ -14,12 +14,13 @@ import numpy as np
 import pyarrow as pa
 from markupsafe import Markup
 
-from ..errors import UserError
-from ..files import atomic_open
+from ..base import words
+from ..base.errors import UserError
+from ..base.files import atomic_open
 from ..leakage import Summary, read_summary
-from . import plots, words
+from ..workdir.reading import Run, read_run
+from . import plots
 from .examples import cluster_examples, label_suspects
-from .tables import Run, read_run
 from .thumbnails import make_thumbnails
 
 HERE = Path(__file__).parent

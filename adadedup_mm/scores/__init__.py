@@ -4,15 +4,15 @@
 """
 
 from .numerics import (
-    class_shares,
-    error_norms,
-    forgetting_counts,
-    keep_highest,
-    last_layer_gradient_norms,
-    per_object,
-    run_agreement,
-    shape_complexity,
-    sum_per_sample,
+           class_shares,
+           error_norms,
+           forgetting_counts,
+           keep_highest,
+           last_layer_gradient_norms,
+           per_object,
+           run_agreement,
+           shape_complexity,
+           sum_per_sample,
 )
 
 __all__ = ['class_shares', 'error_norms', 'forgetting_counts', 'keep_highest', 'last_layer_gradient_norms',

@@ -9,13 +9,13 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, DefaultScope
 
-from ..errors import UserError
-from ..files import write_array
+from ..base.errors import UserError
+from ..base.files import write_array
+from ..base.progress import progress
+from ..detectors.checkpoint import build_detector, fill_detector
+from ..detectors.config import is_classifier, scoring_dataset
+from ..detectors.isolation import isolated
 from ..images.steps import failing_pictures_named, name_failing_pictures
-from ..progress import progress
-from ..proxy.checkpoint import build_detector, fill_detector
-from ..proxy.config import is_classifier, scoring_dataset
-from ..proxy.isolation import isolated
 from ..proxy.score import SHARD_SIZE, seeded_batches
 from .observe import Measure, batch_size, observe
 

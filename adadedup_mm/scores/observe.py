@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
-from ..proxy.isolation import patched
-from ..proxy.losses import per_sample_gradient_norms, per_sample_losses
+from ..base.errors import UserError
+from ..detectors.isolation import patched
+from ..detectors.losses import per_sample_gradient_norms, per_sample_losses
 from .numerics import error_norms, last_layer_gradient_norms, per_object
 
 Measure = Literal['error', 'gradient', 'loss']

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from ..files import sha256_value
+from ..base.files import sha256_value
 
 # Longer lists and texts are compared by their hash.
 _LONGEST = 1000

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ProcessError, UserError
-from ..files import read_object, write_array
+from ..base.errors import ProcessError, UserError
+from ..base.files import read_object, write_array
 from .differences import first_difference
 
 # The folder's name below ``stages/``.

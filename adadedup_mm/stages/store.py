@@ -12,8 +12,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from ..errors import ProcessError, UserError
-from ..files import read_object, sha256_value, write_array, write_json
+from ..base.errors import ProcessError, UserError
+from ..base.files import read_object, sha256_value, write_array, write_json
 from .differences import shortened
 from .peers import PROCESSES, Patience, Peers, Watch
 

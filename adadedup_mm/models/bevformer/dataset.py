@@ -17,7 +17,7 @@ from torch.utils.data import Sampler
 
 from ...annotations.infos import check_pictures, info_records, naming_frame
 from ...annotations.pickles import load_pickle
-from ...errors import UserError
+from ...base.errors import UserError
 from .geometry import relative_can_bus
 from .infos import frame_name, temporal_records
 

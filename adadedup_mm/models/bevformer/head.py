@@ -12,7 +12,7 @@ from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from ...errors import UserError
+from ...base.errors import UserError
 from .coder import encode_boxes, scale_centres, select_boxes
 from .infos import HOW_TO_MAKE, frame_name
 from .losses import box_loss, focal_loss, match

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ...annotations.infos import naming_frame
-from ...errors import UserError
+from ...base.errors import UserError
 
 HOW_TO_MAKE = "made by BEVFormer's tools/create_data.py or by tools/make_minidrive.py"
 _COMPLETE = 'complete the frame, or take it out of the infos'

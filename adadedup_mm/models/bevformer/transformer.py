@@ -8,7 +8,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ...errors import UserError
+from ...base.errors import UserError
 from .attention import DeformableAttention, Shapes, SpatialCrossAttention
 from .decoder import BEVFormerDecoder
 from .encoder import BEVFormerEncoder

@@ -15,7 +15,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.fileio import get
 from mmengine.registry import TRANSFORMS
 
-from ...errors import UserError
+from ...base.errors import UserError
 from .infos import frame_name
 
 

@@ -1,0 +1,108 @@
+"""Reading checkpoints without running code from them, and detectors that carry their weights."""
+
+import copy
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import MODELS, DefaultScope
+from torch import Tensor, nn
+
+from ..base.errors import UserError
+
+_TENSOR_BUILDERS = {('collections', 'OrderedDict'), ('torch._utils', '_rebuild_tensor_v2'),
+                    ('torch._utils', '_rebuild_parameter'), ('torch', 'Size'), ('torch', 'device')}
+
+
+class _Inert:
+    """Takes the place of every object in a checkpoint that is no tensor: it swallows its state."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> '_Inert':
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None: ...
+
+    def __setitem__(self, key: Any, value: Any) -> None: ...
+
+    def append(self, value: Any) -> None: ...
+
+    def extend(self, values: Any) -> None: ...
+
+
+class _TensorUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _TENSOR_BUILDERS or (module == 'torch' and isinstance(getattr(torch, name), torch.dtype)):
+            return super().find_class(module, name)
+        return _Inert
+
+
+# What torch.load needs of a pickle module.
+_tensor_pickle: Any = SimpleNamespace(__name__='tensor_pickle', Unpickler=_TensorUnpickler,
+                                      load=lambda file, **options: _TensorUnpickler(file, **options).load())
+
+
+def load_tensors(path: str | Path) -> Any:
+    """Reads a checkpoint onto the CPU; only its tensors, numbers, strings, lists and dicts come through."""
+    return torch.load(path, map_location='cpu', pickle_module=_tensor_pickle, weights_only=False)
+
+
+def load_weights(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint's ``state_dict``; whatever else is pickled in it is neither imported nor run.
+
+    Raises:
+        UserError: the file cannot be read or holds no weights.
+    """
+    try:
+        checkpoint = load_tensors(path)
+    except FileNotFoundError as error:
+        raise UserError(f"the proxy's checkpoint {path} does not exist: give the path of a local file") from error
+    except Exception as error:
+        raise UserError(f"the proxy's checkpoint {path} cannot be read: {type(error).__name__}: {error}") from error
+    weights = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else {}
+    weights = {key.removeprefix('module.'): value for key, value in weights.items() if isinstance(value, Tensor)}
+    if not weights:
+        raise UserError(f"the proxy's checkpoint {path} holds no weights: it needs a 'state_dict'")
+    return weights
+
+
+def load_detector(config: Config, checkpoint: str | Path) -> nn.Module:
+    """Builds the detector of a config with the weights of a checkpoint, on the GPU if there is one.
+
+    Args:
+        config: from ``proxy_config``.
+        checkpoint: a local file.
+
+    Raises:
+        UserError: the checkpoint cannot be read or does not fit the detector.
+    """
+    model = build_detector(config)
+    fill_detector(model, checkpoint)
+    return model
+
+
+def build_detector(config: Config) -> nn.Module:
+    """The untrained detector of a config from ``proxy_config``, on the GPU if there is one, in evaluation mode."""
+    with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
+        # Models take their configs apart.
+        return MODELS.build(copy.deepcopy(config.model)).to(get_device()).eval()
+
+
+def fill_detector(model: nn.Module, checkpoint: str | Path) -> None:
+    """Gives a detector the weights of a checkpoint.
+
+    Raises:
+        UserError: the checkpoint cannot be read or does not fit the detector.
+    """
+    weights = load_weights(checkpoint)
+    missing = [f'{key} {tuple(value.shape)}' for key, value in model.state_dict().items()
+               if (weights[key].shape != value.shape if key in weights else not key.endswith('num_batches_tracked'))]
+    if missing:
+        raise UserError(f'the checkpoint {checkpoint} does not fit the proxy {type(model).__name__}: {len(missing)} '
+                        f'weights are missing or have another shape, first {missing[0]}; name the config that it was '
+                        'trained with, and train it on the same classes')
+    model.load_state_dict(OrderedDict(weights), strict=False)

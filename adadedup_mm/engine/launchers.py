@@ -1,0 +1,95 @@
+"""Several processes: which one this is before any process group exists, its GPU, and a group with or without one."""
+
+import os
+from typing import Any
+
+import torch
+import torch.distributed
+from mmengine.dist import init_dist, is_distributed
+
+from ..base.errors import ProcessError, UserError
+from ..proxy.train import WRAPPER_WITHOUT_GPU
+
+_VARIABLES = {'pytorch': ('RANK', 'WORLD_SIZE'), 'slurm': ('SLURM_PROCID', 'SLURM_NTASKS')}
+_LOCAL_RANK = {'pytorch': 'LOCAL_RANK', 'slurm': 'SLURM_LOCALID'}
+
+
+def rank_and_world(launcher: str) -> tuple[int, int]:
+    """Index of this process and number of processes, from the launcher's environment variables.
+
+    Args:
+        launcher: ``'none'``, ``'pytorch'`` (torchrun) or ``'slurm'``.
+
+    Raises:
+        UserError: the launcher is unknown, or its variables are not set or no such numbers.
+    """
+    if launcher == 'none':
+        return 0, 1
+    if launcher not in _VARIABLES:
+        raise UserError(f"launcher {launcher!r} is not supported: use 'none', 'pytorch' or 'slurm'")
+    names = _VARIABLES[launcher]
+    rank, world = (os.environ.get(name) for name in names)
+    start = 'torchrun --nproc_per_node=N' if launcher == 'pytorch' else 'srun'
+    if rank is None or world is None:
+        raise UserError(f"--launcher {launcher} needs {' and '.join(names)}: start it with {start}")
+    if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
+        raise UserError(f'{names[0]} is {rank!r} and {names[1]} {world!r}, but must be the index of this process and '
+                        f'how many there are: start it with {start}')
+    return int(rank), int(world)
+
+
+def take_gpu(launcher: str) -> None:
+    """Makes a GPU of its own the current one of this process; more processes than GPUs share them in turn.
+
+    mmengine does so when it opens a process group, which pruning has none of.
+
+    Args:
+        launcher: as for ``rank_and_world``.
+
+    Raises:
+        UserError: the launcher's variable for this process on its machine is no index.
+    """
+    if launcher == 'none' or not torch.cuda.is_available():
+        return
+    name = _LOCAL_RANK[launcher]
+    local_rank = os.environ.get(name, str(rank_and_world(launcher)[0]))
+    if not local_rank.isdecimal():
+        raise UserError(f'{name} is {local_rank!r}, but must be the index of this process on its machine: unset it, or '
+                        'leave it to the launcher')
+    torch.cuda.set_device(int(local_rank) % torch.cuda.device_count())
+
+
+def open_group(launcher: str) -> None:
+    """Opens the process group of all processes of a launcher, unless there is one: gloo where there is no GPU.
+
+    mmengine opens one only where it finds a GPU. The group stays open, as launchers cannot open a second one.
+
+    Args:
+        launcher: as for ``rank_and_world``; nothing is done for ``'none'``.
+
+    Raises:
+        ProcessError: the processes do not find each other within torch's own time.
+    """
+    if launcher == 'none' or is_distributed():
+        return
+    try:
+        if torch.cuda.is_available():
+            init_dist(launcher)
+        else:
+            rank, world = rank_and_world(launcher)
+            torch.distributed.init_process_group('gloo', rank=rank, world_size=world)
+    except RuntimeError as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ProcessError(f'this process cannot form a group with the others: {reason}') from error
+
+
+def use_gloo_without_gpu(config: Any) -> None:
+    """Prepares a training of several processes where mmengine's Runner would ask for a GPU that is not there.
+
+    Args:
+        config: a training config; its ``model_wrapper_cfg`` is set unless the user has set one.
+    """
+    launcher = config.get('launcher', 'none')
+    if launcher != 'none' and not torch.cuda.is_available():
+        open_group(launcher)
+        config.setdefault('model_wrapper_cfg', dict(WRAPPER_WITHOUT_GPU))

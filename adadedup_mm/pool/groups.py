@@ -1,0 +1,20 @@
+"""Groups that samples fall into: by a value that they share, by the classes that they hold."""
+
+from collections.abc import Hashable, Iterable
+
+import numpy as np
+
+from .pool import Pool
+
+
+def label(values: Iterable[Hashable]) -> np.ndarray:
+    """(N,) int32 labels 0..K-1 of N values; equal values share one, numbered by first occurrence."""
+    seen: dict[Hashable, int] = {}
+    return np.fromiter((seen.setdefault(value, len(seen)) for value in values), np.int32)
+
+
+def class_membership(pool: Pool) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct (sample, class) pairs of a pool: two int64 arrays, sorted by sample."""
+    owner = np.repeat(np.arange(len(pool)), np.diff(pool.offsets))
+    pairs = np.unique(owner * max(len(pool.classes), 1) + pool.labels)
+    return pairs // max(len(pool.classes), 1), pairs % max(len(pool.classes), 1)

@@ -1,0 +1,241 @@
+"""A pruning run from the user's config to the files in its work dir: the stages in their order."""
+
+import contextlib
+import dataclasses
+import functools
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from .. import __version__
+from ..base.errors import UserError
+from ..base.files import read_object, sha256_file, sha256_value
+from ..base.progress import hidden_progress
+from ..datasets import pruned_config, read_pool
+from ..datasets.originals import data_folders, untouched
+from ..datasets.sources import value_at
+from ..pool import pool_key, print_notes
+from ..registry import STRATEGIES, bind
+from ..report import build_report
+from ..settings.config_text import check_writable, json_like
+from ..settings.options import Options
+from ..stages import Patience, StageStore
+from ..strategies.run import Run
+from ..workdir.claim import claim, finished_manifest, may_be_used, usable_path, written_files
+from ..workdir.manifest import installed_versions
+from .estimate import estimate_line
+from .results import _write_config, _write_results
+from .update import update
+
+
+def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0, world: int = 1,
+          resume: bool = False, update_of: Path | None = None, patience: Patience | None = None) -> Config:
+    """Selects the samples worth keeping and writes DESIGN's files into ``work_dir``; does nothing if it is all there.
+
+    Args:
+        config: an mmdet or mmdet3d training config.
+        options: its ``adadedup`` dict, resolved.
+        work_dir: a folder of this run alone.
+        rank: index of this process; the first one writes.
+        world: number of processes. All of them call this and must see the same file system.
+        resume: whether an interrupted run, or a run with other options, may be taken over.
+        update_of: work dir of a finished run whose decisions stay (see ``update``); None decides about all samples.
+        patience: how long the processes wait for each other.
+
+    Returns:
+        The config with the training set replaced by the pruned one, and nothing of ours left in it.
+
+    Raises:
+        UserError: the input is wrong; a work dir that did not exist before is removed again, unless a stage has
+            computed something, which another run with ``resume`` can use.
+        ProcessError: another process has failed, is gone or has not appeared.
+    """
+    work_dir = usable_path(work_dir)
+    store = StageStore(work_dir / 'stages', rank, world, patience=patience)
+    with store.together() if may_be_used(work_dir) else contextlib.nullcontext():
+        return _prune(config, options, work_dir, store, resume, update_of)
+
+
+def _prune(config: Config, options: Options, work_dir: Path, store: StageStore, resume: bool,
+           update_of: Path | None) -> Config:
+    """What ``prune`` does once the processes know of each other."""
+    started, rank = time.time(), store.rank
+    check_writable(config)
+    if update_of is None:
+        strategy = bind(STRATEGIES, options.strategy, 'adadedup.strategy')
+    else:
+        strategy = functools.partial(update, folder=_old_work_dir(update_of, work_dir))
+        options = dataclasses.replace(options, strategy=_old_strategy(update_of) or options.strategy)
+    pool, sources = read_pool(config)
+    if rank == 0:
+        print_notes(pool)
+    ann_files = [source.ann_file for source in sources if source.ann_file]
+    pool_hash = pool_key(pool)
+    identity = dict(options=options.identity(), pool=pool_hash, records=[source.records for source in sources],
+                    inputs={str(path): sha256_file(path) for path in ann_files})
+    if update_of is not None:
+        identity['update'] = sha256_file(update_of / 'samples.parquet')
+    store.shared = Path(options.shared_stages) / pool_hash[:16] if options.shared_stages else None
+    run = Run(config, options, store, pool, sources)
+    outputs = written_files(work_dir)
+    manifest = finished_manifest(work_dir, identity)
+    changed = manifest and _changed(run, manifest, work_dir)
+    if changed and not resume:
+        raise UserError(f'work dir {work_dir} holds a finished run, but {changed}: add --resume to prune anew, or '
+                        'choose another --work-dir')
+    if manifest is None:
+        store.is_over = lambda: finished_manifest(work_dir, identity) is not None
+    if manifest is None or changed:
+        with claim(work_dir, identity, run.store, resume) as is_new, hidden_progress(rank > 0):
+            try:
+                if store.world > 1:
+                    store.agree('run', _common(run, identity))
+                with untouched(_originals(run), but=_own_folders(run, work_dir)):
+                    if rank == 0 and update_of is None:
+                        print(estimate_line(run))
+                    selection = strategy(run)
+                if rank == 0:
+                    _write_results(run, selection, work_dir, identity, started)
+                    _remove_others(outputs, work_dir)
+            except UserError as error:
+                if is_new and rank == 0:
+                    _remove_unless_begun(work_dir, store, error)
+                raise
+            if rank == 0:
+                build_report(work_dir)
+        store.wait_for(lambda: finished_manifest(work_dir, identity) is not None)
+    elif rank == 0:
+        # What is not about pruning may have changed.
+        _write_config(run, work_dir)
+    if rank == 0:
+        print(_headline(work_dir))
+    return pruned_config(config, sources, work_dir / 'annotations')
+
+
+def _originals(run: Run) -> list[Path]:
+    """The folders that the training set is read from."""
+    folders = [folder for source in run.sources for folder in data_folders(value_at(run.config, source.path))]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def _own_folders(run: Run, work_dir: Path) -> list[Path]:
+    """Where a run writes, even if that is among the data."""
+    shared = run.options.shared_stages
+    return [work_dir, Path(tempfile.gettempdir()), *([Path(shared)] if shared else [])]
+
+
+def _common(run: Run, identity: dict[str, Any]) -> dict[str, Any]:
+    """What all processes of a run must have in common before it begins."""
+    dataset = json_like(run.config['train_dataloader'].get('dataset', {}))
+    return dict(options=identity['options'], dataset=dataset, files=identity['inputs'],
+                update=identity.get('update'), samples=identity['pool'],
+                records=identity['records'], processes=run.store.world,
+                version=__version__, packages=installed_versions(), code=_code_digest())
+
+
+def _code_digest() -> str:
+    """Hash of this package's source."""
+    files = sorted(Path(__file__).parents[1].rglob('*.py'))
+    return sha256_value([(file.name, sha256_file(file)) for file in files])
+
+
+def _remove_unless_begun(work_dir: Path, store: StageStore, error: UserError) -> None:
+    """Removes a new work dir in which nothing was computed, once the other processes have left it."""
+    def has_begun() -> bool:
+        finished = [file.parent.name for file in store.root.glob('*/done.json')]
+        # Which images can be read is soon found out again.
+        is_worth_keeping = any(name not in ('images', 'all_images') for name in finished)
+        return is_worth_keeping or any(store.root.glob('features/shard_*'))
+
+    if not has_begun() and store.give_up(error) and not has_begun():
+        shutil.rmtree(work_dir, ignore_errors=True)
+
+
+def _old_work_dir(folder: Path, work_dir: Path) -> Path:
+    """The checked work dir of an older run; absolute."""
+    if folder.resolve() == work_dir.resolve():
+        raise UserError(f'--update {folder} is the work dir itself: name a new one with --work-dir, the old selection '
+                        'stays as it is')
+    if not (folder / 'samples.parquet').is_file():
+        raise UserError(f'{folder} holds no finished run (samples.parquet): --update needs the work dir of one')
+    return folder.absolute()
+
+
+def _old_strategy(folder: Path) -> str | None:
+    """The strategy whose decisions an update goes on with; None where the manifest is damaged."""
+    name = read_object(folder / 'manifest.json').get('strategy')
+    return name if isinstance(name, str) else None
+
+
+
+
+
+
+
+
+
+
+
+
+def _remove_others(outputs: list[Path], work_dir: Path) -> None:
+    """Removes annotation files that the run which was here before has written, and this one has not."""
+    written = written_files(work_dir)
+    for file in outputs:
+        if file not in written and file.is_relative_to(work_dir / 'annotations'):
+            file.unlink(missing_ok=True)
+
+
+def _changed(run: Run, manifest: dict[str, Any], work_dir: Path) -> str:
+    """What a finished run has read or written and is not as it was then, in words; empty if all is."""
+    for file in manifest['files']:
+        output = Path(file['output'])
+        if not output.is_relative_to(work_dir):
+            return f'was moved, and names {output}'
+        if not os.path.isfile(output) or file.get('sha256', '') not in ('', sha256_file(output)):
+            return f'{output} is gone or not as it was written'
+    for entry in manifest.get('inputs', []):
+        path = Path(entry['path'])
+        if not os.path.isfile(path) or sha256_file(path) != entry.get('sha256'):
+            return f'{path} has changed since'
+    facts = manifest.get('facts', {})
+    if facts.get('images') not in (None, run.images_key):
+        return 'images have changed since (path, size or modification time)'
+    if 'proxy' in facts and facts['proxy'] != run.proxy_digest:
+        return f"the proxy's config {run.options.proxy.config} has changed since"
+    return ''
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+def _headline(work_dir: Path) -> str:
+    manifest = read_object(work_dir / 'manifest.json')
+    outputs = ', '.join(file['output'] for file in manifest['files'])
+    due = '; '.join(map(str, manifest.get('update', {}).get('full_run_due', ())))
+    return (f"kept {manifest['kept']} of {manifest['samples']} samples ({manifest['kept'] / manifest['samples']:.1%}) "
+            f"in {manifest['seconds']:.0f} s: {outputs}; report: {work_dir / 'report.html'}"
+            + (f'; a full run is due: {due}' if due else ''))

@@ -1,0 +1,1 @@
+"""Configs and the ``adadedup`` dict: loading, checking, writing."""

@@ -1,0 +1,165 @@
+"""Choices by a score of each sample: the ``runs`` trainings of a proxy, or the shapes of its objects."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..base.checks import whole
+from ..base.errors import UserError
+from ..base.files import read_array, write_array, write_json
+from ..datasets import read_outlines
+from ..feedback import keep_count
+from ..registry import STRATEGIES
+from ..scores import class_shares, keep_highest, run_agreement, shape_complexity, sum_per_sample
+from ..scores.observe import Measure
+from ..selection import Selection
+from .trainings import default_epochs, left_out, training_scores
+
+if TYPE_CHECKING:
+    from .run import Run
+
+
+@STRATEGIES.register_module()
+def el2n(run: 'Run', runs: int = 3, epochs: int | None = None) -> Selection:
+    """The samples with the largest errors early in training (EL2N, arXiv 2107.07075).
+
+    For every object the norm of (class scores - one-hot) of the predictions that are assigned to it, averaged over
+    them; summed over the objects of an image, averaged over trainings. A classifier has one prediction per image.
+
+    Args:
+        run: the pruning run.
+        runs: number of short trainings with seeds of their own.
+        epochs: of each training; see ``default_epochs``.
+
+    Raises:
+        UserError: an argument is out of range, or the proxy does not tell which predictions belong to which object.
+    """
+    return _by_training(run, 'error', runs, epochs)
+
+
+@STRATEGIES.register_module()
+def grand(run: 'Run', runs: int = 3, epochs: int | None = None) -> Selection:
+    """The samples with the largest gradients early in training (GraNd, arXiv 2107.07075).
+
+    The norm of the gradient of a sample's loss with respect to all of a detector's parameters after backbone and neck,
+    and to the last layer of a classifier; averaged over trainings.
+
+    Args:
+        run: the pruning run.
+        runs: number of short trainings with seeds of their own.
+        epochs: of each training; see ``default_epochs``.
+
+    Raises:
+        UserError: an argument is out of range, or the model has no such parameters.
+    """
+    return _by_training(run, 'gradient', runs, epochs)
+
+
+@STRATEGIES.register_module()
+def forgetting(run: 'Run', runs: int = 3, epochs: int | None = None) -> Selection:
+    """The samples whose objects are forgotten most often (arXiv 1812.05159).
+
+    How often an object is right after one epoch and wrong after the next; objects that are never right count as many
+    times as there are epochs. Summed over the objects of an image, averaged over trainings.
+
+    Args:
+        run: the pruning run.
+        runs: number of trainings with seeds of their own.
+        epochs: of each training, at least 2; see ``default_epochs``.
+
+    Raises:
+        UserError: as for ``el2n``; or ``proxy.checkpoint`` stands for the trainings.
+    """
+    return _by_training(run, 'error', runs, epochs, late=True)
+
+
+@STRATEGIES.register_module()
+def loss_topk(run: 'Run', runs: int = 3, epochs: int | None = None) -> Selection:
+    """The samples with the highest proxy losses, averaged over trainings.
+
+    Args:
+        run: the pruning run.
+        runs: number of trainings with seeds of their own.
+        epochs: of each training; see ``default_epochs``.
+
+    Raises:
+        UserError: an argument is out of range, or a loss is not finite.
+    """
+    return _by_training(run, 'loss', runs, epochs, late=True)
+
+
+@STRATEGIES.register_module()
+def tfdp(run: 'Run') -> Selection:
+    """The samples with the most complex shapes, without any training (TFDP, arXiv 2503.00828).
+
+    For every object the perimeter of its mask over that of a circle of equal area, divided by the sum of these ratios
+    over its class; summed over the objects of an image. Objects without a mask count with their box.
+
+    Raises:
+        UserError: the samples have neither masks nor boxes.
+    """
+    _require_labels(run)
+    inputs = dict(method='tfdp', pool=run.objects_key, records=run.records_key)
+
+    def compute(folder: Path) -> None:
+        outlines = read_outlines(run.config, run.sources, run.pool)
+        complexity = shape_complexity(outlines.sizes[:, 0], outlines.sizes[:, 1])
+        scores = sum_per_sample(class_shares(complexity, outlines.labels), outlines.owner, len(run.pool))
+        write_array(folder / 'scores.npy', scores[None])
+        write_json(folder / 'outlines.json', dict(objects=len(outlines.owner), masks=outlines.masks))
+
+    folder = run.stage('scores', inputs, compute)
+    selection = _highest(run, read_array(folder / 'scores.npy'))
+    outlines = json.loads((folder / 'outlines.json').read_text(encoding='utf-8'))
+    selection.notes.append(f'{outlines["masks"]} of {outlines["objects"]} objects have a mask; the others count with '
+                           'their box.')
+    return selection
+
+
+def _trained_scores(run: 'Run', measure: Measure, runs: int, epochs: int | None, late: bool = False) -> np.ndarray:
+    """(R, N) float64 scores of R short trainings."""
+    _require_labels(run)
+    whole(runs, 'adadedup.strategy.runs', 1)
+    every_epoch = late and measure == 'error'
+    if epochs is None:
+        epochs = default_epochs(run, late)
+    whole(epochs, 'adadedup.strategy.epochs', 2 if every_epoch else 1)
+    return training_scores(run, measure, runs, epochs, every_epoch)
+
+
+def _require_labels(run: 'Run') -> None:
+    """Raises UserError if some samples have no labels that a score could be made of."""
+    count = int((~run.pool.labelled).sum())
+    if count:
+        raise UserError(f'strategy {run.options.strategy_name} scores labels, but {count} of {len(run.pool)} samples '
+                        'have none: use adadedup, clip_dedup or random, or prune the labelled part alone')
+
+
+def _by_training(run: 'Run', measure: Measure, runs: int, epochs: int | None, late: bool = False) -> Selection:
+    """The samples with the highest scores of short trainings; those that the proxy cannot look at stay."""
+    scores = _trained_scores(run, measure, runs, epochs, late)
+    selection = _highest(run, scores, ~run.for_proxy)
+    selection.notes += left_out(run)
+    return selection
+
+
+def _highest(run: 'Run', scores: np.ndarray, unknown: np.ndarray | None = None) -> Selection:
+    """The samples with the highest mean of (R, N) scores; (N,) bool ``unknown`` tells which have none."""
+    score = scores.mean(axis=0)
+    dropped = run.dropped
+    unknown = dropped if unknown is None else unknown
+    # What nothing is known about stays, unless it is to be dropped.
+    places = np.where(unknown, np.where(dropped, -np.inf, np.inf), score)
+    budget = min(keep_count(run.options.keep_ratio, len(score)), int((~dropped).sum()))
+    selection = Selection.without_features(keep_highest(places, budget))
+    selection.score = score
+    if len(scores) > 1:
+        r, reliability = run_agreement(scores[:, ~unknown])
+        selection.notes.append(f'The scores of {len(scores)} trainings have a rank correlation of {r:.2f}; their mean '
+                               f'has a reliability of {reliability:.2f}.')
+    empty = int((score[~unknown] == 0).sum())
+    if empty:
+        selection.notes.append(f'{empty} samples have a score of 0, such as those without objects: they go first.')
+    return selection
