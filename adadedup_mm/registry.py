@@ -23,18 +23,22 @@ STRATEGIES = Registry('strategy', scope='adadedup_mm', locations=['adadedup_mm.s
 def build(registry: Registry, options: dict[str, Any], where: str) -> Any:
     """Builds ``options['type']`` with the other options as arguments.
 
-    mmengine's ``Registry.build`` is not used because it looks our kinds up in the user's default scope first.
+    mmengine's ``Registry.build`` is not used because it looks our kinds up in the user's default
+    scope first.
 
     Raises:
-        UserError: the type is unknown (the message lists the valid names), or does not take these arguments.
+        UserError: the type is unknown (the message lists the valid names), or does not take these
+            arguments.
     """
     arguments = dict(options)
     kind = find(registry, arguments.pop('type'), where)
     try:
         return kind(**arguments)
     except TypeError as error:
-        raise UserError(f"{where}: {error}; to replace a type that a _base_ config sets, give the dict '_delete_=True'"
-                        ) from error
+        raise UserError(
+            f'{where}: {error}; to replace a type that a _base_ config sets, give the dict '
+            "'_delete_=True'"
+        ) from error
 
 
 def bind(registry: Registry, options: dict[str, Any] | str, where: str) -> Callable[[Any], Any]:

@@ -2,8 +2,9 @@
 
     python benchmarks/dynamic_epochs.py CONFIG [--policy ucb] [--ratios .7 .5 .3] [--epochs 4]
 
-CONFIG trains on everything. Evaluation, checkpoints and the first epoch are left out. Without a GPU the process's own
-seconds on the processor are counted, which other processes disturb less than the clock's.
+CONFIG trains on everything. Evaluation, checkpoints and the first epoch are left out. Without a GPU
+the process's own seconds on the processor are counted, which other processes disturb less than the
+clock's.
 """
 
 import argparse
@@ -37,7 +38,9 @@ class EpochClock(Hook):
         self.seconds.append(clock() - self.start)
 
 
-def measure(config: Config, policy: str | None, ratio: float, work_dir: str, epochs: int) -> tuple[float, float]:
+def measure(
+    config: Config, policy: str | None, ratio: float, work_dir: str, epochs: int
+) -> tuple[float, float]:
     """Median seconds and samples of an epoch; without a policy those of all samples."""
     config = copy.deepcopy(config)
     config.work_dir, config.log_level, config.launcher = work_dir, 'ERROR', 'none'
@@ -58,21 +61,27 @@ def measure(config: Config, policy: str | None, ratio: float, work_dir: str, epo
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('config')
     parser.add_argument('--policy', default='ucb', choices=['random', 'epsilon_greedy', 'ucb'])
-    parser.add_argument('--ratios', nargs='+', type=float, default=[.7, .5, .3])
+    parser.add_argument('--ratios', nargs='+', type=float, default=[0.7, 0.5, 0.3])
     parser.add_argument('--epochs', type=int, default=4)
     parser.add_argument('--work-dir', default='work_dirs/dynamic_epochs')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     args = parser.parse_args()
     config = load_config(args.config, args.cfg_options)
-    seconds, samples = measure(config, None, 1., args.work_dir, args.epochs)
+    seconds, samples = measure(config, None, 1.0, args.work_dir, args.epochs)
     print(f'all samples: {samples:.0f}, {seconds:.2f} s an epoch', flush=True)
     for ratio in args.ratios:
         spent, used = measure(config, args.policy, ratio, args.work_dir, args.epochs)
-        print(f'{args.policy} {ratio:.0%}: {used:.0f} samples, {spent:.2f} s an epoch; time / samples '
-              f'{spent / seconds / (used / samples):.3f}', flush=True)
+        print(
+            f'{args.policy} {ratio:.0%}: {used:.0f} samples, {spent:.2f} s an epoch; time / '
+            'samples '
+            f'{spent / seconds / (used / samples):.3f}',
+            flush=True,
+        )
 
 
 if __name__ == '__main__':

@@ -37,7 +37,9 @@ class Figure:
         return self.value <= self.target if self.at_most else self.value >= self.target
 
 
-def parse(description: str | None, parser: argparse.ArgumentParser | None = None) -> argparse.Namespace:
+def parse(
+    description: str | None, parser: argparse.ArgumentParser | None = None
+) -> argparse.Namespace:
     """The command line that all parts share.
 
     Args:
@@ -47,7 +49,9 @@ def parse(description: str | None, parser: argparse.ArgumentParser | None = None
     parser = parser or argparse.ArgumentParser()
     parser.description = (description or '').splitlines()[0]
     parser.add_argument('--quick', action='store_true', help='small cases, few repeats')
-    parser.add_argument('--figures', type=Path, help='write what was measured into this file, as JSON lines')
+    parser.add_argument(
+        '--figures', type=Path, help='write what was measured into this file, as JSON lines'
+    )
     return parser.parse_args()
 
 
@@ -70,13 +74,20 @@ def table(figures: Iterable[Figure]) -> str:
         bound = '≤' if figure.at_most else '≥'
         target = '-' if figure.target is None else f'{bound} {figure.form.format(figure.target)}'
         met = {None: '-', True: 'yes', False: '**no**'}[figure.met]
-        lines.append(f'| {figure.name} | {figure.reference} | {figure.form.format(figure.value)} | {target} | {met} |')
+        lines.append(
+            f'| {figure.name} | {figure.reference} | {figure.form.format(figure.value)} | {target} '
+            f'| {met} |'
+        )
     return '\n'.join(lines)
 
 
 def peak_memory() -> float:
     """The most memory that this process has held, in MB of 10**6 bytes; mapped pages of files count."""
-    line = next(line for line in Path('/proc/self/status').read_text().splitlines() if line.startswith('VmHWM'))
+    line = next(
+        line
+        for line in Path('/proc/self/status').read_text().splitlines()
+        if line.startswith('VmHWM')
+    )
     return int(line.split()[1]) * 1024 / 1e6
 
 

@@ -2,10 +2,11 @@
 
     python benchmarks/keep_rates.py work_dirs/minidrive docs/RESULTS.md
 
-The section is what stands between ``<!-- minidrive_rates -->`` and ``<!-- end of minidrive_rates -->``, after the name
-of the work dir; the rates of each selection go to ``results/minidrive_rates.csv`` beside the page. Kinds of scenes are
-those of MiniDrive's ``truth.parquet``; for other data there are classes only. ``signal`` is the share of the variance
-of the proxy's gaps that is told from noise.
+The section is what stands between ``<!-- minidrive_rates -->`` and
+``<!-- end of minidrive_rates -->``, after the name of the work dir; the rates of each selection go
+to ``results/minidrive_rates.csv`` beside the page. Kinds of scenes are those of MiniDrive's
+``truth.parquet``; for other data there are classes only. ``signal`` is the share of the variance of
+the proxy's gaps that is told from noise.
 """
 
 import argparse
@@ -41,7 +42,9 @@ def read_rates(work_dir: Path, rows: Sequence[Row]) -> Iterator[tuple]:
             yield (*start, 'class', one['class'], one['instances'], one['instances_kept'])
         kinds = _kinds(json.loads(row['settings'])['data'].get('root', ''))
         if kinds:
-            samples = pq.read_table(folder / 'samples.parquet').select(['sample_id', 'kept']).to_pydict()
+            samples = (
+                pq.read_table(folder / 'samples.parquet').select(['sample_id', 'kept']).to_pydict()
+            )
             kind = np.array([kinds[sample] for sample in samples['sample_id']])
             for name in sorted(set(kind)):
                 kept = np.array(samples['kept'])[kind == name]
@@ -57,7 +60,9 @@ def _kinds(root: str) -> dict[str, str]:
     truth = Path(root, 'truth.parquet')
     if not truth.exists():
         return {}
-    return dict(zip(*pq.read_table(truth).select(['sample_id', 'kind']).to_pydict().values(), strict=True))
+    return dict(
+        zip(*pq.read_table(truth).select(['sample_id', 'kind']).to_pydict().values(), strict=True)
+    )
 
 
 def tables(rates: Sequence[Sequence[str]]) -> str:
@@ -70,17 +75,30 @@ def tables(rates: Sequence[Sequence[str]]) -> str:
     by_ratio = []
     for ratio in sorted({ratio for ratio, *_ in shares}, key=float):
         variants = dict.fromkeys(variant for other, variant, *_ in shares if other == ratio)
-        rows = [[variant, *(f'{np.mean(values):.0%}' if (values := shares[ratio, variant, *column]) else '-'
-                            for column in columns)] for variant in variants]
-        title = (f'{float(ratio):.0%} kept: the objects of each class and the images of each kind of scene that stay, '
-                 "and the signal in the proxy's gaps; mean over seeds")
+        rows = [
+            [
+                variant,
+                *(
+                    f'{np.mean(values):.0%}' if (values := shares[ratio, variant, *column]) else '-'
+                    for column in columns
+                ),
+            ]
+            for variant in variants
+        ]
+        title = (
+            f'{float(ratio):.0%} kept: the objects of each class and the images of each kind of '
+            'scene that stay, '
+            "and the signal in the proxy's gaps; mean over seeds"
+        )
         by_ratio.append(Table('rates', title, ['', *(name for _, name in columns)], rows))
     return markdown(by_ratio)
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('work_dir', type=Path)
     parser.add_argument('page', type=Path)
     args = parser.parse_args()

@@ -52,14 +52,26 @@ def make_samples(count: int) -> list[tuple[torch.Tensor, DetDataSample]]:
     samples = []
     for i in range(count):
         height, width = SIZES[i * len(SIZES) // count]
-        corners = generator.uniform(0, .7, (i % 5, 2))
-        boxes = np.concatenate([corners, corners + generator.uniform(.1, .3, corners.shape)], 1)
-        sample = DetDataSample(metainfo=dict(img_id=i, img_shape=(height, width), scale_factor=(1., 1.)))
+        corners = generator.uniform(0, 0.7, (i % 5, 2))
+        boxes = np.concatenate([corners, corners + generator.uniform(0.1, 0.3, corners.shape)], 1)
+        sample = DetDataSample(
+            metainfo=dict(img_id=i, img_shape=(height, width), scale_factor=(1.0, 1.0))
+        )
         sample.gt_instances = InstanceData(
-            bboxes=torch.tensor(boxes * np.tile([width, height], 2), dtype=torch.float32).reshape(-1, 4),
-            labels=torch.from_numpy(generator.integers(0, 3, len(boxes))))
-        sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
-        samples.append((torch.from_numpy(generator.integers(0, 256, (3, height, width), dtype=np.uint8)), sample))
+            bboxes=torch.tensor(boxes * np.tile([width, height], 2), dtype=torch.float32).reshape(
+                -1, 4
+            ),
+            labels=torch.from_numpy(generator.integers(0, 3, len(boxes))),
+        )
+        sample.ignored_instances = InstanceData(
+            bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long)
+        )
+        samples.append(
+            (
+                torch.from_numpy(generator.integers(0, 256, (3, height, width), dtype=np.uint8)),
+                sample,
+            )
+        )
     return samples
 
 
@@ -78,8 +90,10 @@ def ours(model: Any, samples: list[Any]) -> torch.Tensor:
     """In batches."""
     losses = []
     for start in range(0, len(samples), BATCH_SIZE):
-        images, data_samples = zip(*samples[start:start + BATCH_SIZE], strict=True)
-        losses.append(per_sample_losses(model, dict(inputs=list(images), data_samples=list(data_samples))))
+        images, data_samples = zip(*samples[start : start + BATCH_SIZE], strict=True)
+        losses.append(
+            per_sample_losses(model, dict(inputs=list(images), data_samples=list(data_samples)))
+        )
     return torch.cat(losses)
 
 
@@ -92,7 +106,7 @@ def _start_worker(count: int) -> None:
 
 def _score_part(part: int) -> torch.Tensor:
     half = len(_worker['samples']) // 2
-    return ours(_worker['model'], _worker['samples'][part * half:(part + 1) * half])
+    return ours(_worker['model'], _worker['samples'][part * half : (part + 1) * half])
 
 
 def measure(count: int, repeats: int) -> tuple[dict[str, list[float]], dict[str, float]]:
@@ -103,7 +117,8 @@ def measure(count: int, repeats: int) -> tuple[dict[str, list[float]], dict[str,
         ways: dict[str, Callable[[], torch.Tensor]] = {
             'one by one': lambda: one_by_one(model, samples),
             'ours, one process': lambda: ours(model, samples),
-            'ours, two processes': lambda: torch.cat(list(pool.map(_score_part, range(2))))}
+            'ours, two processes': lambda: torch.cat(list(pool.map(_score_part, range(2)))),
+        }
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         losses = {}
         for repeat in range(repeats + 1):
@@ -112,7 +127,9 @@ def measure(count: int, repeats: int) -> tuple[dict[str, list[float]], dict[str,
                 losses[name] = way()
                 if repeat:
                     seconds[name].append(time.perf_counter() - start)
-    differences = {name: float((value - losses['one by one']).abs().max()) for name, value in losses.items()}
+    differences = {
+        name: float((value - losses['one by one']).abs().max()) for name, value in losses.items()
+    }
     return seconds, differences
 
 
@@ -124,13 +141,31 @@ def main() -> None:
     print(f'{"way":24}{"images/s":>10}{"ratio":>8}{"max difference":>16}')
     figures = []
     for name, values in seconds.items():
-        ratio = statistics.median(base / value for base, value in zip(seconds['one by one'], values, strict=True))
-        print(f'{name:24}{count / statistics.median(values):10.1f}{ratio:8.2f}{differences[name]:16.1e}')
+        ratio = statistics.median(
+            base / value for base, value in zip(seconds['one by one'], values, strict=True)
+        )
+        print(
+            f'{name:24}{count / statistics.median(values):10.1f}{ratio:8.2f}{differences[name]:16.1e}'
+        )
         if name in TARGETS:
-            figures.append(Figure(f'per-sample losses, {name.removeprefix("ours, ")} of one thread: speed',
-                                  'image by image, one process', ratio, TARGETS[name]))
-    figures.append(Figure('per-sample losses: largest difference', 'image by image', max(differences.values()), 1e-5,
-                          at_most=True, form='{:.0e}'))
+            figures.append(
+                Figure(
+                    f'per-sample losses, {name.removeprefix("ours, ")} of one thread: speed',
+                    'image by image, one process',
+                    ratio,
+                    TARGETS[name],
+                )
+            )
+    figures.append(
+        Figure(
+            'per-sample losses: largest difference',
+            'image by image',
+            max(differences.values()),
+            1e-5,
+            at_most=True,
+            form='{:.0e}',
+        )
+    )
     save(figures, arguments.figures)
 
 

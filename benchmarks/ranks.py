@@ -2,9 +2,9 @@
 
     python benchmarks/ranks.py [--quick]
 
-What each stage has to do grows with the number of samples: k-means has the same number of clusters, density scores and
-partners have clusters of the same size. Features are one memory-mapped file. One and two processes alternate; the best
-of several runs counts.
+What each stage has to do grows with the number of samples: k-means has the same number of clusters,
+density scores and partners have clusters of the same size. Features are one memory-mapped file. One
+and two processes alternate; the best of several runs counts.
 """
 
 import functools
@@ -38,7 +38,8 @@ def run_stage(stage: str, folder: Path, root: Path, clusters: int, rank: int, wo
     work: dict[str, Work] = {
         'clusters': cluster_work(SphericalKMeans(clusters), features, None, 0, store),
         'density': density_work(KCenter(), features, assignment, 0, store),
-        'partners': partner_work(features, assignment, np.arange(len(features)) % 5 > 0, store)}
+        'partners': partner_work(features, assignment, np.arange(len(features)) % 5 > 0, store),
+    }
     start = time.perf_counter()
     store.run(stage, 'key', *work[stage])
     return time.perf_counter() - start
@@ -50,7 +51,10 @@ def main() -> None:
     use_wide_kernels()
     n, repeats = (12_000, 1) if arguments.quick else (200_000, 3)
     best = {(stage, world): np.inf for stage in STAGES for world in (1, 2)}
-    with (tempfile.TemporaryDirectory() as name, ProcessPoolExecutor(2, get_context('spawn')) as pool):
+    with (
+        tempfile.TemporaryDirectory() as name,
+        ProcessPoolExecutor(2, get_context('spawn')) as pool,
+    ):
         for world in (1, 2):
             Path(name, str(world)).mkdir()
             arrays = make_case(world * n, DIMENSIONS, world * n // CLUSTER_SIZE)
@@ -58,8 +62,14 @@ def main() -> None:
                 np.save(Path(name, str(world), file), array)
         for repeat in range(repeats + 1):  # the first one starts the processes
             for stage, world in best:
-                run = functools.partial(run_stage, stage, Path(name, str(world)), Path(name, f'{world}_{repeat}'),
-                                        n // CLUSTER_SIZE, world=world)
+                run = functools.partial(
+                    run_stage,
+                    stage,
+                    Path(name, str(world)),
+                    Path(name, f'{world}_{repeat}'),
+                    n // CLUSTER_SIZE,
+                    world=world,
+                )
                 seconds = max(pool.map(run, range(world)))
                 if repeat:
                     best[stage, world] = min(best[stage, world], seconds)
@@ -67,8 +77,13 @@ def main() -> None:
     for stage in STAGES:
         one, two = best[stage, 1], best[stage, 2]
         print(f'{stage}: {n:,} samples by one process {one:.2f} s, {2 * n:,} by two {two:.2f} s')
-        figures.append(Figure(f'{stage}: time of {n:,} samples by one process / of {2 * n:,} by two',
-                              'one process of one thread (1 = perfect)', one / two))
+        figures.append(
+            Figure(
+                f'{stage}: time of {n:,} samples by one process / of {2 * n:,} by two',
+                'one process of one thread (1 = perfect)',
+                one / two,
+            )
+        )
     save(figures, arguments.figures)
 
 

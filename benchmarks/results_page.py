@@ -2,8 +2,9 @@
 
     python benchmarks/results_page.py work_dirs/minidrive docs/RESULTS.md
 
-The section is what stands between ``<!-- minidrive -->`` and ``<!-- end of minidrive -->``, after the name of the work
-dir. Plots go to ``images/`` and results to ``results/minidrive.parquet``, both beside the page.
+The section is what stands between ``<!-- minidrive -->`` and ``<!-- end of minidrive -->``, after
+the name of the work dir. Plots go to ``images/`` and results to ``results/minidrive.parquet``, both
+beside the page.
 """
 
 import tempfile
@@ -35,10 +36,15 @@ def section(name: str, page: Path, rows: list[Row]) -> str:
     largest = max(done, key=lambda row: row['share'])
     samples = round(largest['samples'] / largest['share'])
     devices, launches = ({row[name] for row in done} for name in ('device', 'launch'))
-    about = (f'{len(done)} of {planned(rows[0]["benchmark"])} trainings, {samples} samples to choose from, '
-             f'finished {max(row["finished"] for row in rows)[:10]}, on {_listed(devices)}, '
-             f'{_listed(launch.split(", ")[-1] for launch in launches)}.')
-    return '\n'.join([tables_markdown(rows), *(f'![{Path(plot).stem}]({plot})\n' for plot in plots), about])
+    about = (
+        f'{len(done)} of {planned(rows[0]["benchmark"])} trainings, {samples} samples to choose '
+        'from, '
+        f'finished {max(row["finished"] for row in rows)[:10]}, on {_listed(devices)}, '
+        f'{_listed(launch.split(", ")[-1] for launch in launches)}.'
+    )
+    return '\n'.join(
+        [tables_markdown(rows), *(f'![{Path(plot).stem}]({plot})\n' for plot in plots), about]
+    )
 
 
 def planned(name: str) -> int:

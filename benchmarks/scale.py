@@ -2,10 +2,11 @@
 
     python benchmarks/scale.py [--quick] [--plot FILE] [--layout SHARE]
 
-As with the default settings, features are float32 in a memory-mapped file and are joined with the layouts of seven
-objects a sample in a second one (``feedback.layout=.3``); there are as many clusters as keep their size the same. Each
-number of samples has a process of its own, whose peak memory counts everything: libraries, the pool's ids, paths and
-boxes, and the pages of the mapped files.
+As with the default settings, features are float32 in a memory-mapped file and are joined with the
+layouts of seven objects a sample in a second one (``feedback.layout=.3``); there are as many
+clusters as keep their size the same. Each number of samples has a process of its own, whose peak
+memory counts everything: libraries, the pool's ids, paths and boxes, and the pages of the mapped
+files.
 """
 
 import argparse
@@ -36,22 +37,29 @@ from adadedup_mm.vectors.rows import read_in_passing
 from adadedup_mm.workdir.tables import classes_table, clusters_table, reasons, samples_table
 
 SIZES, QUICK_SIZES = (250_000, 500_000, 1_000_000, 2_000_000), (10_000, 20_000, 40_000)
-DIMENSIONS, CLUSTER_SIZE, KEEP_RATIO = 512, 350, .8
+DIMENSIONS, CLUSTER_SIZE, KEEP_RATIO = 512, 350, 0.8
 # Rows that are made at a time, of whole scenes; objects of a sample.
 BLOCK, OBJECTS = 10_000, 7
 
 
 def write_features(path: Path, n: int) -> None:
     """(n, 512) float32 unit features, in the order of the scenes."""
-    write_rows(path, (n, DIMENSIONS), (make_features(BLOCK, DIMENSIONS, seed=start) for start in range(0, n, BLOCK)))
+    write_rows(
+        path,
+        (n, DIMENSIONS),
+        (make_features(BLOCK, DIMENSIONS, seed=start) for start in range(0, n, BLOCK)),
+    )
 
 
 def write_joint(path: Path, features: np.ndarray, pool: Pool, share: float) -> None:
     """What a run writes into its stage ``joint``."""
     owner = np.repeat(np.arange(len(pool)), np.diff(pool.offsets))
     layouts = layout_blocks(owner, pool.labels, pool.boxes, pool.image_sizes[owner], len(pool))
-    write_rows(path, (len(pool), DIMENSIONS + LAYOUT_DIMENSIONS + 1),
-               read_in_passing(features, joint_blocks(features, layouts, share)))
+    write_rows(
+        path,
+        (len(pool), DIMENSIONS + LAYOUT_DIMENSIONS + 1),
+        read_in_passing(features, joint_blocks(features, layouts, share)),
+    )
 
 
 def make_boxes(generator: np.random.Generator, count: int) -> np.ndarray:
@@ -66,10 +74,16 @@ def make_pool(n: int) -> Pool:
     """As of a COCO json with n images."""
     generator = np.random.default_rng(0)
     return Pool(
-        sample_ids=tuple(map(str, range(n))), image_paths=tuple((f'data/train2017/{i:012d}.jpg',) for i in range(n)),
-        views=('image',), image_sizes=np.full((n, 2), 480, np.int32), classes=tuple(f'class {i}' for i in range(80)),
-        offsets=np.arange(n + 1) * OBJECTS, labels=generator.integers(0, 80, n * OBJECTS, np.int32),
-        boxes=make_boxes(generator, n * OBJECTS), dataset_index=np.zeros(n, np.int32))
+        sample_ids=tuple(map(str, range(n))),
+        image_paths=tuple((f'data/train2017/{i:012d}.jpg',) for i in range(n)),
+        views=('image',),
+        image_sizes=np.full((n, 2), 480, np.int32),
+        classes=tuple(f'class {i}' for i in range(80)),
+        offsets=np.arange(n + 1) * OBJECTS,
+        labels=generator.integers(0, 80, n * OBJECTS, np.int32),
+        boxes=make_boxes(generator, n * OBJECTS),
+        dataset_index=np.zeros(n, np.int32),
+    )
 
 
 def measure(path: Path, n: int, share: float) -> None:
@@ -95,15 +109,21 @@ def measure(path: Path, n: int, share: float) -> None:
     _, tau = initial_set(similarity, KEEP_RATIO)
     # Gaps cost nothing; those of a proxy would be as good.
     delta = np.random.default_rng(0).standard_normal(assignment.max() + 1)
-    adaptive = adaptive_set(similarity, assignment, delta, tau, .5, 1., 1., KEEP_RATIO)
+    adaptive = adaptive_set(similarity, assignment, delta, tau, 0.5, 1.0, 1.0, KEEP_RATIO)
     done('thresholds')
-    selection = Selection(adaptive.kept, assignment, order, similarity, adaptive.thresholds, shift=adaptive.shift)
+    selection = Selection(
+        adaptive.kept, assignment, order, similarity, adaptive.thresholds, shift=adaptive.shift
+    )
     partner, closeness = nearest_kept(vectors, assignment, selection.kept)
     done('partners')
     nothing = np.zeros(n, bool)
-    reason = reasons(selection, selection.kept, selection.kept, nothing, Options(keep_ratio=KEEP_RATIO))
-    write_table(path.with_name('samples.parquet'), samples_table(pool, selection, reason, partner, closeness, nothing,
-                                                                 map_2d(features)))
+    reason = reasons(
+        selection, selection.kept, selection.kept, nothing, Options(keep_ratio=KEEP_RATIO)
+    )
+    write_table(
+        path.with_name('samples.parquet'),
+        samples_table(pool, selection, reason, partner, closeness, nothing, map_2d(features)),
+    )
     write_table(path.with_name('clusters.parquet'), clusters_table(selection))
     write_table(path.with_name('classes.parquet'), classes_table(pool, selection.kept))
     done('tables')
@@ -119,14 +139,19 @@ def plot(path: Path, results: dict[int, dict]) -> None:
     below = np.zeros(len(sizes))
     for stage in results[sizes[0]]['seconds']:
         above = below + [result['seconds'][stage] for result in results.values()]
-        left.fill_between(sizes / 1e6, below, above, label=stage, alpha=.7)
+        left.fill_between(sizes / 1e6, below, above, label=stage, alpha=0.7)
         below = above
     law = sizes * np.log(sizes)
     left.plot(sizes / 1e6, total[0] * law / law[0], 'k--', label='N log N')
     left.plot(sizes / 1e6, total, 'ko')
     left.set_ylabel('seconds')
     left.legend(loc='upper left', frameon=False)
-    right.plot(sizes / 1e6, [result['megabytes'] / 1000 for result in results.values()], 'ko-', label='peak')
+    right.plot(
+        sizes / 1e6,
+        [result['megabytes'] / 1000 for result in results.values()],
+        'ko-',
+        label='peak',
+    )
     right.plot(sizes / 1e6, sizes * DIMENSIONS * 4 / 1e9, 'k:', label='features on disk')
     right.set_ylabel('GB')
     right.legend(loc='upper left', frameon=False)
@@ -141,8 +166,13 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument('--plot', type=Path, help='draw seconds and memory into this PNG file')
-    parser.add_argument('--layout', type=float, default=FeedbackOptions().layout, metavar='SHARE',
-                        help='share of the label layouts in the density scores; 0: of the images alone')
+    parser.add_argument(
+        '--layout',
+        type=float,
+        default=FeedbackOptions().layout,
+        metavar='SHARE',
+        help='share of the label layouts in the density scores; 0: of the images alone',
+    )
     parser.add_argument('--measure', nargs=2, metavar=('FILE', 'N'), help=argparse.SUPPRESS)
     arguments = parse(__doc__, parser)
     if arguments.measure:
@@ -155,23 +185,57 @@ def main() -> None:
         file = Path(folder, 'features.npy')
         write_features(file, sizes[-1])
         for n in sizes:
-            command = [sys.executable, __file__, '--layout', str(arguments.layout), '--measure', file, str(n)]
-            results[n] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-            stages = ', '.join(f'{stage} {value:.1f}' for stage, value in results[n]['seconds'].items())
-            print(f'{n:>9,} samples: {sum(results[n]["seconds"].values()):.1f} s ({stages}), '
-                  f'{results[n]["megabytes"]:.0f} MB', flush=True)
+            command = [
+                sys.executable,
+                __file__,
+                '--layout',
+                str(arguments.layout),
+                '--measure',
+                file,
+                str(n),
+            ]
+            results[n] = json.loads(
+                subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+            )
+            stages = ', '.join(
+                f'{stage} {value:.1f}' for stage, value in results[n]['seconds'].items()
+            )
+            print(
+                f'{n:>9,} samples: {sum(results[n]["seconds"].values()):.1f} s ({stages}), '
+                f'{results[n]["megabytes"]:.0f} MB',
+                flush=True,
+            )
     small, large = sizes[0], sizes[-1]
     if arguments.plot:
         plot(arguments.plot, results)
     growth = sum(results[large]['seconds'].values()) / sum(results[small]['seconds'].values())
     case = f'{large:,} x {DIMENSIONS} from disk, clusters to tables'
-    save([
-        Figure(f'{case}: growth of time from {small:,}', 'N log N',
-               growth * small * math.log(small) / (large * math.log(large)), 1, at_most=True),
-        Figure(f'{case}: peak memory', 'the whole process', results[large]['megabytes'] / 1000, 4, at_most=True,
-               form='{:.1f} GB'),
-        Figure(f'{case}: minutes', '2 threads at most', sum(results[large]['seconds'].values()) / 60, form='{:.1f}'),
-    ], arguments.figures)
+    save(
+        [
+            Figure(
+                f'{case}: growth of time from {small:,}',
+                'N log N',
+                growth * small * math.log(small) / (large * math.log(large)),
+                1,
+                at_most=True,
+            ),
+            Figure(
+                f'{case}: peak memory',
+                'the whole process',
+                results[large]['megabytes'] / 1000,
+                4,
+                at_most=True,
+                form='{:.1f} GB',
+            ),
+            Figure(
+                f'{case}: minutes',
+                '2 threads at most',
+                sum(results[large]['seconds'].values()) / 60,
+                form='{:.1f}',
+            ),
+        ],
+        arguments.figures,
+    )
 
 
 if __name__ == '__main__':

@@ -19,7 +19,9 @@ def fill(description: str | None, section: Callable[[str, Path, list[Row]], str]
     Raises:
         UserError: the page has no such section, or the results cannot be read.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('work_dir', type=Path)
     parser.add_argument('page', type=Path)
     args = parser.parse_args()

@@ -2,9 +2,10 @@
 
     python benchmarks/speed.py [--quick] [--only density kmeans ...] [--write docs/SPEED.md]
 
-Every part is a script that also runs alone, here in a process of its own, one after the other; what they print goes to
-standard error. With ``--write`` the table replaces the section ``speed`` of a page (see ``sections.py``). The figures
-then stay in ``results/speed.json`` beside it, so that parts can be measured anew with ``--only``.
+Every part is a script that also runs alone, here in a process of its own, one after the other; what
+they print goes to standard error. With ``--write`` the table replaces the section ``speed`` of a
+page (see ``sections.py``). The figures then stay in ``results/speed.json`` beside it, so that parts
+can be measured anew with ``--only``.
 """
 
 import argparse
@@ -29,7 +30,13 @@ def run_part(part: str, quick: bool, plot: Path | None = None) -> list[Figure] |
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, 'figures')
         options = ['--quick'] * quick + (['--plot', str(plot)] if plot else [])
-        command = [sys.executable, str(Path(__file__).with_name(f'{part}.py')), '--figures', str(file), *options]
+        command = [
+            sys.executable,
+            str(Path(__file__).with_name(f'{part}.py')),
+            '--figures',
+            str(file),
+            *options,
+        ]
         print(f'== {part}', file=sys.stderr, flush=True)
         failed = subprocess.run(command, stdout=sys.stderr, check=False).returncode
         return None if failed else load(file)
@@ -40,8 +47,10 @@ def write(page: Path, measured: dict[str, list[Figure]]) -> None:
     store = page.parent / 'results/speed.json'
     parts = json.loads(store.read_text(encoding='utf-8')) if store.exists() else {}
     today = datetime.date.today().isoformat()
-    parts |= {part: dict(date=today, figures=[dataclasses.asdict(figure) for figure in figures])
-              for part, figures in measured.items()}
+    parts |= {
+        part: dict(date=today, figures=[dataclasses.asdict(figure) for figure in figures])
+        for part, figures in measured.items()
+    }
     parts = {part: parts[part] for part in PARTS if part in parts}
     store.parent.mkdir(exist_ok=True)
     write_json(store, parts)
@@ -58,16 +67,29 @@ def summary(figures: list[Figure]) -> str:
 
 def main() -> None:
     """Command line; ends with 1 if a part fails, and with 0 whether targets are met or not."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--quick', action='store_true', help='small cases, few repeats: to see that all works')
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--quick', action='store_true', help='small cases, few repeats: to see that all works'
+    )
     parser.add_argument('--only', nargs='+', choices=PARTS, metavar='PART', help=', '.join(PARTS))
-    parser.add_argument('--write', type=Path, metavar='PAGE', help='fill the section of this page, and draw the plot')
+    parser.add_argument(
+        '--write',
+        type=Path,
+        metavar='PAGE',
+        help='fill the section of this page, and draw the plot',
+    )
     arguments = parser.parse_args()
     if arguments.quick and arguments.write:
         parser.error('--write is for figures of full size: leave out --quick')
     measured, failed = {}, []
     for part in arguments.only or PARTS:
-        plot = arguments.write.parent / 'images/scale.png' if arguments.write and part == 'scale' else None
+        plot = (
+            arguments.write.parent / 'images/scale.png'
+            if arguments.write and part == 'scale'
+            else None
+        )
         figures = run_part(part, arguments.quick, plot)
         if figures is None:
             failed.append(part)

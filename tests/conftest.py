@@ -6,10 +6,12 @@ import cv2
 import pytest
 from hypothesis import settings
 
-# OpenCV waits forever for its threads in a process that was forked from one that had them, as some tests do.
+# OpenCV waits forever for its threads in a process that was forked from one that had them, as some
+# tests do.
 cv2.setNumThreads(0)
 
-# The same examples on every machine; the fuzz suite at its full count looks for new ones (docs/TESTING.md).
+# The same examples on every machine; the fuzz suite at its full count looks for new ones
+# (docs/TESTING.md).
 settings.register_profile('repeatable', derandomize=True)
 if 'FUZZ' not in os.environ:
     settings.load_profile('repeatable')

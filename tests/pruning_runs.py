@@ -38,4 +38,7 @@ def fails(capsys, config, work_dir, *arguments):
 
 
 def option(**strategy):
-    return ['--cfg-options', *(f'adadedup.strategy.{name}={value}' for name, value in strategy.items())]
+    return [
+        '--cfg-options',
+        *(f'adadedup.strategy.{name}={value}' for name, value in strategy.items()),
+    ]

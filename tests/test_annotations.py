@@ -14,10 +14,13 @@ from adadedup_mm.annotations.image_set import rewrite_image_set
 from adadedup_mm.base.errors import UserError
 
 TEXT = st.text(max_size=12) | st.sampled_from(
-    ['{', '}', '"', '\\', '}, {', '"id": 3', '],', '\\"}', '\ud800', 'ä☃', '\n'])
+    ['{', '}', '"', '\\', '}, {', '"id": 3', '],', '\\"}', '\ud800', 'ä☃', '\n']
+)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=8)
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
+)
 FIELDS = st.dictionaries(TEXT.filter(lambda key: key not in ('id', 'image_id')), VALUES, max_size=4)
 IDS = st.integers(-5, 5) | st.integers(2**53, 2**53 + 3) | st.integers(2**70, 2**70 + 1)
 
@@ -28,9 +31,15 @@ def datasets(draw):
     ids = draw(st.lists(draw(st.sampled_from([IDS, TEXT])), unique=True, max_size=6))
     shuffle = draw(st.randoms(use_true_random=False)).shuffle
     images = [_shuffled(dict(draw(FIELDS), id=image_id), shuffle) for image_id in ids]
-    annotations = [_shuffled(dict(draw(FIELDS), image_id=draw(st.sampled_from(ids))), shuffle)
-                   for _ in range(draw(st.integers(0, 6)) if ids else 0)]
-    others = draw(st.dictionaries(TEXT.filter(lambda key: key not in ('images', 'annotations')), VALUES, max_size=4))
+    annotations = [
+        _shuffled(dict(draw(FIELDS), image_id=draw(st.sampled_from(ids))), shuffle)
+        for _ in range(draw(st.integers(0, 6)) if ids else 0)
+    ]
+    others = draw(
+        st.dictionaries(
+            TEXT.filter(lambda key: key not in ('images', 'annotations')), VALUES, max_size=4
+        )
+    )
     content = _shuffled(dict(others, images=images, annotations=annotations), shuffle)
     return content, draw(st.sets(st.sampled_from(ids))) if ids else set()
 
@@ -48,13 +57,15 @@ def space(chance):
 def render(value, chance):
     """JSON text with white space wherever it may be."""
     if isinstance(value, dict):
-        members = (f'{space(chance)}{json.dumps(key)}{space(chance)}:{space(chance)}{render(item, chance)}'
-                   for key, item in value.items())
+        members = (
+            f'{space(chance)}{json.dumps(key)}{space(chance)}:{space(chance)}{render(item, chance)}'
+            for key, item in value.items()
+        )
         return '{' + (','.join(members) or space(chance)) + '}'
     if isinstance(value, list):
         items = (f'{space(chance)}{render(item, chance)}{space(chance)}' for item in value)
         return '[' + (','.join(items) or space(chance)) + ']'
-    text = json.dumps(value, ensure_ascii=chance.random() < .5)
+    text = json.dumps(value, ensure_ascii=chance.random() < 0.5)
     return text if text.isascii() or '\ud800' not in text else json.dumps(value)
 
 
@@ -76,7 +87,9 @@ def filtered(content, keep):
     """What rewriting means, in plain Python."""
     result = dict(content, images=[image for image in content['images'] if image['id'] in keep])
     if 'annotations' in content:
-        result['annotations'] = [record for record in content['annotations'] if record['image_id'] in keep]
+        result['annotations'] = [
+            record for record in content['annotations'] if record['image_id'] in keep
+        ]
     return result
 
 
@@ -97,10 +110,16 @@ def write(path, content):
 
 def small(images=4, **more):
     return dict(
-        info=dict(year=2017), images=[dict(id=i, file_name=f'{i}.jpg', height=10, width=20) for i in range(images)],
-        annotations=[dict(id=10 * i + j, image_id=i, bbox=[1, 2, 3, 4], area=12, category_id=1, iscrowd=0)
-                     for j in range(2) for i in range(images)],
-        categories=[dict(id=1, name='car')], **more)
+        info=dict(year=2017),
+        images=[dict(id=i, file_name=f'{i}.jpg', height=10, width=20) for i in range(images)],
+        annotations=[
+            dict(id=10 * i + j, image_id=i, bbox=[1, 2, 3, 4], area=12, category_id=1, iscrowd=0)
+            for j in range(2)
+            for i in range(images)
+        ],
+        categories=[dict(id=1, name='car')],
+        **more,
+    )
 
 
 @settings(max_examples=200, deadline=None)
@@ -114,7 +133,14 @@ def test_the_scanner_drops_records_and_changes_no_other_byte(folder, dataset, se
             before, after = render_array(value, [record[name] in keep for record in value], chance)
         else:
             before = after = render(value, chance)
-        start = (',' if i else '') + space(chance) + json.dumps(key) + space(chance) + ':' + space(chance)
+        start = (
+            (',' if i else '')
+            + space(chance)
+            + json.dumps(key)
+            + space(chance)
+            + ':'
+            + space(chance)
+        )
         end = space(chance)
         source_text += start + before + end
         expected_text += start + after + end
@@ -135,12 +161,16 @@ def test_the_scanner_drops_records_and_changes_no_other_byte(folder, dataset, se
 
 @settings(max_examples=100, deadline=None)
 @given(datasets(), st.sampled_from(['utf-8-sig', 'utf-16', 'utf-32', 'twice']))
-def test_valid_json_that_the_scanner_does_not_know_goes_through_the_json_module(folder, dataset, form):
+def test_valid_json_that_the_scanner_does_not_know_goes_through_the_json_module(
+    folder, dataset, form
+):
     content, keep = dataset
     source, target = folder / 'odd.json', folder / 'odd_target.json'
     text = json.dumps(content)
     if form == 'twice':
-        source.write_text(text[:-1] + ', "images": [], "images": ' + json.dumps(content['images']) + '}')
+        source.write_text(
+            text[:-1] + ', "images": [], "images": ' + json.dumps(content['images']) + '}'
+        )
     else:
         source.write_bytes(text.encode(form))
     rewrite_coco(source, target, keep)
@@ -148,16 +178,42 @@ def test_valid_json_that_the_scanner_does_not_know_goes_through_the_json_module(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.tuples(st.floats(0, 1), st.sampled_from([b'', b'{', b'}', b'[', b']', b'"', b',', b':', b'\\', b'0',
-                                                           b'\xff', b'\x00', b'null', b'[]']),
-                          st.integers(0, 3)), min_size=1, max_size=3), st.booleans())
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(0, 1),
+            st.sampled_from(
+                [
+                    b'',
+                    b'{',
+                    b'}',
+                    b'[',
+                    b']',
+                    b'"',
+                    b',',
+                    b':',
+                    b'\\',
+                    b'0',
+                    b'\xff',
+                    b'\x00',
+                    b'null',
+                    b'[]',
+                ]
+            ),
+            st.integers(0, 3),
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    st.booleans(),
+)
 def test_broken_files_give_a_user_error_or_the_right_result(folder, edits, truncate):
     data = bytearray(json.dumps(small(extra={'a': [1, {'b': '}'}]})).encode())
     for where, insert, remove in edits:
         at = int(where * len(data))
-        data[at:at + remove] = insert
+        data[at : at + remove] = insert
     if truncate:
-        del data[int(edits[0][0] * len(data)):]
+        del data[int(edits[0][0] * len(data)) :]
     source, target = folder / 'broken.json', folder / 'broken_target.json'
     source.write_bytes(data)
     target.unlink(missing_ok=True)
@@ -216,21 +272,24 @@ def test_numbers_of_any_length_stay(tmp_path):
     assert (tmp_path / 'b.json').read_text() == text.replace(', {"id": 2}', '')
 
 
-@pytest.mark.parametrize('content, keep, message', [
-    ('', {1}, 'is not valid JSON'),
-    ('{"images": [}', {1}, r'is not valid JSON: .*line 1 column 13'),
-    ('[]', {1}, 'list at its top level'),
-    ('{"annotations": []}', {1}, "no 'images' list"),
-    ('{"images": {}}', {1}, "'images' is a dict instead of a list"),
-    ('{"images": [{"id": null}]}', {1}, 'Expected `int'),
-    ('{"images": [{"id": 1}, ' + '9' * 5000 + ']}', {1}, 'is not valid JSON'),
-    ('{"images": [{"file_name": "a"}]}', {1}, 'missing required field `id`'),
-    ('{"images": [{"id": 1}, {"id": 1}]}', {1}, '2 records for 1 image ids'),
-    ('{"images": [{"id": 1}]}', {1, 2}, '1 records for 2 image ids'),
-    ('{"images": [{"id": 1}], "annotations": [{"image_id": "1"}]}', {1}, 'not the same kind'),
-    ('{"images": [{"id": 1}], "annotations": [{"image_id": null}]}', {1}, 'Expected `int'),
-    ('{"images": ' + '[' * 100000, {1}, 'is not valid JSON|nested too deeply'),
-])
+@pytest.mark.parametrize(
+    'content, keep, message',
+    [
+        ('', {1}, 'is not valid JSON'),
+        ('{"images": [}', {1}, r'is not valid JSON: .*line 1 column 13'),
+        ('[]', {1}, 'list at its top level'),
+        ('{"annotations": []}', {1}, "no 'images' list"),
+        ('{"images": {}}', {1}, "'images' is a dict instead of a list"),
+        ('{"images": [{"id": null}]}', {1}, 'Expected `int'),
+        ('{"images": [{"id": 1}, ' + '9' * 5000 + ']}', {1}, 'is not valid JSON'),
+        ('{"images": [{"file_name": "a"}]}', {1}, 'missing required field `id`'),
+        ('{"images": [{"id": 1}, {"id": 1}]}', {1}, '2 records for 1 image ids'),
+        ('{"images": [{"id": 1}]}', {1, 2}, '1 records for 2 image ids'),
+        ('{"images": [{"id": 1}], "annotations": [{"image_id": "1"}]}', {1}, 'not the same kind'),
+        ('{"images": [{"id": 1}], "annotations": [{"image_id": null}]}', {1}, 'Expected `int'),
+        ('{"images": ' + '[' * 100000, {1}, 'is not valid JSON|nested too deeply'),
+    ],
+)
 def test_wrong_coco_files_give_one_line_and_leave_nothing(tmp_path, content, keep, message):
     source = write(tmp_path / 'a.json', content)
     with pytest.raises(UserError, match=message) as caught:
@@ -240,8 +299,15 @@ def test_wrong_coco_files_give_one_line_and_leave_nothing(tmp_path, content, kee
 
 
 def test_index_lists_scenes_and_categories(tmp_path):
-    content = dict(categories=[dict(id=7, name='car')], annotations=[dict(image_id=5)], images=[
-        dict(id=5, video_id=3), dict(id=2**60, scene='night', video='x'), dict(id=6, scene=dict(odd=True))])
+    content = dict(
+        categories=[dict(id=7, name='car')],
+        annotations=[dict(image_id=5)],
+        images=[
+            dict(id=5, video_id=3),
+            dict(id=2**60, scene='night', video='x'),
+            dict(id=6, scene=dict(odd=True)),
+        ],
+    )
     for indent in (None, 3):
         index = index_coco(write(tmp_path / 'a.json', json.dumps(content, indent=indent)))
         assert index.scenes == {5: '3', 2**60: 'night', 6: ''}
@@ -250,13 +316,25 @@ def test_index_lists_scenes_and_categories(tmp_path):
     assert index_coco(tmp_path / 'b.json') == index
 
 
-@pytest.mark.parametrize('content, message', [
-    ('{"images": [{"id": 4}, {"id": 5}, {"id": 4}]}', '1 image ids appear more than once, first 4'),
-    ('{"images": [{"id": "4"}], "annotations": [{"image_id": 4}]}', "image_id is for example 4, id of an image '4'"),
-    ('{"images": [], "annotations": [{"image_id": 4}]}', 'a.json has annotations but no images'),
-    ('{"images": [{"id": 4}', 'is not valid JSON'),
-    ('[{"id": 4}]', "no 'images' list"),
-])
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        (
+            '{"images": [{"id": 4}, {"id": 5}, {"id": 4}]}',
+            '1 image ids appear more than once, first 4',
+        ),
+        (
+            '{"images": [{"id": "4"}], "annotations": [{"image_id": 4}]}',
+            "image_id is for example 4, id of an image '4'",
+        ),
+        (
+            '{"images": [], "annotations": [{"image_id": 4}]}',
+            'a.json has annotations but no images',
+        ),
+        ('{"images": [{"id": 4}', 'is not valid JSON'),
+        ('[{"id": 4}]', "no 'images' list"),
+    ],
+)
 def test_index_refuses_wrong_files(tmp_path, content, message):
     with pytest.raises(UserError, match=message):
         index_coco(write(tmp_path / 'a.json', content))
@@ -297,13 +375,18 @@ def test_all_lines_of_an_id_stay_in_an_image_set(tmp_path):
     assert (tmp_path / 'out.txt').read_bytes() == b'a\na\n'
 
 
-@pytest.mark.parametrize('lines, keep, kept', [
-    (b'photo0\nphoto0 (1)\nphoto0 - Copy\n', {'photo0'}, b'photo0\n'),
-    (b'photo0\nphoto0 (1)\nphoto0 - Copy\n', {'photo0 (1)'}, b'photo0 (1)\n'),
-    (b'photo0 (1)\r\nphoto0 (2)', {'photo0 (2)'}, b'photo0 (2)'),
-    (b'a\t1\r\na b\t-1\r\n', {'a'}, b'a\t1\r\na b\t-1\r\n'),
-    (b'a \na\n', {'a '}, b'a \n'), (b'a \na\n', {'a'}, b'a\n'),
-    (b'\xef\xbb\xbfa\nb\n', {'\ufeffa'}, b'\xef\xbb\xbfa\n')])
+@pytest.mark.parametrize(
+    'lines, keep, kept',
+    [
+        (b'photo0\nphoto0 (1)\nphoto0 - Copy\n', {'photo0'}, b'photo0\n'),
+        (b'photo0\nphoto0 (1)\nphoto0 - Copy\n', {'photo0 (1)'}, b'photo0 (1)\n'),
+        (b'photo0 (1)\r\nphoto0 (2)', {'photo0 (2)'}, b'photo0 (2)'),
+        (b'a\t1\r\na b\t-1\r\n', {'a'}, b'a\t1\r\na b\t-1\r\n'),
+        (b'a \na\n', {'a '}, b'a \n'),
+        (b'a \na\n', {'a'}, b'a\n'),
+        (b'\xef\xbb\xbfa\nb\n', {'\ufeffa'}, b'\xef\xbb\xbfa\n'),
+    ],
+)
 def test_a_line_that_is_an_id_wins_over_lines_that_begin_with_it(tmp_path, lines, keep, kept):
     (tmp_path / 'train.txt').write_bytes(lines)
     rewrite_image_set(tmp_path / 'train.txt', tmp_path / 'out.txt', keep)
@@ -313,13 +396,16 @@ def test_a_line_that_is_an_id_wins_over_lines_that_begin_with_it(tmp_path, lines
 def test_data_list_keeps_records_by_position(tmp_path):
     text = '{"metainfo": {"classes": ["car"]},\n "data_list": [{"img_path": "a.jpg"},\n  {"x": {"y": "}"}}, {}]}'
     counts = rewrite_data_list(write(tmp_path / 'a.json', text), tmp_path / 'b.json', {1})
-    assert (tmp_path / 'b.json').read_text() == \
-        '{"metainfo": {"classes": ["car"]},\n "data_list": [{"x": {"y": "}"}}]}'
+    assert (
+        tmp_path / 'b.json'
+    ).read_text() == '{"metainfo": {"classes": ["car"]},\n "data_list": [{"x": {"y": "}"}}]}'
     assert counts == (3, 1)
 
 
-@pytest.mark.parametrize('text, message', [
-    ('{"metainfo": {}}', "no 'data_list'"), ('{"data_list": [{}]}', 'fewer records')])
+@pytest.mark.parametrize(
+    'text, message',
+    [('{"metainfo": {}}', "no 'data_list'"), ('{"data_list": [{}]}', 'fewer records')],
+)
 def test_wrong_data_lists_are_refused(tmp_path, text, message):
     with pytest.raises(UserError, match=message):
         rewrite_data_list(write(tmp_path / 'a.json', text), tmp_path / 'b.json', {1})

@@ -12,7 +12,13 @@ from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 
 from adadedup_mm.base.errors import UserError
-from adadedup_mm.datasets import PrunedDataset, pruned_config, read_pool, subset_config, write_pruned
+from adadedup_mm.datasets import (
+    PrunedDataset,
+    pruned_config,
+    read_pool,
+    subset_config,
+    write_pruned,
+)
 from adadedup_mm.datasets.samples import sample_id, stored_infos
 
 SHARED = Path(__file__).resolve().parents[2] / 'shared' / 'data'
@@ -24,11 +30,20 @@ def make_image(path):
 
 
 def annotation(number, image_id, category=1, bbox=(1, 2, 3, 4), **more):
-    return dict(id=number, image_id=image_id, category_id=category, bbox=list(bbox), area=bbox[2] * bbox[3],
-                iscrowd=0, **more)
+    return dict(
+        id=number,
+        image_id=image_id,
+        category_id=category,
+        bbox=list(bbox),
+        area=bbox[2] * bbox[3],
+        iscrowd=0,
+        **more,
+    )
 
 
-def make_coco(root, ids=(3, 1, 2), name='train.json', classes=('car', 'bus'), annotated=None, **image_fields):
+def make_coco(
+    root, ids=(3, 1, 2), name='train.json', classes=('car', 'bus'), annotated=None, **image_fields
+):
     """A COCO folder with one car per image, and a bus in the last; returns its dataset dict."""
     for image_id in ids:
         make_image(root / 'images' / f'{image_id}.png')
@@ -37,10 +52,17 @@ def make_coco(root, ids=(3, 1, 2), name='train.json', classes=('car', 'bus'), an
         categories=[dict(id=10 * i, name=name) for i, name in enumerate(classes)],
         images=[dict(id=i, file_name=f'{i}.png', height=10, width=20, **image_fields) for i in ids],
         annotations=[annotation(n, i, 0) for n, i in enumerate(annotated)]
-        + ([annotation(100, annotated[-1], 10, (0, 0, 5, 5))] if annotated else []))
+        + ([annotation(100, annotated[-1], 10, (0, 0, 5, 5))] if annotated else []),
+    )
     (root / name).write_text(json.dumps(content))
-    return dict(type='CocoDataset', data_root=f'{root}/', ann_file=name, data_prefix=dict(img='images/'),
-                metainfo=dict(classes=classes), pipeline=[dict(type='LoadImageFromFile')])
+    return dict(
+        type='CocoDataset',
+        data_root=f'{root}/',
+        ann_file=name,
+        data_prefix=dict(img='images/'),
+        metainfo=dict(classes=classes),
+        pipeline=[dict(type='LoadImageFromFile')],
+    )
 
 
 def make_voc(root, names=('000005', '000007', '000009')):
@@ -54,20 +76,40 @@ def make_voc(root, names=('000005', '000007', '000009')):
             '<object><name>dog</name><difficult>0</difficult>'
             '<bndbox><xmin>2</xmin><ymin>3</ymin><xmax>6</xmax><ymax>8</ymax></bndbox></object>'
             '<object><name>cat</name><difficult>1</difficult>'
-            '<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>6</xmax><ymax>8</ymax></bndbox></object></annotation>')
-    return dict(type='VOCDataset', data_root=f'{root}/', ann_file='ImageSets/Main/trainval.txt',
-                data_prefix=dict(sub_data_root=''), pipeline=[])
+            '<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>6</xmax><ymax>8</ymax></bndbox></object></annotation>'
+        )
+    return dict(
+        type='VOCDataset',
+        data_root=f'{root}/',
+        ann_file='ImageSets/Main/trainval.txt',
+        data_prefix=dict(sub_data_root=''),
+        pipeline=[],
+    )
 
 
 def make_data_list(root, count=4):
     for i in range(count):
         make_image(root / 'images' / f'{i}.png')
-    content = dict(metainfo=dict(classes=['car']), data_list=[
-        dict(img_path=f'{i}.png', height=10, width=20, instances=[dict(bbox=[0, 0, 5, i], bbox_label=0, ignore_flag=0)])
-        for i in range(count)])
+    content = dict(
+        metainfo=dict(classes=['car']),
+        data_list=[
+            dict(
+                img_path=f'{i}.png',
+                height=10,
+                width=20,
+                instances=[dict(bbox=[0, 0, 5, i], bbox_label=0, ignore_flag=0)],
+            )
+            for i in range(count)
+        ],
+    )
     (root / 'list.json').write_text(json.dumps(content, indent=1))
-    return dict(type='BaseDetDataset', data_root=str(root), ann_file='list.json', data_prefix=dict(img_path='images'),
-                pipeline=[])
+    return dict(
+        type='BaseDetDataset',
+        data_root=str(root),
+        ann_file='list.json',
+        data_prefix=dict(img_path='images'),
+        pipeline=[],
+    )
 
 
 def make_crowd_human(root, count=3):
@@ -75,16 +117,34 @@ def make_crowd_human(root, count=3):
     lines = []
     for i in range(count):
         make_image(root / 'images' / f'person{i}.jpg')
-        lines.append(json.dumps(dict(ID=f'person{i}', gtboxes=[
-            dict(tag=tag, fbox=[1, 1, 3, 5], hbox=[1, 1, 2, 2], vbox=[1, 1, 3, 4]) for tag in ('person', 'mask')])))
+        lines.append(
+            json.dumps(
+                dict(
+                    ID=f'person{i}',
+                    gtboxes=[
+                        dict(tag=tag, fbox=[1, 1, 3, 5], hbox=[1, 1, 2, 2], vbox=[1, 1, 3, 4])
+                        for tag in ('person', 'mask')
+                    ],
+                )
+            )
+        )
     (root / 'annotation_train.odgt').write_text('\n'.join(lines))
-    (root / 'id_hw_train.json').write_text(json.dumps({f'person{i}': [10, 20] for i in range(count)}))
-    return dict(type='CrowdHumanDataset', data_root=f'{root}/', ann_file='annotation_train.odgt',
-                data_prefix=dict(img='images/'), pipeline=[])
+    (root / 'id_hw_train.json').write_text(
+        json.dumps({f'person{i}': [10, 20] for i in range(count)})
+    )
+    return dict(
+        type='CrowdHumanDataset',
+        data_root=f'{root}/',
+        ann_file='annotation_train.odgt',
+        data_prefix=dict(img='images/'),
+        pipeline=[],
+    )
 
 
 def config_of(dataset, **more):
-    return Config(dict(default_scope='mmdet', train_dataloader=dict(batch_size=2, dataset=dataset), **more))
+    return Config(
+        dict(default_scope='mmdet', train_dataloader=dict(batch_size=2, dataset=dataset), **more)
+    )
 
 
 def build(config):
@@ -123,7 +183,11 @@ def test_coco_samples_become_a_pool(tmp_path):
     assert pool.boxes.tolist() == [[1, 2, 4, 6]] * 3 + [[0, 0, 5, 5]]
     assert pool.dataset_index.tolist() == [0, 0, 0]
     assert pool.scenes == ('', 'night', '')
-    assert (pool.labels.dtype, pool.boxes.dtype, pool.offsets.dtype) == (np.int32, np.float32, np.int64)
+    assert (pool.labels.dtype, pool.boxes.dtype, pool.offsets.dtype) == (
+        np.int32,
+        np.float32,
+        np.int64,
+    )
     assert (source.kind, source.ann_file) == ('coco', tmp_path / 'train.json')
     assert source.native_ids == (3, 1, 2**60)
     assert source.path == ('train_dataloader', 'dataset')
@@ -139,7 +203,9 @@ def test_samples_are_those_that_pass_the_filter(tmp_path):
 def test_voc_samples_become_a_pool(tmp_path):
     pool, (source,) = read_pool(config_of(make_voc(tmp_path / 'VOC2007')))
     assert pool.sample_ids == ('000005', '000007', '000009')
-    assert [pool.classes[label] for label in pool.labels] == ['dog'] * 3, 'difficult objects are left out'
+    assert [pool.classes[label] for label in pool.labels] == ['dog'] * 3, (
+        'difficult objects are left out'
+    )
     assert pool.boxes[0].tolist() == [1, 2, 5, 7]
     assert pool.image_sizes[0].tolist() == [10, 20]
     assert source.kind == 'image_set'
@@ -151,11 +217,22 @@ def test_ids_without_image_ids_are_paths_below_the_data_root(tmp_path):
     assert source.kind == 'data_list'
 
 
-@pytest.mark.parametrize('make, kind', [
-    (make_coco, 'coco'), (make_voc, 'image_set'), (make_data_list, 'data_list'), (make_crowd_human, 'ids')])
+@pytest.mark.parametrize(
+    'make, kind',
+    [
+        (make_coco, 'coco'),
+        (make_voc, 'image_set'),
+        (make_data_list, 'data_list'),
+        (make_crowd_human, 'ids'),
+    ],
+)
 def test_the_pruned_config_yields_the_kept_samples_and_originals_stay(tmp_path, make, kind):
     settings = make(tmp_path / 'data')
-    original = {path: hashlib.sha256(path.read_bytes()).digest() for path in tmp_path.rglob('*') if path.is_file()}
+    original = {
+        path: hashlib.sha256(path.read_bytes()).digest()
+        for path in tmp_path.rglob('*')
+        if path.is_file()
+    }
     pool, (file,), pruned = prune(config_of(settings), [0, 2], tmp_path)
     assert read_pool(config_of(settings))[1][0].kind == kind
     assert (file['records'], file['kept']) == (len(pool), 2)
@@ -164,7 +241,9 @@ def test_the_pruned_config_yields_the_kept_samples_and_originals_stay(tmp_path, 
     full, part = build(config_of(settings)), build(pruned)
     assert len(part) == 2
     for index, before in enumerate([0, 2]):
-        expected, found = (dataset.get_data_info(i) for dataset, i in ((full, before), (part, index)))
+        expected, found = (
+            dataset.get_data_info(i) for dataset, i in ((full, before), (part, index))
+        )
         expected.pop('sample_idx'), found.pop('sample_idx')
         assert found == expected
     if kind != 'ids':
@@ -172,7 +251,9 @@ def test_the_pruned_config_yields_the_kept_samples_and_originals_stay(tmp_path, 
     assert {path: hashlib.sha256(path.read_bytes()).digest() for path in original} == original
 
 
-@pytest.mark.parametrize('name', ['CityscapesDataset', 'Objects365V1Dataset', 'Objects365V2Dataset', 'LVISV1Dataset'])
+@pytest.mark.parametrize(
+    'name', ['CityscapesDataset', 'Objects365V1Dataset', 'Objects365V2Dataset', 'LVISV1Dataset']
+)
 def test_relatives_of_coco_are_read_and_rewritten(tmp_path, name):
     classes = ('person', 'car') if name == 'CityscapesDataset' else ('Person', 'Car')
     settings = make_coco(tmp_path / 'data', classes=classes)
@@ -198,13 +279,34 @@ def test_wrappers_are_seen_through(tmp_path):
     first = make_coco(tmp_path / 'a', classes=('car', 'bus'), scene='s')
     second = make_coco(tmp_path / 'b', ids=(1, 2), classes=('bus', 'bike'))
     third = make_voc(tmp_path / 'c')
-    settings = dict(type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[
-        dict(type='ClassBalancedDataset', oversample_thr=.1, dataset=first),
-        dict(type='MultiImageMixDataset', pipeline=[], dataset=dict(type='RepeatDataset', times=3, dataset=second)),
-        third]))
+    settings = dict(
+        type='RepeatDataset',
+        times=2,
+        dataset=dict(
+            type='ConcatDataset',
+            datasets=[
+                dict(type='ClassBalancedDataset', oversample_thr=0.1, dataset=first),
+                dict(
+                    type='MultiImageMixDataset',
+                    pipeline=[],
+                    dataset=dict(type='RepeatDataset', times=3, dataset=second),
+                ),
+                third,
+            ],
+        ),
+    )
     config = config_of(settings)
     pool, files, pruned = prune(config, [0, 4, 6], tmp_path)
-    assert pool.sample_ids == ('0:3', '0:1', '0:2', '1:1', '1:2', '2:000005', '2:000007', '2:000009')
+    assert pool.sample_ids == (
+        '0:3',
+        '0:1',
+        '0:2',
+        '1:1',
+        '1:2',
+        '2:000005',
+        '2:000007',
+        '2:000009',
+    )
     assert pool.dataset_index.tolist() == [0, 0, 0, 1, 1, 2, 2, 2]
     assert pool.classes[:4] == ('car', 'bus', 'bike', 'aeroplane')
     names = [pool.classes[label] for label in pool.labels]
@@ -212,7 +314,10 @@ def test_wrappers_are_seen_through(tmp_path):
     assert pool.scenes == ('0:s', '0:s', '0:s', '', '', '', '', '')
     folder = tmp_path / 'work' / 'annotations'
     assert [file['output'] for file in files] == [
-        str(folder / '0' / 'train.json'), str(folder / '1' / 'train.json'), str(folder / 'trainval.txt')]
+        str(folder / '0' / 'train.json'),
+        str(folder / '1' / 'train.json'),
+        str(folder / 'trainval.txt'),
+    ]
     assert [file['kept'] for file in files] == [1, 1, 1]
     outer = pruned.train_dataloader.dataset
     assert (outer.type, outer.times, outer.dataset.type) == ('RepeatDataset', 2, 'ConcatDataset')
@@ -222,14 +327,22 @@ def test_wrappers_are_seen_through(tmp_path):
 def test_only_the_training_annotations_of_the_config_change(tmp_path):
     settings = make_coco(tmp_path / 'data')
     loader = dict(batch_size=1, dataset=settings)
-    config = config_of(settings, val_dataloader=loader, test_dataloader=loader, adadedup=dict(keep_ratio=.5),
-                       runner_type='adadedup_mm.engine.AdaDeDupRunner', custom_hooks=[dict(type='NumClassCheckHook')])
+    config = config_of(
+        settings,
+        val_dataloader=loader,
+        test_dataloader=loader,
+        adadedup=dict(keep_ratio=0.5),
+        runner_type='adadedup_mm.engine.AdaDeDupRunner',
+        custom_hooks=[dict(type='NumClassCheckHook')],
+    )
     before = copy.deepcopy(config)
     _, _, pruned = prune(config, [0], tmp_path)
     assert config._cfg_dict == before._cfg_dict
     expected = copy.deepcopy(before)._cfg_dict
     del expected['adadedup'], expected['runner_type']
-    expected.train_dataloader.dataset.ann_file = str(tmp_path / 'work' / 'annotations' / 'train.json')
+    expected.train_dataloader.dataset.ann_file = str(
+        tmp_path / 'work' / 'annotations' / 'train.json'
+    )
     assert pruned._cfg_dict == expected
 
 
@@ -246,13 +359,16 @@ def test_indices_choose_before_pruning_and_not_again(tmp_path):
 
 
 def test_datasets_without_a_known_format_are_wrapped(tmp_path):
-    config = config_of(dict(type='ConcatDataset', datasets=[make_crowd_human(tmp_path / 'a')]),
-                       custom_imports=dict(imports='json', allow_failed_imports=True))
+    config = config_of(
+        dict(type='ConcatDataset', datasets=[make_crowd_human(tmp_path / 'a')]),
+        custom_imports=dict(imports='json', allow_failed_imports=True),
+    )
     _, (file,), pruned = prune(config, [1], tmp_path)
     assert Path(file['output']).read_text() == 'person1\n'
     assert Path(file['output']).name == 'annotation_train_ids.txt'
-    assert pruned.custom_imports == dict(imports=['json', 'adadedup_mm.datasets.pruned_dataset'],
-                                         allow_failed_imports=True)
+    assert pruned.custom_imports == dict(
+        imports=['json', 'adadedup_mm.datasets.pruned_dataset'], allow_failed_imports=True
+    )
     assert [info['img_id'] for info in stored_infos(build(pruned))] == ['person1']
 
 
@@ -260,14 +376,21 @@ def test_datasets_with_proposals_are_wrapped(tmp_path):
     settings = make_coco(tmp_path)
     proposals = {f'images/{i}.png': dict() for i in (1, 2, 3)}
     (tmp_path / 'proposals.pkl').write_bytes(pickle.dumps(proposals))
-    _, (file,), pruned = prune(config_of(dict(settings, proposal_file='proposals.pkl')), [1], tmp_path)
+    _, (file,), pruned = prune(
+        config_of(dict(settings, proposal_file='proposals.pkl')), [1], tmp_path
+    )
     assert Path(file['output']).read_text() == '1\n'
     assert len(build(pruned)) == 1
 
 
 def test_subset_config_trains_on_the_original_files(tmp_path):
-    config = config_of(dict(type='ConcatDataset', datasets=[make_coco(tmp_path / 'a'), make_data_list(tmp_path / 'b')]),
-                       adadedup=dict())
+    config = config_of(
+        dict(
+            type='ConcatDataset',
+            datasets=[make_coco(tmp_path / 'a'), make_data_list(tmp_path / 'b')],
+        ),
+        adadedup=dict(),
+    )
     pool, sources = read_pool(config)
     kept = np.isin(np.arange(len(pool)), [1, 2, 5])
     subset = subset_config(config, sources, kept, tmp_path / 'ids')
@@ -275,7 +398,9 @@ def test_subset_config_trains_on_the_original_files(tmp_path):
     concat = build(Config.fromstring(subset.pretty_text, '.py'))
     infos = [info for dataset in concat.datasets for info in stored_infos(dataset)]
     assert [info.get('img_id', info['img_path'][-5:]) for info in infos] == [1, 2, '2.png']
-    with pytest.raises(UserError, match=r'no sample of train_dataloader.dataset.datasets.0 would be kept'):
+    with pytest.raises(
+        UserError, match=r'no sample of train_dataloader.dataset.datasets.0 would be kept'
+    ):
         subset_config(config, sources, np.arange(len(pool)) > 3, tmp_path / 'ids')
 
 
@@ -283,7 +408,8 @@ def test_pure_python_configs_work(tmp_path):
     (tmp_path / 'lazy.py').write_text(
         'from mmengine.config import read_base\nfrom mmdet.datasets import CocoDataset\n'
         f'train_dataloader = dict(dataset={make_coco(tmp_path / "data")!r})\n'
-        'train_dataloader["dataset"].update(type=CocoDataset)\ndefault_scope = "mmdet"\n')
+        'train_dataloader["dataset"].update(type=CocoDataset)\ndefault_scope = "mmdet"\n'
+    )
     pool, _, pruned = prune(Config.fromfile(tmp_path / 'lazy.py'), [1], tmp_path)
     assert pool.sample_ids == ('3', '1', '2')
     assert read_pool(pruned)[0].sample_ids == ('1',)
@@ -298,8 +424,13 @@ def test_default_scope_is_left_as_it_was(tmp_path):
 def test_real_frames_are_halved_exactly(tmp_path):
     if not SHARED.exists():
         pytest.skip('needs ../shared')
-    settings = dict(type='CocoDataset', data_root=f'{SHARED}/aerial_cars/', ann_file='annotations/instances_train.json',
-                    data_prefix=dict(img='images/'), metainfo=dict(classes=('car',)))
+    settings = dict(
+        type='CocoDataset',
+        data_root=f'{SHARED}/aerial_cars/',
+        ann_file='annotations/instances_train.json',
+        data_prefix=dict(img='images/'),
+        metainfo=dict(classes=('car',)),
+    )
     pool, (file,), pruned = prune(config_of(settings), np.arange(0, 498, 2), tmp_path)
     assert (len(pool), file['records'], file['kept']) == (498, 498, 249)
     assert {'DJI', 'DJI_0004_1'} <= set(pool.scenes)
@@ -328,21 +459,38 @@ class TestBadInput:
         self.refuse(Config(dict(model=dict())), "no 'train_dataloader'")
 
     def test_training_set_that_is_pruned_already(self, settings):
-        self.refuse(dict(type='PrunedDataset', dataset=settings), 'train_dataloader.dataset is a PrunedDataset')
+        self.refuse(
+            dict(type='PrunedDataset', dataset=settings),
+            'train_dataloader.dataset is a PrunedDataset',
+        )
 
     def test_unknown_dataset_type(self, settings):
-        self.refuse(dict(settings, type='CocoDatset'), "'CocoDatset' is not registered", "did you mean 'CocoDataset'")
+        self.refuse(
+            dict(settings, type='CocoDatset'),
+            "'CocoDatset' is not registered",
+            "did you mean 'CocoDataset'",
+        )
 
     def test_wrong_argument(self, settings):
-        self.refuse(dict(settings, colour=1), 'train_dataloader.dataset (CocoDataset) cannot be built', 'colour')
+        self.refuse(
+            dict(settings, colour=1),
+            'train_dataloader.dataset (CocoDataset) cannot be built',
+            'colour',
+        )
 
     def test_missing_annotation_file(self, tmp_path, settings):
-        self.refuse(dict(settings, ann_file='gone.json'), f'annotation file {tmp_path}/gone.json does not exist here',
-                    'ann_file and data_root of train_dataloader.dataset (CocoDataset)')
+        self.refuse(
+            dict(settings, ann_file='gone.json'),
+            f'annotation file {tmp_path}/gone.json does not exist here',
+            'ann_file and data_root of train_dataloader.dataset (CocoDataset)',
+        )
 
     def test_missing_image_folder(self, tmp_path, settings):
-        self.refuse(dict(settings, data_prefix=dict(img='gone/')), f'image folder {tmp_path}/gone/ does not exist',
-                    'data_prefix.img')
+        self.refuse(
+            dict(settings, data_prefix=dict(img='gone/')),
+            f'image folder {tmp_path}/gone/ does not exist',
+            'data_prefix.img',
+        )
 
     def test_missing_images(self, tmp_path, settings):
         first, *others = sorted((tmp_path / 'images').iterdir())
@@ -355,7 +503,9 @@ class TestBadInput:
 
     def test_duplicate_image_ids(self, tmp_path, settings):
         self.edit(tmp_path, lambda content: content['images'].append(content['images'][0]))
-        self.refuse(settings, f'{tmp_path}/train.json', '1 image ids appear more than once, first 3')
+        self.refuse(
+            settings, f'{tmp_path}/train.json', '1 image ids appear more than once, first 3'
+        )
 
     def test_malformed_json(self, tmp_path, settings):
         (tmp_path / 'train.json').write_text('{"images": [\n{"id": 1,}]}')
@@ -367,22 +517,32 @@ class TestBadInput:
         self.refuse(settings, f'{tmp_path}/list.json is not valid JSON', 'line 1')
 
     def test_classes_that_are_not_in_the_file(self, settings):
-        self.refuse(dict(settings, metainfo=dict(classes=('person',))), 'none of its classes (person)', '(car, bus)',
-                    'metainfo')
+        self.refuse(
+            dict(settings, metainfo=dict(classes=('person',))),
+            'none of its classes (person)',
+            '(car, bus)',
+            'metainfo',
+        )
 
     def test_empty_dataset(self, tmp_path, settings):
         self.edit(tmp_path, lambda content: content.update(images=[], annotations=[]))
         self.refuse(settings, 'train_dataloader.dataset (CocoDataset) is empty')
 
     def test_nothing_left_by_the_filter(self, settings):
-        self.refuse(dict(settings, filter_cfg=dict(min_size=32)), 'is empty: no sample of', 'passes its filter_cfg')
+        self.refuse(
+            dict(settings, filter_cfg=dict(min_size=32)),
+            'is empty: no sample of',
+            'passes its filter_cfg',
+        )
 
     def test_record_without_a_field(self, tmp_path, settings):
         self.edit(tmp_path, lambda content: content['images'][1].pop('width'))
         self.refuse(settings, 'cannot read the record with file_name 1.png', "KeyError: 'width'")
 
     def test_annotation_ids_that_are_not_unique(self, tmp_path, settings):
-        self.edit(tmp_path, lambda content: content['annotations'].append(content['annotations'][0]))
+        self.edit(
+            tmp_path, lambda content: content['annotations'].append(content['annotations'][0])
+        )
         self.refuse(settings, 'CocoDataset) cannot read', 'are not unique')
 
     def test_missing_xml(self, tmp_path):
@@ -451,7 +611,10 @@ class TestPrunedDataset:
     def test_lists_and_files_of_ids_are_the_same(self, tmp_path, dataset):
         (tmp_path / 'ids.txt').write_text('101\n103\n107\n')
         inner = Counting(serialize_data=False)
-        assert PrunedDataset(inner, ids_file=str(tmp_path / 'ids.txt')).indices.tolist() == dataset.indices.tolist()
+        assert (
+            PrunedDataset(inner, ids_file=str(tmp_path / 'ids.txt')).indices.tolist()
+            == dataset.indices.tolist()
+        )
 
     def test_travels_to_workers(self, dataset):
         assert pickle.loads(pickle.dumps(dataset))[2] == 7
@@ -465,10 +628,19 @@ class TestPrunedDataset:
         dataset.pipeline = lambda info: 'switched'
         assert dataset[0] == 'switched'
 
-    @pytest.mark.parametrize('arguments, message', [
-        (dict(sample_ids=['101', '5', '1']), '2 of 3 sample ids are not in Counting .*first 1, 5'),
-        (dict(sample_ids=[]), 'empty list'), (dict(), 'either'), (dict(sample_ids=['1'], ids_file='a'), 'either'),
-        (dict(ids_file='gone.txt'), 'gone.txt cannot be read')])
+    @pytest.mark.parametrize(
+        'arguments, message',
+        [
+            (
+                dict(sample_ids=['101', '5', '1']),
+                '2 of 3 sample ids are not in Counting .*first 1, 5',
+            ),
+            (dict(sample_ids=[]), 'empty list'),
+            (dict(), 'either'),
+            (dict(sample_ids=['1'], ids_file='a'), 'either'),
+            (dict(ids_file='gone.txt'), 'gone.txt cannot be read'),
+        ],
+    )
     def test_wrong_arguments_give_one_line(self, arguments, message):
         with pytest.raises(UserError, match=message):
             PrunedDataset(Counting(), **arguments)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from adadedup_mm.base.errors import UserError
 from adadedup_mm.density import KCenter, SemDeDup, kcenter_scores, nearest_kept, semdedup_scores
 
-seeds = st.integers(0, 2 ** 32 - 1)
+seeds = st.integers(0, 2**32 - 1)
 sizes = st.integers(1, 60)
 cluster_counts = st.integers(1, 5)
 exact_only = settings(max_examples=60, deadline=None)
@@ -21,13 +21,15 @@ def exact_features(seed: int, n: int, d: int = 8) -> np.ndarray:
     generator = np.random.default_rng(seed)
     rows = np.zeros((n, d), np.float32)
     for row in rows:
-        row[generator.choice(d, 4, replace=False)] = generator.choice([-.5, .5], 4, p=[.2, .8])
+        row[generator.choice(d, 4, replace=False)] = generator.choice([-0.5, 0.5], 4, p=[0.2, 0.8])
     return rows
 
 
 def smooth_features(seed: int, n: int, d: int = 16, lumps: int = 8) -> np.ndarray:
     generator = np.random.default_rng(seed)
-    rows = generator.normal(size=(lumps, d))[generator.integers(0, lumps, n)] + .3 * generator.normal(size=(n, d))
+    rows = generator.normal(size=(lumps, d))[
+        generator.integers(0, lumps, n)
+    ] + 0.3 * generator.normal(size=(n, d))
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
@@ -74,7 +76,9 @@ def test_semdedup_goes_from_the_farthest_to_the_centroid_or_back_with_ties_by_in
 
 def test_semdedup_random_order_follows_the_seed():
     features, assignment = smooth_features(0, 50), np.zeros(50, np.int32)
-    first, again, other = (semdedup_scores(features, assignment, 'random', seed)[0] for seed in (1, 1, 2))
+    first, again, other = (
+        semdedup_scores(features, assignment, 'random', seed)[0] for seed in (1, 1, 2)
+    )
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
@@ -87,7 +91,7 @@ def test_kcenter_is_the_farthest_first_traversal_from_the_most_central_sample(se
     for cluster in np.unique(assignment):
         members = np.flatnonzero(assignment == cluster)
         expected = [members[centrality(features[members]).argmax()]]
-        scores = [-1.]
+        scores = [-1.0]
         while len(expected) < len(members):
             nearest = (features[members] @ features[expected].T).max(1)
             nearest[np.isin(members, expected)] = 9
@@ -97,10 +101,16 @@ def test_kcenter_is_the_farthest_first_traversal_from_the_most_central_sample(se
         np.testing.assert_array_equal(similarity[expected], scores)
 
 
-@pytest.mark.parametrize('features', [
-    smooth_features(0, 3000), smooth_features(1, 2500, lumps=700), exact_features(2, 2000, 16),
-    np.repeat(smooth_features(3, 30), 60, axis=0),
-], ids=['lumps', 'fine', 'ties', 'copies'])
+@pytest.mark.parametrize(
+    'features',
+    [
+        smooth_features(0, 3000),
+        smooth_features(1, 2500, lumps=700),
+        exact_features(2, 2000, 16),
+        np.repeat(smooth_features(3, 30), 60, axis=0),
+    ],
+    ids=['lumps', 'fine', 'ties', 'copies'],
+)
 def test_kcenter_picks_a_farthest_sample_every_time_in_large_clusters(features):
     order, similarity = kcenter_scores(features, np.zeros(len(features), np.int32))
     sequence = in_order(order, np.arange(len(features)))
@@ -115,7 +125,9 @@ def test_kcenter_picks_a_farthest_sample_every_time_in_large_clusters(features):
 
 @exact_only
 @given(seeds, sizes, cluster_counts, st.floats(-1, 1))
-def test_kcenter_leaves_each_pruned_sample_a_kept_partner_as_similar_as_the_threshold(seed, n, k, tau):
+def test_kcenter_leaves_each_pruned_sample_a_kept_partner_as_similar_as_the_threshold(
+    seed, n, k, tau
+):
     features, assignment = smooth_features(seed, n), some_clusters(seed, n, k)
     _, similarity = kcenter_scores(features, assignment)
     kept = similarity <= tau
@@ -129,7 +141,7 @@ def test_kcenter_leaves_each_pruned_sample_a_kept_partner_as_similar_as_the_thre
 @given(seeds, sizes, cluster_counts, st.booleans())
 def test_partners_are_the_most_similar_kept_samples_of_the_cluster_or_of_all(seed, n, k, sparse):
     features, assignment = exact_features(seed, n), some_clusters(seed, n, k)
-    kept = np.random.default_rng([seed, 2]).random(n) < (.1 if sparse else .6)
+    kept = np.random.default_rng([seed, 2]).random(n) < (0.1 if sparse else 0.6)
     partner, similarity = nearest_kept(features, assignment, kept)
     assert (partner[kept] == -1).all() and np.isnan(similarity[kept]).all()
     for sample in np.flatnonzero(~kept):
@@ -152,16 +164,20 @@ def test_partners_outside_the_cluster_are_found_across_blocks():
     for sample in (0, 1, 4000, 8998):
         closeness = features[kept] @ features[sample]
         assert similarity[sample] == pytest.approx(closeness.max(), abs=2e-6)
-        assert features[partner[sample]] @ features[sample] == pytest.approx(closeness.max(), abs=2e-6)
+        assert features[partner[sample]] @ features[sample] == pytest.approx(
+            closeness.max(), abs=2e-6
+        )
 
 
 @pytest.mark.parametrize('score', [semdedup_scores, kcenter_scores])
 def test_scores_and_partners_do_not_depend_on_the_number_of_workers(score):
     features, assignment = smooth_features(4, 2000, 96), some_clusters(4, 2000, 7)
     results = [score(features, assignment, workers=workers) for workers in (1, 2, 5)]
-    kept = results[0][1] < .9
-    results = [(*result, *nearest_kept(features, assignment, kept, workers))
-               for result, workers in zip(results, (1, 2, 5), strict=True)]
+    kept = results[0][1] < 0.9
+    results = [
+        (*result, *nearest_kept(features, assignment, kept, workers))
+        for result, workers in zip(results, (1, 2, 5), strict=True)
+    ]
     for result in results[1:]:
         for one, other in zip(results[0], result, strict=True):
             np.testing.assert_array_equal(one, other)
@@ -199,8 +215,8 @@ def test_zero_and_nan_features_are_never_redundant(score):
         members = np.flatnonzero(assignment == cluster)
         sequence = in_order(order, members)
         own = [sample for sample in blank if sample in members]
-        np.testing.assert_array_equal(sequence[:len(own)], own)
-        clean = sequence[len(own):]
+        np.testing.assert_array_equal(sequence[: len(own)], own)
+        clean = sequence[len(own) :]
         np.testing.assert_allclose(similarity[clean], nearest_earlier(features, clean), atol=2e-6)
     kept = np.zeros(40, bool)
     kept[[3, 20]] = True
@@ -254,13 +270,17 @@ def test_features_of_any_length_and_their_originals_stay_as_they_are():
 
 def test_components_call_the_functions():
     features, assignment = smooth_features(13, 100), some_clusters(13, 100, 2)
-    for component, expected in ((SemDeDup(order='random'), semdedup_scores(features, assignment, 'random', 3)),
-                                (SemDeDup(), semdedup_scores(features, assignment)),
-                                (KCenter(), kcenter_scores(features, assignment))):
+    for component, expected in (
+        (SemDeDup(order='random'), semdedup_scores(features, assignment, 'random', 3)),
+        (SemDeDup(), semdedup_scores(features, assignment)),
+        (KCenter(), kcenter_scores(features, assignment)),
+    ):
         for one, other in zip(component(features, assignment, seed=3), expected, strict=True):
             np.testing.assert_array_equal(one, other)
 
 
 def test_an_unknown_order_is_a_user_error():
-    with pytest.raises(UserError, match=r"density\.order is 'harder', but must be one of hard, easy, random"):
+    with pytest.raises(
+        UserError, match=r"density\.order is 'harder', but must be one of hard, easy, random"
+    ):
         SemDeDup(order='harder')

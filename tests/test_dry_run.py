@@ -23,25 +23,66 @@ from adadedup_mm.strategies.run import Run
 @pytest.fixture
 def make_run(config, tmp_path):  # noqa: F811
     """A run with these options, which has done nothing yet."""
+
     def make(world=1, **changes):
         loaded = load_config(config)
         options = replace(resolve_options(loaded), **changes)
-        return Run(loaded, options, StageStore(tmp_path / 'stages', world=world), *read_pool(loaded))
+        return Run(
+            loaded, options, StageStore(tmp_path / 'stages', world=world), *read_pool(loaded)
+        )
+
     return make
 
 
-def test_the_table_shows_what_runs_would_do_and_nothing_is_written(config, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_the_table_shows_what_runs_would_do_and_nothing_is_written(
+    config, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'temporary'))
     (tmp_path / 'temporary').mkdir()
-    prune_main([str(config), '--work-dir', str(tmp_path / 'run'), '--strategy', 'clip_dedup', '--keep-ratio', '.35',
-                '--dry-run'])
+    prune_main(
+        [
+            str(config),
+            '--work-dir',
+            str(tmp_path / 'run'),
+            '--strategy',
+            'clip_dedup',
+            '--keep-ratio',
+            '.35',
+            '--dry-run',
+        ]
+    )
     assert [path.name for path in tmp_path.rglob('*')] == ['temporary']
     printed = capsys.readouterr().out
-    rows = [re.split(r'\s*│\s*', line)[1:-1] for line in printed.splitlines() if line.startswith('│')]
-    assert [row[0] for row in rows] == ['0.1', '0.2', '0.3', '0.35', '0.4', '0.5', '0.6', '0.7', '0.8', '0.9']
-    assert [int(row[1]) for row in rows][3] == 17 and all(int(row[1]) + int(row[2]) == 48 for row in rows)
+    rows = [
+        re.split(r'\s*│\s*', line)[1:-1] for line in printed.splitlines() if line.startswith('│')
+    ]
+    assert [row[0] for row in rows] == [
+        '0.1',
+        '0.2',
+        '0.3',
+        '0.35',
+        '0.4',
+        '0.5',
+        '0.6',
+        '0.7',
+        '0.8',
+        '0.9',
+    ]
+    assert [int(row[1]) for row in rows][3] == 17 and all(
+        int(row[1]) + int(row[2]) == 48 for row in rows
+    )
     assert 'nothing was written' in printed and 'estimated from a probe' in printed
-    prune_main([str(config), '--work-dir', str(tmp_path / 'run'), '--strategy', 'clip_dedup', '--keep-ratio', '.35'])
+    prune_main(
+        [
+            str(config),
+            '--work-dir',
+            str(tmp_path / 'run'),
+            '--strategy',
+            'clip_dedup',
+            '--keep-ratio',
+            '.35',
+        ]
+    )
     threshold = pq.read_table(tmp_path / 'run/clusters.parquet')['threshold'][0].as_py()
     assert rows[3][3] == f'{threshold:.3f}'
 
@@ -87,7 +128,11 @@ def test_dry_runs_are_for_one_process_and_whole_runs(config, tmp_path, capsys): 
 def test_a_run_says_first_what_it_will_take(config, tmp_path, capsys):  # noqa: F811
     def lines(*arguments):
         prune_main([str(config), '--work-dir', str(tmp_path / 'run'), *arguments])
-        return [text for text in capsys.readouterr().out.splitlines() if text.startswith('estimate for 48 samples')]
+        return [
+            text
+            for text in capsys.readouterr().out.splitlines()
+            if text.startswith('estimate for 48 samples')
+        ]
 
     [text] = lines('--strategy', 'clip_dedup')
     assert re.search(r'features [\d.]+ s.* clusters [\d.]+ s.*B of memory, .*B on disk', text)
@@ -102,44 +147,62 @@ def test_the_proxy_is_probed_where_a_run_is_long_enough(make_run, config, monkey
     assert ' and the proxy, ' in estimate_line(run)
     monkeypatch.setattr('adadedup_mm.pruning.estimate.PROBE_FROM', 1)
     text = estimate_line(run)
-    assert 'and the proxy' not in text and re.search(r'features [^,]+, clusters [^,]+, proxy [\d.]+ ', text)
+    assert 'and the proxy' not in text and re.search(
+        r'features [^,]+, clusters [^,]+, proxy [\d.]+ ', text
+    )
 
 
-@pytest.mark.parametrize('strategy, features, trained, scored', [
-    ('uniform_stride', False, 0, 0), ('random', False, 0, 0), (dict(type='random', per='cluster'), True, 0, 0),
-    ('clip_dedup', True, 0, 0), ('vlm_sse', True, 0, 0), ('adadedup', True, 24, 48),
-    (dict(type='el2n', runs=2, epochs=5), False, 480, 96),
-    (dict(type='forgetting', runs=1, epochs=3), False, 144, 144)])
+@pytest.mark.parametrize(
+    'strategy, features, trained, scored',
+    [
+        ('uniform_stride', False, 0, 0),
+        ('random', False, 0, 0),
+        (dict(type='random', per='cluster'), True, 0, 0),
+        ('clip_dedup', True, 0, 0),
+        ('vlm_sse', True, 0, 0),
+        ('adadedup', True, 24, 48),
+        (dict(type='el2n', runs=2, epochs=5), False, 480, 96),
+        (dict(type='forgetting', runs=1, epochs=3), False, 144, 144),
+    ],
+)
 def test_the_work_of_each_strategy(strategy, features, trained, scored, make_run):
-    work = work_of(make_run(strategy=strategy), .5)
+    work = work_of(make_run(strategy=strategy), 0.5)
     assert (work.features, work.trained, work.scored) == (features, trained, scored)
 
 
 def test_a_given_checkpoint_saves_the_training(make_run, tmp_path):
     (tmp_path / 'given.pth').touch()
     run = make_run()
-    given = make_run(proxy=replace(run.options.proxy, checkpoint=str(tmp_path / 'given.pth'), max_loss_samples=10))
-    assert (work_of(given, .5).trained, work_of(given, .5).scored) == (0, 10)
+    given = make_run(
+        proxy=replace(
+            run.options.proxy, checkpoint=str(tmp_path / 'given.pth'), max_loss_samples=10
+        )
+    )
+    assert (work_of(given, 0.5).trained, work_of(given, 0.5).scored) == (0, 10)
 
 
 def test_estimates_follow_the_rates(make_run):
     run = make_run()
-    rates = Rates(image=.1, dim=100, product=1e9, proxy=Probe(seconds_per_image=.5, parameters=1000))
-    cost = estimate(run, work_of(run, .5), rates, .5)
-    assert cost.features == pytest.approx(4.8) and cost.proxy == pytest.approx(.5 * (24 + 48 / 3))
+    rates = Rates(
+        image=0.1, dim=100, product=1e9, proxy=Probe(seconds_per_image=0.5, parameters=1000)
+    )
+    cost = estimate(run, work_of(run, 0.5), rates, 0.5)
+    assert cost.features == pytest.approx(4.8) and cost.proxy == pytest.approx(0.5 * (24 + 48 / 3))
     assert cost.seconds == pytest.approx(cost.features + cost.clusters + cost.proxy)
     ann_file = Path(run.sources[0].ann_file)
-    assert cost.disk == 48 * 400 + 48 * 4 * (100 + 257) + 16_000 + round(.5 * ann_file.stat().st_size)
+    assert cost.disk == 48 * 400 + 48 * 4 * (100 + 257) + 16_000 + round(
+        0.5 * ann_file.stat().st_size
+    )
     two = make_run(world=2)
-    assert estimate(two, work_of(two, .5), rates, .5).features == pytest.approx(2.4)
+    assert estimate(two, work_of(two, 0.5), rates, 0.5).features == pytest.approx(2.4)
 
 
 def test_the_disk_holds_the_features_once_more_where_label_layouts_are_joined_with_them(make_run):
-    rates = Rates(image=0., dim=512, product=1e9, proxy=None)
+    rates = Rates(image=0.0, dim=512, product=1e9, proxy=None)
     costs = []
-    for layout in (.3, 0.):
+    for layout in (0.3, 0.0):
         run = make_run(strategy='adadedup', feedback=FeedbackOptions(layout=layout))
-        costs.append(estimate(run, work_of(run, .5), rates, .5))
+        costs.append(estimate(run, work_of(run, 0.5), rates, 0.5))
     n = len(run.pool)
     assert costs[0].disk - costs[1].disk == 4 * n * 257
-    assert costs[0].memory == pytest.approx(costs[1].memory, rel=.01)
+    assert costs[0].memory == pytest.approx(costs[1].memory, rel=0.01)

@@ -38,22 +38,42 @@ def build(name, change):
 
 def pointpillars():
     area = [0, -10.24, -3, 20.48, 10.24, 1]
-    return build('pointpillars_hv_secfpn_kitti.py', {
-        'data_preprocessor.voxel_layer.point_cloud_range': area, 'voxel_encoder.point_cloud_range': area,
-        'middle_encoder.output_shape': [128, 128], 'neck.in_channels': [16, 16, 16], 'neck.out_channels': [16, 16, 16],
-        'bbox_head.in_channels': 48, 'bbox_head.feat_channels': 48,
-        'bbox_head.anchor_generator.ranges': [[0, -10.24, z, 20.48, 10.24, z] for z in (-.6, -.6, -1.78)],
-        **{f'backbone.{key}': value for key, value in SMALL.items()}})
+    return build(
+        'pointpillars_hv_secfpn_kitti.py',
+        {
+            'data_preprocessor.voxel_layer.point_cloud_range': area,
+            'voxel_encoder.point_cloud_range': area,
+            'middle_encoder.output_shape': [128, 128],
+            'neck.in_channels': [16, 16, 16],
+            'neck.out_channels': [16, 16, 16],
+            'bbox_head.in_channels': 48,
+            'bbox_head.feat_channels': 48,
+            'bbox_head.anchor_generator.ranges': [
+                [0, -10.24, z, 20.48, 10.24, z] for z in (-0.6, -0.6, -1.78)
+            ],
+            **{f'backbone.{key}': value for key, value in SMALL.items()},
+        },
+    )
 
 
 def centerpoint():
-    area = [-12.8, -12.8, -5., 12.8, 12.8, 3.]
-    return build('centerpoint_pillar02_second_secfpn_nus.py', {
-        'data_preprocessor.voxel_layer.point_cloud_range': area, 'pts_voxel_encoder.point_cloud_range': area,
-        'pts_voxel_encoder.in_channels': 4, 'pts_middle_encoder.output_shape': (128, 128),
-        'pts_neck.in_channels': [16, 16, 16], 'pts_neck.out_channels': [16, 16, 16], 'pts_bbox_head.in_channels': 48,
-        'pts_bbox_head.bbox_coder.pc_range': area[:2], 'train_cfg.pts.grid_size': [128, 128, 1],
-        'train_cfg.pts.point_cloud_range': area, **{f'pts_backbone.{key}': value for key, value in SMALL.items()}})
+    area = [-12.8, -12.8, -5.0, 12.8, 12.8, 3.0]
+    return build(
+        'centerpoint_pillar02_second_secfpn_nus.py',
+        {
+            'data_preprocessor.voxel_layer.point_cloud_range': area,
+            'pts_voxel_encoder.point_cloud_range': area,
+            'pts_voxel_encoder.in_channels': 4,
+            'pts_middle_encoder.output_shape': (128, 128),
+            'pts_neck.in_channels': [16, 16, 16],
+            'pts_neck.out_channels': [16, 16, 16],
+            'pts_bbox_head.in_channels': 48,
+            'pts_bbox_head.bbox_coder.pc_range': area[:2],
+            'train_cfg.pts.grid_size': [128, 128, 1],
+            'train_cfg.pts.point_cloud_range': area,
+            **{f'pts_backbone.{key}': value for key, value in SMALL.items()},
+        },
+    )
 
 
 def batch(model, numbers):
@@ -61,17 +81,28 @@ def batch(model, numbers):
     inputs, samples = [], []
     for i in numbers:
         rng = np.random.default_rng(i)
-        points = rng.uniform([1, -9, -2, 0], [12, 9, .5, 1], (400, 4))
+        points = rng.uniform([1, -9, -2, 0], [12, 9, 0.5, 1], (400, 4))
         size = [[3.9, 1.6, 1.56]] * (i + 1)
-        boxes = np.concatenate([rng.uniform([3, -7, -1.7], [11, 7, -1.5], (i + 1, 3)), size,
-                                rng.uniform(-3, 3, (i + 1, 1)), rng.normal(size=(i + 1, 2))], 1).astype(np.float32)
+        boxes = np.concatenate(
+            [
+                rng.uniform([3, -7, -1.7], [11, 7, -1.5], (i + 1, 3)),
+                size,
+                rng.uniform(-3, 3, (i + 1, 1)),
+                rng.normal(size=(i + 1, 2)),
+            ],
+            1,
+        ).astype(np.float32)
         boxes = boxes if hasattr(model, 'pts_bbox_head') else boxes[:, :7]
         sample = Det3DDataSample(metainfo=dict(box_type_3d=LiDARInstance3DBoxes))
-        sample.gt_instances_3d = InstanceData(bboxes_3d=LiDARInstance3DBoxes(torch.from_numpy(boxes), boxes.shape[1]),
-                                              labels_3d=torch.zeros(i + 1, dtype=torch.long))
+        sample.gt_instances_3d = InstanceData(
+            bboxes_3d=LiDARInstance3DBoxes(torch.from_numpy(boxes), boxes.shape[1]),
+            labels_3d=torch.zeros(i + 1, dtype=torch.long),
+        )
         inputs.append(torch.from_numpy(points.astype(np.float32)))
         samples.append(sample)
-    return model.data_preprocessor(dict(inputs=dict(points=inputs), data_samples=samples), training=True)
+    return model.data_preprocessor(
+        dict(inputs=dict(points=inputs), data_samples=samples), training=True
+    )
 
 
 def observed(model, numbers, weights=None):
@@ -93,7 +124,7 @@ def test_detectors_of_points_train_on_the_plain_loss_and_tell_their_samples_own(
     # A batch of copies has the batch statistics of a sample alone.
     for numbers in ([0, 1, 2], [0, 0], [1, 1], [2, 2]):
         plain = observed(copy.deepcopy(model), numbers)[0]
-        ones, twos = torch.ones(len(numbers)), torch.full((len(numbers),), 2.)
+        ones, twos = torch.ones(len(numbers)), torch.full((len(numbers),), 2.0)
         total, values = observed(copy.deepcopy(model), numbers, ones)
         assert torch.equal(total, plain)
         double, others = observed(copy.deepcopy(model), numbers, twos)
@@ -102,13 +133,24 @@ def test_detectors_of_points_train_on_the_plain_loss_and_tell_their_samples_own(
         if len(numbers) == 2:
             alone = observed(copy.deepcopy(model), numbers[:1])[0].detach()
             torch.testing.assert_close(values, alone.expand(2), rtol=1e-4, atol=1e-5)
-            uneven = observed(copy.deepcopy(model), numbers, torch.tensor([2., .5]))[0]
+            uneven = observed(copy.deepcopy(model), numbers, torch.tensor([2.0, 0.5]))[0]
             torch.testing.assert_close(uneven, 1.25 * plain, rtol=1e-4, atol=1e-5)
 
 
 def test_bevformer_trains_with_dynamic_pruning(tmp_path):
-    make_minidrive([str(tmp_path / 'world'), '--scenes', '6', '--frames', '2', '--formats', 'nuscenes',
-                    '--cameras', 'all'])
+    make_minidrive(
+        [
+            str(tmp_path / 'world'),
+            '--scenes',
+            '6',
+            '--frames',
+            '2',
+            '--formats',
+            'nuscenes',
+            '--cameras',
+            'all',
+        ]
+    )
     path = tmp_path / 'config.py'
     path.write_text(f"""
 _base_ = ['{ROOT}/configs/bevformer/bevformer_minidrive.py', '{ROOT}/configs/_base_/dynamic_infobatch.py']
@@ -127,9 +169,16 @@ launcher = 'none'
     runner = DynamicPruningRunner.from_cfg(load_config(path))
     hook = next(hook for hook in runner.hooks if type(hook).__name__ == 'DynamicPruningHook')
     modes = []
-    hook.after_train_epoch = lambda runner, call=hook.after_train_epoch: (modes.append(hook.losses.mode), call(runner))
+    hook.after_train_epoch = lambda runner, call=hook.after_train_epoch: (
+        modes.append(hook.losses.mode),
+        call(runner),
+    )
     runner.train()
     table = pq.read_table(tmp_path / 'run/dynamic_samples.parquet').to_pydict()
     assert set(modes) == {'image'} and table['losses_seen'] == table['epochs_used']
-    assert max(table['epochs_used']) == 2 and min(table['epochs_used']) == 1 and np.std(table['mean_score']) > 0
+    assert (
+        max(table['epochs_used']) == 2
+        and min(table['epochs_used']) == 1
+        and np.std(table['mean_score']) > 0
+    )
     assert all(table['sample_id']) and (tmp_path / 'run/dynamic_samples.png').exists()

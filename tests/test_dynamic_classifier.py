@@ -41,14 +41,16 @@ def digits(count=6):
     return images, [DataSample().set_gt_label(i % 10) for i in range(count)]
 
 
-@pytest.mark.parametrize('smooth', [0., .2])
+@pytest.mark.parametrize('smooth', [0.0, 0.2])
 def test_losses_come_from_the_training_step(smooth):
-    loss = dict(type='LabelSmoothLoss', label_smooth_val=smooth, num_classes=10, loss_weight=2.)
+    loss = dict(type='LabelSmoothLoss', label_smooth_val=smooth, num_classes=10, loss_weight=2.0)
     model = classifier(**{'head.loss': loss} if smooth else {}).eval()
     images, samples = digits()
     labels = torch.arange(6)
-    expected = cross_entropy(model(images), labels, reduction='none', label_smoothing=smooth) * (2. if smooth else 1.)
-    losses, weights = SampleLosses(model), torch.tensor([1., 2., 0., 1., 1., 3.])
+    expected = cross_entropy(model(images), labels, reduction='none', label_smoothing=smooth) * (
+        2.0 if smooth else 1.0
+    )
+    losses, weights = SampleLosses(model), torch.tensor([1.0, 2.0, 0.0, 1.0, 1.0, 3.0])
     assert losses.mode == 'element'
     losses.start(torch.ones(6))
     total = model.loss(images, samples)['loss']
@@ -66,10 +68,24 @@ def losses_of_classifiers():
         if not kind.__module__.startswith('mmpretrain.models.losses'):
             continue
         known = inspect.signature(kind.__init__).parameters
-        needed = {key: value for key, value in dict(num_classes=10, label_smooth_val=.1, loss_weight=3.,
-                                                    feat_dim=10, sinkhorn_iterations=2).items() if key in known}
-        for change in ({}, dict(use_sigmoid=True), dict(use_soft=True), dict(reduction='sum'),
-                       dict(class_weight=list(range(1, 11)))):
+        needed = {
+            key: value
+            for key, value in dict(
+                num_classes=10,
+                label_smooth_val=0.1,
+                loss_weight=3.0,
+                feat_dim=10,
+                sinkhorn_iterations=2,
+            ).items()
+            if key in known
+        }
+        for change in (
+            {},
+            dict(use_sigmoid=True),
+            dict(use_soft=True),
+            dict(reduction='sum'),
+            dict(class_weight=list(range(1, 11))),
+        ):
             if set(change) <= set(known):
                 try:
                     yield f'{name}{change}', kind(**needed, **change)
@@ -77,9 +93,13 @@ def losses_of_classifiers():
                     continue
 
 
-HEADS = [dict(type='LinearClsHead'), dict(type='StackedLinearClsHead', mid_channels=[8]),
-         dict(type='MultiLabelLinearClsHead'), dict(type='ArcFaceClsHead'),
-         dict(type='CSRAClsHead', num_heads=1, lam=.1)]
+HEADS = [
+    dict(type='LinearClsHead'),
+    dict(type='StackedLinearClsHead', mid_channels=[8]),
+    dict(type='MultiLabelLinearClsHead'),
+    dict(type='ArcFaceClsHead'),
+    dict(type='CSRAClsHead', num_heads=1, lam=0.1),
+]
 
 
 @pytest.mark.parametrize('head', HEADS, ids=lambda head: head['type'])
@@ -120,19 +140,26 @@ def test_every_loss_of_mmpretrain_in_every_head(head):
         assert torch.equal(plain, total)
         assert all(torch.equal(before[key], after[key]) for key in before)
     if head['type'] == 'LinearClsHead':
-        assert {modes[name] for name in ('CrossEntropyLoss{}', 'FocalLoss{}', 'SeesawLoss{}')
-                if name in modes} == {'element'}
+        assert {
+            modes[name]
+            for name in ('CrossEntropyLoss{}', 'FocalLoss{}', 'SeesawLoss{}')
+            if name in modes
+        } == {'element'}
     assert len(modes) >= 3
 
 
 def test_a_criterion_that_a_hook_switches_is_trained_on(tmp_path):
-    config = load_config(ROOT / 'configs/dynamic/resnet_digits_infobatch.py', {'train_cfg.max_epochs': 3})
+    config = load_config(
+        ROOT / 'configs/dynamic/resnet_digits_infobatch.py', {'train_cfg.max_epochs': 3}
+    )
     config.work_dir = str(tmp_path)
     config.train_dataloader.dataset.indices = 60
     config.launcher, config.log_level = 'none', 'ERROR'
     config.val_dataloader = config.val_cfg = config.val_evaluator = None
     config.test_dataloader = config.test_cfg = config.test_evaluator = None
-    recipe = dict(action_epoch=2, loss=dict(type='LabelSmoothLoss', label_smooth_val=.1, num_classes=10))
+    recipe = dict(
+        action_epoch=2, loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, num_classes=10)
+    )
     config.custom_hooks = [dict(type='SwitchRecipeHook', schedule=[recipe])]
     runner = DynamicPruningRunner.from_cfg(config)
     runner.train()
@@ -143,7 +170,9 @@ def test_a_criterion_that_a_hook_switches_is_trained_on(tmp_path):
 
 @pytest.mark.parametrize('policy', ['random', 'infobatch'])
 def test_a_stock_config_trains_with_one_line(policy, tmp_path):
-    config = load_config(ROOT / f'configs/dynamic/resnet_digits_{policy}.py', {'train_cfg.max_epochs': 3})
+    config = load_config(
+        ROOT / f'configs/dynamic/resnet_digits_{policy}.py', {'train_cfg.max_epochs': 3}
+    )
     config.work_dir = str(tmp_path)
     config.train_dataloader.dataset.indices = 120
     config.train_dataloader.collate_fn = dict(type='default_collate')
@@ -156,23 +185,34 @@ def test_a_stock_config_trains_with_one_line(policy, tmp_path):
     assert 120 < sum(table['epochs_used']) < 360 or sum(table['epochs_used']) == 180
     [log] = tmp_path.glob('*/vis_data/scalars.json')
     rows = [json.loads(line) for line in log.read_text().splitlines()]
-    assert len([row for row in rows if 'dynamic/sometimes' in row]) == 3 and 'accuracy/top1' in rows[-1]
+    assert (
+        len([row for row in rows if 'dynamic/sometimes' in row]) == 3
+        and 'accuracy/top1' in rows[-1]
+    )
 
 
 def test_digits_are_split_by_writers():
     train, test = Digits(split='train', pipeline=[]), Digits(split='test', pipeline=[])
     assert (len(train), len(test)) == (1438, 359)
-    ids = [[dataset.get_data_info(i)['img_id'] for i in range(len(dataset))] for dataset in (train, test)]
+    ids = [
+        [dataset.get_data_info(i)['img_id'] for i in range(len(dataset))]
+        for dataset in (train, test)
+    ]
     assert ids[0] + ids[1] == list(range(1797))
     with pytest.raises(UserError, match='the split of Digits'):
         Digits(split='val', pipeline=[])
 
 
-@pytest.mark.parametrize('path', sorted((ROOT / 'configs/dynamic').glob('resnet*_*_*.py')), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    'path', sorted((ROOT / 'configs/dynamic').glob('resnet*_*_*.py')), ids=lambda path: path.stem
+)
 def test_configs_of_classifiers(path):
     config = load_config(path)
     apply_dynamic(config)
-    assert config.model.type == 'ImageClassifier' and config.train_dataloader.batch_size in (32, 128)
+    assert config.model.type == 'ImageClassifier' and config.train_dataloader.batch_size in (
+        32,
+        128,
+    )
 
 
 @pytest.mark.parametrize('name, count', [('digits', 80), ('minidrive', 18), ('cifar', 220)])

@@ -1,6 +1,7 @@
 """Every registered loss in every head that takes it: a dynamic step trains on what a plain step trains on.
 
-``FUZZ=1`` tries all of MMDetection's losses in all places of nine detectors instead of three places.
+``FUZZ=1`` tries all of MMDetection's losses in all places of nine detectors instead of three
+places.
 """
 
 import copy
@@ -31,20 +32,32 @@ from adadedup_mm.detectors.criteria import copied
 from adadedup_mm.detectors.isolation import ModuleMemory
 from adadedup_mm.dynamic import SampleLosses
 
-WEIGHTS = torch.tensor([2., 0., .5])
+WEIGHTS = torch.tensor([2.0, 0.0, 0.5])
 CLASSES = 80
 
 
 def yolo3():
-    return detector('yolo/yolov3_mobilenetv2_8xb24-320-300e_coco.py', backbone=dict(
-        _delete_=True, type='ResNet', depth=18, base_channels=4, out_indices=(1, 2, 3), norm_eval=True),
+    return detector(
+        'yolo/yolov3_mobilenetv2_8xb24-320-300e_coco.py',
+        backbone=dict(
+            _delete_=True,
+            type='ResNet',
+            depth=18,
+            base_channels=4,
+            out_indices=(1, 2, 3),
+            norm_eval=True,
+        ),
         neck=dict(in_channels=[32, 16, 8], out_channels=[16, 16, 16]),
-        bbox_head=dict(in_channels=[16, 16, 16], out_channels=[16, 16, 16]))
+        bbox_head=dict(in_channels=[16, 16, 16], out_channels=[16, 16, 16]),
+    )
 
 
 EVERYTHING = [retinanet, faster_rcnn, fcos, atss, gfl, deformable_detr, dino, yolox, yolo3]
-PLACES = [(build, '') for build in EVERYTHING] if 'FUZZ' in os.environ else [
-    (retinanet, ''), (faster_rcnn, 'Shared2FCBBoxHead.loss_cls')]
+PLACES = (
+    [(build, '') for build in EVERYTHING]
+    if 'FUZZ' in os.environ
+    else [(retinanet, ''), (faster_rcnn, 'Shared2FCBBoxHead.loss_cls')]
+)
 
 
 def small_samples():
@@ -59,18 +72,23 @@ def small_samples():
 
 def losses_of(registry, package):
     """The classes of a package that a registry knows, by name."""
-    return {name: kind for name, kind in sorted(registry.module_dict.items())
-            if kind.__module__.startswith(package)}
+    return {
+        name: kind
+        for name, kind in sorted(registry.module_dict.items())
+        if kind.__module__.startswith(package)
+    }
 
 
 def variants(kind, classes):
     """A loss built in all ways in which it can be: sigmoid or softmax, with and without a memory, as a sum."""
     known = inspect.signature(kind.__init__).parameters
     needed = dict(num_classes=classes) if 'num_classes' in known else {}
-    for change in ({}, dict(use_sigmoid=True), dict(momentum=.75), dict(reduction='sum')):
+    for change in ({}, dict(use_sigmoid=True), dict(momentum=0.75), dict(reduction='sum')):
         if set(change) <= set(known):
             try:
-                yield kind(**needed, **change, **(dict(loss_weight=3.) if 'loss_weight' in known else {}))
+                yield kind(
+                    **needed, **change, **(dict(loss_weight=3.0) if 'loss_weight' in known else {})
+                )
             except (AssertionError, NotImplementedError, TypeError):
                 continue
 
@@ -79,7 +97,11 @@ def slots(model):
     """The heads of a model and the names of their criteria."""
     for _, head in model.named_modules():
         for name, child in head.named_children():
-            if name.startswith('loss') and 'Head' in type(head).__name__ and isinstance(child, nn.Module):
+            if (
+                name.startswith('loss')
+                and 'Head' in type(head).__name__
+                and isinstance(child, nn.Module)
+            ):
                 yield head, name
 
 
@@ -112,12 +134,13 @@ def assert_same_or_told(model, data, name):
         assert '\n' not in str(error), name
         return 'refused'
     assert torch.equal(total, plain), name
-    # Buffers of criteria and normalisation layers, and random numbers, go on as after the plain step.
+    # Buffers of criteria and normalisation layers, and random numbers, go on as after the plain
+    # step.
     for key, value in left.state_dict().items():
         assert torch.equal(value, model_after.state_dict()[key]), (name, key)
     assert torch.equal(state, torch.get_rng_state()), name
     if losses.mode == 'image':
-        double = step(model, data, torch.full((3,), 2.))[0]
+        double = step(model, data, torch.full((3,), 2.0))[0]
         torch.testing.assert_close(double, 2 * plain, rtol=1e-3, atol=1e-6, msg=name)
         return 'image'
     torch.testing.assert_close(values.mean(), total, rtol=1e-3, atol=1e-6, msg=name)
@@ -138,7 +161,11 @@ def test_every_loss_of_mmdetection_in_every_head(build, place):
             for i, loss in enumerate(variants(kind, CLASSES)):
                 setattr(head, slot, loss)
                 channels = getattr(head, 'fc_cls', None)
-                if slot == 'loss_cls' and channels is not None and hasattr(loss, 'get_cls_channels'):
+                if (
+                    slot == 'loss_cls'
+                    and channels is not None
+                    and hasattr(loss, 'get_cls_channels')
+                ):
                     head.fc_cls = nn.Linear(channels.in_features, loss.get_cls_channels(CLASSES))
                 with warnings.catch_warnings():
                     warnings.simplefilter('ignore')
@@ -192,8 +219,16 @@ class Counting(nn.Module):
         self.calls += 1
         self.counts += torch.bincount(target, minlength=2)
         noise = 1 + torch.rand(len(target))
-        losses = nn.functional.cross_entropy(scores, target, reduction='none') * noise / self.counts[target]
-        return losses if (reduction_override or self.reduction) == 'none' else losses.sum() / self.calls
+        losses = (
+            nn.functional.cross_entropy(scores, target, reduction='none')
+            * noise
+            / self.counts[target]
+        )
+        return (
+            losses
+            if (reduction_override or self.reduction) == 'none'
+            else losses.sum() / self.calls
+        )
 
 
 class Rooted(nn.MSELoss):
@@ -227,22 +262,34 @@ class Asserting(nn.CrossEntropyLoss):
         return super().forward(scores, target)
 
 
-@pytest.mark.parametrize('criterion', [
-    nn.CrossEntropyLoss(reduction='sum'), nn.CrossEntropyLoss(weight=torch.tensor([1., 5.])),
-    nn.CrossEntropyLoss(label_smoothing=.2), nn.CrossEntropyLoss(ignore_index=1), nn.MultiMarginLoss(),
-    nn.MultiMarginLoss(reduction='sum'), Counting()], ids=lambda criterion: type(criterion).__name__)
+@pytest.mark.parametrize(
+    'criterion',
+    [
+        nn.CrossEntropyLoss(reduction='sum'),
+        nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0])),
+        nn.CrossEntropyLoss(label_smoothing=0.2),
+        nn.CrossEntropyLoss(ignore_index=1),
+        nn.MultiMarginLoss(),
+        nn.MultiMarginLoss(reduction='sum'),
+        Counting(),
+    ],
+    ids=lambda criterion: type(criterion).__name__,
+)
 def test_criteria_that_sum_weigh_or_count_are_trained_on_as_they_are(criterion):
     plain, total, values, losses = plain_and_dynamic(criterion)
     assert losses.mode == 'element' and torch.equal(plain, total)
     torch.testing.assert_close(values.mean(), total)
-    weights = torch.tensor([2., 0., 1., 1., 3.])
+    weights = torch.tensor([2.0, 0.0, 1.0, 1.0, 3.0])
     _, weighted, values, _ = plain_and_dynamic(criterion, weights=weights)
     torch.testing.assert_close(weighted, (weights * values).mean())
 
 
 @pytest.mark.parametrize('mode', ['auto', 'element'])
-@pytest.mark.parametrize('criterion', [Rooted(), Hardest(), Scalar(), Asserting()],
-                         ids=lambda criterion: type(criterion).__name__)
+@pytest.mark.parametrize(
+    'criterion',
+    [Rooted(), Hardest(), Scalar(), Asserting()],
+    ids=lambda criterion: type(criterion).__name__,
+)
 def test_criteria_that_are_no_sum_over_samples_are_refused_in_one_line(criterion, mode):
     with pytest.raises(UserError, match=type(criterion).__name__) as error:
         plain_and_dynamic(criterion, mode)
@@ -252,7 +299,7 @@ def test_criteria_that_are_no_sum_over_samples_are_refused_in_one_line(criterion
 class WithPenalty(Perceptron):
     """A part of the loss that no criterion computes."""
 
-    factor = 1.
+    factor = 1.0
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
         result = super().forward(inputs, data_samples, mode)
@@ -270,7 +317,9 @@ class InPairs(Perceptron):
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
         twice = torch.cat([inputs, inputs])
-        return super().forward(twice, None if mode == 'tensor' else [*data_samples, *data_samples], mode)
+        return super().forward(
+            twice, None if mode == 'tensor' else [*data_samples, *data_samples], mode
+        )
 
 
 def test_elements_that_are_not_one_for_each_sample_are_told():
@@ -282,7 +331,11 @@ def test_a_criterion_that_is_replaced_is_looked_at_again():
     torch.manual_seed(0)
     model, (inputs, labels) = Perceptron().eval(), points()
     losses = SampleLosses(model)
-    for criterion in (nn.CrossEntropyLoss(), nn.CrossEntropyLoss(reduction='sum'), nn.MultiMarginLoss()):
+    for criterion in (
+        nn.CrossEntropyLoss(),
+        nn.CrossEntropyLoss(reduction='sum'),
+        nn.MultiMarginLoss(),
+    ):
         model.criterion = criterion
         losses.start(torch.ones(5))
         total = model(inputs, labels, mode='loss')['loss']
@@ -302,15 +355,17 @@ def test_between_steps_the_model_is_as_it_was():
         assert 'loss' in vars(model)
         model.loss(inputs, labels)
         losses.take()
-        assert not any('forward' in vars(module) or 'loss' in vars(module) for module in model.modules())
+        assert not any(
+            'forward' in vars(module) or 'loss' in vars(module) for module in model.modules()
+        )
         assert 'loss_by_feat_single' not in vars(model.bbox_head)
 
 
 def test_a_part_of_the_loss_that_comes_in_later_is_noticed():
     model, (inputs, labels) = WithPenalty().eval(), points()
-    model.factor = 0.
+    model.factor = 0.0
     losses = SampleLosses(model)
-    for factor, message in ((0., None), (1., 'no longer add up')):
+    for factor, message in ((0.0, None), (1.0, 'no longer add up')):
         model.factor = factor
         losses.start(torch.ones(5))
         model(inputs, labels, mode='loss')
@@ -352,9 +407,15 @@ def test_yolov3_which_sums_over_its_images_is_trained_on_the_same_sum():
     torch.testing.assert_close(total, (WEIGHTS * values).sum(), rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize('build, mode, half', [
-    (yolox, 'auto', False), (yolox, 'auto', True), (yolo3, 'auto', True),
-    (faster_rcnn, 'image', False)])
+@pytest.mark.parametrize(
+    'build, mode, half',
+    [
+        (yolox, 'auto', False),
+        (yolox, 'auto', True),
+        (yolo3, 'auto', True),
+        (faster_rcnn, 'image', False),
+    ],
+)
 def test_a_step_of_mode_image_is_the_plain_step_to_the_last_bit(build, mode, half):
     model, data = build(), small_samples()
     with torch.autocast('cpu', torch.bfloat16, enabled=half):
@@ -375,7 +436,7 @@ def test_a_step_of_mode_image_is_the_plain_step_to_the_last_bit(build, mode, hal
 def test_weights_change_no_more_of_mode_image_than_what_each_sample_has(build, mode):
     model, data = build(), small_samples()
     plain, _, _, left = step(model, data, watched=False)
-    double, _, _, after = step(model, data, torch.full((3,), 2.), mode)
+    double, _, _, after = step(model, data, torch.full((3,), 2.0), mode)
     torch.testing.assert_close(double, 2 * plain, rtol=1e-5, atol=0)
     for name, value in left.state_dict().items():
         assert torch.equal(value, after.state_dict()[name]), name
@@ -403,7 +464,7 @@ def test_features_that_cannot_be_copied_are_told_in_one_line():
 
 class Assigner:
     def __init__(self):
-        self.seen, self.top = [], .5
+        self.seen, self.top = [], 0.5
 
 
 def test_what_a_module_and_its_helpers_remember_is_put_back():
@@ -411,12 +472,12 @@ def test_what_a_module_and_its_helpers_remember_is_put_back():
     norm.assigner = Assigner()
     memory = ModuleMemory([norm])
     mean = norm.running_mean.clone()
-    for factor in (1., 2.):
+    for factor in (1.0, 2.0):
         result = norm(torch.rand(4, 2, requires_grad=True) * factor)
         norm.assigner.seen.append(factor)
         norm.assigner.top = factor
         assert not torch.equal(norm.running_mean, mean)
         memory.restore()
         assert torch.equal(norm.running_mean, mean) and norm.num_batches_tracked == 0
-        assert norm.assigner.seen == [] and norm.assigner.top == .5
+        assert norm.assigner.seen == [] and norm.assigner.top == 0.5
         result.sum().backward()

@@ -23,7 +23,15 @@ def finished(config, tmp_path_factory):  # noqa: F811
 
 def work_dir_of(folder, rows):
     """A work dir as far as the export reads it."""
-    columns = dict(sample_id='a', image_paths=['x/1.jpg'], cluster=0, partner_id=None, loss=None, kept=True, reason='r')
+    columns = dict(
+        sample_id='a',
+        image_paths=['x/1.jpg'],
+        cluster=0,
+        partner_id=None,
+        loss=None,
+        kept=True,
+        reason='r',
+    )
     names = list(columns | dict.fromkeys(name for row in rows for name in row))
     table = {name: [(columns | row).get(name) for row in rows] for name in names}
     pq.write_table(pa.table(table), folder / 'samples.parquet')
@@ -37,20 +45,36 @@ def test_csv_says_of_every_sample_what_the_table_says(finished):
     table = pq.read_table(finished / 'samples.parquet').to_pylist()
     assert len(rows) == len(table)
     for row, expected in zip(rows, table, strict=True):
-        assert row['sample_id'] == expected['sample_id'] and row['kept'] == str(expected['kept']).lower()
-        assert row['tags'] == ('kept' if expected['kept'] else 'pruned') and row['reason'] == expected['reason']
+        assert (
+            row['sample_id'] == expected['sample_id']
+            and row['kept'] == str(expected['kept']).lower()
+        )
+        assert (
+            row['tags'] == ('kept' if expected['kept'] else 'pruned')
+            and row['reason'] == expected['reason']
+        )
         assert row['partner_id'] == (expected['partner_id'] or '') and row['loss'] == ''
-        assert row['image_path'] == expected['image_paths'][0] and json.loads(row['image_paths']) == [row['image_path']]
-        assert not row['partner_similarity'] or abs(float(row['partner_similarity']) - expected['partner_similarity']
-                                                    ) < 1e-6
+        assert row['image_path'] == expected['image_paths'][0] and json.loads(
+            row['image_paths']
+        ) == [row['image_path']]
+        assert (
+            not row['partner_similarity']
+            or abs(float(row['partner_similarity']) - expected['partner_similarity']) < 1e-6
+        )
 
 
 def test_csv_survives_names_with_commas_quotes_and_lines(tmp_path):
     name = 'a, "b"\nschön;=1.jpg'
-    work_dir = work_dir_of(tmp_path, [dict(sample_id=name, image_paths=[name, 'c'], label_suspect=True)])
+    work_dir = work_dir_of(
+        tmp_path, [dict(sample_id=name, image_paths=[name, 'c'], label_suspect=True)]
+    )
     main([str(work_dir), '--out', str(tmp_path / 'deep/er.csv')])
     [row] = csv.DictReader((tmp_path / 'deep/er.csv').open(newline='', encoding='utf-8'))
-    assert (row['sample_id'], json.loads(row['image_paths']), row['tags']) == (name, [name, 'c'], 'kept;label_suspect')
+    assert (row['sample_id'], json.loads(row['image_paths']), row['tags']) == (
+        name,
+        [name, 'c'],
+        'kept;label_suspect',
+    )
 
 
 def test_samples_without_a_cluster_have_an_empty_one(tmp_path):
@@ -67,15 +91,37 @@ def test_the_command_for_fiftyone_quotes_its_folder(tmp_path, capsys):
 
 
 def test_fiftyone_gets_a_sample_for_each_image_with_absolute_paths(tmp_path):
-    work_dir = work_dir_of(tmp_path, [
-        dict(sample_id='a', image_paths=['1.jpg', '2.jpg'], loss=.5, cluster=-1),
-        dict(sample_id='b', kept=False, partner_id='a', partner_similarity=.75, cluster=2, scene='s')])
+    work_dir = work_dir_of(
+        tmp_path,
+        [
+            dict(sample_id='a', image_paths=['1.jpg', '2.jpg'], loss=0.5, cluster=-1),
+            dict(
+                sample_id='b',
+                kept=False,
+                partner_id='a',
+                partner_similarity=0.75,
+                cluster=2,
+                scene='s',
+            ),
+        ],
+    )
     main([str(work_dir), '--to', 'fiftyone'])
-    first, second, pruned = json.loads((tmp_path / 'export/fiftyone/samples.json').read_text())['samples']
-    assert first == dict(filepath=str(Path('1.jpg').absolute()), tags=['kept'], view=0, pruning_id='a', loss=.5,
-                         reason='r')
+    first, second, pruned = json.loads((tmp_path / 'export/fiftyone/samples.json').read_text())[
+        'samples'
+    ]
+    assert first == dict(
+        filepath=str(Path('1.jpg').absolute()),
+        tags=['kept'],
+        view=0,
+        pruning_id='a',
+        loss=0.5,
+        reason='r',
+    )
     assert second['view'] == 1 and second['filepath'].endswith('/2.jpg')
-    assert pruned['tags'] == ['pruned'] and (pruned['partner'], pruned['partner_similarity']) == ('a', .75)
+    assert pruned['tags'] == ['pruned'] and (pruned['partner'], pruned['partner_similarity']) == (
+        'a',
+        0.75,
+    )
     assert (pruned['cluster'], pruned['scene']) == (2, 's') and 'loss' not in pruned
 
 
@@ -90,13 +136,19 @@ def test_fiftyone_itself_reads_the_export(finished):
         samples = list(reader)
     assert len(samples) == 48 and {sample.media_type for sample in samples} == {'image'}
     assert sum('pruned' in sample.tags for sample in samples) == 24
-    assert all(Path(sample.filepath).is_file() and isinstance(sample.cluster, int) for sample in samples)
+    assert all(
+        Path(sample.filepath).is_file() and isinstance(sample.cluster, int) for sample in samples
+    )
 
 
-@pytest.mark.parametrize('break_it, words', [
-    (lambda folder: (folder / 'manifest.json').unlink(), 'name the work dir of a finished'),
-    (lambda folder: (folder / 'samples.parquet').write_bytes(b'PAR1'), 'cannot be read'),
-    (lambda folder: (folder / 'export').write_text(''), 'choose another --out')])
+@pytest.mark.parametrize(
+    'break_it, words',
+    [
+        (lambda folder: (folder / 'manifest.json').unlink(), 'name the work dir of a finished'),
+        (lambda folder: (folder / 'samples.parquet').write_bytes(b'PAR1'), 'cannot be read'),
+        (lambda folder: (folder / 'export').write_text(''), 'choose another --out'),
+    ],
+)
 @pytest.mark.parametrize('to', ['csv', 'fiftyone'])
 def test_wrong_input_gives_one_line(break_it, words, to, tmp_path, capsys):
     break_it(work_dir_of(tmp_path, [{}]))

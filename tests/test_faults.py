@@ -1,6 +1,7 @@
 """Killed, full, locked and oddly named: a run ends as if nothing had happened, or says in one line what is wrong.
 
-``FAULTS=50`` kills at fifty random moments and at every single write, instead of a few (``make faults``).
+``FAULTS=50`` kills at fifty random moments and at every single write, instead of a few
+(``make faults``).
 """
 
 import contextlib
@@ -43,8 +44,12 @@ def make_config(root, ids=range(40), **options):
 
     dataset = make_coco(root / 'data', ids=ids)
     for i in ids:
-        Image.new('RGB', (32, 24), (i // 4 * 23 % 256, i // 4 * 71 % 256, i)).save(root / f'data/images/{i}.png')
-    options = dict(strategy='clip_dedup', keep_ratio=.5, embedder=dict(type='PixelEmbedder')) | options
+        Image.new('RGB', (32, 24), (i // 4 * 23 % 256, i // 4 * 71 % 256, i)).save(
+            root / f'data/images/{i}.png'
+        )
+    options = (
+        dict(strategy='clip_dedup', keep_ratio=0.5, embedder=dict(type='PixelEmbedder')) | options
+    )
     file = root / 'config.py'
     config_of(dataset, adadedup=options).dump(file)
     return file
@@ -52,8 +57,11 @@ def make_config(root, ids=range(40), **options):
 
 def digests(folder):
     """SHA-256 of every file below a folder."""
-    return {path.relative_to(folder): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.rglob('*')) if path.is_file()}
+    return {
+        path.relative_to(folder): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob('*'))
+        if path.is_file()
+    }
 
 
 @pytest.fixture(scope='module')
@@ -104,11 +112,13 @@ def on_event(work_dir, number, act):
         def call(where, *args, **kwargs):
             happen = functools.partial(event, where, *args, **kwargs)
             return act(happen) if is_meant(where, kwargs.get('dir_fd')) else happen()
+
         return call
 
     def install():
         for name in EVENTS:
             setattr(os, name, watched(getattr(os, name)))
+
     return install
 
 
@@ -147,7 +157,10 @@ def event_count(original, tmp_path_factory):
         prune_into(config, work_dir)
         os.write(writer, str(len(count)).encode())
 
-    assert in_child(action, hook=on_event(work_dir, None, lambda happen: count.append(1) or happen())) == 0
+    assert (
+        in_child(action, hook=on_event(work_dir, None, lambda happen: count.append(1) or happen()))
+        == 0
+    )
     return int(os.read(reader, 20))
 
 
@@ -158,7 +171,9 @@ def resume_and_compare(original, work_dir):
     assert selection(work_dir) == selection(finished)
     for name in ('samples.parquet', 'clusters.parquet', 'classes.parquet'):
         assert pq.read_table(work_dir / name) == pq.read_table(finished / name)
-    assert (work_dir / 'annotations/train.json').read_bytes() == (finished / 'annotations/train.json').read_bytes()
+    assert (work_dir / 'annotations/train.json').read_bytes() == (
+        finished / 'annotations/train.json'
+    ).read_bytes()
     # Nothing temporary, nothing missing.
     assert digests(work_dir).keys() == digests(finished).keys()
     assert digests(config.parent) == before
@@ -166,7 +181,11 @@ def resume_and_compare(original, work_dir):
 
 def chosen(count, few):
     """All numbers up to ``count``, or some of them in the ordinary run."""
-    return range(1, count + 1) if FAULTS else sorted(random.Random(0).sample(range(1, count + 1), min(few, count)))
+    return (
+        range(1, count + 1)
+        if FAULTS
+        else sorted(random.Random(0).sample(range(1, count + 1), min(few, count)))
+    )
 
 
 def test_a_run_killed_at_a_write_resumes_to_the_same_files(original, event_count, tmp_path):
@@ -174,8 +193,10 @@ def test_a_run_killed_at_a_write_resumes_to_the_same_files(original, event_count
     for number in chosen(event_count, 10):
         for die in (die_before, die_after) if FAULTS else ((die_before, die_after)[number % 2],):
             work_dir = tmp_path / f'{number}_{die.__name__}'
-            end = in_child(lambda work_dir=work_dir: prune_into(original[0], work_dir),
-                           hook=on_event(work_dir, number, die))
+            end = in_child(
+                lambda work_dir=work_dir: prune_into(original[0], work_dir),
+                hook=on_event(work_dir, number, die),
+            )
             assert os.WTERMSIG(end) == signal.SIGKILL, (number, die)
             resume_and_compare(original, work_dir)
             shutil.rmtree(work_dir)
@@ -189,9 +210,12 @@ def test_a_run_killed_at_random_moments_resumes_to_the_same_files(original, tmp_
     for moment in range(FAULTS or 4):
         work_dir = tmp_path / str(moment)
         # The resumed run is killed too, now and then.
-        for arguments in ([], ['--resume'])[:1 + moment % 2]:
-            child = start_child(lambda arguments=arguments, work_dir=work_dir: prune_into(
-                config, work_dir, *arguments))
+        for arguments in ([], ['--resume'])[: 1 + moment % 2]:
+            child = start_child(
+                lambda arguments=arguments, work_dir=work_dir: prune_into(
+                    config, work_dir, *arguments
+                )
+            )
             time.sleep(generator.uniform(0, length))
             os.kill(child, signal.SIGKILL)
             killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
@@ -200,16 +224,22 @@ def test_a_run_killed_at_random_moments_resumes_to_the_same_files(original, tmp_
     assert killed
 
 
-def test_the_second_of_two_runs_stops_and_the_first_one_ends_well(original, event_count, tmp_path, capsys):
+def test_the_second_of_two_runs_stops_and_the_first_one_ends_well(
+    original, event_count, tmp_path, capsys
+):
     config, _, _ = original
     work_dir = tmp_path / 'run'
     # The first one stands still in the middle of its work.
-    child = start_child(lambda: prune_into(config, work_dir), hook=on_event(work_dir, event_count // 2, stop_after))
+    child = start_child(
+        lambda: prune_into(config, work_dir), hook=on_event(work_dir, event_count // 2, stop_after)
+    )
     os.waitpid(child, os.WUNTRACED)
     try:
         before = digests(work_dir)
         for arguments in ([], ['--resume'], ['--resume', '--keep-ratio', '.3']):
-            assert 'in use by another run' in fails([config, '--work-dir', work_dir, *arguments], capsys)
+            assert 'in use by another run' in fails(
+                [config, '--work-dir', work_dir, *arguments], capsys
+            )
         assert digests(work_dir) == before
     finally:
         os.kill(child, signal.SIGCONT)
@@ -217,7 +247,9 @@ def test_the_second_of_two_runs_stops_and_the_first_one_ends_well(original, even
     resume_and_compare(original, work_dir)
 
 
-def test_a_disk_that_is_full_at_a_write_gives_one_line_and_can_be_gone_on_with(original, event_count, tmp_path):
+def test_a_disk_that_is_full_at_a_write_gives_one_line_and_can_be_gone_on_with(
+    original, event_count, tmp_path
+):
     config, _, _ = original
     for number in chosen(event_count, 7):
         work_dir, log = tmp_path / str(number), tmp_path / 'log'
@@ -232,7 +264,10 @@ def test_a_disk_that_is_full_at_a_write_gives_one_line_and_can_be_gone_on_with(o
         text = log.read_text()
         assert 'Traceback' not in text, (number, text)
         if code:
-            assert code in (1, 2) and text.count('error: ') == 1 and 'No space left' in text, (number, text)
+            assert code in (1, 2) and text.count('error: ') == 1 and 'No space left' in text, (
+                number,
+                text,
+            )
         assert not list(work_dir.rglob('.*.tmp'))
         resume_and_compare(original, work_dir)
         shutil.rmtree(work_dir)
@@ -246,7 +281,9 @@ def test_weights_that_torch_cannot_write_are_one_line(capsys):
     with pytest.raises(SystemExit) as stop:
         common.run(save)
     assert stop.value.code == 1
-    assert re.fullmatch('error: .*(No space left|lack of space).*--resume.*\n', capsys.readouterr().err)
+    assert re.fullmatch(
+        'error: .*(No space left|lack of space).*--resume.*\n', capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize('tool', ['benchmark', 'export', 'leakage', 'make_minidrive', 'report'])
@@ -260,7 +297,9 @@ def test_tools_without_the_flag_do_not_advise_to_resume(tool, monkeypatch, capsy
     with pytest.raises(SystemExit) as stop:
         module.main([])
     assert stop.value.code == 1
-    assert re.fullmatch('interrupted; run the same command( again)?( to go on)?\n', capsys.readouterr().err)
+    assert re.fullmatch(
+        'interrupted; run the same command( again)?( to go on)?\n', capsys.readouterr().err
+    )
 
 
 def test_characters_that_the_output_cannot_hold_are_replaced(monkeypatch):
@@ -275,7 +314,9 @@ def test_characters_that_the_output_cannot_hold_are_replaced(monkeypatch):
 def mounted(folder, options):
     """A small file system of its own; skips where mounting is not allowed."""
     folder.mkdir(exist_ok=True)
-    done = subprocess.run(['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', folder], capture_output=True, check=False)
+    done = subprocess.run(
+        ['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', folder], capture_output=True, check=False
+    )
     if done.returncode:
         pytest.skip('mounting is not allowed here')
     try:
@@ -290,7 +331,9 @@ def test_a_small_disk_that_gets_larger(original, kilobytes, tmp_path, capsys):
         with pytest.raises(SystemExit) as stop:
             prune_into(original[0], disk / 'run')
         error = capsys.readouterr().err
-        assert stop.value.code in (1, 2) and error.count('error: ') == 1 and 'No space left' in error
+        assert (
+            stop.value.code in (1, 2) and error.count('error: ') == 1 and 'No space left' in error
+        )
         assert not list(disk.rglob('.*.tmp'))
         subprocess.run(['mount', '-o', 'remount,size=20m', disk], check=True)
         resume_and_compare(original, disk / 'run')
@@ -308,11 +351,17 @@ def test_a_file_size_limit_counts_as_a_full_disk(original, tmp_path, capsys):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     error = capsys.readouterr().err
-    assert stop.value.code == 1 and 'error: File too large: make room, then' in error and '--resume' in error
+    assert (
+        stop.value.code == 1
+        and 'error: File too large: make room, then' in error
+        and '--resume' in error
+    )
     resume_and_compare(original, tmp_path / 'run')
 
 
-def test_a_read_only_place_is_refused_and_read_only_originals_are_enough(original, tmp_path, capsys):
+def test_a_read_only_place_is_refused_and_read_only_originals_are_enough(
+    original, tmp_path, capsys
+):
     config, _, finished = original
     with mounted(tmp_path / 'disk', 'size=20m') as disk:
         shutil.copytree(config.parent / 'data', disk / 'data')
@@ -323,7 +372,7 @@ def test_a_read_only_place_is_refused_and_read_only_originals_are_enough(origina
         assert selection(tmp_path / 'run') == selection(finished)
 
 
-@pytest.mark.parametrize('name', ['with spaces/Straße/données 日本', "-quo'te \"s %s {x} $HOME"])
+@pytest.mark.parametrize('name', ['with spaces/Straße/données 日本', '-quo\'te "s %s {x} $HOME'])
 def test_paths_of_any_kind_work_from_data_to_training(name, tmp_path):
     config = make_config(tmp_path / name, ids=range(8))
     work_dir = tmp_path / 'out' / name / 'run'
@@ -361,7 +410,9 @@ def test_an_annotation_file_that_is_a_link_stays_one(tmp_path):
     prune_into(config, tmp_path / 'run')
     assert file.is_symlink() and (tmp_path / 'run/annotations/train.json').is_file()
     assert not (tmp_path / 'run/annotations/train.json').is_symlink()
-    assert {name: digest for name, digest in digests(tmp_path).items() if name.parts[0] != 'run'} == before
+    assert {
+        name: digest for name, digest in digests(tmp_path).items() if name.parts[0] != 'run'
+    } == before
 
 
 @pytest.mark.parametrize('prefix', ['../outside/', '{root}/outside/', 'a/../../outside/'])
@@ -377,8 +428,11 @@ def test_image_names_that_lead_elsewhere_are_read_but_nothing_is_written_there(p
     file.write_text(json.dumps(content))
     before = digests(tmp_path)
     prune_into(config, tmp_path / 'run')
-    assert {name: digest for name, digest in digests(tmp_path).items() if name.parts[0] != 'run'} == before
+    assert {
+        name: digest for name, digest in digests(tmp_path).items() if name.parts[0] != 'run'
+    } == before
     rows = pq.read_table(tmp_path / 'run/samples.parquet').to_pylist()
     assert {row['reason'] for row in rows}.isdisjoint({'unreadable image'})
     assert json.loads((tmp_path / 'run/annotations/train.json').read_text())['images'] == [
-        image for image, row in zip(content['images'], rows, strict=True) if row['kept']]
+        image for image, row in zip(content['images'], rows, strict=True) if row['kept']
+    ]

@@ -22,8 +22,11 @@ def photo(height, width, seed=0):
     image = np.zeros((height, width, 3))
     for cells in (3, 8, 20, 60):
         noise = rng.random((cells, cells, 3)).astype(np.float32)
-        channels = [Image.fromarray(noise[..., c]).resize((width, height), Image.Resampling.BICUBIC) for c in range(3)]
-        image += np.stack([np.asarray(channel) for channel in channels], axis=2) / cells**.5
+        channels = [
+            Image.fromarray(noise[..., c]).resize((width, height), Image.Resampling.BICUBIC)
+            for c in range(3)
+        ]
+        image += np.stack([np.asarray(channel) for channel in channels], axis=2) / cells**0.5
     low, high = image.min(), image.max()
     return ((image - low) / (high - low) * 255).round().astype(np.uint8)
 
@@ -34,7 +37,9 @@ def save(path, pixels, mode='RGB', **options):
     return path
 
 
-@pytest.mark.parametrize('height, width', [(480, 640), (901, 1203), (640, 427), (224, 224), (37, 50), (1, 1)])
+@pytest.mark.parametrize(
+    'height, width', [(480, 640), (901, 1203), (640, 427), (224, 224), (37, 50), (1, 1)]
+)
 def test_plain_path_is_open_clips_default(height, width, tmp_path):
     path = save(tmp_path / 'image.png', photo(height, width))
     usual = image_transform(224, is_train=False, mean=(0, 0, 0), std=(1, 1, 1))
@@ -45,30 +50,60 @@ def test_plain_path_is_open_clips_default(height, width, tmp_path):
 @pytest.mark.parametrize('crop_mode, squash', [('center', False), ('squash', True)])
 def test_plain_path_is_timms_default(crop_mode, squash, tmp_path):
     path = save(tmp_path / 'image.png', photo(300, 431))
-    usual = timm.data.create_transform((3, 96, 96), crop_pct=.875, crop_mode=crop_mode, interpolation='bilinear',
-                                       mean=(0, 0, 0), std=(1, 1, 1))
+    usual = timm.data.create_transform(
+        (3, 96, 96),
+        crop_pct=0.875,
+        crop_mode=crop_mode,
+        interpolation='bilinear',
+        mean=(0, 0, 0),
+        std=(1, 1, 1),
+    )
     ours = plain_decode(path, Transform(96, 109, squash, 'bilinear'))
     with Image.open(path) as image:
         assert torch.equal(ours, usual(image).mul(255).round().to(torch.uint8))
 
 
-@pytest.mark.parametrize('name, mode, options', [
-    ('rgb.png', 'RGB', {}), ('alpha.png', 'RGBA', {}), ('gray.png', 'L', {}), ('palette.png', 'P', {}),
-    ('bits.png', '1', {}), ('cmyk.jpg', 'CMYK', {}), ('image.webp', 'RGB', dict(lossless=True)),
-    ('image.bmp', 'RGB', {}), ('image.tiff', 'RGB', {}),
-    ('stored-as-rgb.jpg', 'RGB', dict(keep_rgb=True))])
+@pytest.mark.parametrize(
+    'name, mode, options',
+    [
+        ('rgb.png', 'RGB', {}),
+        ('alpha.png', 'RGBA', {}),
+        ('gray.png', 'L', {}),
+        ('palette.png', 'P', {}),
+        ('bits.png', '1', {}),
+        ('cmyk.jpg', 'CMYK', {}),
+        ('image.webp', 'RGB', dict(lossless=True)),
+        ('image.bmp', 'RGB', {}),
+        ('image.tiff', 'RGB', {}),
+        ('stored-as-rgb.jpg', 'RGB', dict(keep_rgb=True)),
+    ],
+)
 def test_everything_but_ordinary_jpeg_takes_the_plain_path(name, mode, options, tmp_path):
     path = save(tmp_path / name, photo(300, 400), mode, **options)
     assert torch.equal(decode(path, CLIP), plain_decode(path, CLIP))
 
 
 @settings(max_examples=30, deadline=None)
-@given(height=st.integers(1, 1100), width=st.integers(1, 1100), squash=st.booleans(), gray=st.booleans(),
-       subsampling=st.sampled_from([0, 2]), median=st.sampled_from([0, 3, 5]))
-def test_jpeg_of_any_size_is_next_to_the_plain_path(height, width, squash, gray, subsampling, median, tmp_path_factory):
+@given(
+    height=st.integers(1, 1100),
+    width=st.integers(1, 1100),
+    squash=st.booleans(),
+    gray=st.booleans(),
+    subsampling=st.sampled_from([0, 2]),
+    median=st.sampled_from([0, 3, 5]),
+)
+def test_jpeg_of_any_size_is_next_to_the_plain_path(
+    height, width, squash, gray, subsampling, median, tmp_path_factory
+):
     pixels = photo(height, width)
     options = {} if gray else dict(subsampling=subsampling)
-    path = save(tmp_path_factory.mktemp('jpeg') / 'image.jpg', pixels, 'L' if gray else 'RGB', quality=90, **options)
+    path = save(
+        tmp_path_factory.mktemp('jpeg') / 'image.jpg',
+        pixels,
+        'L' if gray else 'RGB',
+        quality=90,
+        **options,
+    )
     transform = Transform(64, 73, squash, median=median)
     fast, plain = decode(path, transform), plain_decode(path, transform)
     assert fast.shape == (3, 64, 64) and fast.dtype == torch.uint8
@@ -82,18 +117,31 @@ def test_decoding_at_a_fraction_of_the_size_does_not_move_the_image(tmp_path):
     pixels = np.broadcast_to(rows[:, None, None], (903, 1607, 3)).astype(np.uint8)
     path = save(tmp_path / 'image.jpg', pixels, quality=95)
     difference = decode(path, CLIP).float() - plain_decode(path, CLIP).float()
-    assert difference.abs().mean() < .3
+    assert difference.abs().mean() < 0.3
 
 
-@pytest.mark.parametrize('name, mode, options', [
-    ('small.jpg', 'RGB', dict(quality=95)), ('gray.png', 'L', {}), ('palette.png', 'P', {}), ('rgb.png', 'RGB', {})])
+@pytest.mark.parametrize(
+    'name, mode, options',
+    [
+        ('small.jpg', 'RGB', dict(quality=95)),
+        ('gray.png', 'L', {}),
+        ('palette.png', 'P', {}),
+        ('rgb.png', 'RGB', {}),
+    ],
+)
 def test_the_median_filter_takes_single_wrong_pixels_away(name, mode, options, tmp_path):
     clean, rng = photo(1200, 1600), np.random.default_rng(1)
-    noisy = np.where(rng.random((1200, 1600, 1)) < .03, rng.choice([0, 255], (1200, 1600, 1)), clean).astype(np.uint8)
-    paths = [save(tmp_path / f'{kind}-{name}', pixels, mode, **options)
-             for kind, pixels in (('clean', clean), ('noisy', noisy))]
-    plain, filtered = (decode(paths[0], transform).float().sub(decode(paths[1], transform).float()).abs().mean()
-                       for transform in (CLIP, Transform(224, 224, median=5)))
+    noisy = np.where(
+        rng.random((1200, 1600, 1)) < 0.03, rng.choice([0, 255], (1200, 1600, 1)), clean
+    ).astype(np.uint8)
+    paths = [
+        save(tmp_path / f'{kind}-{name}', pixels, mode, **options)
+        for kind, pixels in (('clean', clean), ('noisy', noisy))
+    ]
+    plain, filtered = (
+        decode(paths[0], transform).float().sub(decode(paths[1], transform).float()).abs().mean()
+        for transform in (CLIP, Transform(224, 224, median=5))
+    )
     assert filtered < plain / 2
 
 
@@ -101,8 +149,10 @@ def test_exif_orientation_is_ignored(tmp_path):
     pixels = photo(300, 500)
     exif = Image.Exif()
     exif[0x0112] = 6
-    upright, turned = (save(tmp_path / f'{name}.jpg', pixels, quality=90, **options)
-                       for name, options in (('upright', {}), ('turned', dict(exif=exif))))
+    upright, turned = (
+        save(tmp_path / f'{name}.jpg', pixels, quality=90, **options)
+        for name, options in (('upright', {}), ('turned', dict(exif=exif)))
+    )
     assert torch.equal(decode(upright, CLIP), decode(turned, CLIP))
 
 
@@ -129,14 +179,16 @@ def test_paths_may_hold_any_character(tmp_path):
 @pytest.mark.parametrize('name', ['image.jpg', 'image.png', 'image.webp', 'image.tiff'])
 def test_truncated_files_are_bad_images(name, tmp_path):
     data = save(tmp_path / name, photo(200, 300)).read_bytes()
-    for share in (.02, .3, .8):
-        (tmp_path / name).write_bytes(data[:int(share * len(data))])
+    for share in (0.02, 0.3, 0.8):
+        (tmp_path / name).write_bytes(data[: int(share * len(data))])
         with pytest.raises(BadImage):
             decode(tmp_path / name, CLIP)
 
 
-@pytest.mark.parametrize('content, message', [(b'', 'empty'), (b'no image', 'not an image'),
-                                              (b'\xff\xd8\xff\xe0 no jpeg', 'Truncated')])
+@pytest.mark.parametrize(
+    'content, message',
+    [(b'', 'empty'), (b'no image', 'not an image'), (b'\xff\xd8\xff\xe0 no jpeg', 'Truncated')],
+)
 def test_files_of_something_else_are_bad_images(content, message, tmp_path):
     path = tmp_path / 'image.jpg'
     path.write_bytes(content)
@@ -144,8 +196,15 @@ def test_files_of_something_else_are_bad_images(content, message, tmp_path):
         decode(path, CLIP)
 
 
-@pytest.mark.parametrize('name, message', [('missing.jpg', 'No such file'), ('.', 'directory'), ('a\0b.jpg', 'null'),
-                                           ('\ud800.jpg', 'encode')])
+@pytest.mark.parametrize(
+    'name, message',
+    [
+        ('missing.jpg', 'No such file'),
+        ('.', 'directory'),
+        ('a\0b.jpg', 'null'),
+        ('\ud800.jpg', 'encode'),
+    ],
+)
 def test_paths_without_a_file_are_bad_images(name, message, tmp_path):
     with pytest.raises(BadImage, match=message):
         decode(f'{tmp_path}/{name}', CLIP)

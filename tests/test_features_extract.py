@@ -25,7 +25,7 @@ N = 21
 class Mean:
     """A stand-in whose features can be told apart: two numbers of the image."""
 
-    near_duplicate, batch_size, workers = 1., 4, 2
+    near_duplicate, batch_size, workers = 1.0, 4, 2
     transform = PixelEmbedder(4).transform
 
     def encode(self, images):
@@ -66,10 +66,14 @@ def images(tmp_path):
     return [(str(folder / f'{i}.jpg'),) for i in range(N)]
 
 
-def run(image_paths, folder, embedder=None, world=1, views=('image',), use_views='front', **options):
+def run(
+    image_paths, folder, embedder=None, world=1, views=('image',), use_views='front', **options
+):
     folder.mkdir(exist_ok=True)
     for rank in reversed(range(world)):
-        extract_shards(image_paths, views, use_views, embedder or PixelEmbedder(), folder, rank, world)
+        extract_shards(
+            image_paths, views, use_views, embedder or PixelEmbedder(), folder, rank, world
+        )
     bad = merge_shards(image_paths, views, use_views, folder, **options)
     return np.load(folder / 'features.npy'), bad
 
@@ -77,7 +81,9 @@ def run(image_paths, folder, embedder=None, world=1, views=('image',), use_views
 def test_features_are_those_of_each_image_in_the_pools_order(images, tmp_path):
     embedder = PixelEmbedder()
     features, bad = run(images, tmp_path / 'run', embedder)
-    expected = np.concatenate([embedder.encode(extract.decode(path, embedder.transform)[None]) for path, in images])
+    expected = np.concatenate(
+        [embedder.encode(extract.decode(path, embedder.transform)[None]) for (path,) in images]
+    )
     assert features.dtype == np.float32 and not bad
     assert np.array_equal(features, expected)
     files = sorted(file.name for file in (tmp_path / 'run').iterdir())
@@ -102,7 +108,9 @@ def test_batch_size_and_workers_change_nothing(batch_size, workers, images, tmp_
 
 
 @pytest.mark.parametrize('died_at', [0, 7, 20])
-def test_resumed_run_is_identical_and_decodes_only_what_is_missing(died_at, images, tmp_path, decoded, monkeypatch):
+def test_resumed_run_is_identical_and_decodes_only_what_is_missing(
+    died_at, images, tmp_path, decoded, monkeypatch
+):
     whole, _ = run(images, tmp_path / 'whole')
     decoded.clear()
     embedder = PixelEmbedder(workers=1)
@@ -118,17 +126,22 @@ def test_resumed_run_is_identical_and_decodes_only_what_is_missing(died_at, imag
         patch.setattr(extract, '_embed', lambda *args: (dies(args[2]), embed(*args))[1])
         with pytest.raises(KeyboardInterrupt):
             run(images, tmp_path / 'run', embedder)
-    done = {path for shard in (tmp_path / 'run').glob('shard_*.npy')
-            for path, in images[int(shard.stem[-5:]) * 6:][:6]}
+    done = {
+        path
+        for shard in (tmp_path / 'run').glob('shard_*.npy')
+        for (path,) in images[int(shard.stem[-5:]) * 6 :][:6]
+    }
     decoded.clear()
     features, _ = run(images, tmp_path / 'run')
     assert np.array_equal(features, whole)
-    assert set(decoded) == {path for path, in images} - done
+    assert set(decoded) == {path for (path,) in images} - done
 
 
 def test_finished_stage_is_left_alone(images, tmp_path, decoded):
     features, bad = run(images, tmp_path / 'run')
-    (tmp_path / 'run' / 'shard_00000.npy').write_bytes(b'left by a run that was killed between the two steps')
+    (tmp_path / 'run' / 'shard_00000.npy').write_bytes(
+        b'left by a run that was killed between the two steps'
+    )
     decoded.clear()
     again, bad_again = run(images, tmp_path / 'run')
     assert np.array_equal(features, again) and bad == bad_again and not decoded
@@ -137,31 +150,45 @@ def test_finished_stage_is_left_alone(images, tmp_path, decoded):
 
 def test_repeated_images_are_decoded_once(images, tmp_path, decoded):
     features, _ = run([*images, *images[::-1], images[3]], tmp_path / 'run')
-    assert np.array_equal(features[:N], features[N:2 * N][::-1])
+    assert np.array_equal(features[:N], features[N : 2 * N][::-1])
     assert np.array_equal(features[-1], features[3])
     assert set(decoded.values()) == {1}
 
 
 def test_views_together_average_their_cosines(images, tmp_path):
-    frames = [sum(images[i:i + 3], ()) for i in range(0, N, 3)]
+    frames = [sum(images[i : i + 3], ()) for i in range(0, N, 3)]
     views = ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_BACK')
-    single = {view: run(frames, tmp_path / view, views=views, use_views=[view])[0] for view in views}
+    single = {
+        view: run(frames, tmp_path / view, views=views, use_views=[view])[0] for view in views
+    }
     everything, _ = run(frames, tmp_path / 'all', views=views, use_views='all')
     front, _ = run(frames, tmp_path / 'front', views=views, use_views='front')
     assert np.array_equal(front, single['CAM_FRONT'])
-    assert np.allclose(everything @ everything.T, sum(z @ z.T for z in single.values()) / 3, atol=1e-6)
+    assert np.allclose(
+        everything @ everything.T, sum(z @ z.T for z in single.values()) / 3, atol=1e-6
+    )
 
 
-@pytest.mark.parametrize('views, use_views, expected', [
-    (('CAM_FRONT_RIGHT', 'CAM_FRONT', 'CAM_BACK'), 'front', [1]),
-    (('image_0', 'image_1'), 'front', [0]), (('SIDE_LEFT', 'FRONT'), 'front', [1]), (('CAM2',), 'front', [0]),
-    (('a', 'b', 'c'), 'all', [0, 1, 2]), (('a', 'b', 'c'), ['c', 'a'], [2, 0]), (('a', 'b'), ['b', 'b'], [1])])
+@pytest.mark.parametrize(
+    'views, use_views, expected',
+    [
+        (('CAM_FRONT_RIGHT', 'CAM_FRONT', 'CAM_BACK'), 'front', [1]),
+        (('image_0', 'image_1'), 'front', [0]),
+        (('SIDE_LEFT', 'FRONT'), 'front', [1]),
+        (('CAM2',), 'front', [0]),
+        (('a', 'b', 'c'), 'all', [0, 1, 2]),
+        (('a', 'b', 'c'), ['c', 'a'], [2, 0]),
+        (('a', 'b'), ['b', 'b'], [1]),
+    ],
+)
 def test_views_are_chosen_by_name(views, use_views, expected):
     assert choose_views(views, use_views) == expected
 
 
-@pytest.mark.parametrize('use_views, message', [
-    (['rear'], "names 'rear', but the dataset has 'a', 'b'"), ([], 'names no camera')])
+@pytest.mark.parametrize(
+    'use_views, message',
+    [(['rear'], "names 'rear', but the dataset has 'a', 'b'"), ([], 'names no camera')],
+)
 def test_unknown_views_are_refused(use_views, message):
     with pytest.raises(UserError, match=message):
         choose_views(('a', 'b'), use_views)
@@ -177,7 +204,9 @@ def damaged(images):
 
 
 @pytest.mark.parametrize('on_bad_image', ['keep', 'drop'])
-def test_bad_images_get_zero_rows_and_leave_the_others_alone(on_bad_image, damaged, images, tmp_path):
+def test_bad_images_get_zero_rows_and_leave_the_others_alone(
+    on_bad_image, damaged, images, tmp_path
+):
     features, bad = run(damaged, tmp_path / 'run', on_bad_image=on_bad_image)
     assert [entry['sample'] for entry in bad] == [2, 5, 9]
     assert bad[1] == dict(sample=5, path='/missing/image.jpg', reason='No such file or directory')
@@ -189,15 +218,18 @@ def test_bad_images_get_zero_rows_and_leave_the_others_alone(on_bad_image, damag
 
 
 def test_sample_with_one_bad_view_is_bad(damaged, tmp_path):
-    frames = [sum(damaged[i:i + 3], ()) for i in range(0, N, 3)]
+    frames = [sum(damaged[i : i + 3], ()) for i in range(0, N, 3)]
     features, bad = run(frames, tmp_path / 'run', views=('a', 'b', 'c'), use_views='all')
     assert [entry['sample'] for entry in bad] == [0, 1, 3]
     assert not features[[0, 1, 3]].any() and features[2].any()
 
 
 def test_refused_bad_images_are_listed_and_looked_at_again(damaged, tmp_path, decoded):
-    with pytest.raises(UserError, match=r'^3 of 21 images cannot be read: .*2\.jpg \(Truncated.*missing/image\.jpg '
-                                        r'\(No such file or directory\); .*9\.jpg \(not an image') as error:
+    with pytest.raises(
+        UserError,
+        match=r'^3 of 21 images cannot be read: .*2\.jpg \(Truncated.*missing/image\.jpg '
+        r'\(No such file or directory\); .*9\.jpg \(not an image',
+    ) as error:
         run(damaged, tmp_path / 'run', on_bad_image='error')
     assert '\n' not in str(error.value)
     for sample in (2, 9):
@@ -210,7 +242,9 @@ def test_refused_bad_images_are_listed_and_looked_at_again(damaged, tmp_path, de
 
 def test_reasons_without_a_shard_are_forgotten(images, tmp_path):
     (tmp_path / 'run').mkdir()
-    (tmp_path / 'run' / 'shard_00001.json').write_text('{"7": "a hiccup of the disk, before the run was killed"}')
+    (tmp_path / 'run' / 'shard_00001.json').write_text(
+        '{"7": "a hiccup of the disk, before the run was killed"}'
+    )
     assert not run(images, tmp_path / 'run')[1]
 
 
@@ -222,8 +256,10 @@ def test_only_five_bad_images_are_listed(images, tmp_path):
 
 
 def test_no_readable_image_at_all_is_an_error_under_any_option(images, tmp_path):
-    with pytest.raises(UserError, match=r"none of the 21 images can be read: check the dataset's data_root"):
-        run([(f'/wrong{path}',) for path, in images], tmp_path / 'run', on_bad_image='keep')
+    with pytest.raises(
+        UserError, match=r"none of the 21 images can be read: check the dataset's data_root"
+    ):
+        run([(f'/wrong{path}',) for (path,) in images], tmp_path / 'run', on_bad_image='keep')
 
 
 def test_features_that_are_not_finite_make_an_image_bad(images, tmp_path):
@@ -249,11 +285,17 @@ def test_stage_waits_for_the_shards_of_other_processes(images, tmp_path):
     results = {}
 
     def process(rank):
-        store = StageStore(tmp_path / 'stages', rank, 2, poll=.01)
+        store = StageStore(tmp_path / 'stages', rank, 2, poll=0.01)
         folder = store.run(
-            'features', 'key',
-            share=lambda folder: extract_shards(images, ('image',), 'front', PixelEmbedder(workers=1), folder, rank, 2),
-            compute=lambda folder: merge_shards(images, ('image',), 'front', folder, wait_for=store.wait_for))
+            'features',
+            'key',
+            share=lambda folder: extract_shards(
+                images, ('image',), 'front', PixelEmbedder(workers=1), folder, rank, 2
+            ),
+            compute=lambda folder: merge_shards(
+                images, ('image',), 'front', folder, wait_for=store.wait_for
+            ),
+        )
         results[rank] = np.load(folder / 'features.npy')
 
     processes = [threading.Thread(target=process, args=(rank,)) for rank in (0, 1)]
@@ -286,8 +328,13 @@ PAGES = """if True:
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='glibc keeps memory')
 def test_a_training_afterwards_does_not_ask_the_system_for_every_tensor():
     def faults(**environment):
-        done = subprocess.run([sys.executable, '-c', PAGES], capture_output=True, text=True, check=True,
-                              env={**os.environ, **environment})
+        done = subprocess.run(
+            [sys.executable, '-c', PAGES],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, **environment},
+        )
         return int(done.stdout)
 
     assert faults() < 200  # of a tensor's 1024 pages
@@ -295,7 +342,9 @@ def test_a_training_afterwards_does_not_ask_the_system_for_every_tensor():
     assert faults(MALLOC_MMAP_THRESHOLD_='65536') > 900
 
 
-@pytest.mark.parametrize('processes, workers', [('4', 4), ('64', 1), ('0', 16), ('', 16), ('x', 16), ('-2', 16)])
+@pytest.mark.parametrize(
+    'processes, workers', [('4', 4), ('64', 1), ('0', 16), ('', 16), ('x', 16), ('-2', 16)]
+)
 def test_the_processes_of_a_machine_share_its_cores(processes, workers, monkeypatch):
     monkeypatch.setattr(os, 'sched_getaffinity', lambda process: range(16))
     monkeypatch.setenv('LOCAL_WORLD_SIZE', processes)

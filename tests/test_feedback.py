@@ -18,7 +18,7 @@ from adadedup_mm.feedback import (
     threshold_curve,
 )
 
-seeds = st.integers(0, 2 ** 32 - 1)
+seeds = st.integers(0, 2**32 - 1)
 sizes = st.integers(1, 80)
 ratios = st.integers(1, 100).map(lambda percent: percent / 100)
 quick = settings(max_examples=100, deadline=None)
@@ -28,14 +28,24 @@ def some_scores(seed: int, n: int, levels: int = 40) -> np.ndarray:
     """Density scores on the grid with many ties and some first samples."""
     generator = np.random.default_rng(seed)
     scores = generator.integers(-levels, levels + 1, n) / levels
-    scores[generator.random(n) < .1] = -1
-    return (np.rint(scores * 2 ** 20) / 2 ** 20).astype(np.float32)
+    scores[generator.random(n) < 0.1] = -1
+    return (np.rint(scores * 2**20) / 2**20).astype(np.float32)
 
 
-@pytest.mark.parametrize(('ratio', 'n', 'count'), [
-    (.5, 5, 3), (.8, 498, 398), (.29, 50, 15), (.35, 10, 4), (.01, 3, 1), (1., 7, 7), (.7, 5, 4), (.5, 0, 0),
-    (np.float32(.3), 5, 2),
-])
+@pytest.mark.parametrize(
+    ('ratio', 'n', 'count'),
+    [
+        (0.5, 5, 3),
+        (0.8, 498, 398),
+        (0.29, 50, 15),
+        (0.35, 10, 4),
+        (0.01, 3, 1),
+        (1.0, 7, 7),
+        (0.7, 5, 4),
+        (0.5, 0, 0),
+        (np.float32(0.3), 5, 2),
+    ],
+)
 def test_keep_count_rounds_half_up_and_keeps_at_least_one(ratio, n, count):
     assert keep_count(ratio, n) == count
 
@@ -66,11 +76,17 @@ def adapt(seed: int, n: int, ratio: float, beta: float, **options):
     assignment = generator.integers(0, clusters, n).astype(np.int32)
     delta = generator.normal(size=clusters)
     _, tau = initial_set(scores, ratio)
-    return scores, assignment, delta, tau, adaptive_set(scores, assignment, delta, tau, beta, 1., .5, ratio, **options)
+    return (
+        scores,
+        assignment,
+        delta,
+        tau,
+        adaptive_set(scores, assignment, delta, tau, beta, 1.0, 0.5, ratio, **options),
+    )
 
 
 @quick
-@given(seeds, sizes, ratios, st.sampled_from([0., .3, 2., 50.]))
+@given(seeds, sizes, ratios, st.sampled_from([0.0, 0.3, 2.0, 50.0]))
 def test_adaptive_set_meets_the_budget_and_its_own_thresholds(seed, n, ratio, beta):
     scores, assignment, delta, tau, adaptive = adapt(seed, n, ratio, beta)
     assert adaptive.kept.sum() == keep_count(ratio, n)
@@ -84,9 +100,11 @@ def test_adaptive_set_meets_the_budget_and_its_own_thresholds(seed, n, ratio, be
     first = (scores == -1) | (own == 1)
     assert (first[tied] | (level[tied] == tau + adaptive.offset)).all()
     free = np.abs(adaptive.thresholds) < 1
-    np.testing.assert_allclose(adaptive.thresholds[free], (tau + adaptive.shift + adaptive.offset)[free], atol=1e-9)
+    np.testing.assert_allclose(
+        adaptive.thresholds[free], (tau + adaptive.shift + adaptive.offset)[free], atol=1e-9
+    )
     spread = scores[scores > -1].std(dtype=np.float64) if (scores > -1).any() else 0
-    a = np.maximum(delta, 0) - .5 * np.maximum(-delta, 0)
+    a = np.maximum(delta, 0) - 0.5 * np.maximum(-delta, 0)
     np.testing.assert_allclose(adaptive.shift, beta * a * spread, atol=1e-6)
 
 
@@ -95,15 +113,15 @@ def test_adaptive_set_meets_the_budget_and_its_own_thresholds(seed, n, ratio, be
 def test_without_gaps_the_adaptive_set_is_the_initial_set(seed, n, ratio):
     scores = some_scores(seed, n)
     kept, tau = initial_set(scores, ratio)
-    adaptive = adaptive_set(scores, np.zeros(n, np.int32), np.zeros(1), tau, 1., 1., 1., ratio)
+    adaptive = adaptive_set(scores, np.zeros(n, np.int32), np.zeros(1), tau, 1.0, 1.0, 1.0, ratio)
     np.testing.assert_array_equal(adaptive.kept, kept)
     assert adaptive.thresholds[0] == tau
 
 
 @quick
-@given(seeds, sizes, st.sampled_from([0., .5, 50.]))
+@given(seeds, sizes, st.sampled_from([0.0, 0.5, 50.0]))
 def test_keep_ratio_one_keeps_all(seed, n, beta):
-    scores, assignment, _, _, adaptive = adapt(seed, n, 1., beta)
+    scores, assignment, _, _, adaptive = adapt(seed, n, 1.0, beta)
     assert adaptive.kept.all()
     assert (scores <= adaptive.thresholds[assignment]).all()
 
@@ -111,16 +129,16 @@ def test_keep_ratio_one_keeps_all(seed, n, beta):
 @quick
 @given(seeds, sizes, ratios)
 def test_first_samples_of_their_clusters_stay_before_all_others(seed, n, ratio):
-    scores, _, _, _, adaptive = adapt(seed, n, ratio, 50.)
+    scores, _, _, _, adaptive = adapt(seed, n, ratio, 50.0)
     first = scores == -1
     assert adaptive.kept[first].all() or not adaptive.kept[~first].any()
 
 
 def test_an_informative_cluster_keeps_more_and_a_redundant_one_less():
-    scores = np.tile(np.linspace(0, .75, 100, dtype=np.float32), 3)
+    scores = np.tile(np.linspace(0, 0.75, 100, dtype=np.float32), 3)
     assignment = np.repeat(np.arange(3, dtype=np.int32), 100)
-    _, tau = initial_set(scores, .5)
-    adaptive = adaptive_set(scores, assignment, np.array([1., 0., -1.]), tau, .5, 1., 1., .5)
+    _, tau = initial_set(scores, 0.5)
+    adaptive = adaptive_set(scores, assignment, np.array([1.0, 0.0, -1.0]), tau, 0.5, 1.0, 1.0, 0.5)
     kept = np.bincount(assignment[adaptive.kept])
     assert kept[0] > kept[1] > kept[2]
     assert adaptive.thresholds[0] > adaptive.thresholds[1] > adaptive.thresholds[2]
@@ -134,24 +152,30 @@ def test_protected_samples_stay_within_the_budget(seed, n, ratio):
     np.testing.assert_array_equal(kept, protected)
     assert -1 <= tau <= 1
     half = protected & (np.arange(n) % 2 == 0)
-    *_, adaptive = adapt(seed, n, ratio, .5, protected=half)
+    *_, adaptive = adapt(seed, n, ratio, 0.5, protected=half)
     assert adaptive.kept[half].all() and adaptive.kept.sum() == keep_count(ratio, n)
 
 
 def test_more_protected_samples_than_the_budget_are_a_user_error():
     with pytest.raises(UserError, match=r'keep_ratio 0\.5 keeps 2 samples, but 3 must stay'):
-        initial_set(np.zeros(4, np.float32), .5, np.array([True, True, True, False]))
+        initial_set(np.zeros(4, np.float32), 0.5, np.array([True, True, True, False]))
 
 
-def planted(seed: int, clusters: int = 40, per_cluster: int = 60, signal: float = 1., noise: float = 1.):
+def planted(
+    seed: int, clusters: int = 40, per_cluster: int = 60, signal: float = 1.0, noise: float = 1.0
+):
     """Losses whose gap differs between clusters; partners are kept samples of the same cluster."""
     generator = np.random.default_rng(seed)
     n = clusters * per_cluster
     assignment = generator.permutation(np.repeat(np.arange(clusters, dtype=np.int32), per_cluster))
-    kept = generator.random(n) < .6
-    true_gap = .5 + signal * generator.normal(size=clusters)
+    kept = generator.random(n) < 0.6
+    true_gap = 0.5 + signal * generator.normal(size=clusters)
     content = generator.normal(size=clusters)
-    loss = content[assignment] + noise * generator.normal(size=n) + np.where(kept, 0, true_gap[assignment])
+    loss = (
+        content[assignment]
+        + noise * generator.normal(size=n)
+        + np.where(kept, 0, true_gap[assignment])
+    )
     partner = np.full(n, -1, np.int64)
     for cluster in range(clusters):
         members = np.flatnonzero(assignment == cluster)
@@ -164,7 +188,11 @@ def planted(seed: int, clusters: int = 40, per_cluster: int = 60, signal: float 
 def brute_gap(loss, kept, assignment, partner, kind, held_out, cluster):
     pruned = np.flatnonzero(~kept & (assignment == cluster) & np.isfinite(loss))
     if kind == 'paired':
-        pairs = [(loss[i], loss[partner[i]]) for i in pruned if partner[i] >= 0 and np.isfinite(loss[partner[i]])]
+        pairs = [
+            (loss[i], loss[partner[i]])
+            for i in pruned
+            if partner[i] >= 0 and np.isfinite(loss[partner[i]])
+        ]
         return (np.mean([i - j for i, j in pairs]), len(pairs)) if pairs else (np.nan, 0)
     side = kept & (assignment == cluster) & np.isfinite(loss)
     side &= held_out if kind == 'held_out' else True
@@ -174,13 +202,13 @@ def brute_gap(loss, kept, assignment, partner, kind, held_out, cluster):
 
 
 @quick
-@given(seeds, st.sampled_from(['mean', 'paired', 'held_out']), st.floats(0, .9))
+@given(seeds, st.sampled_from(['mean', 'paired', 'held_out']), st.floats(0, 0.9))
 def test_gaps_follow_their_definitions_with_losses_missing(seed, kind, missing):
     loss, kept, assignment, partner, _ = planted(seed, 6, 8)
     generator = np.random.default_rng([seed, 5])
     loss[generator.random(len(loss)) < missing] = np.nan
-    partner[generator.random(len(loss)) < .1] = -1
-    held_out = generator.random(len(loss)) < .5
+    partner[generator.random(len(loss)) < 0.1] = -1
+    held_out = generator.random(len(loss)) < 0.5
     gaps = cluster_gaps(loss, kept, assignment, partner, kind, held_out)
     for cluster in range(6):
         gap, count = brute_gap(loss, kept, assignment, partner, kind, held_out, cluster)
@@ -196,10 +224,10 @@ def test_standard_errors_cover_the_true_gaps(kind):
     z = []
     for seed in range(30):
         loss, kept, assignment, partner, true_gap = planted(seed)
-        held_out = np.random.default_rng(seed).random(len(loss)) < .5
+        held_out = np.random.default_rng(seed).random(len(loss)) < 0.5
         gaps = cluster_gaps(loss, kept, assignment, partner, kind, held_out)
         z.append((gaps.gap - true_gap) / gaps.gap_se)
-    assert np.std(z) == pytest.approx(1, abs=.12)
+    assert np.std(z) == pytest.approx(1, abs=0.12)
 
 
 def test_partners_shared_by_many_make_paired_gaps_less_certain():
@@ -215,9 +243,13 @@ def test_partners_shared_by_many_make_paired_gaps_less_certain():
 def test_planted_gaps_are_recovered_in_order(kind):
     loss, kept, assignment, partner, true_gap = planted(1)
     delta, reliability = shrink(cluster_gaps(loss, kept, assignment, partner, kind))
-    assert np.corrcoef(delta, true_gap)[0, 1] > .9
-    assert np.std(delta) == pytest.approx(1, abs=.15)
-    assert reliability['split_half'] > .85 and reliability['signal_share'] > .85 and reliability['clusters'] == 40
+    assert np.corrcoef(delta, true_gap)[0, 1] > 0.9
+    assert np.std(delta) == pytest.approx(1, abs=0.15)
+    assert (
+        reliability['split_half'] > 0.85
+        and reliability['signal_share'] > 0.85
+        and reliability['clusters'] == 40
+    )
 
 
 @pytest.mark.parametrize('kind', ['mean', 'paired'])
@@ -230,13 +262,13 @@ def test_pure_noise_leaves_plain_density(kind):
         deltas.append(delta)
         shares.append(reliability['signal_share'])
         assert np.std(standardise(gaps)[0]) == pytest.approx(1)
-    assert np.mean(shares) < .1
-    assert np.sqrt(np.mean(np.square(deltas))) < .1
-    assert np.mean([delta.any() for delta in deltas]) <= .15
+    assert np.mean(shares) < 0.1
+    assert np.sqrt(np.mean(np.square(deltas))) < 0.1
+    assert np.mean([delta.any() for delta in deltas]) <= 0.15
 
 
 @quick
-@given(seeds, st.floats(.01, 100), st.floats(-10, 10))
+@given(seeds, st.floats(0.01, 100), st.floats(-10, 10))
 def test_delta_has_no_unit(seed, scale, offset):
     loss, kept, assignment, partner, _ = planted(seed, 8, 20)
     delta, _ = shrink(cluster_gaps(loss, kept, assignment, partner))
@@ -245,8 +277,13 @@ def test_delta_has_no_unit(seed, scale, offset):
 
 
 def test_noisier_gaps_shrink_more():
-    gaps = Gaps(np.zeros(6), np.zeros(6), np.array([1., 1., -1., -1., 0., np.nan]), np.array([.1, 1., .1, 1., .1, .1]),
-                np.ones(6, int))
+    gaps = Gaps(
+        np.zeros(6),
+        np.zeros(6),
+        np.array([1.0, 1.0, -1.0, -1.0, 0.0, np.nan]),
+        np.array([0.1, 1.0, 0.1, 1.0, 0.1, 0.1]),
+        np.ones(6, int),
+    )
     delta, reliability = shrink(gaps)
     assert delta[0] > delta[1] > 0 > delta[3] > delta[2]
     assert delta[5] == 0
@@ -254,7 +291,14 @@ def test_noisier_gaps_shrink_more():
 
 
 def test_gaps_that_do_not_repeat_in_the_other_half_are_not_believed():
-    gaps = Gaps(np.zeros(4), np.zeros(4), np.array([1., 2., 3., 4.]), np.full(4, .1), np.ones(4, int), split_half=-.2)
+    gaps = Gaps(
+        np.zeros(4),
+        np.zeros(4),
+        np.array([1.0, 2.0, 3.0, 4.0]),
+        np.full(4, 0.1),
+        np.ones(4, int),
+        split_half=-0.2,
+    )
     delta, reliability = shrink(gaps)
     assert not delta.any() and reliability['signal_share'] == 0
     assert reliability['between_variance'] > 1
@@ -263,29 +307,41 @@ def test_gaps_that_do_not_repeat_in_the_other_half_are_not_believed():
 def test_several_proxies_are_averaged_and_compared():
     loss, kept, assignment, partner, _ = planted(2)
     generator = np.random.default_rng(0)
-    losses = loss + .3 * generator.normal(size=(3, len(loss)))
+    losses = loss + 0.3 * generator.normal(size=(3, len(loss)))
     gaps = cluster_gaps(losses, kept, assignment, partner)
-    np.testing.assert_allclose(gaps.gap, cluster_gaps(losses.mean(0), kept, assignment, partner).gap)
-    assert .9 < gaps.across_proxies < 1
+    np.testing.assert_allclose(
+        gaps.gap, cluster_gaps(losses.mean(0), kept, assignment, partner).gap
+    )
+    assert 0.9 < gaps.across_proxies < 1
     assert np.isnan(cluster_gaps(loss, kept, assignment, partner).across_proxies)
     noise = cluster_gaps(generator.normal(size=(3, len(loss))), kept, assignment, partner)
-    assert abs(noise.across_proxies) < .4
+    assert abs(noise.across_proxies) < 0.4
 
 
 def test_gaps_and_reliability_are_the_same_for_the_same_seed():
-    loss, kept, assignment, partner, _ = planted(3, signal=.1)
-    one, same, other = (cluster_gaps(loss, kept, assignment, partner, seed=seed).split_half for seed in (0, 0, 1))
+    loss, kept, assignment, partner, _ = planted(3, signal=0.1)
+    one, same, other = (
+        cluster_gaps(loss, kept, assignment, partner, seed=seed).split_half for seed in (0, 0, 1)
+    )
     assert one == same != other
 
 
 @pytest.mark.parametrize('kind', ['mean', 'paired', 'held_out'])
-@pytest.mark.parametrize('case', ['no losses', 'equal losses', 'nothing pruned', 'one cluster', 'one sample'])
+@pytest.mark.parametrize(
+    'case', ['no losses', 'equal losses', 'nothing pruned', 'one cluster', 'one sample']
+)
 def test_gaps_without_information_leave_plain_density(kind, case):
     n = 1 if case == 'one sample' else 12
-    assignment = np.zeros(n, np.int32) if n == 1 or case == 'one cluster' else (np.arange(n) % 3).astype(np.int32)
+    assignment = (
+        np.zeros(n, np.int32)
+        if n == 1 or case == 'one cluster'
+        else (np.arange(n) % 3).astype(np.int32)
+    )
     kept = np.ones(n, bool) if n == 1 or case == 'nothing pruned' else np.arange(n) < 6
     partner = np.where(kept, -1, np.arange(n) % 6)
-    loss = {'no losses': np.full(n, np.nan), 'equal losses': np.ones(n)}.get(case, np.arange(n) ** 2 / 10.)
+    loss = {'no losses': np.full(n, np.nan), 'equal losses': np.ones(n)}.get(
+        case, np.arange(n) ** 2 / 10.0
+    )
     gaps = cluster_gaps(loss, kept, assignment, partner, kind, held_out=np.arange(n) < 3)
     delta, reliability = shrink(gaps)
     assert delta.tolist() == [0] * len(gaps.gap)
@@ -294,31 +350,31 @@ def test_gaps_without_information_leave_plain_density(kind, case):
 
 def test_a_wrong_label_is_suspect_but_shared_difficulty_is_not():
     generator = np.random.default_rng(0)
-    loss = generator.normal(1, .1, 400)
+    loss = generator.normal(1, 0.1, 400)
     assignment = np.zeros(400, np.int32)
     partner = np.full(400, -1, np.int64)
     partner[200:] = np.arange(200)
-    loss[[250, 10]] = 6      # alone, pruned and kept
-    loss[[300, 100]] = 6     # a pruned sample and its partner
+    loss[[250, 10]] = 6  # alone, pruned and kept
+    loss[[300, 100]] = 6  # a pruned sample and its partner
     assert np.flatnonzero(label_suspects(loss, assignment, partner)).tolist() == [10, 250]
 
 
 def test_suspects_look_at_their_nearest_neighbour_when_features_are_given():
     generator = np.random.default_rng(0)
-    loss = generator.normal(1, .1, 200)
+    loss = generator.normal(1, 0.1, 200)
     features = generator.normal(size=(200, 16)).astype(np.float32)
     assignment = (np.arange(200) % 2).astype(np.int32)
     partner = np.full(200, -1, np.int64)
     loss[[20, 40, 60]] = 5
-    features[42] = features[40] + .01     # as hard as its neighbour
+    features[42] = features[40] + 0.01  # as hard as its neighbour
     loss[42] = 4
-    features[60] = 0                      # nothing is known to resemble it
+    features[60] = 0  # nothing is known to resemble it
     loss[5] = np.nan
     assert set(np.flatnonzero(label_suspects(loss, assignment, partner))) >= {20, 40, 60}
     found = np.flatnonzero(label_suspects(loss, assignment, partner, features))
     assert found.tolist() == [20, 60]
 
 
-@pytest.mark.parametrize('loss', [np.full(5, np.nan), np.ones(5), np.array([1, np.nan, 1, 1, 1.])])
+@pytest.mark.parametrize('loss', [np.full(5, np.nan), np.ones(5), np.array([1, np.nan, 1, 1, 1.0])])
 def test_equal_or_missing_losses_give_no_suspects(loss):
     assert not label_suspects(loss, np.zeros(5, np.int32), np.full(5, -1)).any()

@@ -40,27 +40,124 @@ PATIENCE = 60
 
 def tries(count):
     """The ordinary run tries the same files every time; the full one looks for new ones."""
-    return settings(max_examples=count * TIMES, deadline=None, derandomize=TIMES == 1, database=None,
-                    suppress_health_check=list(HealthCheck))
+    return settings(
+        max_examples=count * TIMES,
+        deadline=None,
+        derandomize=TIMES == 1,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
 
 
 def nested(depth):
     return functools.reduce(lambda inner, _: [inner], range(depth), 0)
 
 
-VALUES = st.sampled_from([
-    None, True, False, -1, 0, 1, 2, 7, 2**31, 2**53 + 1, 2**63, 2**64, -2**63, 10**30, 10**400, .5, -1.5, 1e308, 5e-324,
-    math.nan, math.inf, -math.inf, '', ' ', '0', '1', '1.0', 'nan', 'a', '../../escaped', '/escaped', '..', '.', 'a/b',
-    'a\nb', 'a\0b', '\ud800', '\u202e\U0001f697', 'ü' * 300, '{}', '%s', '<script>', [], {}, [[]], [None], {'id': 1},
-    [1, 2], [math.nan] * 4, [1e308] * 4, ['a'], {'type': 'a'}, {'': None}, nested(200)])
+VALUES = st.sampled_from(
+    [
+        None,
+        True,
+        False,
+        -1,
+        0,
+        1,
+        2,
+        7,
+        2**31,
+        2**53 + 1,
+        2**63,
+        2**64,
+        -(2**63),
+        10**30,
+        10**400,
+        0.5,
+        -1.5,
+        1e308,
+        5e-324,
+        math.nan,
+        math.inf,
+        -math.inf,
+        '',
+        ' ',
+        '0',
+        '1',
+        '1.0',
+        'nan',
+        'a',
+        '../../escaped',
+        '/escaped',
+        '..',
+        '.',
+        'a/b',
+        'a\nb',
+        'a\0b',
+        '\ud800',
+        '\u202e\U0001f697',
+        'ü' * 300,
+        '{}',
+        '%s',
+        '<script>',
+        [],
+        {},
+        [[]],
+        [None],
+        {'id': 1},
+        [1, 2],
+        [math.nan] * 4,
+        [1e308] * 4,
+        ['a'],
+        {'type': 'a'},
+        {'': None},
+        nested(200),
+    ]
+)
 PLACES = st.integers(0, 2**32)
-EDITS = st.lists(st.tuples(st.sampled_from(['set', 'delete', 'repeat', 'rename', 'text', 'number', 'wrap', 'swap']),
-                           PLACES, PLACES, VALUES), min_size=1, max_size=3)
-PIECES = st.sampled_from([b'', b'\0', b'\xff', b'\xef\xbb\xbf', b'"', b'{', b'}', b'[', b']', b',', b':', b'\\', b'\n',
-                          b'NaN', b'-Infinity', b'1e999', b'9' * 5000, b'-', b'null', b'"\\ud800"', b'[' * 3000,
-                          b'../'])
-CUTS = st.lists(st.tuples(st.sampled_from(['insert', 'replace', 'flip', 'delete', 'repeat', 'truncate']), PLACES,
-                          st.integers(1, 40), PIECES), min_size=1, max_size=3)
+EDITS = st.lists(
+    st.tuples(
+        st.sampled_from(['set', 'delete', 'repeat', 'rename', 'text', 'number', 'wrap', 'swap']),
+        PLACES,
+        PLACES,
+        VALUES,
+    ),
+    min_size=1,
+    max_size=3,
+)
+PIECES = st.sampled_from(
+    [
+        b'',
+        b'\0',
+        b'\xff',
+        b'\xef\xbb\xbf',
+        b'"',
+        b'{',
+        b'}',
+        b'[',
+        b']',
+        b',',
+        b':',
+        b'\\',
+        b'\n',
+        b'NaN',
+        b'-Infinity',
+        b'1e999',
+        b'9' * 5000,
+        b'-',
+        b'null',
+        b'"\\ud800"',
+        b'[' * 3000,
+        b'../',
+    ]
+)
+CUTS = st.lists(
+    st.tuples(
+        st.sampled_from(['insert', 'replace', 'flip', 'delete', 'repeat', 'truncate']),
+        PLACES,
+        st.integers(1, 40),
+        PIECES,
+    ),
+    min_size=1,
+    max_size=3,
+)
 
 
 def edited(tree, edits):
@@ -101,16 +198,25 @@ def cut(data, cuts):
     for action, place, length, piece in cuts:
         start = place % (len(data) + 1)
         end = start + length
-        flipped = bytes(byte ^ 1 << place % 8 for byte in data[start:start + 1])
-        data = data[:start] + dict(
-            insert=piece + data[start:], replace=piece + data[end:], flip=flipped + data[start + 1:],
-            delete=data[end:], repeat=data[start:end] + data[start:], truncate=b'')[action]
+        flipped = bytes(byte ^ 1 << place % 8 for byte in data[start : start + 1])
+        data = (
+            data[:start]
+            + dict(
+                insert=piece + data[start:],
+                replace=piece + data[end:],
+                flip=flipped + data[start + 1 :],
+                delete=data[end:],
+                repeat=data[start:end] + data[start:],
+                truncate=b'',
+            )[action]
+        )
     return data
 
 
 @contextlib.contextmanager
 def clean():
     """Inside, a ``UserError`` of one line is fine; anything else, or more than ``PATIENCE`` seconds, is not."""
+
     def give_up(*_):
         raise TimeoutError(f'no answer after {PATIENCE} seconds')
 
@@ -127,7 +233,9 @@ def clean():
 
 def snapshot(folder):
     """Every file below a folder with its content; links are not followed."""
-    return {path.relative_to(folder): path.is_file() and path.read_bytes() for path in folder.rglob('*')}
+    return {
+        path.relative_to(folder): path.is_file() and path.read_bytes() for path in folder.rglob('*')
+    }
 
 
 class Data:
@@ -164,7 +272,8 @@ class Data:
         assert len(again) == len(chosen) and again.classes == pool.classes
         assert list(again.sample_ids) == chosen
         assert [again.image_paths[i] for i in range(len(again))] == [
-            path for path, stays in zip(pool.image_paths, kept, strict=True) if stays]
+            path for path, stays in zip(pool.image_paths, kept, strict=True) if stays
+        ]
 
 
 def json_bytes(tree):
@@ -173,8 +282,10 @@ def json_bytes(tree):
 
 @pytest.fixture(scope='module')
 def coco(tmp_path_factory):
-    return Data(tmp_path_factory.mktemp('coco'), lambda root: config_of(make_coco(
-        root, ids=(3, 1, 2**53 + 1, 5), scene='ä')))
+    return Data(
+        tmp_path_factory.mktemp('coco'),
+        lambda root: config_of(make_coco(root, ids=(3, 1, 2**53 + 1, 5), scene='ä')),
+    )
 
 
 @tries(120)
@@ -193,7 +304,9 @@ def test_whole_run_on_coco_json_of_another_structure(coco, edits):
         prune(config, resolve_options(config), coco.work_dir)
         rows = pq.read_table(coco.work_dir / 'samples.parquet').to_pylist()
         written = json.loads((coco.work_dir / 'annotations/train.json').read_bytes())
-        assert [str(image['id']) for image in written['images']] == [row['sample_id'] for row in rows if row['kept']]
+        assert [str(image['id']) for image in written['images']] == [
+            row['sample_id'] for row in rows if row['kept']
+        ]
 
     tree = json.loads((coco.root / 'train.json').read_bytes())
     coco.attempt('train.json', json_bytes(edited(tree, edits)), check)
@@ -237,7 +350,9 @@ def test_image_sets_and_their_xml_of_other_bytes(voc, cuts, name):
 @pytest.fixture(scope='module')
 def infos(tmp_path_factory):
     test_infos = pytest.importorskip('test_infos')
-    return Data(tmp_path_factory.mktemp('infos'), lambda root: test_infos.make_nuscenes(root, count=3))
+    return Data(
+        tmp_path_factory.mktemp('infos'), lambda root: test_infos.make_nuscenes(root, count=3)
+    )
 
 
 @pytest.fixture(scope='module')
@@ -266,11 +381,17 @@ def test_infos_of_other_bytes(infos, cuts):
     infos.attempt('infos.pkl', cut((infos.root / 'infos.pkl').read_bytes(), cuts))
 
 
-_RECORDS = [dict(sample_id='3', caption='a red car'), dict(file_name='1.png', text='ünter'),
-            dict(image='images/5.png', caption='night')]
-CAPTIONS = {'a.json': _RECORDS, 'b.json': {'3': 'a red car', '1.png': 'ünter', 'images/5.png': 'night'},
-            'c.jsonl': _RECORDS,
-            'd.csv': 'sample_id,caption\n3,"a, red\ncar"\n1.png,ünter\nimages/5.png,night\n'}
+_RECORDS = [
+    dict(sample_id='3', caption='a red car'),
+    dict(file_name='1.png', text='ünter'),
+    dict(image='images/5.png', caption='night'),
+]
+CAPTIONS = {
+    'a.json': _RECORDS,
+    'b.json': {'3': 'a red car', '1.png': 'ünter', 'images/5.png': 'night'},
+    'c.jsonl': _RECORDS,
+    'd.csv': 'sample_id,caption\n3,"a, red\ncar"\n1.png,ünter\nimages/5.png,night\n',
+}
 
 
 @tries(80)
@@ -284,16 +405,28 @@ def test_captions_of_another_structure(tmp_path, name, edits):
 @tries(80)
 @given(st.sampled_from(['a.json', 'b.json', 'c.jsonl', 'd.csv']), CUTS)
 def test_captions_of_other_bytes(tmp_path, name, cuts):
-    content = (CAPTIONS[name].encode() if name == 'd.csv' else
-               b'\n'.join(map(json_bytes, CAPTIONS[name] if name == 'c.jsonl' else [CAPTIONS[name]])))
+    content = (
+        CAPTIONS[name].encode()
+        if name == 'd.csv'
+        else b'\n'.join(map(json_bytes, CAPTIONS[name] if name == 'c.jsonl' else [CAPTIONS[name]]))
+    )
     read_captions(tmp_path / name, cut(content, cuts))
 
 
 def read_captions(file, content):
     file.write_bytes(content)
     paths = ['x/images/3.png', 'x/images/1.png', 'x/images/5.png']
-    pool = Pool(('3', '1', '5'), tuple((path,) for path in paths), ('image',), np.full((3, 2), 10, np.int32), (),
-                np.zeros(4, np.int64), np.zeros(0, np.int32), np.zeros((0, 4), np.float32), np.zeros(3, np.int32))
+    pool = Pool(
+        ('3', '1', '5'),
+        tuple((path,) for path in paths),
+        ('image',),
+        np.full((3, 2), 10, np.int32),
+        (),
+        np.zeros(4, np.int64),
+        np.zeros(0, np.int32),
+        np.zeros((0, 4), np.float32),
+        np.zeros(3, np.int32),
+    )
     with clean():
         texts = CaptionFile(str(file))(pool, np.arange(3), paths)
         assert len(texts) == 3 and all(isinstance(text, str) and text.strip() for text in texts)
@@ -302,13 +435,38 @@ def read_captions(file, content):
 # The adadedup dict, and the dataset's
 
 OPTIONS = dict(
-    keep_ratio=.5, strategy=dict(type='clip_dedup'), seed=0, views='front', on_bad_image='keep',
-    embedder=dict(type='PixelEmbedder'), clusterer=dict(type='SphericalKMeans', num_clusters=2),
-    density=dict(type='KCenter'), proxy=dict(config='adadedup_mm::proxy/faster_rcnn_r18_small.py', checkpoint=None,
-                                             epochs=1, max_loss_samples=None, held_out=0.),
-    feedback=dict(layout=.3, gap='paired', beta=.5, alpha_plus=1., alpha_minus=1., shrink=True, initial_ratio=None),
-    guards=dict(min_class_ratio=.5), group_by=None, min_gap=0, temporal='relink', trust_pickles=False, work_dir=None,
-    shared_stages=None)
+    keep_ratio=0.5,
+    strategy=dict(type='clip_dedup'),
+    seed=0,
+    views='front',
+    on_bad_image='keep',
+    embedder=dict(type='PixelEmbedder'),
+    clusterer=dict(type='SphericalKMeans', num_clusters=2),
+    density=dict(type='KCenter'),
+    proxy=dict(
+        config='adadedup_mm::proxy/faster_rcnn_r18_small.py',
+        checkpoint=None,
+        epochs=1,
+        max_loss_samples=None,
+        held_out=0.0,
+    ),
+    feedback=dict(
+        layout=0.3,
+        gap='paired',
+        beta=0.5,
+        alpha_plus=1.0,
+        alpha_minus=1.0,
+        shrink=True,
+        initial_ratio=None,
+    ),
+    guards=dict(min_class_ratio=0.5),
+    group_by=None,
+    min_gap=0,
+    temporal='relink',
+    trust_pickles=False,
+    work_dir=None,
+    shared_stages=None,
+)
 
 
 @tries(30)
@@ -320,11 +478,16 @@ def test_options(coco, edits):
         config = copy.deepcopy(coco.config)
         config.adadedup = options
         resolved = resolve_options(config)
-        cheap = resolved.strategy_name == 'clip_dedup' and resolved.embedder['type'] == 'PixelEmbedder'
+        cheap = (
+            resolved.strategy_name == 'clip_dedup' and resolved.embedder['type'] == 'PixelEmbedder'
+        )
         if cheap and resolved.shared_stages is None:
             prune(config, resolved, coco.work_dir)
             count = pq.read_metadata(coco.work_dir / 'samples.parquet').num_rows
-            assert count == 4 and json.loads((coco.work_dir / 'manifest.json').read_text())['kept'] >= 1
+            assert (
+                count == 4
+                and json.loads((coco.work_dir / 'manifest.json').read_text())['kept'] >= 1
+            )
     shutil.rmtree(coco.work_dir, ignore_errors=True)
     assert snapshot(coco.watched) == before
 
@@ -343,22 +506,30 @@ def test_dataset_settings(coco, edits):
 
 # What a run leaves
 
+
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
     """A finished run of ten of twelve images, and the config for all."""
     root = tmp_path_factory.mktemp('finished')
     small = config_of(make_coco(root / 'data', ids=range(10)), adadedup=OPTIONS)
     prune(small, resolve_options(small), root / 'run')
-    return root / 'run', config_of(make_coco(root / 'data', ids=range(12), name='all.json'), adadedup=OPTIONS)
+    return root / 'run', config_of(
+        make_coco(root / 'data', ids=range(12), name='all.json'), adadedup=OPTIONS
+    )
 
 
 def damaged_table(path, edits):
     """The parquet file with other columns and values."""
     columns = edited(pq.read_table(path).to_pydict(), edits)
-    columns = {name: values for name, values in columns.items() if isinstance(values, list)} if isinstance(
-        columns, dict) else {}
+    columns = (
+        {name: values for name, values in columns.items() if isinstance(values, list)}
+        if isinstance(columns, dict)
+        else {}
+    )
     length = min(map(len, columns.values()), default=0)
-    pq.write_table(pa.table({_text(name): _column(values[:length]) for name, values in columns.items()}), path)
+    pq.write_table(
+        pa.table({_text(name): _column(values[:length]) for name, values in columns.items()}), path
+    )
 
 
 def _column(values):
@@ -412,8 +583,12 @@ def test_report_of_a_damaged_run(finished, tmp_path, name, edits, cuts):
 
 
 @tries(50)
-@given(st.sampled_from(['manifest.json', 'samples.parquet']), st.sampled_from([export_csv, export_fiftyone]), EDITS,
-       st.none() | CUTS)
+@given(
+    st.sampled_from(['manifest.json', 'samples.parquet']),
+    st.sampled_from([export_csv, export_fiftyone]),
+    EDITS,
+    st.none() | CUTS,
+)
 def test_export_of_a_damaged_run(finished, tmp_path, name, export, edits, cuts):
     with broken(finished[0], tmp_path, name, edits, cuts) as (run, out):
         export(run, out / 'samples')
@@ -421,8 +596,19 @@ def test_export_of_a_damaged_run(finished, tmp_path, name, export, edits, cuts):
 
 
 @tries(20)
-@given(st.sampled_from([*RECORDS, *(f'stages/features/{name}' for name in (
-    'features.npy', 'unreadable.npy', 'stamps.npy', 'origin.json'))]), EDITS, st.none() | CUTS)
+@given(
+    st.sampled_from(
+        [
+            *RECORDS,
+            *(
+                f'stages/features/{name}'
+                for name in ('features.npy', 'unreadable.npy', 'stamps.npy', 'origin.json')
+            ),
+        ]
+    ),
+    EDITS,
+    st.none() | CUTS,
+)
 def test_update_of_a_damaged_run(finished, tmp_path, name, edits, cuts):
     with broken(finished[0], tmp_path, name, edits, cuts) as (run, out):
         prune(finished[1], resolve_options(finished[1]), out, update_of=run)
@@ -430,8 +616,18 @@ def test_update_of_a_damaged_run(finished, tmp_path, name, edits, cuts):
 
 
 @tries(20)
-@given(st.sampled_from(['manifest.json', 'stages/run.json', 'stages/features/done.json', 'stages/density/done.json']),
-       EDITS, st.none() | CUTS)
+@given(
+    st.sampled_from(
+        [
+            'manifest.json',
+            'stages/run.json',
+            'stages/features/done.json',
+            'stages/density/done.json',
+        ]
+    ),
+    EDITS,
+    st.none() | CUTS,
+)
 def test_resuming_a_run_whose_records_are_damaged(finished, tmp_path, name, edits, cuts):
     shutil.copytree(finished[0], tmp_path / 'run', dirs_exist_ok=True)
     damage(tmp_path / 'run' / name, edits, cuts)
@@ -439,19 +635,33 @@ def test_resuming_a_run_whose_records_are_damaged(finished, tmp_path, name, edit
     config.train_dataloader.dataset.ann_file = 'train.json'
     with clean():
         prune(config, resolve_options(config), tmp_path / 'run', resume=True)
-        assert pq.read_table(tmp_path / 'run' / 'samples.parquet') == pq.read_table(finished[0] / 'samples.parquet')
+        assert pq.read_table(tmp_path / 'run' / 'samples.parquet') == pq.read_table(
+            finished[0] / 'samples.parquet'
+        )
 
 
-@pytest.mark.parametrize('name', ['features/features.npy', 'features/unreadable.npy', 'clusters/clusters.npy',
-                                  'density/similarity.npy'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'features/features.npy',
+        'features/unreadable.npy',
+        'clusters/clusters.npy',
+        'density/similarity.npy',
+    ],
+)
 def test_resuming_an_interrupted_run_with_half_an_array(tmp_path, name):
-    run, config = tmp_path / 'run', config_of(make_coco(tmp_path / 'data', ids=range(10)), adadedup=OPTIONS)
+    run, config = (
+        tmp_path / 'run',
+        config_of(make_coco(tmp_path / 'data', ids=range(10)), adadedup=OPTIONS),
+    )
     prune(config, resolve_options(config), run)
     before = (run / 'samples.parquet').read_bytes()
     (run / 'manifest.json').unlink()
     array = run / 'stages' / name
-    array.write_bytes(array.read_bytes()[:array.stat().st_size // 2])
-    with pytest.raises(UserError, match=f'{array.name} is damaged .* remove the folder .*{array.parent.name}'):
+    array.write_bytes(array.read_bytes()[: array.stat().st_size // 2])
+    with pytest.raises(
+        UserError, match=f'{array.name} is damaged .* remove the folder .*{array.parent.name}'
+    ):
         prune(config, resolve_options(config), run, resume=True)
     shutil.rmtree(array.parent)
     prune(config, resolve_options(config), run, resume=True)
@@ -473,5 +683,11 @@ def test_results_of_a_benchmark(tmp_path, edits, cuts, metric):
     with clean():
         _report(folder, read_results(folder / RESULTS), metric)
         assert (folder / 'tables' / 'tables.md').stat().st_size
-    assert [path.name for path in tmp_path.iterdir()] == ['in'] and os.listdir(tmp_path / 'in') == ['benchmark']
-    assert {path.parent.name for path in folder.rglob('*') if path.is_file()} <= {'benchmark', 'tables', 'plots'}
+    assert [path.name for path in tmp_path.iterdir()] == ['in'] and os.listdir(tmp_path / 'in') == [
+        'benchmark'
+    ]
+    assert {path.parent.name for path in folder.rglob('*') if path.is_file()} <= {
+        'benchmark',
+        'tables',
+        'plots',
+    }

@@ -21,24 +21,46 @@ from adadedup_mm.images import Reader, image_size, is_plain_jpeg, read_file, rea
 from adadedup_mm.images.steps import LoadAsTraining
 from adadedup_mm.report.thumbnails import make_thumbnail
 
-pytestmark = pytest.mark.filterwarnings('ignore::UserWarning', 'ignore::RuntimeWarning',
-                                        'ignore::DeprecationWarning')
+pytestmark = pytest.mark.filterwarnings(
+    'ignore::UserWarning', 'ignore::RuntimeWarning', 'ignore::DeprecationWarning'
+)
 
 MODES = ['1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr', 'LAB', 'HSV', 'I', 'I;16', 'F']
-FORMATS = ['JPEG', 'PNG', 'GIF', 'BMP', 'TIFF', 'WEBP', 'PPM', 'JPEG2000', 'TGA', 'ICO', 'PCX', 'SGI', 'DDS', 'MPO']
+FORMATS = [
+    'JPEG',
+    'PNG',
+    'GIF',
+    'BMP',
+    'TIFF',
+    'WEBP',
+    'PPM',
+    'JPEG2000',
+    'TGA',
+    'ICO',
+    'PCX',
+    'SGI',
+    'DDS',
+    'MPO',
+]
 FORMATS += ['AVIF'] if features.check('avif') else []
 DEPTHS = {'uint8': 255, 'uint16': 65535, 'float32': 1}
 DEEP = dict(uint16=('.png', '.tiff', '.ppm', '.pgm', '.jp2'), float32=('.tiff', '.hdr', '.pfm'))
 ENDINGS = ['.png', '.jpg', '.bmp', '.tiff', '.webp', '.ppm', '.pgm', '.jp2', '.hdr', '.pfm', '.ras']
-WRITTEN_WHITE = [f'{kind}-{mode}' for kind in ('WEBP', 'AVIF', 'JPEG2000') for mode in ('I', 'I;16', 'F')]
-READERS = [Reader(*settings) for settings in itertools.product(('color', 'grayscale', 'unchanged'),
-                                                               ('cv2', 'pillow'))]
+WRITTEN_WHITE = [
+    f'{kind}-{mode}' for kind in ('WEBP', 'AVIF', 'JPEG2000') for mode in ('I', 'I;16', 'F')
+]
+READERS = [
+    Reader(*settings)
+    for settings in itertools.product(('color', 'grayscale', 'unchanged'), ('cv2', 'pillow'))
+]
 
 
 def scene(height, width, channels=3):
     """Values in [0, 1] with structure and all of that range."""
     rng = np.random.default_rng([height, width])
-    values = cv2.resize(rng.random((5, 6, channels)), (width, height), interpolation=cv2.INTER_CUBIC)
+    values = cv2.resize(
+        rng.random((5, 6, channels)), (width, height), interpolation=cv2.INTER_CUBIC
+    )
     values = values.reshape(height, width, channels) - values.min()
     return values / max(values.max(), 1e-9)
 
@@ -125,7 +147,7 @@ def check_rooms(path, reader):
         return None
     assert pixels.dtype == np.uint8 and pixels.shape == (*expected.shape[:2], 3)
     assert np.array_equal(loaded['img'], pixels) and size == expected.shape[:2]
-    assert thumbnail[1] == pytest.approx(expected.shape[1] / expected.shape[0], rel=.2)
+    assert thumbnail[1] == pytest.approx(expected.shape[1] / expected.shape[0], rel=0.2)
     if expected.dtype == np.uint8:
         assert np.array_equal(pixels, as_picture(expected))
     if min(expected.shape[:2]) >= 24:
@@ -155,15 +177,20 @@ def test_no_format_that_can_be_read_as_it_is_becomes_blank(source, tmp_path):
         seen = attempt(decode, path, Transform(24, 24, squash=True, reader=Reader('unchanged')))
         if seen is None:
             continue
-        # Pillow itself writes deep values white into formats of 8 bits, and OpenCV reads its own grey Sun raster black.
+        # Pillow itself writes deep values white into formats of 8 bits, and OpenCV reads its own
+        # grey Sun raster black.
         is_blank_already = name in WRITTEN_WHITE or np.ptp(mmdets(path, Reader('unchanged'))) == 0
         assert is_blank_already or seen.float().std() > 15, name
 
 
 @tries(60)
-@given(height=st.integers(1, 40) | st.integers(1, 3000), width=st.integers(1, 40) | st.integers(1, 3000),
-       kind=st.sampled_from(['PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP', 'GIF']), mode=st.sampled_from(['L', 'RGB']),
-       reader=st.sampled_from(READERS))
+@given(
+    height=st.integers(1, 40) | st.integers(1, 3000),
+    width=st.integers(1, 40) | st.integers(1, 3000),
+    kind=st.sampled_from(['PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP', 'GIF']),
+    mode=st.sampled_from(['L', 'RGB']),
+    reader=st.sampled_from(READERS),
+)
 def test_pictures_of_any_shape_are_read_alike(height, width, kind, mode, reader, tmp_path_factory):
     path = tmp_path_factory.mktemp('shape') / 'picture.png'
     Image.new(mode, (width, height), 77 if mode == 'L' else (200, 10, 90)).save(path, kind)
@@ -175,10 +202,14 @@ def test_pictures_of_any_shape_are_read_alike(height, width, kind, mode, reader,
 
 
 @tries(60)
-@given(orientation=st.integers(1, 8), kind=st.sampled_from(['JPEG', 'PNG', 'TIFF', 'WEBP']),
-       reader=st.sampled_from(READERS))
-def test_orientation_turns_thumbnails_and_sizes_as_the_training_does_but_no_features(orientation, kind, reader,
-                                                                                     tmp_path_factory):
+@given(
+    orientation=st.integers(1, 8),
+    kind=st.sampled_from(['JPEG', 'PNG', 'TIFF', 'WEBP']),
+    reader=st.sampled_from(READERS),
+)
+def test_orientation_turns_thumbnails_and_sizes_as_the_training_does_but_no_features(
+    orientation, kind, reader, tmp_path_factory
+):
     folder, exif = tmp_path_factory.mktemp('turned'), Image.Exif()
     exif[0x0112] = orientation
     for name, options in (('plain', {}), ('turned', dict(exif=exif))):
@@ -193,17 +224,22 @@ def test_orientation_turns_thumbnails_and_sizes_as_the_training_does_but_no_feat
 
 
 @tries(150)
-@given(place=st.floats(0, 1), value=st.integers(0, 255), cut=st.none() | st.floats(0, 1),
-       kind=st.sampled_from(['PNG', 'BMP', 'TIFF', 'WEBP', 'GIF', 'JPEG2000']), reader=st.sampled_from(READERS))
+@given(
+    place=st.floats(0, 1),
+    value=st.integers(0, 255),
+    cut=st.none() | st.floats(0, 1),
+    kind=st.sampled_from(['PNG', 'BMP', 'TIFF', 'WEBP', 'GIF', 'JPEG2000']),
+    reader=st.sampled_from(READERS),
+)
 def test_damage_is_judged_as_mmdet_judges_it(place, value, cut, kind, reader, tmp_path_factory):
     buffer = io.BytesIO()
     of_mode('RGB').save(buffer, kind)
     content = bytearray(buffer.getvalue())
     content[int(place * (len(content) - 1))] = value
     path = tmp_path_factory.mktemp('damage') / 'picture'
-    path.write_bytes(bytes(content[:None if cut is None else int(cut * len(content))]))
+    path.write_bytes(bytes(content[: None if cut is None else int(cut * len(content))]))
     expected = mmdets(path, reader)
-    if is_plain_jpeg(path.read_bytes(), reader) or (expected is not None and expected.size > 10 ** 7):
+    if is_plain_jpeg(path.read_bytes(), reader) or (expected is not None and expected.size > 10**7):
         return
     pixels = attempt(lambda: read_pixels(read_file(path), reader))
     assert (pixels is None) == (expected is None)

@@ -61,8 +61,11 @@ test_dataloader = None
 def picture(seed, height=48, width=64):
     """Coloured clouds; all seeds differ."""
     rng = np.random.default_rng(seed)
-    return cv2.resize(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8), (width, height),
-                      interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(
+        rng.integers(0, 256, (5, 6, 3), dtype=np.uint8),
+        (width, height),
+        interpolation=cv2.INTER_CUBIC,
+    )
 
 
 def gif(path):
@@ -114,7 +117,20 @@ def missing(path):
     pass
 
 
-BAD = [gif, avif, float_tiff, tiff_of_32_bits, empty, text, folder, pipe, long_strip, thin_strip, truncated, missing]
+BAD = [
+    gif,
+    avif,
+    float_tiff,
+    tiff_of_32_bits,
+    empty,
+    text,
+    folder,
+    pipe,
+    long_strip,
+    thin_strip,
+    truncated,
+    missing,
+]
 
 
 def make(root, bad=(), count=16, options='', pipeline=(), more='', side=96, workers=0):
@@ -128,16 +144,23 @@ def make(root, bad=(), count=16, options='', pipeline=(), more='', side=96, work
         else:
             bad[i - count](path)
         images.append(dict(id=i, file_name=path.name, height=48, width=64))
-        annotations.append(dict(id=i, image_id=i, category_id=i % 2, bbox=[5, 5, 20, 20], area=400, iscrowd=0))
+        annotations.append(
+            dict(id=i, image_id=i, category_id=i % 2, bbox=[5, 5, 20, 20], area=400, iscrowd=0)
+        )
     categories = [dict(id=i, name=name) for i, name in enumerate(('square', 'other'))]
     for name, chosen in (('train', images), ('val', images[:2] + images[-3:])):
         ids = {image['id'] for image in chosen}
-        content = dict(images=chosen, categories=categories,
-                       annotations=[item for item in annotations if item['image_id'] in ids])
+        content = dict(
+            images=chosen,
+            categories=categories,
+            annotations=[item for item in annotations if item['image_id'] in ids],
+        )
         (root / f'{name}.json').write_text(json.dumps(content))
     (root / 'proxy.py').write_text(PROXY.format(root=ROOT, side=side, more=more, workers=workers))
     config = root / 'config.py'
-    config.write_text(CONFIG.format(root=ROOT, folder=root, options=options, pipeline=list(pipeline)))
+    config.write_text(
+        CONFIG.format(root=ROOT, folder=root, options=options, pipeline=list(pipeline))
+    )
     return config, [str(i) for i in range(count, count + len(bad))]
 
 
@@ -166,7 +189,14 @@ STRATEGIES = ['adadedup', 'vlm_sse', 'loss_topk', 'random', 'uniform_stride', 't
 @pytest.mark.parametrize('strategy', STRATEGIES)
 def test_bad_pictures_are_dropped_under_every_strategy(strategy, mixed, tmp_path):
     config, bad = mixed
-    work_dir = run(config, tmp_path / 'run', '--strategy', strategy, '--cfg-options', 'adadedup.on_bad_image=drop')
+    work_dir = run(
+        config,
+        tmp_path / 'run',
+        '--strategy',
+        strategy,
+        '--cfg-options',
+        'adadedup.on_bad_image=drop',
+    )
     table = samples(work_dir).set_index('sample_id')
     assert table.kept.sum() == 14 and not table.kept[bad].any()
     assert set(table.reason[bad]) == {'unreadable image'}
@@ -174,34 +204,50 @@ def test_bad_pictures_are_dropped_under_every_strategy(strategy, mixed, tmp_path
 
 
 @pytest.mark.parametrize('strategy', STRATEGIES)
-def test_bad_pictures_are_refused_by_name_before_anything_else(strategy, mixed, tmp_path, capsys, monkeypatch):
+def test_bad_pictures_are_refused_by_name_before_anything_else(
+    strategy, mixed, tmp_path, capsys, monkeypatch
+):
     def fail(*arguments, **options):
         raise AssertionError('too late')
 
     monkeypatch.setattr('adadedup_mm.features.baselines.PixelEmbedder.encode', fail)
-    monkeypatch.setattr('adadedup_mm.pruning.estimate.time_images', lambda *arguments, **options: (0., 8))
+    monkeypatch.setattr(
+        'adadedup_mm.pruning.estimate.time_images', lambda *arguments, **options: (0.0, 8)
+    )
     monkeypatch.setattr('adadedup_mm.strategies.adadedup.trainings.train_proxy', fail)
     config, bad = mixed
-    line = refused(capsys, config, '--work-dir', tmp_path / 'run', '--strategy', strategy, '--cfg-options',
-                   'adadedup.on_bad_image=error')
+    line = refused(
+        capsys,
+        config,
+        '--work-dir',
+        tmp_path / 'run',
+        '--strategy',
+        strategy,
+        '--cfg-options',
+        'adadedup.on_bad_image=error',
+    )
     assert f'{len(bad)} of 28 images cannot be read' in line and '016.jpg (a GIF image' in line
 
 
 @pytest.mark.parametrize('strategy', ['adadedup', 'clip_dedup', 'vlm_sse', 'el2n'])
 def test_bad_pictures_are_kept_and_named_and_the_proxy_does_without_them(strategy, mixed, tmp_path):
     config, bad = mixed
-    work_dir = run(config, tmp_path / 'run', '--strategy', strategy, '--keep-ratio', .7)
+    work_dir = run(config, tmp_path / 'run', '--strategy', strategy, '--keep-ratio', 0.7)
     table = samples(work_dir).set_index('sample_id')
     assert table.kept.sum() == 20 and table.kept[bad].all()
     assert set(table.reason[bad]) == {'unreadable image'}
-    assert '016.jpg (a GIF image' in notes(work_dir) and '12 of their 12 samples were kept' in notes(work_dir)
+    assert '016.jpg (a GIF image' in notes(
+        work_dir
+    ) and '12 of their 12 samples were kept' in notes(work_dir)
     if strategy == 'adadedup':
         assert table.loss[bad].isna().all() and table.loss.drop(bad).notna().all()
 
 
 def test_strategies_that_look_at_no_picture_read_none_unless_they_are_asked_to(mixed, tmp_path):
     work_dir = run(mixed[0], tmp_path / 'run', '--strategy', 'random')
-    assert 'cannot be read' not in notes(work_dir) and not list((work_dir / 'stages').glob('*/features.npy'))
+    assert 'cannot be read' not in notes(work_dir) and not list(
+        (work_dir / 'stages').glob('*/features.npy')
+    )
 
 
 def test_a_dry_run_and_leakage_count_them_too(mixed, tmp_path, capsys):
@@ -223,12 +269,14 @@ def test_the_proxy_is_probed_on_readable_samples_of_every_inner_dataset(mixed, t
     reversed_file.write_text(json.dumps(content))
     copies = tmp_path / 'copies'
     copies.symlink_to(data.data_root)
-    config.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[
-        dict(data, ann_file=str(reversed_file)), dict(data, data_root=f'{copies}/')])
+    config.train_dataloader.dataset = dict(
+        type='ConcatDataset',
+        datasets=[dict(data, ann_file=str(reversed_file)), dict(data, data_root=f'{copies}/')],
+    )
     config.adadedup.on_bad_image = 'drop'
     pool, sources = read_pool(config)
     pruning = Run(config, resolve_options(config), StageStore(tmp_path / 'stages'), pool, sources)
-    probe = measure(pruning, work_of(pruning, .5)).proxy
+    probe = measure(pruning, work_of(pruning, 0.5)).proxy
     assert probe.seconds_per_image > 0
     chosen = _first_readable(pruning, 6)
     assert chosen.sum() == 6 and not pruning.unreadable[chosen].any()
@@ -308,9 +356,12 @@ def stumbling():
 
 @pytest.mark.parametrize('strategy', ['adadedup', 'el2n'])
 @pytest.mark.parametrize('workers', [0, 1])
-def test_a_picture_that_the_proxys_pipeline_fails_on_is_named_in_one_line(strategy, workers, stumbling, tmp_path,
-                                                                          capsys):
-    config, _ = make(tmp_path / 'data', more="dict(type='Stumbles', over='005.jpg'),", workers=workers)
+def test_a_picture_that_the_proxys_pipeline_fails_on_is_named_in_one_line(
+    strategy, workers, stumbling, tmp_path, capsys
+):
+    config, _ = make(
+        tmp_path / 'data', more="dict(type='Stumbles', over='005.jpg'),", workers=workers
+    )
     line = refused(capsys, config, '--work-dir', tmp_path / 'run', '--strategy', strategy)
     assert line.startswith("error: the proxy's pipeline fails on ")
     assert '005.jpg (IndexError: of three lines): repair this picture' in line
@@ -372,8 +423,15 @@ def test_floating_point_pictures_may_hold_what_is_no_number(tmp_path):
         assert pixels.dtype == np.uint8 and (pixels.std() > 0) == spread
 
 
-@pytest.mark.parametrize('content, words', [
-    (b'', 'empty'), (b'GIF89a', 'not an image'), (b'%!PS-Adobe-3.0 EPSF-3.0\n', '.'), (b'\x89PNG\r\n', '.')])
+@pytest.mark.parametrize(
+    'content, words',
+    [
+        (b'', 'empty'),
+        (b'GIF89a', 'not an image'),
+        (b'%!PS-Adobe-3.0 EPSF-3.0\n', '.'),
+        (b'\x89PNG\r\n', '.'),
+    ],
+)
 def test_reasons_are_one_line(content, words, tmp_path):
     (tmp_path / 'image').write_bytes(content)
     with pytest.raises(BadImage, match=words) as error:
@@ -381,9 +439,20 @@ def test_reasons_are_one_line(content, words, tmp_path):
     assert '\n' not in str(error.value)
 
 
-@pytest.mark.parametrize('height, width, longest, gone', [
-    (2, 3000, 320, True), (3000, 2, 320, True), (5000, 1, 1333, True), (2, 3000, 1333, False), (1, 1, 320, False),
-    (1, 640, 320, False), (1, 641, 320, True), (0, 0, 320, False), (480, 640, 320, False)])
+@pytest.mark.parametrize(
+    'height, width, longest, gone',
+    [
+        (2, 3000, 320, True),
+        (3000, 2, 320, True),
+        (5000, 1, 1333, True),
+        (2, 3000, 1333, False),
+        (1, 1, 320, False),
+        (1, 640, 320, False),
+        (1, 641, 320, True),
+        (0, 0, 320, False),
+        (480, 640, 320, False),
+    ],
+)
 def test_a_shape_is_refused_just_where_mmcvs_resize_fails(height, width, longest, gone):
     import mmcv
 
@@ -397,28 +466,75 @@ def test_a_shape_is_refused_just_where_mmcvs_resize_fails(height, width, longest
             assert min(mmcv.imrescale(image, (longest, longest)).shape[:2]) >= 1
 
 
-@pytest.mark.parametrize('pipeline, expected', [
-    ([], Reader(longest=320)),
-    ([dict(type='LoadImageFromFile')], Reader(longest=320)),
-    ([dict(type='mmdet.LoadImageFromFile', color_type='unchanged')], Reader('unchanged', longest=320)),
-    ([dict(type='LoadAnnotations', imdecode_backend='pillow'),
-      dict(type='LoadImageFromFile', imdecode_backend='tifffile')], Reader(backend='tifffile', longest=320)),
-    ([dict(type='LoadImageFromNDArray'), dict(type='PackDetInputs')], Reader(longest=320)),
-    ([dict(type='LoadMultiViewImageFromFiles', to_float32=True)], Reader('unchanged', longest=320)),
-    ([dict(type='BEVLoadMultiViewImageFromFiles', color_type='color')], Reader(backend='pillow', longest=320)),
-    ([dict(type='LoadMultiViewImages')], Reader(longest=320)),
-    ([dict(type='Resize', scale=(1333, 800), keep_ratio=True)], Reader(longest=320)),
-    ([dict(type='Resize', scale=(160, 120), keep_ratio=True)], Reader(longest=160)),
-    ([dict(type='Resize', scale=(160, 120))], Reader(longest=320)),
-    ([dict(type='RandomResize', scale=(1024, 1024), ratio_range=(.1, 2.), keep_ratio=True)], Reader(longest=102)),
-    ([dict(type='RandomChoice', transforms=[[dict(type='RandomChoiceResize', scales=[(480, 1333), (200, 100)],
-                                                  keep_ratio=True)]])], Reader(longest=200)),
-    ([dict(type='ResizeShortestEdge', scale=[100], max_size=150)], Reader(longest=150)),
-    ([dict(type='Resize', scale=['a', None], keep_ratio=True), dict(type=dict)], Reader(longest=320))])
+@pytest.mark.parametrize(
+    'pipeline, expected',
+    [
+        ([], Reader(longest=320)),
+        ([dict(type='LoadImageFromFile')], Reader(longest=320)),
+        (
+            [dict(type='mmdet.LoadImageFromFile', color_type='unchanged')],
+            Reader('unchanged', longest=320),
+        ),
+        (
+            [
+                dict(type='LoadAnnotations', imdecode_backend='pillow'),
+                dict(type='LoadImageFromFile', imdecode_backend='tifffile'),
+            ],
+            Reader(backend='tifffile', longest=320),
+        ),
+        ([dict(type='LoadImageFromNDArray'), dict(type='PackDetInputs')], Reader(longest=320)),
+        (
+            [dict(type='LoadMultiViewImageFromFiles', to_float32=True)],
+            Reader('unchanged', longest=320),
+        ),
+        (
+            [dict(type='BEVLoadMultiViewImageFromFiles', color_type='color')],
+            Reader(backend='pillow', longest=320),
+        ),
+        ([dict(type='LoadMultiViewImages')], Reader(longest=320)),
+        ([dict(type='Resize', scale=(1333, 800), keep_ratio=True)], Reader(longest=320)),
+        ([dict(type='Resize', scale=(160, 120), keep_ratio=True)], Reader(longest=160)),
+        ([dict(type='Resize', scale=(160, 120))], Reader(longest=320)),
+        (
+            [
+                dict(
+                    type='RandomResize', scale=(1024, 1024), ratio_range=(0.1, 2.0), keep_ratio=True
+                )
+            ],
+            Reader(longest=102),
+        ),
+        (
+            [
+                dict(
+                    type='RandomChoice',
+                    transforms=[
+                        [
+                            dict(
+                                type='RandomChoiceResize',
+                                scales=[(480, 1333), (200, 100)],
+                                keep_ratio=True,
+                            )
+                        ]
+                    ],
+                )
+            ],
+            Reader(longest=200),
+        ),
+        ([dict(type='ResizeShortestEdge', scale=[100], max_size=150)], Reader(longest=150)),
+        (
+            [dict(type='Resize', scale=['a', None], keep_ratio=True), dict(type=dict)],
+            Reader(longest=320),
+        ),
+    ],
+)
 def test_the_reader_is_that_of_the_training_pipeline(pipeline, expected):
     dataset = dict(type='CocoDataset', pipeline=pipeline)
     assert reader_of(dataset, 'mmdet3d') == expected
-    mixed = dict(type='MultiImageMixDataset', dataset=dict(type='ConcatDataset', datasets=[dataset]), pipeline=[])
+    mixed = dict(
+        type='MultiImageMixDataset',
+        dataset=dict(type='ConcatDataset', datasets=[dataset]),
+        pipeline=[],
+    )
     config = Config(dict(default_scope='mmdet3d', train_dataloader=dict(dataset=mixed)))
     assert training_reader(config) == expected
 
@@ -434,14 +550,18 @@ def test_sizes_are_those_that_the_training_sees(tmp_path):
     Image.fromarray(picture(1)).save(tmp_path / 'turned.jpg', exif=exif)
     Image.fromarray(picture(1)).save(tmp_path / 'plain.jpg')
     assert image_size(tmp_path / 'turned.jpg', Reader()) == (64, 48)
-    assert image_size(tmp_path / 'turned.jpg', Reader('unchanged')) == image_size(tmp_path / 'plain.jpg', Reader())
+    assert image_size(tmp_path / 'turned.jpg', Reader('unchanged')) == image_size(
+        tmp_path / 'plain.jpg', Reader()
+    )
     gif(tmp_path / 'gif.jpg')
     with pytest.raises(BadImage):
         image_size(tmp_path / 'gif.jpg', Reader())
 
 
 @pytest.mark.parametrize('kind', ['constant', 'blank', 'copies', 'saved again', 'distinct', 'few'])
-def test_features_that_are_the_same_for_different_files_are_noticed_and_copies_are_not(kind, tmp_path):
+def test_features_that_are_the_same_for_different_files_are_noticed_and_copies_are_not(
+    kind, tmp_path
+):
     rng = np.random.default_rng(0)
     count = 3 if kind == 'few' else 20
     paths = [(str(tmp_path / f'{i}.png'),) for i in range(count)]
@@ -453,7 +573,7 @@ def test_features_that_are_the_same_for_different_files_are_noticed_and_copies_a
     rows = noise if kind == 'distinct' else 1 + noise / 1e4
     rows = rows * (kind != 'blank') / np.linalg.norm(rows, axis=1, keepdims=True)
     share = share_of_same_features(rows.astype(np.float32), np.ones(count, bool), paths, Reader())
-    assert share == dict(constant=1, blank=1, distinct=.05).get(kind, 0)
+    assert share == dict(constant=1, blank=1, distinct=0.05).get(kind, 0)
 
 
 @pytest.mark.parametrize('blank', [True, False])
@@ -467,7 +587,16 @@ def test_a_run_says_that_nearly_all_features_are_the_same(blank, tmp_path, capsy
     said = 'of the images are the same, although their files differ'
     assert (said in notes(work_dir)) == (said in capsys.readouterr().out) == blank
     assert ('are near-duplicates' in notes(work_dir)) != blank
-    prune_main([str(config), '--work-dir', str(tmp_path / 'other'), '--dry-run', '--strategy', 'clip_dedup'])
+    prune_main(
+        [
+            str(config),
+            '--work-dir',
+            str(tmp_path / 'other'),
+            '--dry-run',
+            '--strategy',
+            'clip_dedup',
+        ]
+    )
     assert (said in ' '.join(capsys.readouterr().out.split())) == blank
 
 

@@ -38,9 +38,11 @@ from adadedup_mm.settings.load import load_config
 SHARED = Path(__file__).resolve().parents[2] / 'shared' / 'data'
 CAMERAS = ('CAM_FRONT', 'CAM_BACK')
 # 20 x 10 pixels, 10 pixels of focal length; cameras look along the LiDAR's x axis, and against it.
-INTRINSIC = [[10., 0, 10], [0, 10., 5], [0, 0, 1]]
-LIDAR2CAM = {'CAM_FRONT': [[0., -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]],
-             'CAM_BACK': [[0., 1, 0, 0], [0, 0, -1, 0], [-1, 0, 0, 0], [0, 0, 0, 1]]}
+INTRINSIC = [[10.0, 0, 10], [0, 10.0, 5], [0, 0, 1]]
+LIDAR2CAM = {
+    'CAM_FRONT': [[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]],
+    'CAM_BACK': [[0.0, 1, 0, 0], [0, 0, -1, 0], [-1, 0, 0, 0], [0, 0, 0, 1]],
+}
 
 
 class Evil:
@@ -53,9 +55,16 @@ def dump(path, value):
     return path
 
 
-def instance(x=8., label=0):
-    return dict(bbox_3d=[x, 0., 0., 4., 4., 4., 0.], bbox_label=label, bbox_label_3d=label, velocity=[0., 0.],
-                num_lidar_pts=np.int64(3), num_radar_pts=0, bbox_3d_isvalid=np.bool_(True))
+def instance(x=8.0, label=0):
+    return dict(
+        bbox_3d=[x, 0.0, 0.0, 4.0, 4.0, 4.0, 0.0],
+        bbox_label=label,
+        bbox_label_3d=label,
+        velocity=[0.0, 0.0],
+        num_lidar_pts=np.int64(3),
+        num_radar_pts=0,
+        bbox_3d_isvalid=np.bool_(True),
+    )
 
 
 def make_frame(root, i, cameras=CAMERAS, **more):
@@ -65,23 +74,42 @@ def make_frame(root, i, cameras=CAMERAS, **more):
         file = root / 'samples' / camera / name
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.new('RGB', (20, 10), (i, i, i)).save(file)
-        images[camera] = dict(img_path=name, cam2img=copy.deepcopy(INTRINSIC),
-                              lidar2cam=copy.deepcopy(LIDAR2CAM[camera]))
-    return dict(sample_idx=i, token=f't{i}', timestamp=float(i), ego2global=np.eye(4).tolist(), images=images,
-                lidar_points=dict(lidar_path=f'{i}.bin', num_pts_feats=5), instances=[instance(), instance(-8., 7)],
-                extra=dict(array=np.arange(3.)), **more)
+        images[camera] = dict(
+            img_path=name,
+            cam2img=copy.deepcopy(INTRINSIC),
+            lidar2cam=copy.deepcopy(LIDAR2CAM[camera]),
+        )
+    return dict(
+        sample_idx=i,
+        token=f't{i}',
+        timestamp=float(i),
+        ego2global=np.eye(4).tolist(),
+        images=images,
+        lidar_points=dict(lidar_path=f'{i}.bin', num_pts_feats=5),
+        instances=[instance(), instance(-8.0, 7)],
+        extra=dict(array=np.arange(3.0)),
+        **more,
+    )
 
 
 def make_nuscenes(root, damage=None, count=6, **settings):
     """A folder in nuScenes' layout; its config."""
     frames = [make_frame(root, i) for i in range(count)]
-    content = dict(metainfo=dict(categories={'car': 0}, dataset='nuscenes', version='v1.0-mini', mine=(1, 2)),
-                   data_list=frames)
+    content = dict(
+        metainfo=dict(categories={'car': 0}, dataset='nuscenes', version='v1.0-mini', mine=(1, 2)),
+        data_list=frames,
+    )
     content = (damage(content) or content) if damage else content
     dump(root / 'infos.pkl', content)
     prefix = {name: f'samples/{name}' for name in CAMERAS}
-    dataset = dict(type='NuScenesDataset', data_root=f'{root}/', ann_file='infos.pkl', data_prefix=prefix,
-                   modality=dict(use_camera=True), **settings)
+    dataset = dict(
+        type='NuScenesDataset',
+        data_root=f'{root}/',
+        ann_file='infos.pkl',
+        data_prefix=prefix,
+        modality=dict(use_camera=True),
+        **settings,
+    )
     return Config(dict(default_scope='mmdet3d', train_dataloader=dict(dataset=dataset)))
 
 
@@ -92,19 +120,42 @@ def make_temporal(root, scenes=(3, 4)):
         for i in range(length):
             number = sum(scenes[:scene]) + i
             frame = make_frame(root, number)
-            cams = {name: dict(data_path=f'./data/nuscenes/samples/{name}/{frame["images"][name]["img_path"]}',
-                               sensor2lidar_rotation=np.linalg.inv(np.array(LIDAR2CAM[name])[:3, :3]),
-                               sensor2lidar_translation=np.zeros(3), cam_intrinsic=np.array(INTRINSIC))
-                    for name in CAMERAS}
-            infos.append(dict(
-                token=f't{number}', prev=f't{number - 1}' if i else '', next=f't{number + 1}' if i + 1 < length else '',
-                scene_token=f's{scene}', frame_idx=i, can_bus=np.arange(18.), sweeps=[], cams=cams,
-                lidar2ego_translation=[0., 0, 0], lidar2ego_rotation=[1., 0, 0, 0],
-                ego2global_translation=[float(i), 0, 0], ego2global_rotation=[1., 0, 0, 0], timestamp=number,
-                gt_boxes=np.array([[8., 0, 0, 4, 4, 4, 0]]), gt_names=np.array(['car']), gt_velocity=np.zeros((1, 2)),
-                num_lidar_pts=np.array([3]), num_radar_pts=np.array([0]), valid_flag=np.array([True])))
+            cams = {
+                name: dict(
+                    data_path=f'./data/nuscenes/samples/{name}/{frame["images"][name]["img_path"]}',
+                    sensor2lidar_rotation=np.linalg.inv(np.array(LIDAR2CAM[name])[:3, :3]),
+                    sensor2lidar_translation=np.zeros(3),
+                    cam_intrinsic=np.array(INTRINSIC),
+                )
+                for name in CAMERAS
+            }
+            infos.append(
+                dict(
+                    token=f't{number}',
+                    prev=f't{number - 1}' if i else '',
+                    next=f't{number + 1}' if i + 1 < length else '',
+                    scene_token=f's{scene}',
+                    frame_idx=i,
+                    can_bus=np.arange(18.0),
+                    sweeps=[],
+                    cams=cams,
+                    lidar2ego_translation=[0.0, 0, 0],
+                    lidar2ego_rotation=[1.0, 0, 0, 0],
+                    ego2global_translation=[float(i), 0, 0],
+                    ego2global_rotation=[1.0, 0, 0, 0],
+                    timestamp=number,
+                    gt_boxes=np.array([[8.0, 0, 0, 4, 4, 4, 0]]),
+                    gt_names=np.array(['car']),
+                    gt_velocity=np.zeros((1, 2)),
+                    num_lidar_pts=np.array([3]),
+                    num_radar_pts=np.array([0]),
+                    valid_flag=np.array([True]),
+                )
+            )
     dump(root / 'temporal.pkl', dict(infos=infos[::-1], metadata=dict(version='v1.0-mini')))
-    dataset = dict(type='BEVFormerDataset', data_root=f'{root}/', ann_file='temporal.pkl', queue_length=2)
+    dataset = dict(
+        type='BEVFormerDataset', data_root=f'{root}/', ann_file='temporal.pkl', queue_length=2
+    )
     return Config(dict(default_scope='mmdet3d', train_dataloader=dict(dataset=dataset)))
 
 
@@ -123,24 +174,46 @@ def equal(a, b):
 
 @pytest.mark.parametrize('protocol', range(6))
 def test_plain_data_comes_through_every_protocol(tmp_path, protocol):
-    value = dict(array=np.arange(6.).reshape(2, 3), words=np.array(['a', 'bc']), scalar=np.float32(2),
-                 flag=np.bool_(True), objects=np.array([{}, 1], object), when=datetime.datetime(2020, 1, 2),
-                 bytes=b'\xff\x00', items={1, 2}, ordered=collections.OrderedDict(a=1), kind=np.float32,
-                 number=complex(1, 2))
+    value = dict(
+        array=np.arange(6.0).reshape(2, 3),
+        words=np.array(['a', 'bc']),
+        scalar=np.float32(2),
+        flag=np.bool_(True),
+        objects=np.array([{}, 1], object),
+        when=datetime.datetime(2020, 1, 2),
+        bytes=b'\xff\x00',
+        items={1, 2},
+        ordered=collections.OrderedDict(a=1),
+        kind=np.float32,
+        number=complex(1, 2),
+    )
     (tmp_path / 'x.pkl').write_bytes(pickle.dumps(value, protocol=protocol))
     assert equal(load_pickle(tmp_path / 'x.pkl') | dict(items=0), value | dict(items=0))
 
 
-@pytest.mark.parametrize('old, new', [(b'numpy.core.multiarray', b'numpy._core.multiarray'),
-                                      (b'numpy._core.multiarray', b'numpy.core.multiarray')])
+@pytest.mark.parametrize(
+    'old, new',
+    [
+        (b'numpy.core.multiarray', b'numpy._core.multiarray'),
+        (b'numpy._core.multiarray', b'numpy.core.multiarray'),
+    ],
+)
 def test_arrays_of_other_numpy_versions_are_read(tmp_path, old, new):
     content = pickle.dumps(np.arange(3), protocol=0).replace(old, new)
     (tmp_path / 'x.pkl').write_bytes(content)
     assert load_pickle(tmp_path / 'x.pkl').tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize('value, name', [(Evil(), 'system'), (dict(a=[np.save]), 'save'), (eval, 'eval'),
-                                         (collections.Counter(), 'Counter'), (Path('x'), 'pathlib')])
+@pytest.mark.parametrize(
+    'value, name',
+    [
+        (Evil(), 'system'),
+        (dict(a=[np.save]), 'save'),
+        (eval, 'eval'),
+        (collections.Counter(), 'Counter'),
+        (Path('x'), 'pathlib'),
+    ],
+)
 def test_anything_else_is_refused_by_name(tmp_path, value, name):
     dump(tmp_path / 'x.pkl', value)
     with pytest.raises(UserError, match=rf'x.pkl holds .*{name}.*trust_pickles=True'):
@@ -170,10 +243,14 @@ def test_frames_become_samples_with_all_cameras(tmp_path):
     pool, (source,) = read_pool(make_nuscenes(tmp_path))
     assert pool.views == CAMERAS
     assert pool.sample_ids == tuple(f't{i}' for i in range(6))
-    assert pool.image_paths[2] == tuple(f'{tmp_path}/samples/{name}/log0__{name}__2.png' for name in CAMERAS)
+    assert pool.image_paths[2] == tuple(
+        f'{tmp_path}/samples/{name}/log0__{name}__2.png' for name in CAMERAS
+    )
     assert pool.scenes == ('log0',) * 3 + ('log1',) * 3
     assert [pool.classes[label] for label in pool.labels[:2]] == ['car', 'pedestrian']
-    assert np.isfinite(pool.boxes).all(axis=1).tolist() == [True, False] * 6  # the second one is behind
+    assert (
+        np.isfinite(pool.boxes).all(axis=1).tolist() == [True, False] * 6
+    )  # the second one is behind
     assert pool.image_sizes.tolist() == [[10, 20]] * 6
     assert np.diff(source.objects.offsets).tolist() == [1, 1] * 6
 
@@ -192,13 +269,20 @@ class OurDrives(NuScenesDataset):
     """Somebody's dataset, whose constructor has its own defaults and takes no modality."""
 
     def __init__(self, data_root, ann_file, pipeline=(), data_prefix=None, lazy_init=False):
-        super().__init__(data_root, ann_file, list(pipeline), lazy_init=lazy_init,
-                         data_prefix=data_prefix or dict(pts='samples/LIDAR_TOP', img='', sweeps=''))
+        super().__init__(
+            data_root,
+            ann_file,
+            list(pipeline),
+            lazy_init=lazy_init,
+            data_prefix=data_prefix or dict(pts='samples/LIDAR_TOP', img='', sweeps=''),
+        )
 
 
 def test_datasets_derived_from_those_of_mmdet3d_find_their_pictures_too(tmp_path):
     config = make_nuscenes(tmp_path)
-    config.train_dataloader.dataset = dict(type='OurDrives', data_root=f'{tmp_path}/', ann_file='infos.pkl')
+    config.train_dataloader.dataset = dict(
+        type='OurDrives', data_root=f'{tmp_path}/', ann_file='infos.pkl'
+    )
     assert read_pool(config)[0].image_paths == read_pool(make_nuscenes(tmp_path))[0].image_paths
     assert OurDrives(f'{tmp_path}/', 'infos.pkl').modality == dict(use_camera=False, use_lidar=True)
 
@@ -206,8 +290,12 @@ def test_datasets_derived_from_those_of_mmdet3d_find_their_pictures_too(tmp_path
 def test_folders_that_a_derived_dataset_names_are_used(tmp_path):
     config = make_nuscenes(tmp_path)
     (tmp_path / 'samples' / 'CAM_FRONT').rename(tmp_path / 'front')
-    config.train_dataloader.dataset = dict(type='OurDrives', data_root=f'{tmp_path}/', ann_file='infos.pkl',
-                                           data_prefix=dict(CAM_FRONT='front'))
+    config.train_dataloader.dataset = dict(
+        type='OurDrives',
+        data_root=f'{tmp_path}/',
+        ann_file='infos.pkl',
+        data_prefix=dict(CAM_FRONT='front'),
+    )
     assert read_pool(config)[0].image_paths[0][0] == f'{tmp_path}/front/log0__CAM_FRONT__0.png'
 
 
@@ -220,7 +308,7 @@ def test_classes_are_those_of_the_dataset(tmp_path):
 
 def test_boxes_of_the_cameras_are_preferred_to_projected_ones(tmp_path):
     def add(content):
-        seen = dict(CAM_FRONT=[dict(bbox=[1., 2., 3., 4.], bbox_label=7)], CAM_BACK=[])
+        seen = dict(CAM_FRONT=[dict(bbox=[1.0, 2.0, 3.0, 4.0], bbox_label=7)], CAM_BACK=[])
         content['data_list'][0]['cam_instances'] = seen
 
     pool, (source,) = read_pool(make_nuscenes(tmp_path, add))
@@ -238,12 +326,23 @@ def test_wrappers_are_seen_through(tmp_path):
 
 def test_cameras_of_a_split_frame_stay_together(tmp_path):
     def add(content):
-        seen = dict(bbox=[1., 2., 3., 4.], bbox_label=0, bbox_label_3d=0, bbox_3d=[0., 0, 8, 4, 4, 4, 0],
-                    bbox_3d_isvalid=True, velocity=[0., 0], center_2d=[2., 3.], depth=8., attr_label=0)
+        seen = dict(
+            bbox=[1.0, 2.0, 3.0, 4.0],
+            bbox_label=0,
+            bbox_label_3d=0,
+            bbox_3d=[0.0, 0, 8, 4, 4, 4, 0],
+            bbox_3d_isvalid=True,
+            velocity=[0.0, 0],
+            center_2d=[2.0, 3.0],
+            depth=8.0,
+            attr_label=0,
+        )
         for frame in content['data_list']:
             frame['cam_instances'] = {name: [dict(seen)] for name in CAMERAS}
 
-    config = make_nuscenes(tmp_path, add, load_type='mv_image_based', box_type_3d='Camera', use_valid_flag=True)
+    config = make_nuscenes(
+        tmp_path, add, load_type='mv_image_based', box_type_3d='Camera', use_valid_flag=True
+    )
     pool, (source,) = read_pool(config)
     assert (len(pool), source.items, pool.views) == (6, 2, CAMERAS)
     assert np.diff(pool.offsets).tolist() == [2] * 6
@@ -252,8 +351,14 @@ def test_cameras_of_a_split_frame_stay_together(tmp_path):
 def test_scenes_come_from_the_tables_where_they_are(tmp_path):
     (tmp_path / 'v1.0-mini').mkdir()
     (tmp_path / 'v1.0-mini' / 'sample.json').write_text(
-        '[' + ','.join(f'{{"token": "t{i}", "scene_token": "scene{i // 2}"}}' for i in range(6)) + ']')
-    assert read_pool(make_nuscenes(tmp_path))[0].scenes == ('scene0',) * 2 + ('scene1',) * 2 + ('scene2',) * 2
+        '['
+        + ','.join(f'{{"token": "t{i}", "scene_token": "scene{i // 2}"}}' for i in range(6))
+        + ']'
+    )
+    assert (
+        read_pool(make_nuscenes(tmp_path))[0].scenes
+        == ('scene0',) * 2 + ('scene1',) * 2 + ('scene2',) * 2
+    )
 
 
 def drop_camera(content):
@@ -266,7 +371,7 @@ def no_objects(content):
 
 
 def wrong_matrix(content):
-    content['data_list'][3]['images']['CAM_BACK']['cam2img'] = [[1., 2.], [3., 4.]]
+    content['data_list'][3]['images']['CAM_BACK']['cam2img'] = [[1.0, 2.0], [3.0, 4.0]]
 
 
 def mix(content):
@@ -277,27 +382,48 @@ def of_waymo(content):
     content['metainfo']['dataset'] = 'waymo'
 
 
-@pytest.mark.parametrize('damage, words', [
-    (of_waymo, 'NuScenesDataset.* cannot read .*infos.pkl, whose metainfo says that it is for WaymoDataset'),
-    (drop_camera, 'frame t3 lacks CAM_BACK'),
-    (no_objects, 'no frame .* has an object'),
-    (wrong_matrix, r'frame t3, CAM_BACK: cam2img has shape \(2, 2\) instead of \(3, 3\)'),
-    (mix, 'record 3 .*not of the same generation'),
-    (lambda content: dict(infos=content['data_list'][:0], metadata={}), 'holds older infos: use BEVFormerDataset'),
-    (lambda content: content['data_list'], 'infos.pkl holds a list instead of'),
-    (lambda content: dict(content, infos=[]), 'infos.pkl holds a dict with metainfo, data_list, infos'),
-    (lambda content: content['data_list'][1].update(token='t0'), '1 ids appear more than once, first t0'),
-    (lambda content: content['data_list'][1]['instances'][0].__delitem__('bbox_3d'), 'record with token t1'),
-    (lambda content: content['data_list'].clear(), 'is empty'),
-])
+@pytest.mark.parametrize(
+    'damage, words',
+    [
+        (
+            of_waymo,
+            'NuScenesDataset.* cannot read .*infos.pkl, whose metainfo says that it is for '
+            'WaymoDataset',
+        ),
+        (drop_camera, 'frame t3 lacks CAM_BACK'),
+        (no_objects, 'no frame .* has an object'),
+        (wrong_matrix, r'frame t3, CAM_BACK: cam2img has shape \(2, 2\) instead of \(3, 3\)'),
+        (mix, 'record 3 .*not of the same generation'),
+        (
+            lambda content: dict(infos=content['data_list'][:0], metadata={}),
+            'holds older infos: use BEVFormerDataset',
+        ),
+        (lambda content: content['data_list'], 'infos.pkl holds a list instead of'),
+        (
+            lambda content: dict(content, infos=[]),
+            'infos.pkl holds a dict with metainfo, data_list, infos',
+        ),
+        (
+            lambda content: content['data_list'][1].update(token='t0'),
+            '1 ids appear more than once, first t0',
+        ),
+        (
+            lambda content: content['data_list'][1]['instances'][0].__delitem__('bbox_3d'),
+            'record with token t1',
+        ),
+        (lambda content: content['data_list'].clear(), 'is empty'),
+    ],
+)
 def test_bad_infos_are_named_in_one_line(tmp_path, damage, words):
     with pytest.raises(UserError, match=words) as error:
         read_pool(make_nuscenes(tmp_path, damage))
     assert '\n' not in str(error.value)
 
 
-@pytest.mark.parametrize('views, missing', [('front', False), (['CAM_FRONT'], False), ('all', True),
-                                            (['CAM_BACK'], True)])
+@pytest.mark.parametrize(
+    'views, missing',
+    [('front', False), (['CAM_FRONT'], False), ('all', True), (['CAM_BACK'], True)],
+)
 def test_only_the_cameras_that_are_looked_at_need_pictures(tmp_path, views, missing):
     config = make_nuscenes(tmp_path)
     config.adadedup = dict(views=views)
@@ -312,7 +438,10 @@ def test_only_the_cameras_that_are_looked_at_need_pictures(tmp_path, views, miss
 def test_a_view_that_the_frames_lack_is_named(tmp_path):
     config = make_nuscenes(tmp_path)
     config.adadedup = dict(views=['CAM_TOP'])
-    with pytest.raises(UserError, match="adadedup.views names 'CAM_TOP', but the dataset has 'CAM_FRONT', 'CAM_BACK'"):
+    with pytest.raises(
+        UserError,
+        match="adadedup.views names 'CAM_TOP', but the dataset has 'CAM_FRONT', 'CAM_BACK'",
+    ):
         read_pool(config)
 
 
@@ -320,13 +449,17 @@ def test_infos_of_both_generations_do_not_go_together(tmp_path):
     config, temporal = make_nuscenes(tmp_path), make_temporal(tmp_path)
     both = [config.train_dataloader.dataset, temporal.train_dataloader.dataset]
     config.train_dataloader.dataset = dict(type='ConcatDataset', datasets=both)
-    with pytest.raises(UserError, match=r'datasets.1 reads temporal infos .*datasets.0 those of mmdet3d 1.x') as error:
+    with pytest.raises(
+        UserError, match=r'datasets.1 reads temporal infos .*datasets.0 those of mmdet3d 1.x'
+    ) as error:
         read_pool(config)
     assert '\n' not in str(error.value)
 
 
 def test_frames_without_objects_are_samples_too(tmp_path):
-    pool, _ = read_pool(make_nuscenes(tmp_path, lambda content: content['data_list'][2]['instances'].clear()))
+    pool, _ = read_pool(
+        make_nuscenes(tmp_path, lambda content: content['data_list'][2]['instances'].clear())
+    )
     assert np.diff(pool.offsets).tolist() == [2, 2, 0, 2, 2, 2]
 
 
@@ -335,15 +468,25 @@ def test_frames_to_test_on_need_no_objects_at_all(tmp_path):
     assert (len(pool), pool.offsets[-1]) == (6, 0)
 
 
-@pytest.mark.parametrize('name, kind, prefix, sizes', [
-    ('nus_info.pkl', 'NuScenesDataset', {}, 2), ('lyft_infos.pkl', 'LyftDataset', dict(pts='lidar', sweeps=''), 1),
-    ('kitti_infos_train.pkl', 'KittiDataset', {}, 1), ('waymo_infos_train.pkl', 'WaymoDataset', {}, 1)])
+@pytest.mark.parametrize(
+    'name, kind, prefix, sizes',
+    [
+        ('nus_info.pkl', 'NuScenesDataset', {}, 2),
+        ('lyft_infos.pkl', 'LyftDataset', dict(pts='lidar', sweeps=''), 1),
+        ('kitti_infos_train.pkl', 'KittiDataset', {}, 1),
+        ('waymo_infos_train.pkl', 'WaymoDataset', {}, 1),
+    ],
+)
 def test_real_infos_are_read_and_rewritten(tmp_path, name, kind, prefix, sizes):
     path = SHARED / 'mmdet3d_infos' / name
     if not path.exists():
         pytest.skip('no real infos here')
-    dataset = dict(type=kind, data_root=str(tmp_path), ann_file=str(path),
-                   data_prefix=dict(dict(pts='', img='', sweeps=''), **prefix))
+    dataset = dict(
+        type=kind,
+        data_root=str(tmp_path),
+        ann_file=str(path),
+        data_prefix=dict(dict(pts='', img='', sweeps=''), **prefix),
+    )
     config = Config(dict(default_scope='mmdet3d', train_dataloader=dict(dataset=dataset)))
     pool, sources = read_pool(config, check_images=False)
     assert len(pool) == sizes and len(pool.labels)
@@ -386,12 +529,16 @@ def test_waymo_frames_that_are_passed_over_are_not_in_the_pruned_file(tmp_path, 
             for camera in frame['images'].values():
                 camera['lidar2img'] = np.eye(4).tolist()
             frame['instances'] = [instance()]
-            frame.update(sample_idx=1000 + i, context_name='drive', cam_sync_instances=frame['instances'])
+            frame.update(
+                sample_idx=1000 + i, context_name='drive', cam_sync_instances=frame['instances']
+            )
 
     config = make_nuscenes(tmp_path, to_waymo)
     config.train_dataloader.dataset.update(type='WaymoDataset', load_interval=interval)
     pool, sources = read_pool(config)
-    assert pool.sample_ids == tuple(str(1000 + i) for i in range(0, 6, interval)) and set(pool.scenes) == {'drive'}
+    assert pool.sample_ids == tuple(str(1000 + i) for i in range(0, 6, interval)) and set(
+        pool.scenes
+    ) == {'drive'}
     kept = np.arange(len(pool)) > 0
     write_pruned(sources, kept, tmp_path / 'out')
     again, _ = read_pool(pruned_config(config, sources, tmp_path / 'out'))
@@ -400,23 +547,41 @@ def test_waymo_frames_that_are_passed_over_are_not_in_the_pruned_file(tmp_path, 
 
 @pytest.mark.parametrize('address', ['token', 'position'])
 def test_pruned_objects_leave_the_database(tmp_path, address):
-    config = make_nuscenes(tmp_path, lambda content: content['data_list'][0]['instances'].__delitem__(1))
-    items = [dict(name=name, path=f'{i}.bin', image_idx=f't{i}' if address == 'token' else i, gt_idx=0)
-             for i in range(6) for name in ('car', 'pedestrian') if i or name == 'car']
-    database = {name: [item for item in items if item['name'] == name] for name in ('car', 'pedestrian')}
+    config = make_nuscenes(
+        tmp_path, lambda content: content['data_list'][0]['instances'].__delitem__(1)
+    )
+    items = [
+        dict(name=name, path=f'{i}.bin', image_idx=f't{i}' if address == 'token' else i, gt_idx=0)
+        for i in range(6)
+        for name in ('car', 'pedestrian')
+        if i or name == 'car'
+    ]
+    database = {
+        name: [item for item in items if item['name'] == name] for name in ('car', 'pedestrian')
+    }
     dump(tmp_path / 'dbinfos_train.pkl', database)
-    sampler = dict(type='ObjectSample', db_sampler=dict(info_path=str(tmp_path / 'dbinfos_train.pkl')))
+    sampler = dict(
+        type='ObjectSample', db_sampler=dict(info_path=str(tmp_path / 'dbinfos_train.pkl'))
+    )
     config.train_dataloader.dataset.pipeline = [sampler]
     _, sources = read_pool(config)
     write_pruned(sources, np.isin(np.arange(6), [0, 4]), tmp_path / 'out')
-    pruned = pruned_config(config, sources, tmp_path / 'out').train_dataloader.dataset.pipeline[0].db_sampler.info_path
-    assert load_pickle(pruned) == {name: [item for item in found if item['path'] in ('0.bin', '4.bin')]
-                                   for name, found in database.items()}
+    pruned = (
+        pruned_config(config, sources, tmp_path / 'out')
+        .train_dataloader.dataset.pipeline[0]
+        .db_sampler.info_path
+    )
+    assert load_pickle(pruned) == {
+        name: [item for item in found if item['path'] in ('0.bin', '4.bin')]
+        for name, found in database.items()
+    }
 
 
 def test_a_missing_database_is_named(tmp_path):
     config = make_nuscenes(tmp_path)
-    config.train_dataloader.dataset.pipeline = [dict(type='ObjectSample', db_sampler=dict(info_path='none.pkl'))]
+    config.train_dataloader.dataset.pipeline = [
+        dict(type='ObjectSample', db_sampler=dict(info_path='none.pkl'))
+    ]
     with pytest.raises(UserError, match=r'none.pkl does not exist.*db_sampler.info_path'):
         read_pool(config)
 
@@ -426,10 +591,12 @@ def test_a_missing_database_is_named(tmp_path):
 
 def world_with_boxes(count=6):
     """A damage for ``make_nuscenes``: every frame has two objects with boxes of its own."""
+
     def change(content):
         content['metainfo']['categories'] = {'car': 0, 'pedestrian': 7}
         for i, frame in enumerate(content['data_list'][:count]):
-            frame['instances'] = [instance(8 + i), instance(-8. - i / 2, 7)]
+            frame['instances'] = [instance(8 + i), instance(-8.0 - i / 2, 7)]
+
     return change
 
 
@@ -440,8 +607,18 @@ def cut_out(frames, keys, **more):
         for i, one in enumerate(frame['instances']):
             name = ('car', 'pedestrian')[i]
             bottom = np.array(one['bbox_3d'], np.float32) - np.float32([0, 0, 2, 0, 0, 0, 0])
-            database[name].append(dict(name=name, path=f'gt_database/{key}_{name}_{i}.bin', image_idx=key, gt_idx=i,
-                                       box3d_lidar=bottom, num_points_in_gt=30, of=frame['token'], **more))
+            database[name].append(
+                dict(
+                    name=name,
+                    path=f'gt_database/{key}_{name}_{i}.bin',
+                    image_idx=key,
+                    gt_idx=i,
+                    box3d_lidar=bottom,
+                    num_points_in_gt=30,
+                    of=frame['token'],
+                    **more,
+                )
+            )
     return database
 
 
@@ -464,12 +641,18 @@ def pasted(config, tmp_path, kept):
     return {item['of'] for items in contents[0].values() for item in items}
 
 
-@pytest.mark.parametrize('indices, taken', [(4, range(4)), (-2, (4, 5)), ([5, 0, 2], (0, 2, 5)), ([1, 1, 3], (1, 3))])
+@pytest.mark.parametrize(
+    'indices, taken', [(4, range(4)), (-2, (4, 5)), ([5, 0, 2], (0, 2, 5)), ([1, 1, 3], (1, 3))]
+)
 @pytest.mark.parametrize('keys', ['position', 'text', 'token'])
-def test_objects_of_frames_outside_the_training_set_stay_in_the_database(tmp_path, indices, taken, keys):
+def test_objects_of_frames_outside_the_training_set_stay_in_the_database(
+    tmp_path, indices, taken, keys
+):
     config = make_nuscenes(tmp_path, world_with_boxes(), indices=indices)
     frames = load_pickle(tmp_path / 'infos.pkl')['data_list']
-    numbers = dict(position=range(6), text=[f'{i:06d}' for i in range(6)], token=[f't{i}' for i in range(6)])[keys]
+    numbers = dict(
+        position=range(6), text=[f'{i:06d}' for i in range(6)], token=[f't{i}' for i in range(6)]
+    )[keys]
     sampled(config, tmp_path / 'dbinfos_train.pkl', cut_out(frames, numbers))
     gone = {f't{i}' for i in taken[1:]}
     assert pasted(config, tmp_path, [f't{taken[0]}']) == {f't{i}' for i in range(6)} - gone
@@ -504,8 +687,10 @@ def test_parts_that_share_a_database_get_the_same_one(tmp_path):
 def test_two_databases_in_one_are_told_apart_by_their_folders(tmp_path):
     config = make_nuscenes(tmp_path, world_with_boxes())
     frames = load_pickle(tmp_path / 'infos.pkl')['data_list']
-    other = [dict(frame, token=f'v{i}', instances=[instance(20. + i), instance(-30., 7)])
-             for i, frame in enumerate(frames)]
+    other = [
+        dict(frame, token=f'v{i}', instances=[instance(20.0 + i), instance(-30.0, 7)])
+        for i, frame in enumerate(frames)
+    ]
     both = cut_out(frames, range(6))
     for name, items in cut_out(other, range(6)).items():
         both[name] += [item | dict(path=f'val_{item["path"]}') for item in items]
@@ -516,13 +701,35 @@ def test_two_databases_in_one_are_told_apart_by_their_folders(tmp_path):
 def test_databases_in_cameras_coordinates_find_their_frames(tmp_path):
     """KITTI's infos have boxes in the camera's frame, its databases in the LiDAR's."""
     lidar2cam = np.array(LIDAR2CAM['CAM_FRONT'])
-    frames = [dict(sample_idx=100 + i, images=dict(CAM2=dict(lidar2cam=lidar2cam.tolist())), instances=[
-        dict(bbox_label_3d=0, bbox_3d=[*(lidar2cam @ [8. + i, 3, -1, 1])[:3], 4., 1.5, 1.6, 0.])]) for i in (2, 0, 1)]
+    frames = [
+        dict(
+            sample_idx=100 + i,
+            images=dict(CAM2=dict(lidar2cam=lidar2cam.tolist())),
+            instances=[
+                dict(
+                    bbox_label_3d=0,
+                    bbox_3d=[*(lidar2cam @ [8.0 + i, 3, -1, 1])[:3], 4.0, 1.5, 1.6, 0.0],
+                )
+            ],
+        )
+        for i in (2, 0, 1)
+    ]
     content = dict(metainfo=dict(categories=dict(Car=0)), data_list=frames)
-    database = dict(Car=[dict(name='Car', image_idx=i, path=f'd/{i}_Car_0.bin',
-                              box3d_lidar=np.array([8 + i, 3, -.2, 4, 1.6, 1.5, .3], np.float32)) for i in range(3)])
+    database = dict(
+        Car=[
+            dict(
+                name='Car',
+                image_idx=i,
+                path=f'd/{i}_Car_0.bin',
+                box3d_lidar=np.array([8 + i, 3, -0.2, 4, 1.6, 1.5, 0.3], np.float32),
+            )
+            for i in range(3)
+        ]
+    )
     part = InfoPart(tmp_path / 'x.pkl', ['102', '100', '101'], [False, True, False])
-    stays, counts = judge_objects(database, FrameIndex([part], {part.path: content}), tmp_path / 'db.pkl')
+    stays, counts = judge_objects(
+        database, FrameIndex([part], {part.path: content}), tmp_path / 'db.pkl'
+    )
     assert stays.tolist() == [True, False, False] and counts.outside == 0
 
 
@@ -539,7 +746,7 @@ def test_a_corrected_box_does_not_lose_its_frame(tmp_path):
     frames = load_pickle(tmp_path / 'infos.pkl')['data_list']
     database = cut_out(frames, range(6))
     for item in database['car'][:1] + [items[2] for items in database.values()]:
-        item['box3d_lidar'] = item['box3d_lidar'] + np.float32(.3)
+        item['box3d_lidar'] = item['box3d_lidar'] + np.float32(0.3)
     sampled(config, tmp_path / 'dbinfos_train.pkl', database)
     assert pasted(config, tmp_path, ['t1', 't2']) == {'t1', 't2'}
 
@@ -547,12 +754,14 @@ def test_a_corrected_box_does_not_lose_its_frame(tmp_path):
 def test_objects_that_fit_a_kept_and_a_pruned_frame_are_refused(tmp_path):
     def stand_still(content):
         for frame in content['data_list']:
-            frame['instances'] = [instance(), instance(-8., 7)]
+            frame['instances'] = [instance(), instance(-8.0, 7)]
 
     config = make_nuscenes(tmp_path, stand_still)
     frames = load_pickle(tmp_path / 'infos.pkl')['data_list']
     sampled(config, tmp_path / 'dbinfos_train.pkl', cut_out(frames, range(100, 106)))
-    with pytest.raises(UserError, match='image_idx 100 fit frame t0, which stays, and frame t1, which is pruned'):
+    with pytest.raises(
+        UserError, match='image_idx 100 fit frame t0, which stays, and frame t1, which is pruned'
+    ):
         pasted(config, tmp_path, ['t0'])
     assert not (tmp_path / 'out').exists()
     sampled(config, tmp_path / 'dbinfos_train.pkl', cut_out(frames, range(6)))
@@ -562,7 +771,7 @@ def test_objects_that_fit_a_kept_and_a_pruned_frame_are_refused(tmp_path):
 def test_a_database_of_another_dataset_is_refused(tmp_path):
     config = make_nuscenes(tmp_path, world_with_boxes())
     frames = load_pickle(tmp_path / 'infos.pkl')['data_list']
-    other = [dict(frame, instances=[instance(60. + i)]) for i, frame in enumerate(frames)]
+    other = [dict(frame, instances=[instance(60.0 + i)]) for i, frame in enumerate(frames)]
     sampled(config, tmp_path / 'dbinfos_train.pkl', cut_out(other, range(6)))
     with pytest.raises(UserError, match='belongs to another dataset: none of its objects'):
         pasted(config, tmp_path, ['t0'])
@@ -571,8 +780,12 @@ def test_a_database_of_another_dataset_is_refused(tmp_path):
 def test_positions_without_boxes_that_do_not_fit_are_refused(tmp_path):
     config = make_nuscenes(tmp_path, world_with_boxes())
     frames = load_pickle(tmp_path / 'infos.pkl')['data_list']
-    database = {name: [{key: value for key, value in item.items() if key != 'box3d_lidar'} for item in items]
-                for name, items in cut_out(frames, range(2, 8)).items()}
+    database = {
+        name: [
+            {key: value for key, value in item.items() if key != 'box3d_lidar'} for item in items
+        ]
+        for name, items in cut_out(frames, range(2, 8)).items()
+    }
     sampled(config, tmp_path / 'dbinfos_train.pkl', database)
     with pytest.raises(UserError, match='are neither sample_idx nor positions'):
         pasted(config, tmp_path, ['t0'])
@@ -583,60 +796,112 @@ def test_databases_of_wrappers_and_hooks_are_pruned_too(tmp_path):
     frames = load_pickle(tmp_path / 'infos.pkl')['data_list']
     path = str(dump(tmp_path / 'dbinfos_train.pkl', cut_out(frames, range(6))))
     pipeline = [dict(type='ObjectSample', db_sampler=dict(info_path=path))]
-    config.train_dataloader.dataset = dict(type='MultiImageMixDataset', dataset=config.train_dataloader.dataset,
-                                           pipeline=pipeline)
-    config.custom_hooks = [dict(type='PipelineSwitchHook', switch_epoch=1, switch_pipeline=pipeline)]
+    config.train_dataloader.dataset = dict(
+        type='MultiImageMixDataset', dataset=config.train_dataloader.dataset, pipeline=pipeline
+    )
+    config.custom_hooks = [
+        dict(type='PipelineSwitchHook', switch_epoch=1, switch_pipeline=pipeline)
+    ]
     assert pasted(config, tmp_path, ['t2']) == {'t2'}
     _, sources = read_pool(config)
     pruned = pruned_config(config, sources, tmp_path / 'out')
     places = pruned.train_dataloader.dataset.pipeline[0], pruned.custom_hooks[0].switch_pipeline[0]
-    assert all(Path(place.db_sampler.info_path).is_relative_to(tmp_path / 'out') for place in places)
+    assert all(
+        Path(place.db_sampler.info_path).is_relative_to(tmp_path / 'out') for place in places
+    )
 
 
 # Cameras, links, and records that lack something
 
 
-@pytest.mark.parametrize('indices, words', [
-    (3, 'indices takes 1 of the 2 cameras of frame t1'), ([0, 2, 4], 'indices takes 1 of the 2 cameras of frame t0'),
-    ([1, 0, 5, 4, 4], None)])
+@pytest.mark.parametrize(
+    'indices, words',
+    [
+        (3, 'indices takes 1 of the 2 cameras of frame t1'),
+        ([0, 2, 4], 'indices takes 1 of the 2 cameras of frame t0'),
+        ([1, 0, 5, 4, 4], None),
+    ],
+)
 def test_indices_of_single_cameras_take_whole_frames_or_are_refused(tmp_path, indices, words):
     def add_views(content):
         for frame in content['data_list']:
-            box = [dict(instance(), bbox=[1., 1., 5., 5.], center_2d=[3., 3.], depth=4., attr_label=0)]
+            box = [
+                dict(
+                    instance(),
+                    bbox=[1.0, 1.0, 5.0, 5.0],
+                    center_2d=[3.0, 3.0],
+                    depth=4.0,
+                    attr_label=0,
+                )
+            ]
             frame['cam_instances'] = dict.fromkeys(CAMERAS, box)
 
-    config = make_nuscenes(tmp_path, add_views, load_type='mv_image_based', box_type_3d='Camera', indices=indices)
+    config = make_nuscenes(
+        tmp_path, add_views, load_type='mv_image_based', box_type_3d='Camera', indices=indices
+    )
     if words:
         with pytest.raises(UserError, match=words):
             read_pool(config)
     else:
         pool, _ = read_pool(config)
-        assert pool.sample_ids == ('t0', 't2') and all(len(paths) == 2 for paths in pool.image_paths)
+        assert pool.sample_ids == ('t0', 't2') and all(
+            len(paths) == 2 for paths in pool.image_paths
+        )
 
 
-@pytest.mark.parametrize('ids, end', [([0, 1, 2, 3], -1), ([7, 8, 9, 10], None), (['00', '01', '02', '03'], '')])
+@pytest.mark.parametrize(
+    'ids, end', [([0, 1, 2, 3], -1), ([7, 8, 9, 10], None), (['00', '01', '02', '03'], '')]
+)
 def test_links_by_sample_idx_join_over_whatever_is_pruned(ids, end):
-    records = [dict(token=f't{i}', sample_idx=ids[i], scene_token='s', prev=ids[i - 1] if i else end,
-                    next=ids[i + 1] if i < 3 else end) for i in range(4)]
+    records = [
+        dict(
+            token=f't{i}',
+            sample_idx=ids[i],
+            scene_token='s',
+            prev=ids[i - 1] if i else end,
+            next=ids[i + 1] if i < 3 else end,
+        )
+        for i in range(4)
+    ]
     kept = relink(records, [records[0], records[3]])
     assert [(record['prev'], record['next']) for record in kept] == [(end, ids[3]), (ids[0], end)]
     assert relink(records, records) == records
 
 
 def test_integer_tokens_are_links_too():
-    records = [dict(token=i, prev=i - 1 if i else '', next=i + 1 if i < 2 else '') for i in range(3)]
-    assert relink(records, [records[0], records[2]]) == [dict(token=0, prev='', next=2), dict(token=2, prev=0, next='')]
+    records = [
+        dict(token=i, prev=i - 1 if i else '', next=i + 1 if i < 2 else '') for i in range(3)
+    ]
+    assert relink(records, [records[0], records[2]]) == [
+        dict(token=0, prev='', next=2),
+        dict(token=2, prev=0, next=''),
+    ]
 
 
-@pytest.mark.parametrize('damage, words', [
-    (lambda frame: frame.pop('images'), "frame t2 has no 'images': pruning looks at pictures"),
-    (lambda frame: frame.update(images=None), "frame t2 has no 'images'"),
-    (lambda frame: frame.update(images={}), 'frame t2 lacks CAM_FRONT, CAM_BACK'),
-    (lambda frame: [one.pop('velocity') for one in frame['instances']], r't2 .*set with_velocity=False'),
-    (lambda frame: [one.pop('num_lidar_pts') for one in frame['instances']], r't2 .*set use_valid_flag=True'),
-    (lambda frame: frame['instances'][1].update(bbox_label_3d='bus'), r't2 .*correct it there, or take it out'),
-    (lambda frame: frame.update(cam_instances=dict(CAM_BACK=[{}])), r'frame t2: .*correct it there'),
-])
+@pytest.mark.parametrize(
+    'damage, words',
+    [
+        (lambda frame: frame.pop('images'), "frame t2 has no 'images': pruning looks at pictures"),
+        (lambda frame: frame.update(images=None), "frame t2 has no 'images'"),
+        (lambda frame: frame.update(images={}), 'frame t2 lacks CAM_FRONT, CAM_BACK'),
+        (
+            lambda frame: [one.pop('velocity') for one in frame['instances']],
+            r't2 .*set with_velocity=False',
+        ),
+        (
+            lambda frame: [one.pop('num_lidar_pts') for one in frame['instances']],
+            r't2 .*set use_valid_flag=True',
+        ),
+        (
+            lambda frame: frame['instances'][1].update(bbox_label_3d='bus'),
+            r't2 .*correct it there, or take it out',
+        ),
+        (
+            lambda frame: frame.update(cam_instances=dict(CAM_BACK=[{}])),
+            r'frame t2: .*correct it there',
+        ),
+    ],
+)
 def test_a_frame_that_lacks_something_is_named_with_what_to_do(tmp_path, damage, words):
     with pytest.raises(UserError, match=words):
         read_pool(make_nuscenes(tmp_path, lambda content: damage(content['data_list'][2]) and None))
@@ -664,7 +929,10 @@ def walk(records):
         chain = chains[head['scene_token']] = [head]
         while chain[-1]['next']:
             follower = by_token[chain[-1]['next']]
-            assert follower['prev'] == chain[-1]['token'] and follower['scene_token'] == head['scene_token']
+            assert (
+                follower['prev'] == chain[-1]['token']
+                and follower['scene_token'] == head['scene_token']
+            )
             chain.append(follower)
     return {scene: [record['frame_idx'] for record in chain] for scene, chain in chains.items()}
 
@@ -672,33 +940,63 @@ def walk(records):
 @settings(deadline=None, max_examples=100)
 @given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4), data=st.data())
 def test_chains_join_over_whatever_is_pruned(lengths, data):
-    records = [dict(token=f'{scene}.{i}', scene_token=scene, frame_idx=i, prev=f'{scene}.{i - 1}' if i else '',
-                    next=f'{scene}.{i + 1}' if i + 1 < length else '')
-               for scene, length in enumerate(lengths) for i in range(length)]
+    records = [
+        dict(
+            token=f'{scene}.{i}',
+            scene_token=scene,
+            frame_idx=i,
+            prev=f'{scene}.{i - 1}' if i else '',
+            next=f'{scene}.{i + 1}' if i + 1 < length else '',
+        )
+        for scene, length in enumerate(lengths)
+        for i in range(length)
+    ]
     original = copy.deepcopy(records)
-    kept = data.draw(st.lists(st.sampled_from(records), unique_by=lambda record: record['token'])) or records[:1]
-    expected = {scene: sorted(record['frame_idx'] for record in group) for scene, group in itertools.groupby(
-        sorted(kept, key=lambda record: record['scene_token']), key=lambda record: record['scene_token'])}
+    kept = (
+        data.draw(st.lists(st.sampled_from(records), unique_by=lambda record: record['token']))
+        or records[:1]
+    )
+    expected = {
+        scene: sorted(record['frame_idx'] for record in group)
+        for scene, group in itertools.groupby(
+            sorted(kept, key=lambda record: record['scene_token']),
+            key=lambda record: record['scene_token'],
+        )
+    }
     assert walk(relink(records, kept)) == expected
     assert records == original
 
 
 def test_links_that_lead_out_of_the_file_end():
-    records = [dict(token='a', prev='gone', next='b', scene_token='s'),
-               dict(token='b', prev='a', next='gone', scene_token='s')]
-    assert [(record['prev'], record['next']) for record in relink(records, records)] == [('', 'b'), ('a', '')]
+    records = [
+        dict(token='a', prev='gone', next='b', scene_token='s'),
+        dict(token='b', prev='a', next='gone', scene_token='s'),
+    ]
+    assert [(record['prev'], record['next']) for record in relink(records, records)] == [
+        ('', 'b'),
+        ('a', ''),
+    ]
 
 
 def test_temporal_infos_are_pruned_and_read_again(tmp_path):
     config = make_temporal(tmp_path)
     pool, sources = read_pool(config)
-    assert pool.sample_ids == tuple(f't{i}' for i in range(7)) and pool.scenes == ('s0',) * 3 + ('s1',) * 4
+    assert (
+        pool.sample_ids == tuple(f't{i}' for i in range(7))
+        and pool.scenes == ('s0',) * 3 + ('s1',) * 4
+    )
     assert np.isfinite(pool.boxes).all()
     write_pruned(sources, np.isin(np.arange(7), [0, 2, 4, 6]), tmp_path / 'out')
-    old, new = load_pickle(tmp_path / 'temporal.pkl'), load_pickle(tmp_path / 'out' / 'temporal.pkl')
+    old, new = (
+        load_pickle(tmp_path / 'temporal.pkl'),
+        load_pickle(tmp_path / 'out' / 'temporal.pkl'),
+    )
     assert walk(new['infos']) == dict(s0=[0, 2], s1=[1, 3])
     links = dict(prev=0, next=0)
-    assert equal([record | links for record in new['infos']], [record | links for record in old['infos'][::2]])
+    assert equal(
+        [record | links for record in new['infos']],
+        [record | links for record in old['infos'][::2]],
+    )
     assert new['metadata'] == old['metadata']
     again, _ = read_pool(pruned_config(config, sources, tmp_path / 'out'))
     assert again.sample_ids == ('t0', 't2', 't4', 't6')
@@ -709,7 +1007,10 @@ def test_links_are_left_alone_on_request(tmp_path):
     config.adadedup = dict(temporal='keep')
     _, sources = read_pool(config)
     write_pruned(sources, np.isin(np.arange(7), [0, 2, 4, 6]), tmp_path / 'out')
-    old, new = load_pickle(tmp_path / 'temporal.pkl'), load_pickle(tmp_path / 'out' / 'temporal.pkl')
+    old, new = (
+        load_pickle(tmp_path / 'temporal.pkl'),
+        load_pickle(tmp_path / 'out' / 'temporal.pkl'),
+    )
     assert equal(new['infos'], old['infos'][::2])
 
 
@@ -721,7 +1022,9 @@ def test_a_file_that_changed_since_it_was_read_is_not_pruned(tmp_path):
 
 
 def test_records_without_an_id_are_named():
-    with pytest.raises(UserError, match="x.pkl: record 1 of 'data_list' has neither 'token' nor 'sample_idx'"):
+    with pytest.raises(
+        UserError, match="x.pkl: record 1 of 'data_list' has neither 'token' nor 'sample_idx'"
+    ):
         info_records(dict(data_list=[dict(token='a'), {}]), 'x.pkl')
 
 
@@ -743,7 +1046,7 @@ def cube(x, y, z, size):
     return np.array([[x, y, z]]) + size / 2 * np.array(list(itertools.product((-1, 1), repeat=3)))
 
 
-PROJECTION = np.array([[100., 0, 50, 0], [0, 100, 40, 0], [0, 0, 1, 0]])
+PROJECTION = np.array([[100.0, 0, 50, 0], [0, 100, 40, 0], [0, 0, 1, 0]])
 
 
 def test_a_box_in_front_covers_its_corners():
@@ -763,11 +1066,11 @@ def test_a_box_that_reaches_behind_the_camera_is_cut_at_the_border():
 
 
 def test_boxes_of_a_few_pixels_do_not_count():
-    assert np.isnan(project_boxes(cube(0, 0, 100, .1)[None], PROJECTION, 80, 100)).all()
+    assert np.isnan(project_boxes(cube(0, 0, 100, 0.1)[None], PROJECTION, 80, 100)).all()
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(*[st.floats(-20, 20)] * 3, st.floats(.1, 10)), max_size=5), st.randoms())
+@given(st.lists(st.tuples(*[st.floats(-20, 20)] * 3, st.floats(0.1, 10)), max_size=5), st.randoms())
 def test_2d_boxes_lie_in_the_picture_whatever_the_order_of_corners(cubes, random):
     corners = np.array([cube(*one) for one in cubes]).reshape(-1, 8, 3)
     boxes = project_boxes(corners, PROJECTION, 80, 100)
@@ -784,16 +1087,19 @@ def test_projected_boxes_of_a_real_frame_are_those_of_its_cameras():
         pytest.skip('no real infos here')
     frame = load_pickle(files[0])['data_list'][0]
     raw = np.array([one['bbox_3d'] for one in frame['instances']], np.float32)
-    corners = LiDARInstance3DBoxes(raw, origin=(.5, .5, .5)).corners.numpy()
+    corners = LiDARInstance3DBoxes(raw, origin=(0.5, 0.5, 0.5)).corners.numpy()
     overlaps = []
     for camera, image in frame['images'].items():
         intrinsic = np.eye(4)
         intrinsic[:3, :3] = image['cam2img']
-        boxes = torch.from_numpy(project_boxes(corners, intrinsic @ np.array(image['lidar2cam']), 900, 1600))
+        boxes = torch.from_numpy(
+            project_boxes(corners, intrinsic @ np.array(image['lidar2cam']), 900, 1600)
+        )
         given = torch.tensor([one['bbox'] for one in frame['cam_instances'][camera]])
         overlaps += box_iou(given, boxes[boxes.isfinite().all(dim=1)]).max(dim=1).values.tolist()
-    # Not 1: the infos' matrices leave out how far the car drives between the LiDAR's and the cameras' moments.
-    assert np.mean(np.array(overlaps) > .9) > .9
+    # Not 1: the infos' matrices leave out how far the car drives between the LiDAR's and the
+    # cameras' moments.
+    assert np.mean(np.array(overlaps) > 0.9) > 0.9
 
 
 # Views
@@ -807,9 +1113,12 @@ def test_frames_taken_apart_have_the_boxes_of_their_views(tmp_path, columns):
     with DefaultScope.overwrite_default_scope('mmdet'):
         samples = DATASETS.build(dict(dataset, pipeline=[]))
     infos = [samples.get_data_info(i) for i in range(len(samples))]
-    assert [info['img_path'] for info in infos] == [pool.image_paths[i][column] for i in (4, 5) for column in columns]
+    assert [info['img_path'] for info in infos] == [
+        pool.image_paths[i][column] for i in (4, 5) for column in columns
+    ]
     assert [[pool.classes[one['bbox_label']] for one in info['instances']] for info in infos] == [
-        [['car'], ['pedestrian']][column] for _ in (4, 5) for column in columns]
+        [['car'], ['pedestrian']][column] for _ in (4, 5) for column in columns
+    ]
     assert view_sizes(pool, sources, columns, chosen).tolist() == [[10, 20]] * (2 * len(columns))
 
 
@@ -818,17 +1127,44 @@ def test_frames_taken_apart_have_the_boxes_of_their_views(tmp_path, columns):
 
 def make_mono(root, damage=None):
     """Three frames of two cameras; the second frame shows nothing, the others an object in front."""
-    images = [dict(make_mono_image(root, i, camera), id=f'{camera}{i}', token=f't{i}', width=20, height=10)
-              for i in range(3) for camera in CAMERAS]
-    annotations = [dict(id=i, image_id=f'CAM_FRONT{i}', category_id=0, bbox=[1., 2., 5., 6.], area=30., iscrowd=0,
-                        bbox_cam3d=[1.] * 7) for i in (0, 2)]
+    images = [
+        dict(
+            make_mono_image(root, i, camera), id=f'{camera}{i}', token=f't{i}', width=20, height=10
+        )
+        for i in range(3)
+        for camera in CAMERAS
+    ]
+    annotations = [
+        dict(
+            id=i,
+            image_id=f'CAM_FRONT{i}',
+            category_id=0,
+            bbox=[1.0, 2.0, 5.0, 6.0],
+            area=30.0,
+            iscrowd=0,
+            bbox_cam3d=[1.0] * 7,
+        )
+        for i in (0, 2)
+    ]
     content = dict(images=images, annotations=annotations, categories=[dict(id=0, name='car')])
     if damage:
         damage(content)
     (root / 'mono.json').write_text(json.dumps(content))
-    return Config(dict(default_scope='mmdet', train_dataloader=dict(dataset=dict(
-        type='CocoDataset', data_root=f'{root}/', ann_file='mono.json', data_prefix=dict(img=''),
-        metainfo=dict(classes=['car']), pipeline=[]))))
+    return Config(
+        dict(
+            default_scope='mmdet',
+            train_dataloader=dict(
+                dataset=dict(
+                    type='CocoDataset',
+                    data_root=f'{root}/',
+                    ann_file='mono.json',
+                    data_prefix=dict(img=''),
+                    metainfo=dict(classes=['car']),
+                    pipeline=[],
+                )
+            ),
+        )
+    )
 
 
 def make_mono_image(root, i, camera):
@@ -864,8 +1200,10 @@ def test_a_mono3d_frame_without_one_of_its_cameras_is_named(tmp_path):
 # Proxies
 
 
-@pytest.mark.parametrize('path, classes', [('configs/bevformer/bevformer_minidrive.py', 10),
-                                           ('configs/proxy/faster_rcnn_tiny.py', 3)])
+@pytest.mark.parametrize(
+    'path, classes',
+    [('configs/bevformer/bevformer_minidrive.py', 10), ('configs/proxy/faster_rcnn_tiny.py', 3)],
+)
 def test_only_2d_detectors_are_fitted_to_the_classes(path, classes):
     config = proxy_config(load_config(Path(__file__).resolve().parents[1] / path), 3, epochs=1)
     head = config.model.pts_bbox_head if is_3d(config) else config.model.roi_head.bbox_head
@@ -873,8 +1211,17 @@ def test_only_2d_detectors_are_fitted_to_the_classes(path, classes):
 
 
 def test_3d_proxies_score_every_frame_with_the_objects_they_train_on():
-    config = load_config(Path(__file__).resolve().parents[1] / 'configs/bevformer/bevformer_minidrive.py')
-    dataset = scoring_dataset(config, dict(type='PrunedDataset', dataset=dict(type='BEVFormerDataset', ann_file='x')))
+    config = load_config(
+        Path(__file__).resolve().parents[1] / 'configs/bevformer/bevformer_minidrive.py'
+    )
+    dataset = scoring_dataset(
+        config, dict(type='PrunedDataset', dataset=dict(type='BEVFormerDataset', ann_file='x'))
+    )
     assert dataset.dataset.filter_empty_gt is False
     assert [step.type for step in dataset.dataset.pipeline] == [
-        'LoadMultiViewImages', 'LoadAnnotations3D', 'ObjectRangeFilter', 'ObjectNameFilter', 'Pack3DDetInputs']
+        'LoadMultiViewImages',
+        'LoadAnnotations3D',
+        'ObjectRangeFilter',
+        'ObjectNameFilter',
+        'Pack3DDetInputs',
+    ]

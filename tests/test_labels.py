@@ -22,7 +22,13 @@ from adadedup_mm.annotations.coco import index_coco
 from adadedup_mm.annotations.formats import guess_format
 from adadedup_mm.annotations.uncounted import explain_uncounted
 from adadedup_mm.base.errors import UserError
-from adadedup_mm.datasets import PrunedDataset, pruned_config, read_pool, subset_config, write_pruned
+from adadedup_mm.datasets import (
+    PrunedDataset,
+    pruned_config,
+    read_pool,
+    subset_config,
+    write_pruned,
+)
 from adadedup_mm.datasets.sources import inner_dataset
 from adadedup_mm.pool import pool_key
 from adadedup_mm.pruning.prune import prune
@@ -490,7 +496,7 @@ class TestUnlabelled:
         pool, [file], pruned = prune_to(config_of(dataset), [1], tmp_path)
         assert pool.sample_ids == ('0', '1', '2') and not pool.labelled.any()
         assert (file['records'], file['kept'], len(build(pruned))) == (3, 1, 5)
-        options = dict(embedder=dict(type='PixelEmbedder'), keep_ratio=.67)
+        options = dict(embedder=dict(type='PixelEmbedder'), keep_ratio=0.67)
         config = config_of(dataset, adadedup=options)
         prune(config, resolve_options(config), tmp_path / 'out')
         notes = json.loads((tmp_path / 'out/manifest.json').read_text())['notes']

@@ -18,7 +18,12 @@ def test_outputs_have_the_promised_shapes_and_are_those_of_the_plain_network():
     with torch.no_grad():
         plain = frozen.network(images())
     maps = frozen(images())
-    assert [tuple(level.shape) for level in maps] == [(3, 24, 16, 24), (3, 40, 8, 12), (3, 112, 4, 6), (3, 320, 2, 3)]
+    assert [tuple(level.shape) for level in maps] == [
+        (3, 24, 16, 24),
+        (3, 40, 8, 12),
+        (3, 112, 4, 6),
+        (3, 320, 2, 3),
+    ]
     for level, expected in zip(maps, plain, strict=True):
         assert (level - expected).norm() < 1e-4 * expected.norm()
 
@@ -43,7 +48,9 @@ def test_training_mode_and_optimisers_leave_it_alone():
     before = {name: value.clone() for name, value in frozen.state_dict().items()}
     frozen(images())
     after = frozen.state_dict()
-    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+    assert after.keys() == before.keys() and all(
+        torch.equal(after[name], before[name]) for name in before
+    )
 
 
 def test_the_second_look_at_an_image_costs_no_network():
@@ -60,9 +67,15 @@ def test_other_weights_forget_what_was_seen_and_the_same_ones_do_not():
     frozen.load_state_dict(frozen.state_dict())
     assert len(frozen._remembered) == 3
     model = torch.nn.Sequential(frozen)
-    model.load_state_dict({name: value * .9 if value.is_floating_point() else value
-                           for name, value in model.state_dict().items()})
+    model.load_state_dict(
+        {
+            name: value * 0.9 if value.is_floating_point() else value
+            for name, value in model.state_dict().items()
+        }
+    )
     with torch.no_grad():
         expected = frozen.network(images())
     for level, old, new in zip(frozen(images()), before, expected, strict=True):
-        assert not torch.allclose(level, old, rtol=.01) and (level - new).norm() < 1e-4 * new.norm()
+        assert (
+            not torch.allclose(level, old, rtol=0.01) and (level - new).norm() < 1e-4 * new.norm()
+        )

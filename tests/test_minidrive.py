@@ -21,7 +21,13 @@ from adadedup_mm.cli.make_minidrive import main
 from adadedup_mm.minidrive import build
 from adadedup_mm.minidrive.build import Options, make_world
 from adadedup_mm.minidrive.cameras import HEIGHT, RIG, WIDTH, look
-from adadedup_mm.minidrive.geometry import box_corners, pose_matrix, quaternion, transform, transform_boxes
+from adadedup_mm.minidrive.geometry import (
+    box_corners,
+    pose_matrix,
+    quaternion,
+    transform,
+    transform_boxes,
+)
 from adadedup_mm.minidrive.render import make_stage, render
 from adadedup_mm.minidrive.traffic import CLASSES
 from adadedup_mm.minidrive.world import KINDS, MOST_SCENES, make_scene, scene_name, scene_plan
@@ -30,14 +36,24 @@ SMALL = Options(scenes=6, frames=2, seed=3, formats=('coco',))
 EGO = np.zeros(3)
 
 angles = st.floats(-3.1, 3.1)
-boxes = st.tuples(st.floats(-40, 40), st.floats(-40, 40), st.floats(-2, 2), st.floats(.3, 12), st.floats(.3, 3),
-                  st.floats(.5, 4), angles).map(lambda values: np.array([values]))
+boxes = st.tuples(
+    st.floats(-40, 40),
+    st.floats(-40, 40),
+    st.floats(-2, 2),
+    st.floats(0.3, 12),
+    st.floats(0.3, 3),
+    st.floats(0.5, 4),
+    angles,
+).map(lambda values: np.array([values]))
 
 
 def tree(folder: Path) -> dict[str, str]:
     """Hashes of all files below a folder."""
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.rglob('*')) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob('*'))
+        if path.is_file()
+    }
 
 
 @pytest.fixture(scope='module')
@@ -55,25 +71,34 @@ def test_any_number_of_workers_writes_the_same_bytes(world, tmp_path):
 def test_a_scene_does_not_depend_on_the_number_of_scenes(world, tmp_path):
     make_world(tmp_path / 'more', replace(SMALL, scenes=8), workers=1)
     more = tree(tmp_path / 'more')
-    pictures = {name: digest for name, digest in tree(world).items() if name.startswith('coco/images')}
+    pictures = {
+        name: digest for name, digest in tree(world).items() if name.startswith('coco/images')
+    }
     assert len(pictures) == 12
     assert pictures.items() <= more.items()
-    few, many = (json.loads((folder / 'coco/annotations/instances_train.json').read_text())
-                 for folder in (world, tmp_path / 'more'))
-    assert few['images'] == many['images'][:len(few['images'])]
-    assert few['annotations'] == many['annotations'][:len(few['annotations'])]
+    few, many = (
+        json.loads((folder / 'coco/annotations/instances_train.json').read_text())
+        for folder in (world, tmp_path / 'more')
+    )
+    assert few['images'] == many['images'][: len(few['images'])]
+    assert few['annotations'] == many['annotations'][: len(few['annotations'])]
 
 
 def test_another_seed_is_another_world(world):
     here, there = (make_scene(seed, 0, 1) for seed in (3, 4))
     assert not np.array_equal(here.ego, there.ego)
-    assert not np.array_equal(render(make_stage(here), 0, RIG[0], 0), render(make_stage(there), 0, RIG[0], 0))
+    assert not np.array_equal(
+        render(make_stage(here), 0, RIG[0], 0), render(make_stage(there), 0, RIG[0], 0)
+    )
 
 
 def test_every_world_trains_on_all_kinds_and_validates_without_duplicates():
     plans = [scene_plan(index) for index in range(200)]
     for count in range(build.LEAST_SCENES, 200):
-        train, val = ({kind for kind, _, split in plans[:count] if split == wanted} for wanted in ('train', 'val'))
+        train, val = (
+            {kind for kind, _, split in plans[:count] if split == wanted}
+            for wanted in ('train', 'val')
+        )
         assert train == set(KINDS)
         assert val
         assert 'parked' not in val
@@ -84,7 +109,7 @@ def test_every_world_trains_on_all_kinds_and_validates_without_duplicates():
 @pytest.mark.parametrize('scenes, frames', [(12, 20), (24, 20), (50, 30), (200, 30)])
 def test_about_a_third_of_the_training_samples_are_duplicates(scenes, frames):
     train = [kind for kind, _, split in map(scene_plan, range(scenes)) if split == 'train']
-    assert .25 < train.count('parked') * (frames - 1) / (len(train) * frames) < .37
+    assert 0.25 < train.count('parked') * (frames - 1) / (len(train) * frames) < 0.37
 
 
 def test_scene_names_are_those_of_the_official_splits():
@@ -115,7 +140,12 @@ def test_every_class_can_be_learned_and_is_validated():
 def test_nothing_moves_in_a_parked_scene_but_the_sensor_is_noisy():
     scene = make_scene(0, 1, 3)
     assert scene.kind == 'parked'
-    assert np.ptp(scene.poses, axis=0).max() == np.ptp(scene.ego, axis=0).max() == np.abs(scene.velocities).max() == 0
+    assert (
+        np.ptp(scene.poses, axis=0).max()
+        == np.ptp(scene.ego, axis=0).max()
+        == np.abs(scene.velocities).max()
+        == 0
+    )
     stage = make_stage(scene)
     first, second = (render(stage, frame, RIG[0], 0).astype(float) for frame in (0, 1))
     assert 0 < np.abs(first - second).mean() < 4
@@ -127,8 +157,12 @@ def test_the_camera_stands_still_in_a_fixed_scene_while_small_objects_move():
     assert np.ptp(scene.ego, axis=0).max() == 0
     seen = [look(RIG[0], scene.ego[frame], scene.objects(frame).boxes) for frame in range(8)]
     moving = [np.hypot(*scene.objects(frame).velocities.T) > 0 for frame in range(8)]
-    heights = np.concatenate([(view.boxes[:, 3] - view.boxes[:, 1])[view.labelled & moves]
-                              for view, moves in zip(seen, moving, strict=True)])
+    heights = np.concatenate(
+        [
+            (view.boxes[:, 3] - view.boxes[:, 1])[view.labelled & moves]
+            for view, moves in zip(seen, moving, strict=True)
+        ]
+    )
     assert len(heights) > 8
     assert heights.max() < 40
 
@@ -138,27 +172,33 @@ def test_velocities_are_those_of_the_tracks():
     seconds = np.diff(scene.timestamps)[:, None, None] / 1e6
     middle = (scene.velocities[1:] + scene.velocities[:-1]) / 2
     steady = scene.present[1:] & scene.present[:-1]
-    assert np.abs(np.diff(scene.poses[..., :2], axis=0) / seconds - middle)[steady].max() < .5
+    assert np.abs(np.diff(scene.poses[..., :2], axis=0) / seconds - middle)[steady].max() < 0.5
 
 
 @settings(max_examples=60, deadline=None)
 @given(boxes, st.floats(-50, 50), st.floats(-50, 50), angles)
 def test_boxes_and_their_corners_move_alike(box, x, y, yaw):
-    pose = pose_matrix(x, y, yaw, 1.)
-    np.testing.assert_allclose(box_corners(transform_boxes(pose, box)), transform(pose, box_corners(box)), atol=1e-9)
+    pose = pose_matrix(x, y, yaw, 1.0)
+    np.testing.assert_allclose(
+        box_corners(transform_boxes(pose, box)), transform(pose, box_corners(box)), atol=1e-9
+    )
 
 
 @settings(max_examples=60, deadline=None)
 @given(angles, angles, angles)
 def test_quaternions_give_back_their_rotation(a, b, c):
     turns = [pose_matrix(0, 0, angle)[:3, :3] for angle in (a, b, c)]
-    swap = np.array([[0., 0, 1], [1, 0, 0], [0, 1, 0]])
+    swap = np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])
     rotation = turns[0] @ swap @ turns[1] @ swap @ turns[2]
     w, x, y, z = quaternion(rotation)
     assert w >= 0
-    again = np.array([[1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-                      [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-                      [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]])
+    again = np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
     np.testing.assert_allclose(again, rotation, atol=1e-7)
 
 
@@ -172,19 +212,21 @@ def test_seen_boxes_lie_in_the_picture_and_bound_the_corners(box):
     assert 0 <= seen.inside[0] <= 1
     assert 0 <= seen.visibility[0] <= 1
     corners = transform(np.linalg.inv(RIG[0].cam2ego), box_corners(box))[0]
-    if corners[:, 2].min() > .5 and seen.inside[0] > .9999:
+    if corners[:, 2].min() > 0.5 and seen.inside[0] > 0.9999:
         flat = corners @ RIG[0].intrinsic.T
         flat = flat[:, :2] / flat[:, 2:]
-        np.testing.assert_allclose([x1, y1, x2, y2], [*flat.min(axis=0), *flat.max(axis=0)], atol=1e-2)
+        np.testing.assert_allclose(
+            [x1, y1, x2, y2], [*flat.min(axis=0), *flat.max(axis=0)], atol=1e-2
+        )
 
 
 def test_hidden_and_passed_boxes_are_not_labelled():
-    wall, behind_wall = [10., 0, 1.5, .5, 8, 3, 0], [20., 0, .8, 4, 2, 1.6, 0]
-    seen = look(RIG[0], EGO, np.array([wall, behind_wall, [-20., 0, .8, 4, 2, 1.6, 0]]))
+    wall, behind_wall = [10.0, 0, 1.5, 0.5, 8, 3, 0], [20.0, 0, 0.8, 4, 2, 1.6, 0]
+    seen = look(RIG[0], EGO, np.array([wall, behind_wall, [-20.0, 0, 0.8, 4, 2, 1.6, 0]]))
     assert seen.labelled.tolist() == [True, False, False]
-    assert seen.visibility[1] < .05
+    assert seen.visibility[1] < 0.05
     assert look(RIG[0], EGO, np.array([behind_wall])).labelled.all()
-    assert look(RIG[3], EGO, np.array([[-20., 0, .8, 4, 2, 1.6, 0]])).labelled.all()
+    assert look(RIG[3], EGO, np.array([[-20.0, 0, 0.8, 4, 2, 1.6, 0]])).labelled.all()
 
 
 @pytest.mark.parametrize('index', [0, 5, 6])
@@ -200,7 +242,7 @@ def test_an_object_is_painted_inside_its_box(index):
         without = render(make_stage(replace(scene, present=present)), 1, RIG[0], 0).astype(int)
         rows, columns = np.nonzero(np.abs(whole - without).max(axis=2) > 3)
         x1, y1, x2, y2 = seen.boxes[i]
-        assert len(rows) > .2 * seen.visibility[i] * (x2 - x1) * (y2 - y1)
+        assert len(rows) > 0.2 * seen.visibility[i] * (x2 - x1) * (y2 - y1)
         assert columns.min() >= x1 - 2
         assert columns.max() <= x2 + 2
         assert rows.min() >= y1 - 2
@@ -211,8 +253,11 @@ def test_an_object_is_painted_inside_its_box(index):
 
 def test_nights_are_darker():
     day = make_scene(0, 0, 1)
-    bright, dark = (render(make_stage(replace(day, night=night)), 0, RIG[0], 0).mean() for night in (False, True))
-    assert dark < .6 * bright
+    bright, dark = (
+        render(make_stage(replace(day, night=night)), 0, RIG[0], 0).mean()
+        for night in (False, True)
+    )
+    assert dark < 0.6 * bright
 
 
 def test_the_coco_files_load_and_are_sound(world):
@@ -227,18 +272,24 @@ def test_the_coco_files_load_and_are_sound(world):
             x, y, width, height = annotation['bbox']
             assert min(width, height) > 4.9
             assert min(x, y) >= 0
-            assert x + width <= WIDTH + .01
-            assert y + height <= HEIGHT + .01
-            assert annotation['area'] == pytest.approx(width * height, abs=.01)
+            assert x + width <= WIDTH + 0.01
+            assert y + height <= HEIGHT + 0.01
+            assert annotation['area'] == pytest.approx(width * height, abs=0.01)
             assert annotation['image_id'] in coco.imgs
 
 
 def test_the_truth_names_every_picture_and_its_duplicates(world):
     truth = pq.read_table(world / 'truth.parquet').to_pandas()
-    images = [image for split in ('train', 'val')
-              for image in json.loads((world / f'coco/annotations/instances_{split}.json').read_text())['images']]
-    assert {(str(image['id']), image['file_name'], image['scene'], image['camera']) for image in images} == set(
-        zip(truth.sample_id, truth.file_name, truth.scene, truth.camera, strict=True))
+    images = [
+        image
+        for split in ('train', 'val')
+        for image in json.loads((world / f'coco/annotations/instances_{split}.json').read_text())[
+            'images'
+        ]
+    ]
+    assert {
+        (str(image['id']), image['file_name'], image['scene'], image['camera']) for image in images
+    } == set(zip(truth.sample_id, truth.file_name, truth.scene, truth.camera, strict=True))
     assert truth.sample_id.is_unique
     parked = truth[truth.kind == 'parked']
     assert (truth.duplicate_group[truth.kind != 'parked'] == -1).all()
@@ -251,19 +302,24 @@ def test_all_cameras_are_images_of_their_own(world, tmp_path):
     options = replace(SMALL, frames=1, cameras='all')
     make_world(tmp_path / 'all', options, workers=1)
     train = json.loads((tmp_path / 'all/coco/annotations/instances_train.json').read_text())
-    assert Counter(image['camera'] for image in train['images']) == {camera.name: 5 for camera in RIG}
+    assert Counter(image['camera'] for image in train['images']) == {
+        camera.name: 5 for camera in RIG
+    }
     truth = pq.read_table(tmp_path / 'all/truth.parquet').to_pandas()
     assert (truth[truth.kind == 'parked'].groupby('camera').duplicate_group.nunique() == 1).all()
     assert truth[truth.kind == 'parked'].duplicate_group.nunique() == 6
 
 
-@pytest.mark.parametrize('changes, words', [
-    (dict(scenes=5), ('--scenes', '5', 'at least 6')),
-    (dict(frames=0), ('--frames', '0')),
-    (dict(seed=-1), ('--seed', '-1')),
-    (dict(formats=('voc',)), ('--formats', 'voc', 'coco')),
-    (dict(scenes=MOST_SCENES + 1, formats=('nuscenes',)), ('--scenes', str(MOST_SCENES))),
-])
+@pytest.mark.parametrize(
+    'changes, words',
+    [
+        (dict(scenes=5), ('--scenes', '5', 'at least 6')),
+        (dict(frames=0), ('--frames', '0')),
+        (dict(seed=-1), ('--seed', '-1')),
+        (dict(formats=('voc',)), ('--formats', 'voc', 'coco')),
+        (dict(scenes=MOST_SCENES + 1, formats=('nuscenes',)), ('--scenes', str(MOST_SCENES))),
+    ],
+)
 def test_options_that_make_no_sense_are_refused(tmp_path, changes, words):
     with pytest.raises(UserError) as caught:
         make_world(tmp_path / 'out', replace(SMALL, **changes))
@@ -275,7 +331,12 @@ def test_options_that_make_no_sense_are_refused(tmp_path, changes, words):
 def test_a_world_is_reused_only_for_the_same_options(world):
     before = {path: path.stat().st_mtime_ns for path in world.rglob('*')}
     assert not make_world(world, SMALL)
-    for change in (dict(seed=4), dict(frames=3), dict(cameras='all'), dict(formats=('coco', 'kitti'))):
+    for change in (
+        dict(seed=4),
+        dict(frames=3),
+        dict(cameras='all'),
+        dict(formats=('coco', 'kitti')),
+    ):
         with pytest.raises(UserError, match=next(iter(change))):
             make_world(world, replace(SMALL, **change))
     assert before == {path: path.stat().st_mtime_ns for path in world.rglob('*')}

@@ -15,7 +15,7 @@ from adadedup_mm.registry import EMBEDDERS
 from adadedup_mm.settings.options import resolve_options
 from adadedup_mm.vectors.map import map_2d
 
-OFFLINE = dict(strategy='clip_dedup', keep_ratio=.5, embedder=dict(type='PixelEmbedder'))
+OFFLINE = dict(strategy='clip_dedup', keep_ratio=0.5, embedder=dict(type='PixelEmbedder'))
 
 
 def run(root, dataset, **options):
@@ -23,14 +23,18 @@ def run(root, dataset, **options):
     config = config_of(dataset, adadedup=OFFLINE | options)
     prune(config, resolve_options(config), root / 'run')
     assert (root / 'run/report.html').stat().st_size > 5_000
-    tables = [pq.read_table(root / f'run/{name}.parquet').to_pylist() for name in ('samples', 'clusters')]
+    tables = [
+        pq.read_table(root / f'run/{name}.parquet').to_pylist() for name in ('samples', 'clusters')
+    ]
     kept = sum(row['kept'] for row in tables[0])
     assert json.loads((root / 'run/manifest.json').read_text())['kept'] == kept
     return tables
 
 
-@pytest.mark.parametrize('strategy', ['adadedup', 'clip_dedup', 'vlm_sse', 'random', 'uniform_stride', 'tfdp'])
-@pytest.mark.parametrize('ratio', [.01, 1.])
+@pytest.mark.parametrize(
+    'strategy', ['adadedup', 'clip_dedup', 'vlm_sse', 'random', 'uniform_stride', 'tfdp']
+)
+@pytest.mark.parametrize('ratio', [0.01, 1.0])
 def test_a_single_sample_always_stays(strategy, ratio, tmp_path):
     rows, _ = run(tmp_path, make_coco(tmp_path, ids=(7,)), strategy=strategy, keep_ratio=ratio)
     assert [row['kept'] for row in rows] == [True]
@@ -51,19 +55,26 @@ def test_identical_images_by_the_thousand_leave_exactly_the_budget(tmp_path):
     dataset = make_coco(tmp_path, ids=range(1200), annotated=range(50))
     for i in range(1200):
         textured(tmp_path / f'images/{i}.png')
-    rows, clusters = run(tmp_path, dataset, keep_ratio=.1)
+    rows, clusters = run(tmp_path, dataset, keep_ratio=0.1)
     assert sum(row['kept'] for row in rows) == 120
     assert sum(cluster['size'] for cluster in clusters) == 1200
-    assert all(row['partner_similarity'] == pytest.approx(1, abs=1e-6) for row in rows if not row['kept'])
+    assert all(
+        row['partner_similarity'] == pytest.approx(1, abs=1e-6) for row in rows if not row['kept']
+    )
 
 
 @pytest.mark.parametrize('columns', [2048, 2049])
 def test_a_map_shows_what_varies(columns):
     rows = np.eye(1, columns, dtype=np.float32)
-    for equal in (np.zeros((5, columns), np.float32), np.repeat(rows, 50, 0), rows[:, :1], rows[:0]):
+    for equal in (
+        np.zeros((5, columns), np.float32),
+        np.repeat(rows, 50, 0),
+        rows[:, :1],
+        rows[:0],
+    ):
         assert np.array_equal(map_2d(equal), np.zeros((len(equal), 2)))
     two = np.eye(2, columns, dtype=np.float32)[np.arange(50) % 2]
-    assert np.allclose(np.abs(map_2d(two)), [.5 ** .5, 0], atol=1e-6)
+    assert np.allclose(np.abs(map_2d(two)), [0.5**0.5, 0], atol=1e-6)
 
 
 def test_clusters_of_one_go_by_index_and_all_of_them_stay_at_ratio_one(tmp_path):
@@ -71,7 +82,7 @@ def test_clusters_of_one_go_by_index_and_all_of_them_stay_at_ratio_one(tmp_path)
     for i in range(9):
         textured(tmp_path / f'images/{i}.png', i)
     alone = dict(type='SphericalKMeans', num_clusters=9)
-    rows, clusters = run(tmp_path, dataset, clusterer=alone, keep_ratio=1.)
+    rows, clusters = run(tmp_path, dataset, clusterer=alone, keep_ratio=1.0)
     assert all(row['kept'] for row in rows) and {cluster['size'] for cluster in clusters} == {1}
     rows, _ = run(tmp_path / 'half', dataset, clusterer=alone)
     assert sum(row['kept'] for row in rows) == 5
@@ -86,7 +97,7 @@ class Spoilt(PixelEmbedder):
 
     def encode(self, images):
         features = super().encode(images)
-        features[self.good:] = float(self.value)
+        features[self.good :] = float(self.value)
         return features
 
 
@@ -99,10 +110,16 @@ def spoilt():
 
 @pytest.mark.parametrize('action', ['keep', 'drop'])
 def test_features_that_are_no_numbers_count_as_unreadable(action, spoilt, tmp_path):
-    rows, _ = run(tmp_path, eight_copies(tmp_path), on_bad_image=action,
-                  embedder=dict(type='Spoilt', value='nan', good=5))
+    rows, _ = run(
+        tmp_path,
+        eight_copies(tmp_path),
+        on_bad_image=action,
+        embedder=dict(type='Spoilt', value='nan', good=5),
+    )
     assert sum(row['kept'] for row in rows) == 4
-    assert [row['kept'] for row in rows if row['reason'] == 'unreadable image'] == [action == 'keep'] * 3
+    assert [row['kept'] for row in rows if row['reason'] == 'unreadable image'] == [
+        action == 'keep'
+    ] * 3
 
 
 @pytest.mark.parametrize('value', ['nan', 'inf'])
@@ -113,8 +130,12 @@ def test_no_finite_feature_at_all_is_an_error(value, spoilt, tmp_path):
 
 
 def test_zero_features_are_never_redundant_and_the_budget_is_met(spoilt, tmp_path):
-    rows, _ = run(tmp_path, eight_copies(tmp_path), embedder=dict(type='Spoilt', value=0., good=4),
-                  guards=dict(min_class_ratio=0.))
+    rows, _ = run(
+        tmp_path,
+        eight_copies(tmp_path),
+        embedder=dict(type='Spoilt', value=0.0, good=4),
+        guards=dict(min_class_ratio=0.0),
+    )
     assert sum(row['kept'] for row in rows) == 4
     # The four images with a direction are the same one.
     assert [row['kept'] for row in rows] == [True] + [False] * 3 + [True] * 3 + [False]

@@ -21,7 +21,9 @@ COUNT = 6
 
 
 def snapshot(folder):
-    return {path.relative_to(folder): path.is_file() and path.read_bytes() for path in folder.rglob('*')}
+    return {
+        path.relative_to(folder): path.is_file() and path.read_bytes() for path in folder.rglob('*')
+    }
 
 
 def crowd_human(root, cache=False, **options):
@@ -36,12 +38,16 @@ def crowd_human(root, cache=False, **options):
 
 
 def write(root, dataset, **options):
-    adadedup = dict(keep_ratio=.5, strategy='clip_dedup', embedder=dict(type='PixelEmbedder')) | options
+    adadedup = (
+        dict(keep_ratio=0.5, strategy='clip_dedup', embedder=dict(type='PixelEmbedder')) | options
+    )
     config_of(dataset, adadedup=adadedup).dump(root / 'config.py')
     return root / 'config.py'
 
 
-@pytest.mark.parametrize('arguments', [['--dry-run'], [], ['--strategy', 'tfdp'], ['--strategy', 'random']])
+@pytest.mark.parametrize(
+    'arguments', [['--dry-run'], [], ['--strategy', 'tfdp'], ['--strategy', 'random']]
+)
 def test_the_cache_of_crowd_human_is_not_left_beside_the_data(arguments, tmp_path):
     config = crowd_human(tmp_path / 'in')
     before = snapshot(tmp_path / 'in')
@@ -51,8 +57,11 @@ def test_the_cache_of_crowd_human_is_not_left_beside_the_data(arguments, tmp_pat
 
 
 def test_a_proxy_that_reads_the_data_leaves_nothing_there(tmp_path):
-    config = crowd_human(tmp_path / 'in', strategy=dict(type='el2n', runs=1, epochs=1),
-                         proxy=dict(config='adadedup_mm::proxy/faster_rcnn_tiny.py'))
+    config = crowd_human(
+        tmp_path / 'in',
+        strategy=dict(type='el2n', runs=1, epochs=1),
+        proxy=dict(config='adadedup_mm::proxy/faster_rcnn_tiny.py'),
+    )
     before = snapshot(tmp_path / 'in')
     prune_main([str(config), '--work-dir', str(tmp_path / 'run')])
     assert snapshot(tmp_path / 'in') == before
@@ -61,8 +70,11 @@ def test_a_proxy_that_reads_the_data_leaves_nothing_there(tmp_path):
 def test_neither_is_it_left_in_the_current_folder(tmp_path, monkeypatch):
     config = crowd_human(tmp_path / 'in')
     text = config.read_text().replace(f"data_root='{tmp_path}/in/data/'", "data_root=''")
-    config.write_text(text.replace("img='images/'", f"img='{tmp_path}/in/data/images/'").replace(
-        "ann_file='annotation", f"ann_file='{tmp_path}/in/data/annotation"))
+    config.write_text(
+        text.replace("img='images/'", f"img='{tmp_path}/in/data/images/'").replace(
+            "ann_file='annotation", f"ann_file='{tmp_path}/in/data/annotation"
+        )
+    )
     (tmp_path / 'here').mkdir()
     monkeypatch.chdir(tmp_path / 'here')
     prune_main([str(config), '--work-dir', 'run'])
@@ -70,15 +82,21 @@ def test_neither_is_it_left_in_the_current_folder(tmp_path, monkeypatch):
 
 
 def older_subset(root):
-    (root / 'id_hw_train.json').write_text(json.dumps({f'person{i}': [10, 20] for i in range(COUNT - 2)}))
+    (root / 'id_hw_train.json').write_text(
+        json.dumps({f'person{i}': [10, 20] for i in range(COUNT - 2)})
+    )
 
 
 def other_images(root):
-    (root / 'id_hw_train.json').write_text(json.dumps({f'person{i}': [100, 20] for i in range(COUNT)}))
+    (root / 'id_hw_train.json').write_text(
+        json.dumps({f'person{i}': [100, 20] for i in range(COUNT)})
+    )
 
 
-@pytest.mark.parametrize('damage, words', [
-    (older_subset, 'lacks 2 of 6, first person4'), (other_images, 'person0 has 20 x 10 pixels')])
+@pytest.mark.parametrize(
+    'damage, words',
+    [(older_subset, 'lacks 2 of 6, first person4'), (other_images, 'person0 has 20 x 10 pixels')],
+)
 def test_a_cache_of_another_file_is_not_taken(damage, words, tmp_path, capsys):
     config = crowd_human(tmp_path / 'in', cache=True)
     prune_main([str(config), '--work-dir', str(tmp_path / 'run')])
@@ -123,8 +141,18 @@ def link_beside(dataset):
     Path(dataset.data_root, 'link').symlink_to('train.json')
 
 
-@pytest.mark.parametrize('act', [cache_in_json, cache_in_a_folder, changed_annotations, image_moved, image_removed,
-                                 copy_beside, link_beside])
+@pytest.mark.parametrize(
+    'act',
+    [
+        cache_in_json,
+        cache_in_a_folder,
+        changed_annotations,
+        image_moved,
+        image_removed,
+        copy_beside,
+        link_beside,
+    ],
+)
 @pytest.mark.parametrize('swallows', [True, False])
 def test_a_dataset_class_that_writes_is_kept_from_it(act, swallows, tmp_path, capsys):
     from mmdet.datasets import CocoDataset
@@ -149,7 +177,9 @@ def test_a_dataset_class_that_writes_is_kept_from_it(act, swallows, tmp_path, ca
             if swallows:
                 prune_main([*arguments, *more])
             else:
-                assert 'beside the originals, which are never written to' in fails([*arguments, *more], capsys)
+                assert 'beside the originals, which are never written to' in fails(
+                    [*arguments, *more], capsys
+                )
             assert snapshot(tmp_path / 'in') == before
     finally:
         DATASETS.module_dict.pop('WritingDataset')
@@ -165,7 +195,13 @@ def test_a_dataset_that_writes_while_it_is_built_is_one_line_too(tmp_path):
     try:
         make_coco(tmp_path / 'data')
         with pytest.raises(UserError, match='never written to'):
-            read_pool(config_of(dict(type='EagerDataset', data_root=str(tmp_path / 'data'), ann_file='train.json')))
+            read_pool(
+                config_of(
+                    dict(
+                        type='EagerDataset', data_root=str(tmp_path / 'data'), ann_file='train.json'
+                    )
+                )
+            )
         assert not (tmp_path / 'data/cache.json').exists()
     finally:
         DATASETS.module_dict.pop('EagerDataset')
@@ -188,7 +224,10 @@ def test_only_what_is_inside_is_kept_and_only_for_as_long(tmp_path):
         (tmp_path / 'data/own/a').write_text('')
         with pytest.raises(PermissionError):
             (tmp_path / 'data/a').write_text('')
-        with pytest.raises(UserError, match='data/a would be written'), untouched([tmp_path / 'other']):
+        with (
+            pytest.raises(UserError, match='data/a would be written'),
+            untouched([tmp_path / 'other']),
+        ):
             (tmp_path / 'data/a').write_text('')
         assert (tmp_path / 'data/own/a').read_text() == ''
     (tmp_path / 'data/a').write_text('')

@@ -68,14 +68,45 @@ def fails(arguments, capsys):
 def test_the_work_dir_holds_what_the_contract_says(finished):
     assert {path.name for path in finished.iterdir()} == set(OUTPUTS)
     columns = pq.read_table(finished / 'samples.parquet').column_names
-    assert columns[:9] == ['sample_id', 'image_paths', 'cluster', 'order', 'similarity', 'partner_id', 'loss', 'kept',
-                           'reason']
+    assert columns[:9] == [
+        'sample_id',
+        'image_paths',
+        'cluster',
+        'order',
+        'similarity',
+        'partner_id',
+        'loss',
+        'kept',
+        'reason',
+    ]
     assert pq.read_table(finished / 'clusters.parquet').column_names == [
-        'cluster', 'size', 'kept_initial', 'kept', 'threshold', 'loss_kept', 'loss_pruned', 'gap', 'gap_se', 'shift']
+        'cluster',
+        'size',
+        'kept_initial',
+        'kept',
+        'threshold',
+        'loss_kept',
+        'loss_pruned',
+        'gap',
+        'gap_se',
+        'shift',
+    ]
     assert pq.read_table(finished / 'classes.parquet').column_names == [
-        'class', 'instances', 'instances_kept', 'images', 'images_kept']
+        'class',
+        'instances',
+        'instances_kept',
+        'images',
+        'images_kept',
+    ]
     manifest = json.loads((finished / 'manifest.json').read_text())
-    assert list(manifest['stages']) == ['features', 'clusters', 'density', 'partners', 'proxy', 'losses']
+    assert list(manifest['stages']) == [
+        'features',
+        'clusters',
+        'density',
+        'partners',
+        'proxy',
+        'losses',
+    ]
     assert not list(finished.rglob('*.tmp'))
 
 
@@ -85,9 +116,12 @@ def test_the_budget_is_exact_and_kept_records_are_unchanged(finished, world):
     kept = {int(name) for name, stays in selection(finished).items() if stays}
     assert len(kept) == round(len(original['images']) / 2) == len(pruned['images'])
     assert pruned['images'] == [image for image in original['images'] if image['id'] in kept]
-    assert pruned['annotations'] == [item for item in original['annotations'] if item['image_id'] in kept]
+    assert pruned['annotations'] == [
+        item for item in original['annotations'] if item['image_id'] in kept
+    ]
     assert {key: original[key] for key in original if key not in ('images', 'annotations')} == {
-        key: pruned[key] for key in pruned if key not in ('images', 'annotations')}
+        key: pruned[key] for key in pruned if key not in ('images', 'annotations')
+    }
 
 
 def test_every_pruned_sample_has_a_kept_partner_and_its_score_is_above_the_threshold(finished):
@@ -114,20 +148,29 @@ def test_a_finished_run_is_left_alone(config, finished, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob('*')}
 
 
-@pytest.mark.parametrize('damage', ['output cut', 'output gone', 'moved', 'image', 'clusters', 'proxy'])
-def test_a_finished_run_is_not_taken_for_another_one_s_files(damage, config, world, tmp_path, capsys):
+@pytest.mark.parametrize(
+    'damage', ['output cut', 'output gone', 'moved', 'image', 'clusters', 'proxy']
+)
+def test_a_finished_run_is_not_taken_for_another_one_s_files(
+    damage, config, world, tmp_path, capsys
+):
     copy, clusters, proxy = tmp_path / 'world', tmp_path / 'clusters.csv', tmp_path / 'proxy.py'
     shutil.copytree(world, copy)
     records = json.loads((copy / 'coco/annotations/instances_train.json').read_text())['images']
     names = [image['id'] for image in records]
-    clusters.write_text('sample_id,c\n' + ''.join(f'{name},{i % 2}\n' for i, name in enumerate(names)))
+    clusters.write_text(
+        'sample_id,c\n' + ''.join(f'{name},{i % 2}\n' for i, name in enumerate(names))
+    )
     proxy.write_text(f"_base_ = '{ROOT}/configs/proxy/faster_rcnn_tiny.py'")
     changed = tmp_path / 'config.py'
-    changed.write_text(CONFIG.format(root=ROOT, world=copy) + f"""
+    changed.write_text(
+        CONFIG.format(root=ROOT, world=copy)
+        + f"""
 adadedup.update(clusterer=dict(_delete_=True, type='FixedClusterer', column='c', file='{clusters}'),
                 strategy='{'adadedup' if damage == 'proxy' else 'clip_dedup'}')
 adadedup['proxy'].update(config='{proxy}')
-""")
+"""
+    )
     work_dir = tmp_path / 'run'
     prune_main([str(changed), '--work-dir', str(work_dir)])
     output = work_dir / 'annotations/instances_train.json'
@@ -150,7 +193,9 @@ adadedup['proxy'].update(config='{proxy}')
     assert sum(selection(work_dir).values()) == 24
     output = work_dir / 'annotations/instances_train.json'
     assert len(json.loads(output.read_text())['images']) == 24
-    assert pq.read_table(work_dir / 'clusters.parquet').num_rows == (1 if damage == 'clusters' else 2)
+    assert pq.read_table(work_dir / 'clusters.parquet').num_rows == (
+        1 if damage == 'clusters' else 2
+    )
     capsys.readouterr()
     prune_main([str(changed), '--work-dir', str(work_dir)])
     assert str(output) in capsys.readouterr().out
@@ -161,14 +206,27 @@ def test_a_finished_run_follows_the_rest_of_the_config(config, tmp_path):
 
     work_dir = tmp_path / 'run'
     prune_main([str(config), '--work-dir', str(work_dir), '--strategy', 'random'])
-    before = {path: path.stat().st_mtime_ns for path in work_dir.rglob('*') if path.name != 'config.py'}
-    prune_main([str(config), '--work-dir', str(work_dir), '--strategy', 'random', '--cfg-options',
-                'train_cfg.max_epochs=7'])
+    before = {
+        path: path.stat().st_mtime_ns for path in work_dir.rglob('*') if path.name != 'config.py'
+    }
+    prune_main(
+        [
+            str(config),
+            '--work-dir',
+            str(work_dir),
+            '--strategy',
+            'random',
+            '--cfg-options',
+            'train_cfg.max_epochs=7',
+        ]
+    )
     assert Config.fromfile(work_dir / 'config.py').train_cfg.max_epochs == 7
     assert before.items() <= {path: path.stat().st_mtime_ns for path in work_dir.rglob('*')}.items()
 
 
-@pytest.mark.parametrize('entry, value', [('seconds', None), ('files', None), ('files', [{}]), ('samples', 0)])
+@pytest.mark.parametrize(
+    'entry, value', [('seconds', None), ('files', None), ('files', [{}]), ('samples', 0)]
+)
 def test_a_damaged_manifest_is_written_anew(entry, value, config, finished, tmp_path):
     shutil.copytree(finished, tmp_path / 'run')
     path = tmp_path / 'run' / 'manifest.json'
@@ -179,8 +237,12 @@ def test_a_damaged_manifest_is_written_anew(entry, value, config, finished, tmp_
     assert selection(tmp_path / 'run') == selection(finished)
 
 
-@pytest.mark.parametrize('stage', ['features', 'clusters', 'density', 'partners', 'proxy', 'losses', 'results'])
-def test_a_run_killed_in_any_stage_resumes_to_the_identical_selection(stage, config, finished, tmp_path, capsys):
+@pytest.mark.parametrize(
+    'stage', ['features', 'clusters', 'density', 'partners', 'proxy', 'losses', 'results']
+)
+def test_a_run_killed_in_any_stage_resumes_to_the_identical_selection(
+    stage, config, finished, tmp_path, capsys
+):
     work_dir = tmp_path / 'killed'
     child = os.fork()
     if not child:
@@ -207,28 +269,53 @@ def _die_in(stage):
         pipeline.pruned_config = die
         return
     write = stages.store.write_json
-    stages.store.write_json = lambda path, value: die() if path.parent.name == stage else write(path, value)
+    stages.store.write_json = lambda path, value: (
+        die() if path.parent.name == stage else write(path, value)
+    )
 
 
 @pytest.mark.parametrize('strategy', ['random', 'uniform_stride', 'clip_dedup'])
-@pytest.mark.parametrize('ratio', [.3, .97, 1.])
+@pytest.mark.parametrize('ratio', [0.3, 0.97, 1.0])
 def test_every_strategy_meets_the_budget(strategy, ratio, config, tmp_path):
-    prune_main([str(config), '--work-dir', str(tmp_path / 'run'), '--strategy', strategy, '--keep-ratio', str(ratio)])
+    prune_main(
+        [
+            str(config),
+            '--work-dir',
+            str(tmp_path / 'run'),
+            '--strategy',
+            strategy,
+            '--keep-ratio',
+            str(ratio),
+        ]
+    )
     assert sum(selection(tmp_path / 'run').values()) == round(48 * ratio)
     assert (tmp_path / 'run/report.html').stat().st_size > 10_000
 
 
 def test_uniform_stride_takes_every_nth(config, tmp_path):
-    prune_main([str(config), '--work-dir', str(tmp_path / 'run'), '--strategy', 'uniform_stride',
-                '--keep-ratio', '.25'])
-    assert np.flatnonzero(list(selection(tmp_path / 'run').values())).tolist() == list(range(0, 48, 4))
+    prune_main(
+        [
+            str(config),
+            '--work-dir',
+            str(tmp_path / 'run'),
+            '--strategy',
+            'uniform_stride',
+            '--keep-ratio',
+            '.25',
+        ]
+    )
+    assert np.flatnonzero(list(selection(tmp_path / 'run').values())).tolist() == list(
+        range(0, 48, 4)
+    )
 
 
 def test_other_options_take_over_a_work_dir_only_with_resume(config, finished, tmp_path, capsys):
     work_dir = tmp_path / 'run'
     prune_main([str(config), '--work-dir', str(work_dir), '--strategy', 'clip_dedup'])
     features = (work_dir / 'stages/features/done.json').stat().st_mtime_ns
-    line = fails([config, '--work-dir', work_dir, '--strategy', 'clip_dedup', '--keep-ratio', '.6'], capsys)
+    line = fails(
+        [config, '--work-dir', work_dir, '--strategy', 'clip_dedup', '--keep-ratio', '.6'], capsys
+    )
     assert 'keep_ratio is 0.5' in line and '--resume' in line
     prune_main([str(config), '--work-dir', str(work_dir), '--resume'])
     assert selection(work_dir) == selection(finished)
@@ -242,31 +329,50 @@ def test_two_runs_do_not_share_a_work_dir(config, tmp_path, capsys):
     prune_main([str(config), '--work-dir', str(work_dir), '--strategy', 'random'])
     with open(work_dir / 'stages/lock', 'w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        line = fails([config, '--work-dir', work_dir, '--strategy', 'random', '--resume', '--keep-ratio', '.6'], capsys)
+        line = fails(
+            [
+                config,
+                '--work-dir',
+                work_dir,
+                '--strategy',
+                'random',
+                '--resume',
+                '--keep-ratio',
+                '.6',
+            ],
+            capsys,
+        )
     assert 'in use' in line
 
 
-@pytest.mark.parametrize('arguments, words', [
-    (['--keep-ratio', '0'], 'keep_ratio is 0'),
-    (['--keep-ratio', '1.5'], 'keep_ratio is 1.5'),
-    (['--strategy', 'adadup'], "did you mean 'adadedup'"),
-    (['--cfg-options', 'adadedup.embedder.type=NoEmbedder'], "'OfflineEmbedder'"),
-    (['--cfg-options', 'adadedup.embedder.channels=3'], 'channels'),
-    (['--cfg-options', 'adadedup.density.order=easy'], 'order'),
-    (['--cfg-options', 'adadedup.proxy.config=missing.py'], 'missing.py'),
-    (['--cfg-options', 'adadedup.proxy.checkpoint=missing.pth'], 'missing.pth'),
-    (['--cfg-options', 'train_dataloader.dataset.ann_file=missing.json'], 'missing.json'),
-    (['--cfg-options', 'train_dataloader.dataset.data_prefix.img=missing/'], 'missing'),
-    (['--launcher', 'pytorch'], 'torchrun'),
-])
-def test_bad_input_gives_one_line_and_leaves_nothing_behind(arguments, words, config, tmp_path, capsys):
+@pytest.mark.parametrize(
+    'arguments, words',
+    [
+        (['--keep-ratio', '0'], 'keep_ratio is 0'),
+        (['--keep-ratio', '1.5'], 'keep_ratio is 1.5'),
+        (['--strategy', 'adadup'], "did you mean 'adadedup'"),
+        (['--cfg-options', 'adadedup.embedder.type=NoEmbedder'], "'OfflineEmbedder'"),
+        (['--cfg-options', 'adadedup.embedder.channels=3'], 'channels'),
+        (['--cfg-options', 'adadedup.density.order=easy'], 'order'),
+        (['--cfg-options', 'adadedup.proxy.config=missing.py'], 'missing.py'),
+        (['--cfg-options', 'adadedup.proxy.checkpoint=missing.pth'], 'missing.pth'),
+        (['--cfg-options', 'train_dataloader.dataset.ann_file=missing.json'], 'missing.json'),
+        (['--cfg-options', 'train_dataloader.dataset.data_prefix.img=missing/'], 'missing'),
+        (['--launcher', 'pytorch'], 'torchrun'),
+    ],
+)
+def test_bad_input_gives_one_line_and_leaves_nothing_behind(
+    arguments, words, config, tmp_path, capsys
+):
     assert words in fails([config, '--work-dir', tmp_path / 'run', *arguments], capsys)
     assert not (tmp_path / 'run').exists()
 
 
 def test_what_was_computed_before_an_error_is_used_again(config, tmp_path, capsys):
     arguments = [config, '--work-dir', tmp_path / 'run', '--strategy', 'clip_dedup']
-    assert 'only 48' in fails([*arguments, '--cfg-options', 'adadedup.clusterer.num_clusters=49'], capsys)
+    assert 'only 48' in fails(
+        [*arguments, '--cfg-options', 'adadedup.clusterer.num_clusters=49'], capsys
+    )
     features = (tmp_path / 'run/stages/features/features.npy').stat().st_mtime_ns
     assert '--resume' in fails(arguments, capsys)
     prune_main([*map(str, arguments), '--resume'])
@@ -305,7 +411,9 @@ def truncated_images(world, folder, count):
     import shutil
 
     shutil.copytree(world, folder)
-    images = json.loads((folder / 'coco/annotations/instances_train.json').read_text())['images'][5:5 + count]
+    images = json.loads((folder / 'coco/annotations/instances_train.json').read_text())['images'][
+        5 : 5 + count
+    ]
     for image in images:
         path = folder / 'coco/images' / image['file_name']
         path.write_bytes(path.read_bytes()[:100])
@@ -318,11 +426,24 @@ def test_unreadable_images_are_kept_dropped_or_refused(action, world, tmp_path, 
     with truncated_images(world, tmp_path / 'world', 3) as bad:
         config = tmp_path / 'config.py'
         config.write_text(CONFIG.format(root=ROOT, world=tmp_path / 'world'))
-        arguments = [config, '--work-dir', tmp_path / 'run', '--cfg-options', f'adadedup.on_bad_image={action}']
+        arguments = [
+            config,
+            '--work-dir',
+            tmp_path / 'run',
+            '--cfg-options',
+            f'adadedup.on_bad_image={action}',
+        ]
         if action == 'error':
             assert 'CAM_FRONT' in fails(arguments, capsys)
-            # With another setting the run goes on from there, and so does one that refuses them after all.
-            arguments = [*arguments[:-1], 'adadedup.on_bad_image=drop', '--resume', '--strategy', 'clip_dedup']
+            # With another setting the run goes on from there, and so does one that refuses them
+            # after all.
+            arguments = [
+                *arguments[:-1],
+                'adadedup.on_bad_image=drop',
+                '--resume',
+                '--strategy',
+                'clip_dedup',
+            ]
             prune_main([str(argument) for argument in arguments])
             features = (tmp_path / 'run/stages/features/features.npy').stat().st_mtime_ns
             line = fails([*arguments[:-4], 'adadedup.on_bad_image=error', *arguments[-3:]], capsys)
@@ -338,9 +459,17 @@ def test_unreadable_images_are_kept_dropped_or_refused(action, world, tmp_path, 
 
 
 def run_tool(*arguments, check=True):
-    environment = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT), CUDA_VISIBLE_DEVICES='')
-    done = subprocess.run([sys.executable, '-W', 'ignore', *map(str, arguments)], env=environment, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=ROOT)
+    environment = dict(
+        os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT), CUDA_VISIBLE_DEVICES=''
+    )
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', *map(str, arguments)],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=ROOT,
+    )
     assert not check or done.returncode == 0, done.stdout[-3000:]
     return done
 
@@ -356,7 +485,14 @@ def loss_curve(folder):
 def trained(config, tmp_path_factory):
     """``tools/train.py`` on the config with our line."""
     folder = tmp_path_factory.mktemp('training') / 'ours'
-    run_tool('tools/train.py', config, '--work-dir', folder, '--cfg-options', 'default_hooks.logger.interval=1')
+    run_tool(
+        'tools/train.py',
+        config,
+        '--work-dir',
+        folder,
+        '--cfg-options',
+        'default_hooks.logger.interval=1',
+    )
     return folder
 
 
@@ -375,17 +511,37 @@ def test_stock_mmdet_training_on_the_written_config_has_the_same_loss_curve(trai
     stock = Path(mmdet.__file__).parent / '.mim/tools/train.py'
     written = trained / 'adadedup/config.py'
     assert 'adadedup_mm' not in written.read_text()
-    run_tool(stock, written, '--work-dir', tmp_path / 'stock', '--cfg-options', 'default_hooks.logger.interval=1')
+    run_tool(
+        stock,
+        written,
+        '--work-dir',
+        tmp_path / 'stock',
+        '--cfg-options',
+        'default_hooks.logger.interval=1',
+    )
     assert loss_curve(tmp_path / 'stock') == loss_curve(trained)
 
 
 def test_two_processes_select_the_same_samples_and_train(config, finished, tmp_path):
-    done = run_tool('-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=29517', 'tools/train.py',
-                    config, '--work-dir', tmp_path / 'two', '--launcher', 'pytorch',
-                    '--cfg-options', 'default_hooks.logger.interval=1')
+    done = run_tool(
+        '-m',
+        'torch.distributed.run',
+        '--nproc_per_node=2',
+        '--master_port=29517',
+        'tools/train.py',
+        config,
+        '--work-dir',
+        tmp_path / 'two',
+        '--launcher',
+        'pytorch',
+        '--cfg-options',
+        'default_hooks.logger.interval=1',
+    )
     assert selection(tmp_path / 'two/adadedup') == selection(finished)
     # 24 samples over two ranks, in batches of 8, for two epochs.
-    assert [step for step, _, _ in loss_curve(tmp_path / 'two')] == [1, 2, 3, 4], done.stdout[-2000:]
+    assert [step for step, _, _ in loss_curve(tmp_path / 'two')] == [1, 2, 3, 4], done.stdout[
+        -2000:
+    ]
 
 
 def test_stages_of_another_key_are_made_anew(tmp_path):
@@ -398,7 +554,11 @@ def test_stages_of_another_key_are_made_anew(tmp_path):
 
 def test_originals_are_never_changed(world, config, tmp_path):
     def digest():
-        return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in world.rglob('*') if path.is_file()}
+        return {
+            path: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in world.rglob('*')
+            if path.is_file()
+        }
 
     before = digest()
     prune_main([str(config), '--work-dir', str(tmp_path / 'run'), '--strategy', 'random'])
@@ -407,13 +567,25 @@ def test_originals_are_never_changed(world, config, tmp_path):
 
 def test_density_pruning_removes_the_planted_duplicates(world, config, tmp_path):
     truth = pq.read_table(world / 'truth.parquet').to_pylist()
-    groups = {str(row['sample_id']): row['duplicate_group'] for row in truth if row['split'] == 'train'}
+    groups = {
+        str(row['sample_id']): row['duplicate_group'] for row in truth if row['split'] == 'train'
+    }
     redundant = sum(row['is_duplicate'] for row in truth if row['split'] == 'train')
-    prune_main([str(config), '--work-dir', str(tmp_path / 'run'), '--strategy', 'clip_dedup',
-                '--keep-ratio', str(1 - redundant / len(groups)), '--cfg-options',
-                'adadedup.embedder.type=OfflineEmbedder'])
+    prune_main(
+        [
+            str(config),
+            '--work-dir',
+            str(tmp_path / 'run'),
+            '--strategy',
+            'clip_dedup',
+            '--keep-ratio',
+            str(1 - redundant / len(groups)),
+            '--cfg-options',
+            'adadedup.embedder.type=OfflineEmbedder',
+        ]
+    )
     kept = selection(tmp_path / 'run')
     represented = {groups[name] for name, stays in kept.items() if stays}
     pruned = [groups[name] for name, stays in kept.items() if not stays]
     assert len(pruned) == redundant > 0
-    assert sum(group >= 0 and group in represented for group in pruned) >= .9 * len(pruned)
+    assert sum(group >= 0 and group in represented for group in pruned) >= 0.9 * len(pruned)

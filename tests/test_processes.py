@@ -28,7 +28,7 @@ from adadedup_mm.stages.differences import first_difference, shortened
 from adadedup_mm.strategies import run as run_module
 from adadedup_mm.strategies.run import Run
 
-QUICK = Patience(beat=.1, gone=3., appear=4.)
+QUICK = Patience(beat=0.1, gone=3.0, appear=4.0)
 LIMIT = 60
 ROOT = Path(__file__).parents[1]
 
@@ -43,7 +43,9 @@ def config(tmp_path_factory):
 def alone(config, tmp_path_factory):
     """What one process makes of it; a child, because threads of this process would be missing in later ones."""
     work_dir = tmp_path_factory.mktemp('alone') / 'run'
-    codes, _, errors = ends_of(1, lambda rank: prune_into(config, work_dir, 0, 1), work_dir.parent / 'logs')
+    codes, _, errors = ends_of(
+        1, lambda rank: prune_into(config, work_dir, 0, 1), work_dir.parent / 'logs'
+    )
     assert codes == [0], errors
     return work_dir
 
@@ -81,7 +83,7 @@ def ends_of(world, action, folder, delays=()):
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
             pytest.fail(f'processes {list(running.values())} wait without end')
-        time.sleep(.02)
+        time.sleep(0.02)
     errors = [(folder / f'errors {rank}').read_text() for rank in range(world)]
     lines = [[line for line in text.splitlines() if line.startswith('error: ')] for text in errors]
     return [codes[rank] for rank in range(world)], lines, errors
@@ -103,24 +105,33 @@ def expect_nothing_useless(work_dir):
 
 
 def go_on(config, work_dir, alone, world):
-    codes, _, errors = ends_of(world, lambda rank: prune_into(config, work_dir, rank, world, resume=True),
-                               work_dir.parent / 'logs')
+    codes, _, errors = ends_of(
+        world,
+        lambda rank: prune_into(config, work_dir, rank, world, resume=True),
+        work_dir.parent / 'logs',
+    )
     assert codes == [0] * world, errors
     expect_result(work_dir, alone)
 
 
 def other_keep_ratio(patch):
-    return dict(keep_ratio=.3)
+    return dict(keep_ratio=0.3)
 
 
 def other_time(patch):
     stamp = run_module._stamp
-    patch.setattr(run_module, '_stamp', lambda path: (stamp(path)[0], stamp(path)[1] + ('7.png' in path)))
+    patch.setattr(
+        run_module, '_stamp', lambda path: (stamp(path)[0], stamp(path)[1] + ('7.png' in path))
+    )
 
 
 def other_size(patch):
     stamp = run_module._stamp
-    patch.setattr(run_module, '_stamp', lambda path: (stamp(path)[0] + path.endswith('/3.png'), stamp(path)[1]))
+    patch.setattr(
+        run_module,
+        '_stamp',
+        lambda path: (stamp(path)[0] + path.endswith('/3.png'), stamp(path)[1]),
+    )
 
 
 def other_precision(patch):
@@ -129,6 +140,7 @@ def other_precision(patch):
     def make_half(embedder, **options):
         make(embedder, **options)
         embedder.key['precision'] = 'bf16'
+
     patch.setattr(PixelEmbedder, '__init__', make_half)
 
 
@@ -142,10 +154,14 @@ def other_code(patch):
 
 def other_folder_of_images(patch):
     import adadedup_mm.config
+
     load = adadedup_mm.settings.load.load_config
 
     def elsewhere(path, overrides):
-        return load(path, overrides | {'train_dataloader.dataset.data_prefix.img': 'images/../images/'})
+        return load(
+            path, overrides | {'train_dataloader.dataset.data_prefix.img': 'images/../images/'}
+        )
+
     patch.setitem(globals(), 'load_config', elsewhere)
 
 
@@ -153,17 +169,22 @@ def other_number_of_processes(patch):
     return dict(world=3)
 
 
-@pytest.mark.parametrize('differ, named', [
-    (other_keep_ratio, r'options.keep_ratio is 0.3 here and 0.5 in the first process'),
-    (other_time, r'/7.png has another modification time here than in the first process'),
-    (other_size, r'/3.png has another size here than in the first process'),
-    (other_precision, r"embedder.precision is 'bf16' here and missing in the first process"),
-    (other_package, r"packages.torch is '0.1' here and "),
-    (other_code, r'code differs between this process and the first one'),
-    (other_folder_of_images, r"dataset.data_prefix.img is 'images/../images/' here and "),
-    (other_number_of_processes, r'processes is 3 here and 2 in the first process')])
-def test_processes_that_would_compute_something_else_all_stop_and_name_the_difference(differ, named, config, tmp_path,
-                                                                                     monkeypatch):
+@pytest.mark.parametrize(
+    'differ, named',
+    [
+        (other_keep_ratio, r'options.keep_ratio is 0.3 here and 0.5 in the first process'),
+        (other_time, r'/7.png has another modification time here than in the first process'),
+        (other_size, r'/3.png has another size here than in the first process'),
+        (other_precision, r"embedder.precision is 'bf16' here and missing in the first process"),
+        (other_package, r"packages.torch is '0.1' here and "),
+        (other_code, r'code differs between this process and the first one'),
+        (other_folder_of_images, r"dataset.data_prefix.img is 'images/../images/' here and "),
+        (other_number_of_processes, r'processes is 3 here and 2 in the first process'),
+    ],
+)
+def test_processes_that_would_compute_something_else_all_stop_and_name_the_difference(
+    differ, named, config, tmp_path, monkeypatch
+):
     work_dir = tmp_path / 'run'
 
     def action(rank):
@@ -194,12 +215,20 @@ def a_bug():
     return {}['nothing']
 
 
-@pytest.mark.parametrize('happen, code, said', [
-    (a_user_error, 2, 'the third image is upside down'), (no_memory, 1, 'MemoryError: 9 GB'),
-    (control_c, 1, 'interrupted'), (a_bug, 1, "KeyError: 'nothing'")], ids=lambda value: getattr(value, '__name__', ''))
+@pytest.mark.parametrize(
+    'happen, code, said',
+    [
+        (a_user_error, 2, 'the third image is upside down'),
+        (no_memory, 1, 'MemoryError: 9 GB'),
+        (control_c, 1, 'interrupted'),
+        (a_bug, 1, "KeyError: 'nothing'"),
+    ],
+    ids=lambda value: getattr(value, '__name__', ''),
+)
 @pytest.mark.parametrize('moment', ['features', '_explain'])
-def test_a_failure_of_any_process_ends_all_with_its_words(happen, code, said, moment, config, alone, tmp_path,
-                                                          monkeypatch):
+def test_a_failure_of_any_process_ends_all_with_its_words(
+    happen, code, said, moment, config, alone, tmp_path, monkeypatch
+):
     failing = 0 if moment == '_explain' else 2
     work_dir = tmp_path / 'run'
 
@@ -214,7 +243,9 @@ def test_a_failure_of_any_process_ends_all_with_its_words(happen, code, said, mo
     assert codes == [code] * 3, errors
     for rank in {0, 1, 2} - {failing}:
         [line] = lines[rank]
-        assert line.startswith(f'error: process {failing} (of 0 to 2) on ') and line.endswith(said), line
+        assert line.startswith(f'error: process {failing} (of 0 to 2) on ') and line.endswith(
+            said
+        ), line
     if happen == no_memory:
         go_on(config, work_dir, alone, 2)
 
@@ -222,6 +253,7 @@ def test_a_failure_of_any_process_ends_all_with_its_words(happen, code, said, mo
 @pytest.mark.parametrize('rank_that_fails', [0, 1])
 def test_a_failure_before_the_run_is_told_too_and_leaves_nothing(rank_that_fails, config, tmp_path):
     from adadedup_mm.workdir.claim import failures_told
+
     work_dir = tmp_path / 'run'
 
     def action(rank):
@@ -230,7 +262,9 @@ def test_a_failure_before_the_run_is_told_too_and_leaves_nothing(rank_that_fails
                 raise UserError('no such config')
         prune_into(config, work_dir, rank, 2)
 
-    codes, lines, errors = ends_of(2, action, tmp_path / 'logs', delays={rank_that_fails: .3}.items())
+    codes, lines, errors = ends_of(
+        2, action, tmp_path / 'logs', delays={rank_that_fails: 0.3}.items()
+    )
     assert codes == [2, 2], errors
     assert lines[rank_that_fails] == ['error: no such config']
     assert lines[1 - rank_that_fails][0].endswith('stopped: no such config')
@@ -260,57 +294,122 @@ def test_options_that_one_process_of_a_training_cannot_use_end_all(config, tmp_p
     def action(rank):
         for name, value in dict(RANK=rank, WORLD_SIZE=2, LOCAL_RANK=rank).items():
             monkeypatch.setenv(name, str(value))
-        overrides = {'adadedup.keep_ratio': 3.} if rank else {}
-        loaded = load_config(config, overrides | dict(launcher='pytorch', work_dir=str(tmp_path / 'training')))
+        overrides = {'adadedup.keep_ratio': 3.0} if rank else {}
+        loaded = load_config(
+            config, overrides | dict(launcher='pytorch', work_dir=str(tmp_path / 'training'))
+        )
         prune_first(loaded)
 
     codes, lines, errors = ends_of(2, action, tmp_path / 'logs')
     assert codes == [2, 2] and 'keep_ratio is 3.0' in lines[1][0], errors
-    assert lines[0][0].startswith('error: process 1 (of 0 to 1) on ') and 'keep_ratio is 3.0' in lines[0][0]
+    assert (
+        lines[0][0].startswith('error: process 1 (of 0 to 1) on ')
+        and 'keep_ratio is 3.0' in lines[0][0]
+    )
     expect_nothing_useless(tmp_path / 'training/adadedup')
 
 
 def command(config, work_dir, rank, *arguments):
     """``tools/prune.py`` as one of two processes that nothing but their environment knows of."""
-    variables = dict(os.environ, RANK=str(rank), WORLD_SIZE='2', LOCAL_RANK='0', OMP_NUM_THREADS='1',
-                     PYTHONPATH=str(ROOT))
-    return subprocess.Popen([sys.executable, '-W', 'ignore', ROOT / 'tools/prune.py', config, '--work-dir', work_dir,
-                             '--launcher', 'pytorch', *arguments], env=variables, stderr=subprocess.PIPE, text=True)
+    variables = dict(
+        os.environ,
+        RANK=str(rank),
+        WORLD_SIZE='2',
+        LOCAL_RANK='0',
+        OMP_NUM_THREADS='1',
+        PYTHONPATH=str(ROOT),
+    )
+    return subprocess.Popen(
+        [
+            sys.executable,
+            '-W',
+            'ignore',
+            ROOT / 'tools/prune.py',
+            config,
+            '--work-dir',
+            work_dir,
+            '--launcher',
+            'pytorch',
+            *arguments,
+        ],
+        env=variables,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_plain_processes_of_the_tool_that_differ_end_with_a_line_each(config, tmp_path):
-    tools = [command(config, tmp_path / 'run', 0), command(config, tmp_path / 'run', 1, '--keep-ratio', '.3')]
+    tools = [
+        command(config, tmp_path / 'run', 0),
+        command(config, tmp_path / 'run', 1, '--keep-ratio', '.3'),
+    ]
     errors = [tool.communicate(timeout=4 * LIMIT)[1] for tool in tools]
     assert [tool.returncode for tool in tools] == [2, 2], errors
-    assert all(error.count('error: ') == 1 and 'options.keep_ratio is 0.3 here' in error for error in errors), errors
+    assert all(
+        error.count('error: ') == 1 and 'options.keep_ratio is 0.3 here' in error
+        for error in errors
+    ), errors
     expect_nothing_useless(tmp_path / 'run')
 
 
 def test_processes_of_torchrun_that_differ_end_too(config, tmp_path):
     (tmp_path / 'tool.py').write_text(
         'import os\nimport sys\nfrom adadedup_mm.cli.prune import main\n'
-        "main([*sys.argv[1:], *(['--keep-ratio', '.3'] if os.environ['RANK'] == '1' else [])])\n")
+        "main([*sys.argv[1:], *(['--keep-ratio', '.3'] if os.environ['RANK'] == '1' else [])])\n"
+    )
     variables = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
     done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=29551',
-         tmp_path / 'tool.py', config, '--work-dir', tmp_path / 'run', '--launcher', 'pytorch'],
-        env=variables, capture_output=True, text=True, timeout=4 * LIMIT, check=False)
-    assert done.returncode and 'options.keep_ratio is 0.3 here and 0.5 in the first process' in done.stderr
+        [
+            sys.executable,
+            '-W',
+            'ignore',
+            '-m',
+            'torch.distributed.run',
+            '--nproc_per_node=2',
+            '--master_port=29551',
+            tmp_path / 'tool.py',
+            config,
+            '--work-dir',
+            tmp_path / 'run',
+            '--launcher',
+            'pytorch',
+        ],
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=4 * LIMIT,
+        check=False,
+    )
+    assert (
+        done.returncode
+        and 'options.keep_ratio is 0.3 here and 0.5 in the first process' in done.stderr
+    )
 
 
 @pytest.mark.parametrize('late', [0, 1])
 def test_a_mistake_that_all_make_is_said_by_all_and_leaves_nothing(late, config, tmp_path):
     work_dir = tmp_path / 'run'
-    codes, lines, errors = ends_of(2, lambda rank: prune_into(config, work_dir, rank, 2, embedder=dict(type='None')),
-                                   tmp_path / 'logs', delays={late: 1}.items())
+    codes, lines, errors = ends_of(
+        2,
+        lambda rank: prune_into(config, work_dir, rank, 2, embedder=dict(type='None')),
+        tmp_path / 'logs',
+        delays={late: 1}.items(),
+    )
     assert codes == [2, 2] and all(len(line) == 1 and "'None'" in line[0] for line in lines), errors
     assert not work_dir.exists()
 
 
-@pytest.mark.parametrize('how, moment, killed', [
-    (signal.SIGKILL, 'features', 0), (signal.SIGKILL, 'clusters', 1), (signal.SIGTERM, 'density', 0)])
-def test_a_killed_process_ends_the_others_and_the_run_can_be_gone_on_with(how, moment, killed, config, alone, tmp_path,
-                                                                          monkeypatch):
+@pytest.mark.parametrize(
+    'how, moment, killed',
+    [
+        (signal.SIGKILL, 'features', 0),
+        (signal.SIGKILL, 'clusters', 1),
+        (signal.SIGTERM, 'density', 0),
+    ],
+)
+def test_a_killed_process_ends_the_others_and_the_run_can_be_gone_on_with(
+    how, moment, killed, config, alone, tmp_path, monkeypatch
+):
     work_dir = tmp_path / 'run'
 
     def action(rank):
@@ -320,9 +419,10 @@ def test_a_killed_process_ends_the_others_and_the_run_can_be_gone_on_with(how, m
 
             def die_in(self, name, *arguments):
                 if name == moment:
-                    time.sleep(.5)
+                    time.sleep(0.5)
                     os.kill(os.getpid(), how)
                 return run_stage(self, name, *arguments)
+
             monkeypatch.setattr(StageStore, 'run', die_in)
         prune_into(config, work_dir, rank, 2)
 
@@ -330,7 +430,10 @@ def test_a_killed_process_ends_the_others_and_the_run_can_be_gone_on_with(how, m
     codes, lines, errors = ends_of(2, action, tmp_path / 'logs')
     assert codes[killed] == -how and codes[1 - killed] == 1, errors
     [line] = lines[1 - killed]
-    assert f'process {killed} (of 0 to 1) on ' in line and 'is gone: no sign of life for 3 seconds' in line
+    assert (
+        f'process {killed} (of 0 to 1) on ' in line
+        and 'is gone: no sign of life for 3 seconds' in line
+    )
     assert time.monotonic() - start < 20
     go_on(config, work_dir, alone, 1 + killed)
 
@@ -345,15 +448,21 @@ def test_a_process_that_never_appears_ends_the_others(missing, config, alone, tm
 
     codes, lines, errors = ends_of(2, action, tmp_path / 'logs')
     assert codes[1 - missing] == 1, errors
-    assert f'process {missing} (of 0 to 1) has not appeared within 4 seconds' in lines[1 - missing][0]
+    assert (
+        f'process {missing} (of 0 to 1) has not appeared within 4 seconds' in lines[1 - missing][0]
+    )
     go_on(config, work_dir, alone, 2)
 
 
 @pytest.mark.parametrize('late', [0, 2])
 def test_processes_that_start_at_different_times_find_each_other(late, config, alone, tmp_path):
     work_dir = tmp_path / 'run'
-    codes, _, errors = ends_of(3, lambda rank: prune_into(config, work_dir, rank, 3), tmp_path / 'logs',
-                               delays={late: 3.}.items())
+    codes, _, errors = ends_of(
+        3,
+        lambda rank: prune_into(config, work_dir, rank, 3),
+        tmp_path / 'logs',
+        delays={late: 3.0}.items(),
+    )
     assert codes == [0, 0, 0], errors
     expect_result(work_dir, alone)
 
@@ -366,7 +475,9 @@ def leave_traces(work_dir, config):
         failure = dict(line='process 2 stopped long ago', user_error=True) if rank == 2 else None
         content = dict(host='elsewhere', process=1, met={}, failure=failure, beats=40 + rank)
         (folder / f'{rank}-000000000000.json').write_text(json.dumps(content))
-    (folder / '0-000000000000.features.json').write_text(json.dumps(dict(keys=[dict(key='k', inputs={})])))
+    (folder / '0-000000000000.features.json').write_text(
+        json.dumps(dict(keys=[dict(key='k', inputs={})]))
+    )
     (folder / '.1-000000000000.json.tmp').touch()
 
 
@@ -374,8 +485,12 @@ def leave_traces(work_dir, config):
 def test_what_earlier_attempts_left_disturbs_no_later_one(world, late, config, alone, tmp_path):
     work_dir = tmp_path / 'run'
     leave_traces(work_dir, config)
-    codes, _, errors = ends_of(world, lambda rank: prune_into(config, work_dir, rank, world), tmp_path / 'logs',
-                               delays={late: .5}.items())
+    codes, _, errors = ends_of(
+        world,
+        lambda rank: prune_into(config, work_dir, rank, world),
+        tmp_path / 'logs',
+        delays={late: 0.5}.items(),
+    )
     assert codes == [0] * world, errors
     expect_result(work_dir, alone)
 
@@ -386,9 +501,13 @@ def test_a_finished_run_is_found_by_all_at_once_and_left_as_it_is(config, alone,
     manifest.write_text(manifest.read_text().replace(str(alone), str(tmp_path / 'run')))
     before = digests(tmp_path / 'run')
     start = time.monotonic()
-    codes, _, errors = ends_of(2, lambda rank: prune_into(config, tmp_path / 'run', rank, 2), tmp_path / 'logs')
+    codes, _, errors = ends_of(
+        2, lambda rank: prune_into(config, tmp_path / 'run', rank, 2), tmp_path / 'logs'
+    )
     assert codes == [0, 0], errors
-    changed = {name for name, digest in digests(tmp_path / 'run').items() if before.get(name) != digest}
+    changed = {
+        name for name, digest in digests(tmp_path / 'run').items() if before.get(name) != digest
+    }
     assert changed <= {Path('config.py')} and time.monotonic() - start < LIMIT / 4
 
 
@@ -397,7 +516,9 @@ def test_in_a_folder_of_somebody_else_no_process_writes_anything(name, config, t
     work_dir = tmp_path / 'run'
     work_dir.mkdir()
     (work_dir / name).touch()
-    codes, lines, _ = ends_of(2, lambda rank: prune_into(config, work_dir, rank, 2), tmp_path / 'logs')
+    codes, lines, _ = ends_of(
+        2, lambda rank: prune_into(config, work_dir, rank, 2), tmp_path / 'logs'
+    )
     assert codes == [2, 2] and all('is not from a pruning run' in line[0] for line in lines)
     assert [file.name for file in work_dir.iterdir()] == [name]
 
@@ -406,34 +527,42 @@ def test_a_run_that_needs_resume_stops_all_its_processes(config, alone, tmp_path
     work_dir = tmp_path / 'run'
     shutil.copytree(alone, work_dir)
     (work_dir / 'manifest.json').unlink()
-    codes, lines, errors = ends_of(2, lambda rank: prune_into(config, work_dir, rank, 2), tmp_path / 'logs',
-                                   delays={1: .5}.items())
+    codes, lines, errors = ends_of(
+        2,
+        lambda rank: prune_into(config, work_dir, rank, 2),
+        tmp_path / 'logs',
+        delays={1: 0.5}.items(),
+    )
     assert codes == [2, 2] and all('add --resume' in line[0] for line in lines), errors
     go_on(config, work_dir, alone, 2)
 
 
-def test_a_second_run_in_the_same_work_dir_stops_and_the_first_one_ends_well(config, alone, tmp_path, monkeypatch):
+def test_a_second_run_in_the_same_work_dir_stops_and_the_first_one_ends_well(
+    config, alone, tmp_path, monkeypatch
+):
     """Processes 0 and 1 are one run, 2 and 3 begin another one in the middle of it."""
     work_dir = tmp_path / 'run'
 
     def action(number):
         if number == 0:
             features = Run.features_key.func
-            monkeypatch.setattr(Run, 'features_key', property(lambda run: (time.sleep(2), features(run))[1]))
+            monkeypatch.setattr(
+                Run, 'features_key', property(lambda run: (time.sleep(2), features(run))[1])
+            )
         prune_into(config, work_dir, number % 2, 2)
 
-    codes, lines, errors = ends_of(4, action, tmp_path / 'logs', delays={2: 2., 3: 2.}.items())
+    codes, lines, errors = ends_of(4, action, tmp_path / 'logs', delays={2: 2.0, 3: 2.0}.items())
     assert codes[:3] == [0, 0, 2] and 'in use by another run' in lines[2][0], errors
     assert codes[3] in (0, 2)
     expect_result(work_dir, alone)
 
 
 def test_a_paused_process_does_not_count_its_own_pause_as_silence_of_others(tmp_path):
-    quick = Patience(beat=.1, gone=3., appear=60.)
+    quick = Patience(beat=0.1, gone=3.0, appear=60.0)
     end = tmp_path / 'end'
 
     def action(rank):
-        paused = StageStore(tmp_path / 'stages', rank, 2, poll=.02, patience=quick)
+        paused = StageStore(tmp_path / 'stages', rank, 2, poll=0.02, patience=quick)
         with paused.together():
             paused.wait_for(end.exists)
 
@@ -450,20 +579,24 @@ def test_a_paused_process_does_not_count_its_own_pause_as_silence_of_others(tmp_
 
 
 def test_who_holds_a_stage_of_several_runs_for_long_is_named(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(store, '_QUIET', .2)
+    monkeypatch.setattr(store, '_QUIET', 0.2)
     shared = tmp_path / 'shared'
 
     def slow(folder):
         time.sleep(1.5)
         (folder / 'result').touch()
 
-    child = start_child(lambda: StageStore(tmp_path / 'one', shared=shared).run('stage', 'key', slow))
+    child = start_child(
+        lambda: StageStore(tmp_path / 'one', shared=shared).run('stage', 'key', slow)
+    )
     while not list(shared.glob('*.lock')):
-        time.sleep(.01)
-    StageStore(tmp_path / 'two', poll=.02, shared=shared).run('stage', 'key', pytest.fail)
+        time.sleep(0.01)
+    StageStore(tmp_path / 'two', poll=0.02, shared=shared).run('stage', 'key', pytest.fail)
     assert os.waitpid(child, 0)[1] == 0
-    assert re.fullmatch(r'waiting for another run that computes stage \(lock .*/stage-key.lock\)\n',
-                        capsys.readouterr().err)
+    assert re.fullmatch(
+        r'waiting for another run that computes stage \(lock .*/stage-key.lock\)\n',
+        capsys.readouterr().err,
+    )
 
 
 def test_the_lock_of_a_killed_run_is_free(tmp_path):
@@ -472,13 +605,15 @@ def test_the_lock_of_a_killed_run_is_free(tmp_path):
     def die(folder):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    child = start_child(lambda: StageStore(tmp_path / 'one', shared=shared).run('stage', 'key', die))
+    child = start_child(
+        lambda: StageStore(tmp_path / 'one', shared=shared).run('stage', 'key', die)
+    )
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-    StageStore(tmp_path / 'two', poll=.02, shared=shared).run('stage', 'key', lambda folder: None)
+    StageStore(tmp_path / 'two', poll=0.02, shared=shared).run('stage', 'key', lambda folder: None)
 
 
 def test_waiting_looks_less_often_the_longer_it_takes(tmp_path, monkeypatch):
-    slept, now = [], [0.]
+    slept, now = [], [0.0]
 
     def sleep(seconds):
         slept.append(seconds)
@@ -487,12 +622,12 @@ def test_waiting_looks_less_often_the_longer_it_takes(tmp_path, monkeypatch):
     monkeypatch.setattr(time, 'sleep', sleep)
     monkeypatch.setattr(time, 'monotonic', lambda: now[0])
     StageStore(tmp_path).wait_for(lambda: now[0] > 3600)
-    assert slept[0] == .2 and slept[-1] == 1. and len(slept) < 3700
+    assert slept[0] == 0.2 and slept[-1] == 1.0 and len(slept) < 3700
 
 
 def test_a_stage_that_is_used_again_with_another_key_is_no_difference(tmp_path):
     def action(rank):
-        several = StageStore(tmp_path / 'stages', rank, 2, poll=.02, patience=QUICK)
+        several = StageStore(tmp_path / 'stages', rank, 2, poll=0.02, patience=QUICK)
         with several.together():
             for number in range(3):
                 several.agree('stage', dict(number=number))
@@ -500,19 +635,31 @@ def test_a_stage_that_is_used_again_with_another_key_is_no_difference(tmp_path):
             several.wait_for_files([tmp_path / 'end'])
 
     children = [start_child(lambda rank=rank: action(rank)) for rank in range(2)]
-    time.sleep(.5)
+    time.sleep(0.5)
     (tmp_path / 'end').touch()
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
 
 
-@pytest.mark.parametrize('here, first, said', [
-    (dict(a=1, b=dict(c=[1, 2])), dict(a=1, b=dict(c=[1, 3])), 'b.c.1 is 2 here and 3 in the first process'),
-    (dict(a=float('nan')), dict(a=float('nan')), 'what its key is made of differs'),
-    (dict(a=1), dict(), 'a is 1 here and missing in the first process'),
-    (dict(), dict(a='x'), "a is missing here and 'x' in the first process"),
-    (dict(a=list(range(5000))), dict(a=list(range(5001))), 'a differs between this process and the first one'),
-    (dict(a=print), dict(a=max), "a is 'print' here and 'max' in the first process"),
-    (dict(a='x' * 500), dict(a=1), 'xx... here and 1 in the first process')])
+@pytest.mark.parametrize(
+    'here, first, said',
+    [
+        (
+            dict(a=1, b=dict(c=[1, 2])),
+            dict(a=1, b=dict(c=[1, 3])),
+            'b.c.1 is 2 here and 3 in the first process',
+        ),
+        (dict(a=float('nan')), dict(a=float('nan')), 'what its key is made of differs'),
+        (dict(a=1), dict(), 'a is 1 here and missing in the first process'),
+        (dict(), dict(a='x'), "a is missing here and 'x' in the first process"),
+        (
+            dict(a=list(range(5000))),
+            dict(a=list(range(5001))),
+            'a differs between this process and the first one',
+        ),
+        (dict(a=print), dict(a=max), "a is 'print' here and 'max' in the first process"),
+        (dict(a='x' * 500), dict(a=1), 'xx... here and 1 in the first process'),
+    ],
+)
 def test_the_first_difference_is_named(here, first, said):
     assert said in first_difference(shortened(here), json.loads(json.dumps(shortened(first))))
 

@@ -16,9 +16,12 @@ from adadedup_mm.proxy.train import _ProxyHook
 
 def train_together(config, dataset, folder, error=None):  # noqa: F811
     """The exit statuses of two processes, which are 0 if they end with ``error``, or with none."""
+
     def train(rank):
         os.environ['LOCAL_RANK'] = str(rank)  # as launchers do
-        torch.distributed.init_process_group('gloo', f'file://{folder}.group', rank=rank, world_size=2)
+        torch.distributed.init_process_group(
+            'gloo', f'file://{folder}.group', rank=rank, world_size=2
+        )
         with contextlib.nullcontext() if error is None else pytest.raises(UserError, match=error):
             train_proxy(config, dataset, folder, seed=5, distributed=True)
 
@@ -34,14 +37,21 @@ def together(dataset, tmp_path_factory):  # noqa: F811
 
 def test_processes_share_the_batches_and_make_as_many_steps_as_one(together, trained):  # noqa: F811
     log = (together.parent / 'training.log').read_text()
-    assert 'Epoch(train) [3][3/3]' in log and 'Epoch(train) [3][3/3]' in (trained.parent / 'training.log').read_text()
+    assert (
+        'Epoch(train) [3][3/3]' in log
+        and 'Epoch(train) [3][3/3]' in (trained.parent / 'training.log').read_text()
+    )
     weights, alone = load_weights(together), load_weights(trained)
     assert weights.keys() == alone.keys()
     assert not torch.equal(weights['rpn_head.rpn_conv.weight'], alone['rpn_head.rpn_conv.weight'])
 
 
-def test_an_interrupted_training_of_two_ends_with_identical_weights(together, dataset, tmp_path,  # noqa: F811
-                                                                    monkeypatch):
+def test_an_interrupted_training_of_two_ends_with_identical_weights(
+    together,
+    dataset,
+    tmp_path,
+    monkeypatch,
+):
     original = _ProxyHook.after_train_iter
 
     def interrupt(self, runner, batch_idx, data_batch=None, outputs=None):
@@ -69,9 +79,14 @@ def test_all_processes_stop_where_one_diverges(dataset, tmp_path, monkeypatch): 
         original(self, runner, batch_idx, data_batch, outputs)
 
     monkeypatch.setattr(_ProxyHook, 'after_train_iter', diverge)
-    assert train_together(small_config(), dataset, tmp_path / 'proxy', 'diverged in epoch 1') == [0, 0]
+    assert train_together(small_config(), dataset, tmp_path / 'proxy', 'diverged in epoch 1') == [
+        0,
+        0,
+    ]
 
 
 def test_without_a_process_group_it_says_what_to_call(dataset, tmp_path):  # noqa: F811
-    with pytest.raises(UserError, match=r'needs a process group: call adadedup_mm.engine.open_group'):
+    with pytest.raises(
+        UserError, match=r'needs a process group: call adadedup_mm.engine.open_group'
+    ):
         train_proxy(small_config(), dataset, tmp_path, distributed=True)

@@ -17,7 +17,13 @@ from mmengine.visualization import Visualizer
 from adadedup_mm.base.errors import UserError
 from adadedup_mm.detectors.checkpoint import load_detector, load_weights
 from adadedup_mm.detectors.config import scoring_dataset, training_dataset
-from adadedup_mm.proxy import merge_losses, per_sample_losses, proxy_config, score_shards, train_proxy
+from adadedup_mm.proxy import (
+    merge_losses,
+    per_sample_losses,
+    proxy_config,
+    score_shards,
+    train_proxy,
+)
 from adadedup_mm.proxy.train import _ProxyHook
 
 MMDET = Path(mmdet.__file__).parent / '.mim' / 'configs'
@@ -39,14 +45,31 @@ def dataset(tmp_path_factory):
             x, y, size = *generator.integers(0, 20, 2).tolist(), int(generator.integers(8, 20))
             label = int(generator.integers(2))
             cv2.rectangle(image, (x, y), (x + size, y + size), (255 * label, 30, 200), -1)
-            annotations.append(dict(id=len(annotations), image_id=i, category_id=label, bbox=[x, y, size, size],
-                                    area=size * size, iscrowd=0))
+            annotations.append(
+                dict(
+                    id=len(annotations),
+                    image_id=i,
+                    category_id=label,
+                    bbox=[x, y, size, size],
+                    area=size * size,
+                    iscrowd=0,
+                )
+            )
         cv2.imwrite(str(root / f'{i}.png'), image)
         images.append(dict(id=i, file_name=f'{i}.png', height=height, width=width))
     categories = [dict(id=i, name=name) for i, name in enumerate(CLASSES)]
-    (root / 'train.json').write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
-    return dict(type='CocoDataset', data_root=str(root), ann_file='train.json', data_prefix=dict(img=''),
-                metainfo=dict(classes=CLASSES), filter_cfg=dict(filter_empty_gt=False), pipeline=[dict(type='Unused')])
+    (root / 'train.json').write_text(
+        json.dumps(dict(images=images, annotations=annotations, categories=categories))
+    )
+    return dict(
+        type='CocoDataset',
+        data_root=str(root),
+        ann_file='train.json',
+        data_prefix=dict(img=''),
+        metainfo=dict(classes=CLASSES),
+        filter_cfg=dict(filter_empty_gt=False),
+        pipeline=[dict(type='Unused')],
+    )
 
 
 def small_config(epochs=3, **changes):
@@ -70,7 +93,9 @@ def sizes_of(dataset):
 
 
 @pytest.mark.parametrize('stop', [(0, 1), (1, 2)])
-def test_interrupted_training_ends_with_identical_weights(stop, trained, dataset, tmp_path, monkeypatch):
+def test_interrupted_training_ends_with_identical_weights(
+    stop, trained, dataset, tmp_path, monkeypatch
+):
     original = _ProxyHook.after_train_iter
 
     def interrupt(self, runner, batch_idx, data_batch=None, outputs=None):
@@ -99,15 +124,24 @@ def test_training_learns_and_follows_its_seed(trained, dataset, tmp_path):
     log = (trained.parent / 'training.log').read_text()
     assert 'Epoch(train) [3][3/3]' in log
     other = load_weights(train_proxy(small_config(epochs=1), dataset, tmp_path, seed=6))
-    assert not torch.equal(other['rpn_head.rpn_conv.weight'], load_weights(trained)['rpn_head.rpn_conv.weight'])
+    assert not torch.equal(
+        other['rpn_head.rpn_conv.weight'], load_weights(trained)['rpn_head.rpn_conv.weight']
+    )
 
 
 def test_the_process_is_as_it_was(dataset, tmp_path, capsys):
     def state():
         kinds = (MMLogger, MessageHub, Visualizer, DefaultScope)
-        return [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist(),
-                [list(kind._instance_dict) for kind in kinds], cv2.getNumThreads(), torch.backends.cudnn.benchmark,
-                torch.multiprocessing.get_start_method(allow_none=True), torch.distributed.is_initialized]
+        return [
+            random.getstate(),
+            np.random.get_state()[1].tolist(),
+            torch.get_rng_state().tolist(),
+            [list(kind._instance_dict) for kind in kinds],
+            cv2.getNumThreads(),
+            torch.backends.cudnn.benchmark,
+            torch.multiprocessing.get_start_method(allow_none=True),
+            torch.distributed.is_initialized,
+        ]
 
     MessageHub.get_instance('mine')
     DefaultScope.get_instance('mine', scope_name='mmengine')
@@ -132,7 +166,7 @@ def test_training_runs_alone_in_one_of_several_processes(dataset, tmp_path, monk
 
 
 def test_hooks_with_weights_of_their_own_survive_an_interruption(dataset, tmp_path, monkeypatch):
-    config = small_config(epochs=2, custom_hooks=[dict(type='EMAHook', momentum=.5)])
+    config = small_config(epochs=2, custom_hooks=[dict(type='EMAHook', momentum=0.5)])
     weights = load_weights(train_proxy(config, dataset, tmp_path / 'whole'))
     original = _ProxyHook.before_train_epoch
 
@@ -165,7 +199,9 @@ def test_diverging_training_says_so(dataset, tmp_path):
 
 
 def test_fewer_samples_than_a_batch_train(dataset, tmp_path):
-    config = small_config(epochs=1, **{'train_dataloader.batch_size': 64, 'train_dataloader.drop_last': True})
+    config = small_config(
+        epochs=1, **{'train_dataloader.batch_size': 64, 'train_dataloader.drop_last': True}
+    )
     train_proxy(config, dataset, tmp_path)
     assert 'Epoch(train) [1][1/1]' in (tmp_path / 'training.log').read_text()
 
@@ -179,9 +215,14 @@ def test_default_proxies_build_with_any_number_of_classes(name):
     assert model.rpn_head.num_classes == 1
 
 
-@pytest.mark.parametrize('path', [
-    'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py', 'retinanet/retinanet_r50_fpn_1x_coco.py',
-    'yolox/yolox_tiny_8xb8-300e_coco.py'])
+@pytest.mark.parametrize(
+    'path',
+    [
+        'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py',
+        'retinanet/retinanet_r50_fpn_1x_coco.py',
+        'yolox/yolox_tiny_8xb8-300e_coco.py',
+    ],
+)
 def test_heads_of_any_detector_get_the_classes_of_the_dataset(path):
     original = Config.fromfile(MMDET / path)
     text = original.pretty_text
@@ -192,7 +233,9 @@ def test_heads_of_any_detector_get_the_classes_of_the_dataset(path):
 
 
 def test_epochs_stretch_the_schedule():
-    config = proxy_config(Config.fromfile(MMDET / 'retinanet/retinanet_r50_fpn_1x_coco.py'), 3, epochs=6)
+    config = proxy_config(
+        Config.fromfile(MMDET / 'retinanet/retinanet_r50_fpn_1x_coco.py'), 3, epochs=6
+    )
     assert config.train_cfg.max_epochs == 6
     warmup, steps = config.param_scheduler
     assert (warmup['end'], steps['end'], steps['milestones']) == (500, 6, [4, 6])
@@ -210,7 +253,11 @@ def test_a_config_that_is_no_training_config():
 
 def test_user_datasets_lose_their_augmentation_and_repetition(dataset):
     config = proxy_config(Config.fromfile(MMDET / 'yolox/yolox_tiny_8xb8-300e_coco.py'), 2)
-    wrapped = dict(type='RepeatDataset', times=3, dataset=dict(type='ConcatDataset', datasets=[dataset, dataset]))
+    wrapped = dict(
+        type='RepeatDataset',
+        times=3,
+        dataset=dict(type='ConcatDataset', datasets=[dataset, dataset]),
+    )
     training = training_dataset(config, wrapped)
     assert (training.type, training.dataset.type) == ('MultiImageMixDataset', 'ConcatDataset')
     own = Config.fromfile(MMDET / 'yolox/yolox_tiny_8xb8-300e_coco.py').train_dataloader.dataset
@@ -218,7 +265,12 @@ def test_user_datasets_lose_their_augmentation_and_repetition(dataset):
     scoring = scoring_dataset(config, wrapped)
     assert scoring.type == 'ConcatDataset'
     assert [step.type for step in scoring.datasets[0].pipeline] == [
-        'LoadImageFromFile', 'LoadAnnotations', 'Resize', 'Pad', 'PackDetInputs']
+        'LoadImageFromFile',
+        'LoadAnnotations',
+        'Resize',
+        'Pad',
+        'PackDetInputs',
+    ]
     assert dataset['pipeline'] == [dict(type='Unused')]
 
 
@@ -236,8 +288,23 @@ def test_scored_images_come_with_boxes_at_their_scale(dataset):
 def score(trained, dataset, folder, indices, world=1, **changes):
     sizes = sizes_of(dataset)[indices]
     for rank in range(world):
-        score_shards(small_config(**changes), trained, dataset, indices, sizes, folder, rank=rank, world=world)
-    return merge_losses(indices, sizes, 10, folder, lambda condition: None if condition() else pytest.fail('missing'))
+        score_shards(
+            small_config(**changes),
+            trained,
+            dataset,
+            indices,
+            sizes,
+            folder,
+            rank=rank,
+            world=world,
+        )
+    return merge_losses(
+        indices,
+        sizes,
+        10,
+        folder,
+        lambda condition: None if condition() else pytest.fail('missing'),
+    )
 
 
 def test_losses_do_not_depend_on_processes_or_batches(trained, dataset, tmp_path, monkeypatch):
@@ -246,10 +313,16 @@ def test_losses_do_not_depend_on_processes_or_batches(trained, dataset, tmp_path
     losses = score(trained, dataset, tmp_path / 'one', indices)
     assert losses.shape == (10,) and losses.dtype == np.float32
     assert np.flatnonzero(np.isnan(losses)).tolist() == [6]
-    np.testing.assert_array_equal(score(trained, dataset, tmp_path / 'two', indices, world=2), losses)
-    other = score(trained, dataset, tmp_path / 'batches', indices[:5], **{'train_dataloader.batch_size': 1})
+    np.testing.assert_array_equal(
+        score(trained, dataset, tmp_path / 'two', indices, world=2), losses
+    )
+    other = score(
+        trained, dataset, tmp_path / 'batches', indices[:5], **{'train_dataloader.batch_size': 1}
+    )
     np.testing.assert_allclose(other[indices[:5]], losses[indices[:5]], rtol=1e-5)
-    workers = score(trained, dataset, tmp_path / 'workers', indices, **{'train_dataloader.num_workers': 1})
+    workers = score(
+        trained, dataset, tmp_path / 'workers', indices, **{'train_dataloader.num_workers': 1}
+    )
     np.testing.assert_array_equal(workers, losses)
 
 
@@ -258,7 +331,9 @@ def test_losses_are_those_of_the_samples(trained, dataset, tmp_path):
     losses = score(trained, dataset, tmp_path, np.arange(10))
     with DefaultScope.overwrite_default_scope('mmdet'):
         samples = DATASETS.build(scoring_dataset(config, dataset))
-    expected = per_sample_losses(load_detector(config, trained), pseudo_collate([samples[i] for i in range(10)]))
+    expected = per_sample_losses(
+        load_detector(config, trained), pseudo_collate([samples[i] for i in range(10)])
+    )
     np.testing.assert_allclose(losses, expected.numpy(), rtol=1e-5)
 
 
@@ -283,11 +358,17 @@ class Harmful:
 @pytest.mark.parametrize('zipped', [True, False])
 def test_checkpoints_run_no_code(zipped, trained, tmp_path, capsys):
     weights = load_weights(trained)
-    history = HistoryBuffer([1., 2.], [1, 1])
+    history = HistoryBuffer([1.0, 2.0], [1, 1])
     path = tmp_path / 'epoch_12.pth'
-    torch.save(dict(meta=dict(harm=Harmful(), names=np.array(['a'])), message_hub=dict(loss=history),
-                    state_dict={f'module.{key}': value for key, value in weights.items()}), path,
-               _use_new_zipfile_serialization=zipped)
+    torch.save(
+        dict(
+            meta=dict(harm=Harmful(), names=np.array(['a'])),
+            message_hub=dict(loss=history),
+            state_dict={f'module.{key}': value for key, value in weights.items()},
+        ),
+        path,
+        _use_new_zipfile_serialization=zipped,
+    )
     loaded = load_weights(path)
     assert loaded.keys() == weights.keys()
     assert all(torch.equal(loaded[key], value) for key, value in weights.items())
@@ -308,5 +389,8 @@ def test_checkpoints_that_cannot_be_used(trained, tmp_path):
     with pytest.raises(UserError, match='holds no weights'):
         load_weights(broken)
     config = proxy_config(small_config(), 5)
-    with pytest.raises(UserError, match=r'does not fit the proxy FasterRCNN: 4 weights .* first roi_head\.bbox_head'):
+    with pytest.raises(
+        UserError,
+        match=r'does not fit the proxy FasterRCNN: 4 weights .* first roi_head\.bbox_head',
+    ):
         load_detector(config, trained)

@@ -32,7 +32,7 @@ from adadedup_mm.stages import StageStore
 from adadedup_mm.strategies.run import Run
 
 ROOT = Path(__file__).parents[1]
-costs = st.lists(st.integers(0, 10 ** 12), max_size=40).map(lambda values: np.array(values, np.int64))
+costs = st.lists(st.integers(0, 10**12), max_size=40).map(lambda values: np.array(values, np.int64))
 
 
 def loads(costs, parts, part):
@@ -52,21 +52,33 @@ def test_every_job_has_one_part_and_no_part_could_give_its_last_job_to_another(c
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=7).map(np.array), st.integers(1, 3))
 def test_the_dearest_part_is_within_a_third_of_the_best_deal(costs, parts):
-    best = min(loads(costs, parts, np.array(deal)).max()
-               for deal in itertools.product(range(parts), repeat=len(costs)))
+    best = min(
+        loads(costs, parts, np.array(deal)).max()
+        for deal in itertools.product(range(parts), repeat=len(costs))
+    )
     assert loads(costs, parts, balanced(costs, parts)).max() <= 4 / 3 * best
 
 
 @given(costs, st.integers(1, 9), st.randoms(use_true_random=False))
 def test_loads_do_not_depend_on_the_order_of_the_jobs(costs, parts, random):
     shuffled = np.array(random.sample(costs.tolist(), len(costs)), np.int64)
-    np.testing.assert_array_equal(loads(costs, parts, balanced(costs, parts)),
-                                  loads(shuffled, parts, balanced(shuffled, parts)))
+    np.testing.assert_array_equal(
+        loads(costs, parts, balanced(costs, parts)),
+        loads(shuffled, parts, balanced(shuffled, parts)),
+    )
 
 
-@pytest.mark.parametrize('score', [
-    kcenter_scores, *(lambda *arguments, order=order, **more: semdedup_scores(*arguments, order, 5, **more)
-                      for order in ('hard', 'easy', 'random'))], ids=['kcenter', 'hard', 'easy', 'random'])
+@pytest.mark.parametrize(
+    'score',
+    [
+        kcenter_scores,
+        *(
+            lambda *arguments, order=order, **more: semdedup_scores(*arguments, order, 5, **more)
+            for order in ('hard', 'easy', 'random')
+        ),
+    ],
+    ids=['kcenter', 'hard', 'easy', 'random'],
+)
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 99), st.sampled_from([3, 16, 67]), st.sets(st.integers(0, 20), max_size=21))
 def test_scores_of_a_cluster_are_the_same_bits_whoever_else_is_looked_at(score, seed, d, chosen):
@@ -87,8 +99,13 @@ def test_shares_of_an_assignment_to_centroids_are_the_whole(world):
     features[7::900] = 0
     members = np.arange(5000)[::-1]
     for centroids in (smooth_features(1, 40, 19), np.empty((0, 19), np.float32)):
-        shares = [kmeans.nearest_centroid(features, members, centroids, rank, world) for rank in range(world)]
-        np.testing.assert_array_equal(np.concatenate(shares), kmeans.nearest_centroid(features, members, centroids))
+        shares = [
+            kmeans.nearest_centroid(features, members, centroids, rank, world)
+            for rank in range(world)
+        ]
+        np.testing.assert_array_equal(
+            np.concatenate(shares), kmeans.nearest_centroid(features, members, centroids)
+        )
 
 
 def test_a_part_is_made_once_and_not_at_all_when_there_is_a_result(tmp_path):
@@ -122,7 +139,7 @@ def in_processes(world, action):
                 if status:
                     for other in running:
                         os.kill(other, signal.SIGKILL)
-        time.sleep(.01)
+        time.sleep(0.01)
     return ends
 
 
@@ -134,11 +151,16 @@ def config(tmp_path_factory):
 
 def results(work_dir):
     """Files of all stages by their SHA-256, and what their records say besides the time."""
-    files = {name: digest for name, digest in digests(work_dir / 'stages').items()
-             if name.name not in ('done.json', 'lock')}
+    files = {
+        name: digest
+        for name, digest in digests(work_dir / 'stages').items()
+        if name.name not in ('done.json', 'lock')
+    }
     store = StageStore(work_dir / 'stages')
-    records = {name: {entry: value for entry, value in store.record(name).items() if entry != 'seconds'}
-               for name in ('features', 'clusters', 'density', 'partners')}
+    records = {
+        name: {entry: value for entry, value in store.record(name).items() if entry != 'seconds'}
+        for name in ('features', 'clusters', 'density', 'partners')
+    }
     return files, records
 
 
@@ -160,18 +182,20 @@ def test_two_processes_write_the_same_stages_and_selection_as_one(config, tmp_pa
     assert digests(two / 'annotations') == digests(one / 'annotations')
 
 
-def score_by(world, config, work_dir, density='KCenter', layout=0., **arguments):
+def score_by(world, config, work_dir, density='KCenter', layout=0.0, **arguments):
     """The stages up to the density scores, and partners, by some processes; their exit statuses."""
     loaded = load_config(config, {'adadedup.density': dict(type=density, **arguments)})
     pool, sources = read_pool(loaded)
 
     def score(rank):
-        store = StageStore(work_dir / 'stages', rank, world, poll=.02)
+        store = StageStore(work_dir / 'stages', rank, world, poll=0.02)
         run = Run(loaded, resolve_options(loaded), store, pool, sources)
         run.density(layout)
         kept = np.arange(len(pool)) % 3 == 0
         partner = run.partners(kept, layout)
-        np.testing.assert_array_equal(partner, nearest_kept(run.compared(layout), run.clusters, kept)[0])
+        np.testing.assert_array_equal(
+            partner, nearest_kept(run.compared(layout), run.clusters, kept)[0]
+        )
         # Nobody has a copy.
         assert isinstance(run.features.base, np.memmap)
 
@@ -189,20 +213,40 @@ class Plain:
 DENSITIES.register_module(name='PlainOfRanksTest', module=Plain, force=True)
 
 
-@pytest.mark.parametrize('density', [
-    dict(density='KCenter'), dict(density='SemDeDup'), dict(density='SemDeDup', order='random'),
-    dict(density='PlainOfRanksTest')], ids=str)
-def test_scores_with_a_label_layout_are_the_same_by_any_number_of_processes(density, config, tmp_path):
+@pytest.mark.parametrize(
+    'density',
+    [
+        dict(density='KCenter'),
+        dict(density='SemDeDup'),
+        dict(density='SemDeDup', order='random'),
+        dict(density='PlainOfRanksTest'),
+    ],
+    ids=str,
+)
+def test_scores_with_a_label_layout_are_the_same_by_any_number_of_processes(
+    density, config, tmp_path
+):
     for world in (1, 2, 4):
-        assert score_by(world, config, tmp_path / str(world), layout=.3, **density) == [0] * world
+        assert score_by(world, config, tmp_path / str(world), layout=0.3, **density) == [0] * world
     assert results(tmp_path / '1') == results(tmp_path / '2') == results(tmp_path / '4')
 
 
-@pytest.mark.parametrize('stage, file', [
-    ('clusters', 'part_centroids.npy'), ('clusters', 'part_2_of_3.npy'), ('clusters', 'clusters.npy'),
-    ('density', 'part_1_of_3.npy'), ('density', 'order.npy'), ('density', 'similarity.npy'),
-    ('partners', 'part_1_of_3.npy'), ('partners', 'partner.npy')])
-def test_three_killed_processes_are_resumed_by_any_number(stage, file, config, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    'stage, file',
+    [
+        ('clusters', 'part_centroids.npy'),
+        ('clusters', 'part_2_of_3.npy'),
+        ('clusters', 'clusters.npy'),
+        ('density', 'part_1_of_3.npy'),
+        ('density', 'order.npy'),
+        ('density', 'similarity.npy'),
+        ('partners', 'part_1_of_3.npy'),
+        ('partners', 'partner.npy'),
+    ],
+)
+def test_three_killed_processes_are_resumed_by_any_number(
+    stage, file, config, tmp_path, monkeypatch
+):
     replace = os.replace
 
     def die_at_the_file(source, target):
@@ -225,14 +269,16 @@ def test_three_killed_processes_are_resumed_by_any_number(stage, file, config, t
 
 
 @pytest.mark.parametrize('flat', [1024, 8])
-def test_clusters_in_one_and_two_levels_are_the_same_by_any_number_of_processes(flat, tmp_path, monkeypatch):
+def test_clusters_in_one_and_two_levels_are_the_same_by_any_number_of_processes(
+    flat, tmp_path, monkeypatch
+):
     monkeypatch.setattr(kmeans, 'FLAT_CLUSTERS', flat)
     features = smooth_features(3, 2600, 24, 60)
     features[5::700] = 0
     clusterer = SphericalKMeans(20, iterations=3)
 
     def cluster(rank, world):
-        store = StageStore(tmp_path / str(world), rank, world, poll=.01)
+        store = StageStore(tmp_path / str(world), rank, world, poll=0.01)
         store.run('clusters', 'key', *cluster_work(clusterer, features, None, 0, store))
 
     for world in (1, 2, 4):
@@ -241,7 +287,11 @@ def test_clusters_in_one_and_two_levels_are_the_same_by_any_number_of_processes(
     np.testing.assert_array_equal(labels[0], clusterer(features, None, 0))
     for other in labels[1:]:
         np.testing.assert_array_equal(labels[0], other)
-    assert {file.name for file in (tmp_path / '4/clusters').iterdir()} == {'key', 'clusters.npy', 'done.json'}
+    assert {file.name for file in (tmp_path / '4/clusters').iterdir()} == {
+        'key',
+        'clusters.npy',
+        'done.json',
+    }
 
 
 def test_one_process_shares_nothing_and_neither_do_methods_that_cannot(tmp_path):
@@ -253,10 +303,11 @@ def test_one_process_shares_nothing_and_neither_do_methods_that_cannot(tmp_path)
     for world, splits in ((1, False), (2, True)):
         store = StageStore(tmp_path, 0, world)
         for expected, work in (
-                (splits, cluster_work(SphericalKMeans(), features, None, 0, store)),
-                (False, cluster_work(clusterer, features, None, 0, store)),
-                (splits, density_work(DENSITIES.get('KCenter')(), features, assignment, 0, store)),
-                (False, density_work(Plain(), features, assignment, 0, store))):
+            (splits, cluster_work(SphericalKMeans(), features, None, 0, store)),
+            (False, cluster_work(clusterer, features, None, 0, store)),
+            (splits, density_work(DENSITIES.get('KCenter')(), features, assignment, 0, store)),
+            (False, density_work(Plain(), features, assignment, 0, store)),
+        ):
             assert (work[1] is not None) == expected
 
 
@@ -267,7 +318,9 @@ def port():
         return free.getsockname()[1]
 
 
-def test_an_error_is_said_once_a_machine_and_by_a_process_that_is_alone_with_it(port, monkeypatch, capsys):
+def test_an_error_is_said_once_a_machine_and_by_a_process_that_is_alone_with_it(
+    port, monkeypatch, capsys
+):
     from torch.distributed import TCPStore
 
     store = TCPStore('127.0.0.1', port, is_master=True, wait_for_workers=False)
@@ -299,9 +352,22 @@ def test_an_error_is_said_once_a_machine_and_by_a_process_that_is_alone_with_it(
 def test_processes_of_torchrun_that_all_fail_print_one_line(port, tmp_path):
     (tmp_path / 'tool.py').write_text(
         'from adadedup_mm.cli.common import run\nfrom adadedup_mm.errors import UserError\n'
-        "def main(arguments):\n    raise UserError('wrong')\nrun(main)\n")
+        "def main(arguments):\n    raise UserError('wrong')\nrun(main)\n"
+    )
     done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--nproc_per_node=2', f'--master_port={port}',
-         str(tmp_path / 'tool.py')], capture_output=True, text=True, check=False,
-        env=dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT)))
+        [
+            sys.executable,
+            '-W',
+            'ignore',
+            '-m',
+            'torch.distributed.run',
+            '--nproc_per_node=2',
+            f'--master_port={port}',
+            str(tmp_path / 'tool.py'),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT)),
+    )
     assert done.stderr.count('error: wrong') == 1 and 'exitcode  : 2' in done.stderr

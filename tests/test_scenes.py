@@ -14,18 +14,34 @@ from adadedup_mm.selection.scenes import keep_groups, preference, scene_labels, 
 def choices(draw, most=24):
     """Scenes in any order, a choice of usable samples, and their places."""
     n = draw(st.integers(1, most))
-    _, scenes = np.unique(draw(st.lists(st.integers(0, 4), min_size=n, max_size=n)), return_inverse=True)
+    _, scenes = np.unique(
+        draw(st.lists(st.integers(0, 4), min_size=n, max_size=n)), return_inverse=True
+    )
     usable = np.array(draw(st.lists(st.integers(0, 4), min_size=n, max_size=n))) > 0
     kept = np.array(draw(st.lists(st.booleans(), min_size=n, max_size=n))) & usable
     redundancy = np.array(draw(st.lists(st.floats(-1, 1), min_size=n, max_size=n)))
-    return scenes, kept, preference(kept, redundancy, np.random.default_rng(0), np.zeros(n, bool)), usable
+    return (
+        scenes,
+        kept,
+        preference(kept, redundancy, np.random.default_rng(0), np.zeros(n, bool)),
+        usable,
+    )
 
 
 def make_pool(scenes):
     n = len(scenes)
-    return Pool(tuple(map(str, range(n))), (('a.jpg',),) * n, ('image',), np.zeros((n, 2), np.int32), ('car',),
-                np.zeros(n + 1, np.int64), np.empty(0, np.int32), np.empty((0, 4), np.float32), np.zeros(n, np.int32),
-                tuple(scenes) if any(scenes) else None)
+    return Pool(
+        tuple(map(str, range(n))),
+        (('a.jpg',),) * n,
+        ('image',),
+        np.zeros((n, 2), np.int32),
+        ('car',),
+        np.zeros(n + 1, np.int64),
+        np.empty(0, np.int32),
+        np.empty((0, 4), np.float32),
+        np.zeros(n, np.int32),
+        tuple(scenes) if any(scenes) else None,
+    )
 
 
 # Preference
@@ -33,13 +49,17 @@ def make_pool(scenes):
 
 def test_samples_are_wanted_in_order_of_choice_and_redundancy():
     kept = np.array([False, True, True, False, True])
-    places = preference(kept, np.array([.1, .5, .2, 0., .9]), np.random.default_rng(0), np.arange(5) == 4)
+    places = preference(
+        kept, np.array([0.1, 0.5, 0.2, 0.0, 0.9]), np.random.default_rng(0), np.arange(5) == 4
+    )
     assert np.argsort(places).tolist() == [4, 2, 1, 3, 0]
 
 
 def test_ties_are_broken_at_random_by_the_seed():
     kept, alike, none = np.ones(50, bool), np.zeros(50), np.zeros(50, bool)
-    first, again, other = (preference(kept, alike, np.random.default_rng(seed), none) for seed in (0, 0, 1))
+    first, again, other = (
+        preference(kept, alike, np.random.default_rng(seed), none) for seed in (0, 0, 1)
+    )
     assert (first == again).all() and (first != other).any()
 
 
@@ -55,7 +75,11 @@ def test_scenes_stay_or_go_whole_and_come_as_near_to_the_budget_as_possible(choi
         assert len(set(new[usable & (scenes == scene)])) <= 1
     assert not new[~usable].any()
     budget = kept.sum()
-    totals = {sum(some) for count in range(len(sizes) + 1) for some in itertools.combinations(sizes, count)}
+    totals = {
+        sum(some)
+        for count in range(len(sizes) + 1)
+        for some in itertools.combinations(sizes, count)
+    }
     totals = {total for total in totals if total or not budget}
     assert abs(new.sum() - budget) == min(abs(total - budget) for total in totals)
 
@@ -72,7 +96,7 @@ def test_of_equal_scenes_those_stay_of_which_most_was_chosen(shares):
 
 def test_ties_go_to_the_less_redundant_scene():
     scenes, kept = np.repeat([0, 1], 4), np.tile([True, True, False, False], 2)
-    redundancy = np.repeat([.5, .1], 4)
+    redundancy = np.repeat([0.5, 0.1], 4)
     places = preference(kept, redundancy, np.random.default_rng(0), np.zeros(8, bool))
     assert keep_groups(scenes, kept, places, np.ones(8, bool)).tolist() == [False] * 4 + [True] * 4
 
@@ -80,7 +104,7 @@ def test_ties_go_to_the_less_redundant_scene():
 def test_hundreds_of_scenes_meet_the_budget_of_whole_scenes():
     rng = np.random.default_rng(0)
     scenes = np.repeat(np.arange(700), rng.integers(38, 42, 700))
-    kept = rng.random(len(scenes)) < .8
+    kept = rng.random(len(scenes)) < 0.8
     places = preference(kept, rng.random(len(scenes)), rng, np.zeros(len(scenes), bool))
     new = keep_groups(scenes, kept, places, np.ones(len(scenes), bool))
     assert new.sum() == kept.sum()
@@ -91,8 +115,11 @@ def test_hundreds_of_scenes_meet_the_budget_of_whole_scenes():
 
 def distances(scenes, kept, usable):
     """Frames between neighbouring kept frames of a scene."""
-    return [gap - 1 for scene in np.unique(scenes)
-            for gap in np.diff(np.flatnonzero(kept[usable & (scenes == scene)]))]
+    return [
+        gap - 1
+        for scene in np.unique(scenes)
+        for gap in np.diff(np.flatnonzero(kept[usable & (scenes == scene)]))
+    ]
 
 
 @settings(max_examples=300)
@@ -124,9 +151,17 @@ def test_frames_are_taken_in_order_of_preference(choice, min_gap):
     scenes, kept, places, usable = choice
     new, gap, _ = spread_frames(scenes, kept, places, usable, min_gap)
     candidates = np.flatnonzero(usable)
-    best = min((sorted(places[list(some)]) for some in itertools.combinations(candidates, int(kept.sum()))
-                if all(between >= gap for between in distances(
-                    scenes, np.isin(np.arange(len(kept)), some), usable))), default=[])
+    best = min(
+        (
+            sorted(places[list(some)])
+            for some in itertools.combinations(candidates, int(kept.sum()))
+            if all(
+                between >= gap
+                for between in distances(scenes, np.isin(np.arange(len(kept)), some), usable)
+            )
+        ),
+        default=[],
+    )
     assert sorted(places[new]) == best
 
 
@@ -137,9 +172,13 @@ def test_scenes_are_numbered_in_the_order_of_the_pool():
     assert scene_labels(make_pool(['b', 'a', 'b']), 'min_gap').tolist() == [0, 1, 0]
 
 
-@pytest.mark.parametrize('scenes, words', [
-    (('', ''), 'adadedup.group_by needs scenes, but the annotation files name no scenes'),
-    (('a', '', ''), 'no scene for 2 of 3 samples, first 1')])
+@pytest.mark.parametrize(
+    'scenes, words',
+    [
+        (('', ''), 'adadedup.group_by needs scenes, but the annotation files name no scenes'),
+        (('a', '', ''), 'no scene for 2 of 3 samples, first 1'),
+    ],
+)
 def test_samples_without_a_scene_are_named(scenes, words):
     with pytest.raises(UserError, match=words) as error:
         scene_labels(make_pool(scenes), 'group_by')

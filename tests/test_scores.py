@@ -25,13 +25,19 @@ SEEDS = st.integers(0, 2**32 - 1)
 def predictions(seed, n=12, classes=4):
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(n, classes)) * 3
-    return logits, np.exp(logits) / np.exp(logits).sum(1, keepdims=True), rng.integers(classes, size=n)
+    return (
+        logits,
+        np.exp(logits) / np.exp(logits).sum(1, keepdims=True),
+        rng.integers(classes, size=n),
+    )
 
 
 def test_the_error_norm_is_0_for_a_sure_right_answer_and_sqrt_2_for_a_sure_wrong_one():
     assert error_norms(np.eye(3), np.array([0, 1, 0])) == pytest.approx([0, 0, np.sqrt(2)])
     assert error_norms(np.zeros((1, 5)), np.array([2])) == pytest.approx([1])
-    assert error_norms(np.array([[.25, .75]]), np.array([0])) == pytest.approx([.75 * np.sqrt(2)])
+    assert error_norms(np.array([[0.25, 0.75]]), np.array([0])) == pytest.approx(
+        [0.75 * np.sqrt(2)]
+    )
 
 
 @given(SEEDS)
@@ -62,7 +68,8 @@ def test_forgetting_counts_falls_from_right_to_wrong_by_hand():
     traces = dict(always='1111', once='1010', twice='1100', late='0001', never='0000', end='0110')
     correct = np.array([[step == '1' for step in trace] for trace in traces.values()]).T
     assert dict(zip(traces, forgetting_counts(correct).tolist(), strict=True)) == dict(
-        always=0, once=2, twice=1, late=0, never=4, end=1)
+        always=0, once=2, twice=1, late=0, never=4, end=1
+    )
 
 
 @given(arrays(bool, st.tuples(st.integers(1, 8), st.integers(1, 20))))
@@ -75,8 +82,10 @@ def test_what_was_never_right_is_above_all_that_was(correct):
 
 
 def test_an_object_has_the_mean_error_of_its_predictions_and_is_right_if_one_is():
-    errors, right = per_object(np.array([.2, .4, 1.]), np.array([False, True, False]), np.array([1, 1, 0]), 3)
-    assert errors == pytest.approx([1., .3, 1.])
+    errors, right = per_object(
+        np.array([0.2, 0.4, 1.0]), np.array([False, True, False]), np.array([1, 1, 0]), 3
+    )
+    assert errors == pytest.approx([1.0, 0.3, 1.0])
     assert right.tolist() == [False, True, False]
 
 
@@ -111,15 +120,17 @@ def test_trainings_that_agree_are_reliable_and_noise_is_not(seed, runs):
     truth = rng.random(400)
     same = run_agreement(np.stack([np.exp(truth * (i + 1)) for i in range(runs)]))
     assert same == pytest.approx((1, 1))
-    r, reliability = run_agreement(np.stack([truth + .3 * rng.normal(size=400) for _ in range(runs)]))
+    r, reliability = run_agreement(
+        np.stack([truth + 0.3 * rng.normal(size=400) for _ in range(runs)])
+    )
     assert 0 < r < reliability < 1
     noise, nothing = run_agreement(rng.normal(size=(runs, 400)))
-    assert abs(noise) < .2 and 0 <= nothing < .5
+    assert abs(noise) < 0.2 and 0 <= nothing < 0.5
     assert run_agreement(np.ones((runs, 5))) == (0, 0)
 
 
 def test_shapes_are_compared_with_a_circle_of_their_area_at_any_scale():
-    perimeter, area = np.array([2 * np.pi, 4., 22., 0.]), np.array([np.pi, 1., 10., 0.])
+    perimeter, area = np.array([2 * np.pi, 4.0, 22.0, 0.0]), np.array([np.pi, 1.0, 10.0, 0.0])
     expected = [1, 2 / np.sqrt(np.pi), 11 / np.sqrt(10 * np.pi), 0]
     assert shape_complexity(perimeter, area) == pytest.approx(expected)
     assert shape_complexity(perimeter * 7, area * 49) == pytest.approx(expected)

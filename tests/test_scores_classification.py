@@ -35,7 +35,9 @@ def digits(tmp_path):
 
 @pytest.mark.parametrize('strategy', [*TRAINED, 'random'])
 def test_classifiers_are_trained_by_their_own_config(strategy, digits, tmp_path):
-    arguments = ['--strategy', strategy] if strategy == 'random' else option(type=strategy, epochs=2)
+    arguments = (
+        ['--strategy', strategy] if strategy == 'random' else option(type=strategy, epochs=2)
+    )
     work_dir = run(digits, tmp_path / 'run', *arguments)
     table = samples(work_dir)
     assert table.kept.sum() == 90
@@ -45,6 +47,7 @@ def test_classifiers_are_trained_by_their_own_config(strategy, digits, tmp_path)
         assert set(table.score) <= {0, 1, 2}
     config = load_config(work_dir / 'config.py')
     from mmengine.registry import DATASETS, DefaultScope
+
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         assert len(DATASETS.build(config.train_dataloader.dataset)) == table.kept.sum()
 
@@ -52,8 +55,15 @@ def test_classifiers_are_trained_by_their_own_config(strategy, digits, tmp_path)
 def test_a_classifier_trains_on_the_chosen_samples_through_our_runner(digits, tmp_path):
     from adadedup_mm.cli.train import main as train_main
 
-    train_main([str(digits), '--work-dir', str(tmp_path / 'run'), '--cfg-options',
-                'default_hooks.checkpoint.interval=2'])
+    train_main(
+        [
+            str(digits),
+            '--work-dir',
+            str(tmp_path / 'run'),
+            '--cfg-options',
+            'default_hooks.checkpoint.interval=2',
+        ]
+    )
     assert (tmp_path / 'run/epoch_2.pth').exists()
     assert samples(tmp_path / 'run/adadedup').kept.sum() == 90
     # 90 samples in batches of 32.
@@ -66,7 +76,9 @@ def load_state(path):
     return torch.load(path, map_location='cpu')['message_hub']['runtime_info']
 
 
-@pytest.mark.parametrize('strategy, words', [('clip_dedup', 'arrays, not files'), ('tfdp', 'neither')])
+@pytest.mark.parametrize(
+    'strategy, words', [('clip_dedup', 'arrays, not files'), ('tfdp', 'neither')]
+)
 def test_strategies_that_need_more_than_labels_say_so(strategy, words, digits, tmp_path, capsys):
     line = fails(capsys, digits, tmp_path / 'run', '--strategy', strategy)
     assert (words if strategy == 'clip_dedup' else 'mask or a box') in line
@@ -80,10 +92,20 @@ def cifar(root, count=20):
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
     for name in ('train', 'test'):
-        (folder / name).write_bytes(pickle.dumps(dict(
-            data=generator.integers(0, 255, (count, 3072), dtype=np.uint8), fine_labels=[i % 7 for i in range(count)])))
-    (folder / 'meta').write_bytes(pickle.dumps(dict(fine_label_names=[f'c{i}' for i in range(100)])))
-    return dict(train_list=[['train', None]], test_list=[['test', None]], meta=dict(CIFAR100.meta, md5=None))
+        (folder / name).write_bytes(
+            pickle.dumps(
+                dict(
+                    data=generator.integers(0, 255, (count, 3072), dtype=np.uint8),
+                    fine_labels=[i % 7 for i in range(count)],
+                )
+            )
+        )
+    (folder / 'meta').write_bytes(
+        pickle.dumps(dict(fine_label_names=[f'c{i}' for i in range(100)]))
+    )
+    return dict(
+        train_list=[['train', None]], test_list=[['test', None]], meta=dict(CIFAR100.meta, md5=None)
+    )
 
 
 def test_cifar_is_a_pool_of_arrays(tmp_path, monkeypatch):
@@ -92,21 +114,42 @@ def test_cifar_is_a_pool_of_arrays(tmp_path, monkeypatch):
     for name, value in cifar(tmp_path).items():
         monkeypatch.setattr(CIFAR100, name, value)
     path = tmp_path / 'config.py'
-    path.write_text("_base_ = ['mmpretrain::resnet/resnet18_8xb16_cifar10.py', 'adadedup_mm::_base_/adadedup.py']\n"
-                    "model = dict(head=dict(num_classes=100))\n"
-                    f"train_dataloader = dict(dataset=dict(type='CIFAR100', data_root='{tmp_path}'))")
+    path.write_text(
+        "_base_ = ['mmpretrain::resnet/resnet18_8xb16_cifar10.py', "
+        "'adadedup_mm::_base_/adadedup.py']\n"
+        'model = dict(head=dict(num_classes=100))\n'
+        f"train_dataloader = dict(dataset=dict(type='CIFAR100', data_root='{tmp_path}'))"
+    )
     pool, [source] = read_pool(load_config(path))
     assert pool.sample_ids == tuple(map(str, range(20))) and source.kind == 'ids'
     assert pool.labels.tolist() == [i % 7 for i in range(20)] and len(pool.classes) == 100
-    work_dir = run(path, tmp_path / 'run', '--strategy', 'uniform_stride', '--keep-ratio', .25)
-    assert (work_dir / 'annotations/dataset_ids.txt').read_text().split() == ['0', '4', '8', '12', '16']
-    assert pq.read_table(work_dir / 'classes.parquet')['images'].to_pylist()[:8] == [3, 3, 3, 3, 3, 3, 2, 0]
+    work_dir = run(path, tmp_path / 'run', '--strategy', 'uniform_stride', '--keep-ratio', 0.25)
+    assert (work_dir / 'annotations/dataset_ids.txt').read_text().split() == [
+        '0',
+        '4',
+        '8',
+        '12',
+        '16',
+    ]
+    assert pq.read_table(work_dir / 'classes.parquet')['images'].to_pylist()[:8] == [
+        3,
+        3,
+        3,
+        3,
+        3,
+        3,
+        2,
+        0,
+    ]
 
 
 def test_missing_cifar_files_are_named(tmp_path, capsys):
     path = tmp_path / 'config.py'
-    path.write_text("_base_ = ['mmpretrain::resnet/resnet18_8xb16_cifar10.py', 'adadedup_mm::_base_/adadedup.py']\n"
-                    f"train_dataloader = dict(dataset=dict(data_root='{tmp_path}/none', download=False))")
+    path.write_text(
+        "_base_ = ['mmpretrain::resnet/resnet18_8xb16_cifar10.py', "
+        "'adadedup_mm::_base_/adadedup.py']\n"
+        f"train_dataloader = dict(dataset=dict(data_root='{tmp_path}/none', download=False))"
+    )
     assert str(tmp_path / 'none') in fails(capsys, path, tmp_path / 'run', '--strategy', 'random')
 
 
@@ -128,9 +171,15 @@ train_dataloader = dict(dataset=dict(_delete_=True, type='CustomDataset', data_r
                                      ann_file='{ann_file}', classes=('a', 'b'), pipeline=[dict(type='PackInputs')]))
 """)
     pool, [source] = read_pool(load_config(path))
-    assert len(pool) == 12 and pool.classes == ('a', 'b') and np.bincount(pool.labels).tolist() == [6, 6]
+    assert (
+        len(pool) == 12
+        and pool.classes == ('a', 'b')
+        and np.bincount(pool.labels).tolist() == [6, 6]
+    )
     assert 'images/a/00.png' in pool.sample_ids
     for strategy in ('random', 'clip_dedup'):
-        work_dir = run(path, tmp_path / strategy, '--strategy', strategy, '--keep-ratio', .5)
-        names = (work_dir / 'annotations' / f'{source.ann_file.stem if ann_file else "dataset"}_ids.txt').read_text()
+        work_dir = run(path, tmp_path / strategy, '--strategy', strategy, '--keep-ratio', 0.5)
+        names = (
+            work_dir / 'annotations' / f'{source.ann_file.stem if ann_file else "dataset"}_ids.txt'
+        ).read_text()
         assert len(names.split()) == 6 and set(names.split()) <= set(pool.sample_ids)

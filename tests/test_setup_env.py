@@ -40,9 +40,16 @@ def add_command(machine: Path, name: str, body: str) -> None:
 
 
 def set_up(checkout: Path, machine: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if key not in ('PYTHON', 'STACK')}
-    return subprocess.run(['bash', checkout / 'tools' / 'setup_env.sh'], capture_output=True, text=True, timeout=60,
-                          env=environment | {'PATH': str(machine)} | variables)
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ('PYTHON', 'STACK')
+    }
+    return subprocess.run(
+        ['bash', checkout / 'tools' / 'setup_env.sh'],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment | {'PATH': str(machine)} | variables,
+    )
 
 
 def assert_one_line(result: subprocess.CompletedProcess[str], checkout: Path, *words: str) -> None:
@@ -59,11 +66,15 @@ def test_says_that_python_is_missing(checkout: Path, machine: Path) -> None:
 
 
 def test_says_which_python_a_current_torch_needs(checkout: Path, machine: Path) -> None:
-    assert_one_line(set_up(checkout, machine, STACK='modern'), checkout, 'Python 3.12 is missing', 'PYTHON')
+    assert_one_line(
+        set_up(checkout, machine, STACK='modern'), checkout, 'Python 3.12 is missing', 'PYTHON'
+    )
 
 
 def test_says_that_there_is_no_such_stack(checkout: Path, machine: Path) -> None:
-    assert_one_line(set_up(checkout, machine, STACK='newest'), checkout, 'STACK=newest', 'stable', 'modern')
+    assert_one_line(
+        set_up(checkout, machine, STACK='newest'), checkout, 'STACK=newest', 'stable', 'modern'
+    )
 
 
 def test_says_that_the_given_python_is_another_version(checkout: Path, machine: Path) -> None:
@@ -77,7 +88,9 @@ def test_says_that_the_venv_module_is_missing(checkout: Path, machine: Path) -> 
 
 def test_says_that_the_disk_is_too_small(checkout: Path, machine: Path) -> None:
     add_command(machine, 'python3.11', 'exit 0')
-    add_command(machine, 'df', 'echo Filesystem 1024-blocks Used Available; echo /dev/x 9000000 1 3000000')
+    add_command(
+        machine, 'df', 'echo Filesystem 1024-blocks Used Available; echo /dev/x 9000000 1 3000000'
+    )
     assert_one_line(set_up(checkout, machine), checkout, '2 GB', 'needs')
 
 

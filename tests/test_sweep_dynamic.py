@@ -46,7 +46,8 @@ LEFT_OUT = {
     'mm_grounding_dino/grounding_dino_swin-t_pretrain_obj365.py': TEXT_ENCODER,
     'ocsort/ocsort_yolox_x_8xb4-amp-80e_crowdhuman-mot20train_test-mot20test.py': YOLOX,
     'reid/reid_r50_8xb32-6e_mot17train80_test-mot17val20.py': 'its samples are groups of pictures',
-    'strongsort/yolox_x_8xb4-80e_crowdhuman-mot20train_test-mot20test.py': YOLOX}
+    'strongsort/yolox_x_8xb4-80e_crowdhuman-mot20train_test-mot20test.py': YOLOX,
+}
 STEPS = [name for name in FAMILIES if name not in LEFT_OUT]
 # Packages without which a model cannot be built.
 PACKAGES = {'boxinst/boxinst_r50_fpn_ms-90k_coco.py': 'skimage'}
@@ -55,12 +56,14 @@ SIDES = {
     'ddod/ddod_r50_fpn_1x_coco.py': 384,
     'lad/lad_r50-paa-r101_fpn_2xb8_coco_1x.py': 192,
     'ssd/ssd300_coco.py': 300,
-    'vfnet/vfnet_r50_fpn_1x_coco.py': 384}
+    'vfnet/vfnet_r50_fpn_1x_coco.py': 384,
+}
 # Datasets whose samplers no subset can replace, and what the line about it names.
 OTHER_SAMPLERS = {
     'masktrack_rcnn/masktrack-rcnn_mask-rcnn_r50_fpn_8xb1-12e_youtubevis2019.py': 'TrackImgSampler',
     'qdtrack/qdtrack_faster-rcnn_r50_fpn_8xb2-4e_mot17halftrain_test-mot17halfval.py': 'TrackImgSampler',
-    'soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py': 'GroupMultiSourceSampler'}
+    'soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py': 'GroupMultiSourceSampler',
+}
 # Models without losses of samples in batches, and words of the line that says so.
 REFUSED = {'mask2former_vis/mask2former_r50_8xb2-8e_youtubevis2019.py': 'policy random'}
 
@@ -116,7 +119,7 @@ def step(model, batch):
         return loss_parts(model, model.loss(*copy_batch(batch)))
 
 
-def pruning_step(model, batch, weight=1.):
+def pruning_step(model, batch, weight=1.0):
     """The parts of the loss with all weights alike, the losses of the samples, and the mode."""
     model = copy.deepcopy(model)
     losses = SampleLosses(model, 'auto')
@@ -142,7 +145,7 @@ def assert_goes_with_its_image(model, batch, values):
 def compare_with_images(model, batch, trained, values, plain):
     """The parts of the loss are the batch's, and the losses of the samples the images' own."""
     assert_equal(trained, plain)
-    double, _, _ = pruning_step(model, batch, 2.)
+    double, _, _ = pruning_step(model, batch, 2.0)
     assert double.keys() == plain.keys()
     for name, value in plain.items():
         torch.testing.assert_close(double[name], 2 * value, rtol=1e-4, atol=1e-6, msg=name)

@@ -68,10 +68,12 @@ VIDEOS = 'video_id, images, video_length'
 REFUSED = {
     'mask2former_vis/mask2former_r50_8xb2-8e_youtubevis2019.py': VIDEOS,
     'masktrack_rcnn/masktrack-rcnn_mask-rcnn_r50_fpn_8xb1-12e_youtubevis2019.py': VIDEOS,
-    'qdtrack/qdtrack_faster-rcnn_r50_fpn_8xb2-4e_mot17halftrain_test-mot17halfval.py': VIDEOS}
+    'qdtrack/qdtrack_faster-rcnn_r50_fpn_8xb2-4e_mot17halftrain_test-mot17halfval.py': VIDEOS,
+}
 # Dataset classes that read their files with a package that MMDetection does not bring along.
 PACKAGES = dict(
-    DODDataset='d_cube', DSDLDetDataset='dsdl', LVISV05Dataset='lvis', LVISV1Dataset='lvis')
+    DODDataset='d_cube', DSDLDetDataset='dsdl', LVISV05Dataset='lvis', LVISV1Dataset='lvis'
+)
 
 
 def training_set(name, folder):
@@ -95,8 +97,11 @@ def missing_package(inner):
 
 
 def hashes(folder):
-    return {path: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in folder.rglob('*') if path.is_file()}
+    return {
+        path: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob('*')
+        if path.is_file()
+    }
 
 
 def pictures(settings):
@@ -116,7 +121,7 @@ def test_half_of_a_packaged_training_set_is_kept(name, tmp_path, capsys, monkeyp
     register_all_modules(False)
     settings, inner = training_set(name, tmp_path / 'data')
     before = hashes(tmp_path / 'data')
-    options = dict(strategy='clip_dedup', keep_ratio=.5, embedder=dict(type='PixelEmbedder'))
+    options = dict(strategy='clip_dedup', keep_ratio=0.5, embedder=dict(type='PixelEmbedder'))
     config = write_config(tmp_path / 'config.py', name.removeprefix('val: '), settings, options)
     package = missing_package(inner)
     if package or name in REFUSED:

@@ -22,6 +22,7 @@ if [ "${STACK:-stable}" = modern ]; then
 else
     # The types are those of the stable stack's releases.
     check $PYTHON -m ruff check .
+    check $PYTHON -m ruff format --check .
     check $PYTHON -m mypy
 fi
 check $PYTHON -m pytest -q -n "$WORKERS" --dist loadfile "$@"

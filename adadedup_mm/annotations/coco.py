@@ -11,7 +11,15 @@ import msgspec
 
 from ..base.errors import UserError
 from .formats import guess_format
-from .json_records import Counts, JsonScanner, Selector, UnrecognisedJson, convert_records, load_json, rewrite_records
+from .json_records import (
+    Counts,
+    JsonScanner,
+    Selector,
+    UnrecognisedJson,
+    convert_records,
+    load_json,
+    rewrite_records,
+)
 
 Id = int | float | str
 SCENE_KEYS = ('scene', 'scene_token', 'video_id', 'video')
@@ -56,8 +64,8 @@ class CocoIndex(NamedTuple):
         scenes: scene name by image id; '' where the image's record has none.
         categories: names of the categories, in the file's order.
         names: name of the category by its id.
-        frames: ``token`` by image id where images share theirs and are pictures of several cameras, each in a folder
-            of its own, as in mmdet3d's mono3d files; empty otherwise.
+        frames: ``token`` by image id where images share theirs and are pictures of several cameras,
+            each in a folder of its own, as in mmdet3d's mono3d files; empty otherwise.
     """
 
     scenes: dict[Id, str]
@@ -76,26 +84,36 @@ def index_coco(path: str | Path) -> CocoIndex:
     """Reads the image ids and scenes and the categories of a COCO json.
 
     Raises:
-        UserError: the file is no COCO json, it has annotations and no images, two images or two categories have the
-            same id, a category's name is no text, or the annotations belong to none of the images.
+        UserError: the file is no COCO json, it has annotations and no images, two images or two
+            categories have the same id, a category's name is no text, or the annotations belong to
+            none of the images.
     """
     content = _read(path)
     images = content.images
     counts = Counter(image.id for image in images)
     if len(counts) < len(images):
         repeated = [image_id for image_id, count in counts.items() if count > 1]
-        raise UserError(f'{path}: {len(repeated)} image ids appear more than once, first {_some(repeated)}; '
-                        'give every image an id of its own')
+        raise UserError(
+            f'{path}: {len(repeated)} image ids appear more than once, first {_some(repeated)}; '
+            'give every image an id of its own'
+        )
     if content.annotated and not images and 'images' in content.keys:
         raise UserError(f'{path} has annotations but no images: restore its images list')
     if 'images' not in content.keys:
-        raise UserError(f"{path} has no 'images' list: it is no COCO json{guess_format(load_json(path))}")
+        raise UserError(
+            f"{path} has no 'images' list: it is no COCO json{guess_format(load_json(path))}"
+        )
     if content.annotated and counts.keys().isdisjoint(content.annotated):
-        raise UserError(f'{path}: no annotation belongs to an image: image_id is for example '
-                        f'{_some(content.annotated, 1)}, id of an image {_some(counts, 1)}; make them the same numbers '
-                        'or the same texts')
+        raise UserError(
+            f'{path}: no annotation belongs to an image: image_id is for example '
+            f'{_some(content.annotated, 1)}, id of an image {_some(counts, 1)}; make them the same '
+            'numbers '
+            'or the same texts'
+        )
     if 'categories' not in content.keys:
-        raise UserError(f"{path} has no 'categories' list, which mmdet reads the classes from: restore it")
+        raise UserError(
+            f"{path} has no 'categories' list, which mmdet reads the classes from: restore it"
+        )
     scenes = {image.id: scene_name(msgspec.structs.asdict(image)) for image in images}
     names = _category_names(path, content.categories)
     return CocoIndex(scenes, list(names.values()), names, _frames(images))
@@ -106,11 +124,16 @@ def _category_names(path: str | Path, categories: Sequence[_Category]) -> dict[I
     for category in categories:
         name = category_text(category.name)
         if name is None:
-            raise UserError(f'{path}: the name of category {category.id!r} is {category.name!r}, which is no text: '
-                            'give it a name')
+            raise UserError(
+                f'{path}: the name of category {category.id!r} is {category.name!r}, which is no '
+                'text: '
+                'give it a name'
+            )
         if category.id is not None and category.id in names:
-            raise UserError(f'{path}: the categories {names[category.id]!r} and {name!r} have the same id '
-                            f'{category.id!r}: give every category an id of its own')
+            raise UserError(
+                f'{path}: the categories {names[category.id]!r} and {name!r} have the same id '
+                f'{category.id!r}: give every category an id of its own'
+            )
         names[category.id] = name
     return names
 
@@ -136,11 +159,13 @@ def _frames(images: Sequence[_Image]) -> dict[Id, str]:
     return {image.id: str(image.token) for image in images}
 
 
-def rewrite_coco(source: str | Path, target: str | Path, keep_ids: Collection[Id]) -> dict[str, Counts]:
+def rewrite_coco(
+    source: str | Path, target: str | Path, keep_ids: Collection[Id]
+) -> dict[str, Counts]:
     """Writes a COCO json with only some of the images, and the annotations that belong to them.
 
-    Kept records are copied byte for byte; all other top-level values, the order of keys and records, and the file's
-    layout stay as they are. Annotations without an image in the file go.
+    Kept records are copied byte for byte; all other top-level values, the order of keys and
+    records, and the file's layout stay as they are. Annotations without an image in the file go.
 
     Args:
         source: the COCO json; any key order and spacing.
@@ -151,8 +176,9 @@ def rewrite_coco(source: str | Path, target: str | Path, keep_ids: Collection[Id
         How many ``'images'`` and ``'annotations'`` there are, and how many were kept.
 
     Raises:
-        UserError: the file is no COCO json, has no record for one of the ids or several, or all of its annotations'
-            image ids are texts where the images' are numbers, or the other way round.
+        UserError: the file is no COCO json, has no record for one of the ids or several, or all of
+            its annotations' image ids are texts where the images' are numbers, or the other way
+            round.
     """
     keep = frozenset(keep_ids)
     # Whether ids are texts: of images, and of annotations that go.
@@ -168,20 +194,37 @@ def rewrite_coco(source: str | Path, target: str | Path, keep_ids: Collection[Id
         texts['annotations'].add(isinstance(annotation.image_id, str))
         return False
 
-    selectors: dict[str, Selector] = dict(images=(_ImageId, keep_image), annotations=(_Annotation, keep_annotation))
-    return rewrite_records(source, target, selectors, check=functools.partial(_check, source, len(keep), texts))
+    selectors: dict[str, Selector] = dict(
+        images=(_ImageId, keep_image), annotations=(_Annotation, keep_annotation)
+    )
+    return rewrite_records(
+        source, target, selectors, check=functools.partial(_check, source, len(keep), texts)
+    )
 
 
-def _check(source: str | Path, expected: int, texts: dict[str, set[bool]], counts: dict[str, Counts]) -> None:
+def _check(
+    source: str | Path, expected: int, texts: dict[str, set[bool]], counts: dict[str, Counts]
+) -> None:
     if 'images' not in counts:
         raise UserError(f"{source} has no 'images' list: it is no COCO json")
     if counts['images'].kept != expected:
-        raise UserError(f'{source} has {counts["images"].kept} records for {expected} image ids to keep: it changed '
-                        'since it was read, or ids appear more than once')
+        raise UserError(
+            f'{source} has {counts["images"].kept} records for {expected} image ids to keep: it '
+            'changed '
+            'since it was read, or ids appear more than once'
+        )
     kept = counts['annotations'].kept if 'annotations' in counts else 0
-    if not kept and texts['images'] and texts['annotations'] and texts['images'].isdisjoint(texts['annotations']):
-        raise UserError(f'{source}: image_id of the annotations and id of the images are not the same kind of value '
-                        '(number or text); no annotation belongs to an image')
+    if (
+        not kept
+        and texts['images']
+        and texts['annotations']
+        and texts['images'].isdisjoint(texts['annotations'])
+    ):
+        raise UserError(
+            f'{source}: image_id of the annotations and id of the images are not the same kind of '
+            'value '
+            '(number or text); no annotation belongs to an image'
+        )
 
 
 def _read(path: str | Path) -> _Content:
@@ -207,8 +250,10 @@ def _read(path: str | Path) -> _Content:
     if not isinstance(content, dict) or 'images' not in content:
         raise UserError(f"{path} has no 'images' list: it is no COCO json{guess_format(content)}")
     annotations = convert_records(path, content, 'annotations', _Annotation)
-    images, categories = (convert_records(path, content, 'images', _Image),
-                          convert_records(path, content, 'categories', _Category))
+    images, categories = (
+        convert_records(path, content, 'images', _Image),
+        convert_records(path, content, 'categories', _Category),
+    )
     return _Content(content.keys(), images, {record.image_id for record in annotations}, categories)
 
 

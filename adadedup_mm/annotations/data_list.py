@@ -14,7 +14,9 @@ class _Anything(msgspec.Struct):
     """Decodes from every object."""
 
 
-def rewrite_data_list(source: str | Path, target: str | Path, keep_positions: Collection[int]) -> Counts:
+def rewrite_data_list(
+    source: str | Path, target: str | Path, keep_positions: Collection[int]
+) -> Counts:
     """Writes a ``data_list`` file with only some of its records, which are copied byte for byte.
 
     Args:
@@ -26,7 +28,8 @@ def rewrite_data_list(source: str | Path, target: str | Path, keep_positions: Co
         How many records there are, and how many were kept.
 
     Raises:
-        UserError: the file is no JSON, has no ``data_list``, or is shorter than one of the positions.
+        UserError: the file is no JSON, has no ``data_list``, or is shorter than one of the
+            positions.
     """
     keep = frozenset(keep_positions)
 
@@ -34,7 +37,9 @@ def rewrite_data_list(source: str | Path, target: str | Path, keep_positions: Co
         if 'data_list' not in counts:
             raise UserError(f"{source} has no 'data_list'")
         if counts['data_list'].kept != len(keep):
-            raise UserError(f'{source} has fewer records than when it was read; restore it and start again')
+            raise UserError(
+                f'{source} has fewer records than when it was read; restore it and start again'
+            )
 
     selectors = dict(data_list=(_Anything, lambda position, _: position in keep))
     return rewrite_records(source, target, selectors, check)['data_list']
@@ -54,7 +59,7 @@ def read_metainfo(path: str | Path) -> dict[str, Any]:
                 start = scanner.position
                 scanner.skip()
                 if key == 'metainfo':
-                    return _as_dict(msgspec.json.decode(scanner.view[start:scanner.position]))
+                    return _as_dict(msgspec.json.decode(scanner.view[start : scanner.position]))
         return {}
     except (UnrecognisedJson, msgspec.DecodeError):
         return _as_dict(_as_dict(load_json(path)).get('metainfo'))

@@ -5,25 +5,31 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 # Keys that the top level of a file, or the first record of a list, has together.
-_FORMATS: tuple[tuple[frozenset[str], str], ...] = tuple((frozenset(keys), name) for keys, name in (
-    (('data_list',), "mmengine's own format: use BaseDetDataset"),
-    (('_via_img_metadata',), 'a project of the VGG Image Annotator: export it as COCO'),
-    (('filename', 'regions'), 'an export of the VGG Image Annotator: export it as COCO'),
-    (('shapes', 'imagePath'), "labelme's file of one image: convert all of them to one COCO json"),
-    (('objects', 'size'), "Supervisely's file of a single image: export the project as COCO"),
-    (('classes', 'projectType'), "Supervisely's meta.json: export the project as COCO"),
-    (('samples',), 'an export of FiftyOne: export it as COCODetectionDataset'),
-    (('classes', 'labels'), 'an export of FiftyOne: export it as COCODetectionDataset'),
-    (('items', 'categories'), "Datumaro's format: export it as COCO"),
-    (('image', 'annotations'), "CreateML's format: export it as COCO"),
-    (('data', 'annotations'), "Label Studio's format: export it as COCO"),
-    (('data', 'completions'), "Label Studio's format: export it as COCO"),
-    (('data_row', 'projects'), "Labelbox's format: export it as COCO"),
-    (('image_id', 'category_id', 'score'), 'a list of detections, as a test writes them'),
-    (('image_id', 'bbox'), 'a list of annotations without images and categories'),
-    (('filename', 'height', 'width'), 'a file for ODVGDataset'),
-    (('image', 'caption'), 'a file for CocoCaptionDataset'),
-))
+_FORMATS: tuple[tuple[frozenset[str], str], ...] = tuple(
+    (frozenset(keys), name)
+    for keys, name in (
+        (('data_list',), "mmengine's own format: use BaseDetDataset"),
+        (('_via_img_metadata',), 'a project of the VGG Image Annotator: export it as COCO'),
+        (('filename', 'regions'), 'an export of the VGG Image Annotator: export it as COCO'),
+        (
+            ('shapes', 'imagePath'),
+            "labelme's file of one image: convert all of them to one COCO json",
+        ),
+        (('objects', 'size'), "Supervisely's file of a single image: export the project as COCO"),
+        (('classes', 'projectType'), "Supervisely's meta.json: export the project as COCO"),
+        (('samples',), 'an export of FiftyOne: export it as COCODetectionDataset'),
+        (('classes', 'labels'), 'an export of FiftyOne: export it as COCODetectionDataset'),
+        (('items', 'categories'), "Datumaro's format: export it as COCO"),
+        (('image', 'annotations'), "CreateML's format: export it as COCO"),
+        (('data', 'annotations'), "Label Studio's format: export it as COCO"),
+        (('data', 'completions'), "Label Studio's format: export it as COCO"),
+        (('data_row', 'projects'), "Labelbox's format: export it as COCO"),
+        (('image_id', 'category_id', 'score'), 'a list of detections, as a test writes them'),
+        (('image_id', 'bbox'), 'a list of annotations without images and categories'),
+        (('filename', 'height', 'width'), 'a file for ODVGDataset'),
+        (('image', 'caption'), 'a file for CocoCaptionDataset'),
+    )
+)
 
 
 def guess_format(content: Any) -> str:

@@ -12,8 +12,8 @@ def rewrite_image_set(source: str | Path, target: str | Path, keep_ids: Collecti
     """Writes a list with only some of its lines, which are copied byte for byte, with further columns if they have any.
 
     Args:
-        source: the list. An id stands for the lines that are nothing but this id; where there is none, for those whose
-            first column it is.
+        source: the list. An id stands for the lines that are nothing but this id; where there is
+            none, for those whose first column it is.
         target: the file to write, atomically.
         keep_ids: the ids that stay, with all of their lines.
 
@@ -33,8 +33,10 @@ def rewrite_image_set(source: str | Path, target: str | Path, keep_ids: Collecti
     ids = [_line_id(text, keep, whole) for text in texts]
     missing = keep.difference(ids)
     if missing:
-        raise UserError(f'{source} has no lines for {len(missing)} of {len(keep)} ids to keep, first '
-                        f'{min(missing)!r}: it changed since it was read')
+        raise UserError(
+            f'{source} has no lines for {len(missing)} of {len(keep)} ids to keep, first '
+            f'{min(missing)!r}: it changed since it was read'
+        )
     wanted = [name in keep for name in ids]
     with atomic_open(target) as file:
         file.writelines(line for line, stays in zip(lines, wanted, strict=True) if stays)

@@ -20,9 +20,12 @@ PROTOCOL = 4
 _MOST_DIGITS = 18
 # What datasets can do without, under the names by which mmdet3d misses it.
 _DISPENSABLE = {
-    'velocities': "its objects have no velocity ('gt_velocity'): set with_velocity=False in the dataset",
-    'bbox_3d_isvalid': "its objects have no 'valid_flag' ('bbox_3d_isvalid'): set use_valid_flag=False in the dataset",
-    'num_lidar_pts': "its objects have no 'num_lidar_pts': set use_valid_flag=True in the dataset"}
+    'velocities': "its objects have no velocity ('gt_velocity'): set with_velocity=False in the "
+    'dataset',
+    'bbox_3d_isvalid': "its objects have no 'valid_flag' ('bbox_3d_isvalid'): set "
+    'use_valid_flag=False in the dataset',
+    'num_lidar_pts': "its objects have no 'num_lidar_pts': set use_valid_flag=True in the dataset",
+}
 _LINKS = ('prev', 'next')
 # What files write where a scene begins or ends.
 _NO_LINK = ('', None, -1)
@@ -72,24 +75,34 @@ def check_pictures(records: Sequence[Mapping[str, Any]], path: str | Path) -> No
     """Raises UserError if a record of mmdet3d 1.x has no dict of ``images``."""
     for record in records:
         if not isinstance(record.get('images'), Mapping):
-            raise UserError(f"{path}: frame {record_id(record)} has no 'images': pruning looks at "
-                            "pictures, so the infos must name them, as those of mmdet3d's "
-                            'tools/create_data.py do')
+            raise UserError(
+                f"{path}: frame {record_id(record)} has no 'images': pruning looks at "
+                "pictures, so the infos must name them, as those of mmdet3d's "
+                'tools/create_data.py do'
+            )
 
 
 def info_records(content: Any, path: str | Path) -> list[dict[str, Any]]:
     """The records of an info file's content: its ``data_list``, or its ``infos``.
 
     Raises:
-        UserError: it is no info file, of an older generation, of two at once, an id is no text or number, or two
-            records have the same one.
+        UserError: it is no info file, of an older generation, of two at once, an id is no text or
+            number, or two records have the same one.
     """
-    keys = [key for key in ('data_list', 'infos') if isinstance(content, Mapping) and key in content]
+    keys = [
+        key for key in ('data_list', 'infos') if isinstance(content, Mapping) and key in content
+    ]
     if len(keys) != 1:
-        found = f'a dict with {", ".join(map(str, content)) or "nothing"}' if isinstance(content, Mapping) else (
-            f'a {type(content).__name__}')
-        raise UserError(f"{path} holds {found} instead of 'data_list' (mmdet3d 1.x) or 'infos' (BEVFormer): make it "
-                        "with mmdet3d's tools/create_data.py, or convert it with its update_infos_to_v2.py")
+        found = (
+            f'a dict with {", ".join(map(str, content)) or "nothing"}'
+            if isinstance(content, Mapping)
+            else (f'a {type(content).__name__}')
+        )
+        raise UserError(
+            f"{path} holds {found} instead of 'data_list' (mmdet3d 1.x) or 'infos' (BEVFormer): "
+            'make it '
+            "with mmdet3d's tools/create_data.py, or convert it with its update_infos_to_v2.py"
+        )
     records = content[keys[0]]
     if not isinstance(records, list):
         raise UserError(f'{path}: {keys[0]!r} is a {type(records).__name__} instead of a list')
@@ -97,32 +110,48 @@ def info_records(content: Any, path: str | Path) -> list[dict[str, Any]]:
     for position, record in enumerate(records):
         # Either generation names its cameras' dict in its own way.
         if not isinstance(record, Mapping) or ('images' if legacy else 'cams') in record:
-            raise UserError(f'{path}: record {position} of {keys[0]!r} is not of the same generation as the file: do '
-                            'not mix infos of mmdet3d 1.x with older ones')
+            raise UserError(
+                f'{path}: record {position} of {keys[0]!r} is not of the same generation as the '
+                'file: do '
+                'not mix infos of mmdet3d 1.x with older ones'
+            )
         if record_id(record) is None:
-            raise UserError(f"{path}: record {position} of {keys[0]!r} has neither 'token' nor 'sample_idx'")
+            raise UserError(
+                f"{path}: record {position} of {keys[0]!r} has neither 'token' nor 'sample_idx'"
+            )
         for key in ('token', 'sample_idx', 'scene_token', 'prev', 'next'):
             if not isinstance(record.get(key), (str, int, np.integer, type(None))):
-                raise UserError(f'{path}: {key!r} of record {position} of {keys[0]!r} is a {type(record[key]).__name__}'
-                                ', but must be a text or a whole number')
+                raise UserError(
+                    f'{path}: {key!r} of record {position} of {keys[0]!r} is a '
+                    f'{type(record[key]).__name__}'
+                    ', but must be a text or a whole number'
+                )
     repeated = [name for name, count in Counter(map(record_id, records)).items() if count > 1]
     if repeated:
-        raise UserError(f'{path}: {len(repeated)} ids appear more than once, first {repeated[0]}; give every frame an '
-                        'id of its own')
+        raise UserError(
+            f'{path}: {len(repeated)} ids appear more than once, first {repeated[0]}; give every '
+            'frame an '
+            'id of its own'
+        )
     return records
 
 
 @collector_paused()
-def rewrite_infos(source: str | Path, target: str | Path, keep_ids: Collection[str], temporal: str = 'relink',
-                  trust: bool = False) -> Counts:
+def rewrite_infos(
+    source: str | Path,
+    target: str | Path,
+    keep_ids: Collection[str],
+    temporal: str = 'relink',
+    trust: bool = False,
+) -> Counts:
     """Writes an info file with only some of its frames, in the file's order; all else stays as it is.
 
     Args:
         source: the info file.
         target: the file to write, atomically.
         keep_ids: the frames that stay (see ``record_id``).
-        temporal: what becomes of ``prev`` and ``next`` in files that have them: ``'relink'`` repairs them (see
-            ``relink``), ``'keep'`` leaves them.
+        temporal: what becomes of ``prev`` and ``next`` in files that have them: ``'relink'``
+            repairs them (see ``relink``), ``'keep'`` leaves them.
         trust: as for ``load_pickle``.
 
     Returns:
@@ -136,7 +165,10 @@ def rewrite_infos(source: str | Path, target: str | Path, keep_ids: Collection[s
     keep = frozenset(keep_ids)
     kept = [record for record in records if record_id(record) in keep]
     if len(kept) != len(keep):
-        raise UserError(f'{source} has {len(kept)} frames for {len(keep)} ids to keep: it changed since it was read')
+        raise UserError(
+            f'{source} has {len(kept)} frames for {len(keep)} ids to keep: it changed since it was '
+            'read'
+        )
     if temporal == 'relink':
         kept = relink(records, kept)
     key = 'infos' if 'infos' in content else 'data_list'
@@ -145,12 +177,14 @@ def rewrite_infos(source: str | Path, target: str | Path, keep_ids: Collection[s
     return Counts(len(records), len(kept))
 
 
-def relink(records: Sequence[dict[str, Any]], kept: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def relink(
+    records: Sequence[dict[str, Any]], kept: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """Joins the chains of ``prev`` and ``next`` over the frames that are gone.
 
-    A link leads to the nearest kept frame in its direction within the scene, and is empty where there is none; no link
-    leads out of the file. Links are tokens, or values of ``sample_idx``. ``frame_idx`` still says where in the scene a
-    frame was.
+    A link leads to the nearest kept frame in its direction within the scene, and is empty where
+    there is none; no link leads out of the file. Links are tokens, or values of ``sample_idx``.
+    ``frame_idx`` still says where in the scene a frame was.
 
     Args:
         records: all frames.
@@ -200,8 +234,10 @@ def relink(records: Sequence[dict[str, Any]], kept: Sequence[dict[str, Any]]) ->
 def _link_style(records: Sequence[Mapping[str, Any]]) -> tuple[str, Any]:
     """What links name frames by, ``'token'`` or ``'sample_idx'``, and what stands for no frame."""
     links = [record[key] for record in records for key in _LINKS if key in record]
-    ids = {key: {as_key(record.get(key)) for record in records} - {None}
-           for key in ('token', 'sample_idx')}
+    ids = {
+        key: {as_key(record.get(key)) for record in records} - {None}
+        for key in ('token', 'sample_idx')
+    }
     hits = {key: sum(as_key(link) in known for link in links) for key, known in ids.items()}
     id_key = 'sample_idx' if hits['sample_idx'] > hits['token'] else 'token'
     ends = Counter(link for link in links if link in _NO_LINK and as_key(link) not in ids[id_key])

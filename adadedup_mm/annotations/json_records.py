@@ -1,8 +1,10 @@
 """Filtering the records of a JSON file's arrays as raw bytes: what stays is copied, not decoded and written anew.
 
-No complete JSON object is the beginning of a longer one. So the bytes from a record's opening brace to some closing
-brace are the whole record as soon as they decode. Tried first is the closing brace that ended the record before, by
-number: the first one for COCO's annotations with polygons. Where that fails, an exact scan finds the record's end.
+No complete JSON object is the beginning of a longer one. So the bytes from a record's opening brace
+to some closing brace are the whole record as soon as they decode. Tried first is the closing brace
+that ended the record before, by
+number: the first one for COCO's annotations with polygons. Where that fails, an exact scan finds
+    the record's end.
 """
 
 import json
@@ -47,8 +49,9 @@ class Counts(NamedTuple):
 class JsonScanner:
     """A cursor over a memory-mapped JSON file whose top level is an object.
 
-    ``members()`` visits the top-level keys; for each one the caller consumes the value, at once with ``skip()`` or
-    record by record with ``records()``. Pages behind the cursor are given back, so memory stays small for any file.
+    ``members()`` visits the top-level keys; for each one the caller consumes the value, at once
+    with ``skip()`` or record by record with ``records()``. Pages behind the cursor are given back,
+    so memory stays small for any file.
 
     Args:
         path: the file.
@@ -74,8 +77,12 @@ class JsonScanner:
     def __enter__(self) -> 'JsonScanner':
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self._bar.close()
 
     def members(self) -> Iterator[str]:
@@ -133,7 +140,7 @@ class JsonScanner:
             if end - self._released > _RELEASE:
                 self._release(end)
             # Nearly always the same bytes, which is quicker to see than to match.
-            if self.data[end:end + len(separator)] != separator:
+            if self.data[end : end + len(separator)] != separator:
                 between = _BETWEEN.match(self.data, end)
                 if between is None:
                     self.position = end
@@ -144,7 +151,7 @@ class JsonScanner:
             start = end + len(separator) - 1
 
     def _scan_record(self, start: int, kind: type[Record]) -> tuple[int, Record]:
-        if self.data[start:start + 1] != b'{':
+        if self.data[start : start + 1] != b'{':
             raise UnrecognisedJson(f'no object at byte {start}')
         end = self._end_of_value(start)
         return end, self._decode(start, end, kind)
@@ -165,7 +172,7 @@ class JsonScanner:
             raise UnrecognisedJson(f'value at byte {start}') from error
 
     def _end_of_value(self, start: int) -> int:
-        if self.data[start:start + 1] not in (b'{', b'['):
+        if self.data[start : start + 1] not in (b'{', b'['):
             match = _STRING.match(self.data, start) or _SCALAR.match(self.data, start)
             if match is None:
                 raise UnrecognisedJson(f'no value at byte {start}')
@@ -196,7 +203,7 @@ class JsonScanner:
     def _take(self, byte: bytes) -> bool:
         """Moves behind ``byte`` if it comes next, after any white space."""
         self._skip_space()
-        if self.data[self.position:self.position + 1] != byte:
+        if self.data[self.position : self.position + 1] != byte:
             return False
         self.position += 1
         return True
@@ -211,19 +218,25 @@ class JsonScanner:
             self._released = end
 
 
-def rewrite_records(source: str | Path, target: str | Path, selectors: Mapping[str, Selector],
-                    check: Callable[[dict[str, Counts]], None]) -> dict[str, Counts]:
+def rewrite_records(
+    source: str | Path,
+    target: str | Path,
+    selectors: Mapping[str, Selector],
+    check: Callable[[dict[str, Counts]], None],
+) -> dict[str, Counts]:
     """Copies a JSON file without the records that the selectors refuse; all other bytes stay as they are.
 
-    Where the file is valid JSON that the scanner does not recognise (UTF-16, a top-level key given twice), it is
-    loaded and written anew by the json module: equal in content, not in bytes.
+    Where the file is valid JSON that the scanner does not recognise (UTF-16, a top-level key given
+    twice), it is loaded and written anew by the json module: equal in content, not in bytes.
 
     Args:
         source: the file, an object at its top level.
         target: where the copy goes.
-        selectors: for some top-level keys whose values are arrays of objects: the struct that each object is decoded
-            as, and a function of the object's position in the array and the decoded struct that says whether it stays.
-        check: called with the counts before the copy takes its place; nothing is written if it raises.
+        selectors: for some top-level keys whose values are arrays of objects: the struct that each
+            object is decoded as, and a function of the object's position in the array and the
+            decoded struct that says whether it stays.
+        check: called with the counts before the copy takes its place; nothing is written if it
+            raises.
 
     Returns:
         Counts for each key of ``selectors`` that is in the file.
@@ -259,7 +272,7 @@ class _Copier:
         self._size = 0
 
     def copy(self, end: int) -> None:
-        self._parts.append(self._view[self.position:end])
+        self._parts.append(self._view[self.position : end])
         self._size += end - self.position
         self.position = end
         if self._size > _BLOCK:
@@ -271,8 +284,12 @@ class _Copier:
         self._size = 0
 
 
-def _filter_array(scanner: JsonScanner, copier: _Copier, kind: type[msgspec.Struct],
-                  keep: Callable[[int, Any], bool]) -> Counts:
+def _filter_array(
+    scanner: JsonScanner,
+    copier: _Copier,
+    kind: type[msgspec.Struct],
+    keep: Callable[[int, Any], bool],
+) -> Counts:
     """Every kept record but the first keeps the separator in front of it, so that the file's layout survives."""
     position = kept = previous = 0
     for position, (start, end, record) in enumerate(scanner.records(kind), 1):
@@ -302,16 +319,21 @@ def load_json(path: str | Path) -> Any:
     try:
         return json.loads(data)
     except UnicodeDecodeError as error:
-        raise UserError(f'{path} is not valid JSON: byte {error.start} is not UTF-8 text; restore the file') from error
+        raise UserError(
+            f'{path} is not valid JSON: byte {error.start} is not UTF-8 text; restore the file'
+        ) from error
     except ValueError as error:
         other = guess_text(data)
-        raise UserError(f'{path} {other}' if other else f'{path} is not valid JSON: {error}; restore the file'
-                        ) from error
+        raise UserError(
+            f'{path} {other}' if other else f'{path} is not valid JSON: {error}; restore the file'
+        ) from error
     except RecursionError as error:
         raise UserError(f'{path} is not usable JSON: it is nested too deeply') from error
 
 
-def convert_records(path: str | Path, content: dict[str, Any], key: str, kind: type[Record]) -> list[Record]:
+def convert_records(
+    path: str | Path, content: dict[str, Any], key: str, kind: type[Record]
+) -> list[Record]:
     """The array ``content[key]`` of a loaded JSON file as structs; none if there is no such key.
 
     Raises:
@@ -333,17 +355,25 @@ def _convert(value: Any, kind: type[Record]) -> Record:
     return msgspec.convert(value, kind)
 
 
-def _rewrite_plain(source: str | Path, target: str | Path, selectors: Mapping[str, Selector],
-                   check: Callable[[dict[str, Counts]], None]) -> dict[str, Counts]:
+def _rewrite_plain(
+    source: str | Path,
+    target: str | Path,
+    selectors: Mapping[str, Selector],
+    check: Callable[[dict[str, Counts]], None],
+) -> dict[str, Counts]:
     content = load_json(source)
     if not isinstance(content, dict):
-        raise UserError(f'{source} holds a {type(content).__name__} at its top level instead of an object')
+        raise UserError(
+            f'{source} holds a {type(content).__name__} at its top level instead of an object'
+        )
     counts = {}
     for key in selectors.keys() & content.keys():
         kind, keep = selectors[key]
         records = content[key]
-        flags = [keep(position, record) for position, record in
-                 enumerate(convert_records(source, content, key, kind))]
+        flags = [
+            keep(position, record)
+            for position, record in enumerate(convert_records(source, content, key, kind))
+        ]
         content[key] = [record for record, flag in zip(records, flags, strict=True) if flag]
         counts[key] = Counts(len(flags), sum(flags))
     check(counts)

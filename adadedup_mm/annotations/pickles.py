@@ -16,18 +16,43 @@ from mmengine.structures import InstanceData
 
 from ..base.errors import UserError
 
-_BUILTINS = ('bool', 'bytearray', 'bytes', 'complex', 'dict', 'float', 'frozenset', 'int', 'list', 'range', 'set',
-             'slice', 'str', 'tuple')
+_BUILTINS = (
+    'bool',
+    'bytearray',
+    'bytes',
+    'complex',
+    'dict',
+    'float',
+    'frozenset',
+    'int',
+    'list',
+    'range',
+    'set',
+    'slice',
+    'str',
+    'tuple',
+)
 _DATETIME = ('date', 'datetime', 'time', 'timedelta', 'timezone')
 # What arrays and scalars are rebuilt with; the modules have moved between versions of numpy.
-_ARRAY_BUILDERS = {'_reconstruct': np.empty(0).__reduce_ex__(2)[0], '_frombuffer': np.empty(0).__reduce_ex__(5)[0],
-                   'scalar': np.float64(0).__reduce__()[0], 'ndarray': np.ndarray, 'dtype': np.dtype}
+_ARRAY_BUILDERS = {
+    '_reconstruct': np.empty(0).__reduce_ex__(2)[0],
+    '_frombuffer': np.empty(0).__reduce_ex__(5)[0],
+    'scalar': np.float64(0).__reduce__()[0],
+    'ndarray': np.ndarray,
+    'dtype': np.dtype,
+}
 _ALLOWED: dict[tuple[str, str], Any] = {
-    **{(module, name): getattr(builtins, name) for module in ('builtins', '__builtin__') for name in _BUILTINS},
+    **{
+        (module, name): getattr(builtins, name)
+        for module in ('builtins', '__builtin__')
+        for name in _BUILTINS
+    },
     **{('datetime', name): getattr(datetime, name) for name in _DATETIME},
     ('collections', 'OrderedDict'): collections.OrderedDict,
-    # What MMDetection writes proposals as: a class with attributes, which loading fills in and nothing more.
-    ('mmengine.structures.instance_data', 'InstanceData'): InstanceData}
+    # What MMDetection writes proposals as: a class with attributes, which loading fills in and
+    # nothing more.
+    ('mmengine.structures.instance_data', 'InstanceData'): InstanceData,
+}
 _FORMATS = ('pkl', 'pickle')
 
 
@@ -77,7 +102,8 @@ def load_pickle(path: str | Path, trust: bool = False) -> Any:
 
     Args:
         path: the file.
-        trust: whether anything else may be loaded too, which may run code that the file brings along.
+        trust: whether anything else may be loaded too, which may run code that the file brings
+            along.
 
     Raises:
         UserError: the file is missing, is no pickle, or holds anything else.
@@ -93,17 +119,24 @@ def _load_plain(file: IO[bytes], path: str | Path) -> Any:
     try:
         return _PlainUnpickler(file).load()
     except _Refused as error:
-        raise UserError(f'{path} holds {error}, which is no plain data and may run code: make the file anew without '
-                        'it, or set trust_pickles=True in the adadedup dict and in our datasets if you trust where it '
-                        'comes from') from error
+        raise UserError(
+            f'{path} holds {error}, which is no plain data and may run code: make the file anew '
+            'without '
+            'it, or set trust_pickles=True in the adadedup dict and in our datasets if you trust '
+            'where it '
+            'comes from'
+        ) from error
     except Exception as error:
         # What a damaged pickle raises depends on the byte that is damaged.
-        raise UserError(f'{path} is no valid pickle ({type(error).__name__}): make it anew') from error
+        raise UserError(
+            f'{path} is no valid pickle ({type(error).__name__}): make it anew'
+        ) from error
 
 
 @contextlib.contextmanager
-def plain_pickles(path: str | Path, trust: bool = False,
-                  check: Callable[[Any], None] | None = None) -> Iterator[None]:
+def plain_pickles(
+    path: str | Path, trust: bool = False, check: Callable[[Any], None] | None = None
+) -> Iterator[None]:
     """Inside, ``mmengine.load`` reads pickles as ``load_pickle`` does, whichever dataset class calls it.
 
     Args:

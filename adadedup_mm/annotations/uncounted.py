@@ -9,15 +9,17 @@ import msgspec
 
 from .json_records import JsonScanner, UnrecognisedJson, convert_records, load_json
 
-NO_ANNOTATIONS = ('it has no annotations; where pictures without labels are meant, load them with '
-                  'LoadEmptyAnnotations in the pipeline')
+NO_ANNOTATIONS = (
+    'it has no annotations; where pictures without labels are meant, load them with '
+    'LoadEmptyAnnotations in the pipeline'
+)
 _REMEDIES = {
     'crowd': 'are crowds (iscrowd=1), which mmdet ignores: set iscrowd to 0 where single objects '
-             'are meant',
+    'are meant',
     'ignored': 'are marked with ignore, which mmdet leaves out: remove the mark from those that '
-               'count',
+    'count',
     'no area': 'have an area of 0, or a box of less than a pixel or outside of the image: bbox '
-               'must be x, y, width, height in pixels, and area above 0',
+    'must be x, y, width, height in pixels, and area above 0',
 }
 
 
@@ -54,8 +56,9 @@ def explain_uncounted(path: str | Path, class_ids: Collection[Any]) -> str:
     if not annotations:
         return NO_ANNOTATIONS
     if not categories:
-        return (f'it has no categories, so that none of its {len(annotations)} annotations has a '
-                'class')
+        return (
+            f'it has no categories, so that none of its {len(annotations)} annotations has a class'
+        )
     sizes = {_hashable(image.id): image for image in images}
     names = {_hashable(category.id): category.name for category in categories}
     classes = {_hashable(class_id) for class_id in class_ids}
@@ -65,13 +68,19 @@ def explain_uncounted(path: str | Path, class_ids: Collection[Any]) -> str:
     reasons = [_words(reason, count, len(annotations)) for reason, count in tally.most_common()]
     strangers = [one for one in annotations if _hashable(one.category_id) not in names]
     if strangers:
-        reasons.append(f'category_id is for example {strangers[0].category_id!r}, id of a category '
-                       f'{categories[0].id!r}; make them the same numbers or the same texts')
+        reasons.append(
+            f'category_id is for example {strangers[0].category_id!r}, id of a category '
+            f'{categories[0].id!r}; make them the same numbers or the same texts'
+        )
     return '; '.join(reasons)
 
 
-def _reason(annotation: _Annotation, sizes: Mapping[Any, _Image], names: Mapping[Any, Any],
-            classes: Collection[Any]) -> str:
+def _reason(
+    annotation: _Annotation,
+    sizes: Mapping[Any, _Image],
+    names: Mapping[Any, Any],
+    classes: Collection[Any],
+) -> str:
     category = _hashable(annotation.category_id)
     if category not in names:
         return 'category'

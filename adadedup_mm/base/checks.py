@@ -14,7 +14,9 @@ def choose(name: Any, valid: Iterable[str], where: str) -> None:
     if name not in valid:
         guess = difflib.get_close_matches(str(name), valid, n=1)
         hint = f'; did you mean {guess[0]!r}?' if guess else ''
-        raise UserError(f'{where} is {name!r}, but must be one of {", ".join(map(repr, valid))}{hint}')
+        raise UserError(
+            f'{where} is {name!r}, but must be one of {", ".join(map(repr, valid))}{hint}'
+        )
 
 
 def number(value: Any, where: str, low: float, high: float = math.inf, above: bool = False) -> None:

@@ -16,11 +16,20 @@ def allow_checkpoints_of_mmengine() -> None:
     if not hasattr(torch.serialization, 'add_safe_globals'):
         return
     rebuild = {'_reconstruct': np.empty(0).__reduce__()[0], 'scalar': np.float64().__reduce__()[0]}
-    torch.serialization.add_safe_globals([
-        HistoryBuffer, np.ndarray, np.dtype, *{type(np.dtype(code)) for code in np.typecodes['AllFloat'] + 'bilq?'},
-        *((function, f'numpy.{core}.multiarray.{name}') for name, function in rebuild.items()
-          for core in ('core', '_core')),
-        *((_method_of_buffer, f'{module}.getattr') for module in ('builtins', '__builtin__'))])
+    torch.serialization.add_safe_globals(
+        [
+            HistoryBuffer,
+            np.ndarray,
+            np.dtype,
+            *{type(np.dtype(code)) for code in np.typecodes['AllFloat'] + 'bilq?'},
+            *(
+                (function, f'numpy.{core}.multiarray.{name}')
+                for name, function in rebuild.items()
+                for core in ('core', '_core')
+            ),
+            *((_method_of_buffer, f'{module}.getattr') for module in ('builtins', '__builtin__')),
+        ]
+    )
 
 
 def _method_of_buffer(owner: Any, name: str) -> Any:

@@ -4,8 +4,8 @@
 class UserError(Exception):
     """The user's input is wrong.
 
-    The message is one line, whatever names it quotes: what is wrong, where, and what to do. The command line tools
-    print it and exit with 2.
+    The message is one line, whatever names it quotes: what is wrong, where, and what to do. The
+    command line tools print it and exit with 2.
     """
 
     def __init__(self, message: str) -> None:
@@ -15,8 +15,8 @@ class UserError(Exception):
 class ProcessError(Exception):
     """Another process of the run has failed, is gone or has not appeared.
 
-    The message is one line: which process, where, and why as far as it is known. The command line tools print it and
-    exit with 1.
+    The message is one line: which process, where, and why as far as it is known. The command line
+    tools print it and exit with 1.
     """
 
     def __init__(self, message: str) -> None:

@@ -24,7 +24,8 @@ _ITEMS = 1 << 16
 def atomic_open(path: str | Path, mode: str = 'wb') -> Iterator[IO[Any]]:
     """Opens a temporary file beside ``path``; on success it is synced to disk and takes the place of ``path``.
 
-    On any exception the temporary file is removed and ``path`` stays as it was. Folders are made as needed.
+    On any exception the temporary file is removed and ``path`` stays as it was. Folders are made as
+    needed.
 
     Args:
         path: the file to write.
@@ -101,7 +102,9 @@ def write_rows(path: str | Path, shape: tuple[int, ...], blocks: Iterable[np.nda
         blocks: its rows in their order.
     """
     with atomic_open(path) as file:
-        np.lib.format.write_array_header_1_0(file, dict(descr='<f4', fortran_order=False, shape=shape))
+        np.lib.format.write_array_header_1_0(
+            file, dict(descr='<f4', fortran_order=False, shape=shape)
+        )
         for block in blocks:
             file.write(block.astype('<f4', order='C', copy=False).reshape(-1).view(np.uint8).data)
 
@@ -115,8 +118,11 @@ def read_array(path: Path, mmap_mode: Literal['r'] | None = None) -> np.ndarray:
     try:
         return np.load(path, mmap_mode, allow_pickle=False)
     except Exception as error:  # what a damaged file raises depends on the byte that is damaged
-        raise UserError(f'{path} is damaged ({type(error).__name__}): remove the folder {path.parent}, then run with '
-                        '--resume') from error
+        raise UserError(
+            f'{path} is damaged ({type(error).__name__}): remove the folder {path.parent}, then '
+            'run with '
+            '--resume'
+        ) from error
 
 
 def write_table(path: str | Path, table: pa.Table) -> None:
@@ -159,7 +165,7 @@ def sha256_items(items: Iterable[Any]) -> str:
 def _blocks(items: Iterable[Any]) -> Iterator[list[Any]]:
     if isinstance(items, np.ndarray):
         for start in range(0, len(items), _ITEMS):
-            yield items[start:start + _ITEMS].tolist()
+            yield items[start : start + _ITEMS].tolist()
         return
     iterator = iter(items)
     while block := list(itertools.islice(iterator, _ITEMS)):

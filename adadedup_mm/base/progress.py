@@ -28,5 +28,12 @@ def progress(total: int, label: str, unit: str = 'it') -> tqdm:
         label: what is being done, in one or two words.
         unit: what ``update(n)`` counts.
     """
-    return tqdm(total=total, desc=label, unit=unit, delay=2, disable=_hidden.get(), dynamic_ncols=True,
-                mininterval=.2 if sys.stderr.isatty() else 10)
+    return tqdm(
+        total=total,
+        desc=label,
+        unit=unit,
+        delay=2,
+        disable=_hidden.get(),
+        dynamic_ncols=True,
+        mininterval=0.2 if sys.stderr.isatty() else 10,
+    )

@@ -32,10 +32,15 @@ def number(value: float | None, digits: int = 3, sign: bool = False) -> str:
 def duration(seconds: float) -> str:
     """Seconds in the two largest units that matter: 0.35 s, 4.2 s, 38 s, 1 min 20 s, 2 h 5 min, 3 d 4 h."""
     if seconds < 59.5:
-        digits = 2 if seconds < .995 else 1 if seconds < 9.95 else 0
+        digits = 2 if seconds < 0.995 else 1 if seconds < 9.95 else 0
         return f'{seconds:.{digits}f}{SPACE}s'
-    unit, base, large, small = ((1, 60, 'min', 's') if seconds < 3599.5 else
-                                (60, 60, 'h', 'min') if seconds < 86370 else (3600, 24, 'd', 'h'))
+    unit, base, large, small = (
+        (1, 60, 'min', 's')
+        if seconds < 3599.5
+        else (60, 60, 'h', 'min')
+        if seconds < 86370
+        else (3600, 24, 'd', 'h')
+    )
     whole, rest = divmod(round(seconds / unit), base)
     return f'{whole:,}{SPACE}{large}' + (f' {rest}{SPACE}{small}' if rest else '')
 
@@ -54,7 +59,7 @@ def short_name(path: str, length: int = 17) -> str:
     """A file's name without its ending; of a long one the end, which is what differs between the frames of a drive."""
     name = path.replace('\\', '/').rsplit('/', 1)[-1]
     stem = name.rsplit('.', 1)[0] or name
-    return stem if len(stem) <= length else f'\u2026{stem[1 - length:]}'
+    return stem if len(stem) <= length else f'\u2026{stem[1 - length :]}'
 
 
 def listed(names: Sequence[str]) -> str:

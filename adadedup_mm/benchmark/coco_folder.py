@@ -11,22 +11,36 @@ from ..base.errors import UserError
 from ..base.files import write_json
 
 # 'trainval' and 'interval' are other words.
-_WORDS = {'train': r'(?<![A-Za-z])(?i:train(ing)?)(?![a-z])', 'val': r'(?<![A-Za-z])(?i:val(id(ation)?)?)(?![a-z])',
-          '': ''}
-_FIELDS = (('images', 'id'), ('images', 'file_name'), ('annotations', 'image_id'), ('categories', 'name'))
+_WORDS = {
+    'train': r'(?<![A-Za-z])(?i:train(ing)?)(?![a-z])',
+    'val': r'(?<![A-Za-z])(?i:val(id(ation)?)?)(?![a-z])',
+    '': '',
+}
+_FIELDS = (
+    ('images', 'id'),
+    ('images', 'file_name'),
+    ('annotations', 'image_id'),
+    ('categories', 'name'),
+)
 
 
-def coco_folder(work_dir: Path, root: str | None = None, train: str | None = None, val: str | None = None,
-                images: str | None = None, val_share: float = .2) -> dict[str, Any]:
+def coco_folder(
+    work_dir: Path,
+    root: str | None = None,
+    train: str | None = None,
+    val: str | None = None,
+    images: str | None = None,
+    val_share: float = 0.2,
+) -> dict[str, Any]:
     """Settings that put the data of ``root`` into the training config of a 2D detector.
 
     Args:
         work_dir: of the benchmark; gets the two parts of a file that has to be split.
         root: the folder.
-        train: annotation file below it; by default the only json with the word ``train`` in its path, or the only json
-            at all.
-        val: likewise with ``val`` or ``valid``; without one the last part of every scene of ``train`` is split off, or
-            of the whole file where its image records name no scene.
+        train: annotation file below it; by default the only json with the word ``train`` in its
+            path, or the only json at all.
+        val: likewise with ``val`` or ``valid``; without one the last part of every scene of
+            ``train`` is split off, or of the whole file where its image records name no scene.
         images: folder of the images below ``root``; found by itself if they are in a usual place.
         val_share: the share that is split off.
 
@@ -34,29 +48,45 @@ def coco_folder(work_dir: Path, root: str | None = None, train: str | None = Non
         UserError: a file is missing, is no COCO file, or cannot be chosen.
     """
     if root is None:
-        raise UserError('the data is missing: name a folder with images and COCO annotations by --cfg-options '
-                        'data.root=FOLDER')
+        raise UserError(
+            'the data is missing: name a folder with images and COCO annotations by --cfg-options '
+            'data.root=FOLDER'
+        )
     folder = Path(root).absolute()
     if not folder.is_dir():
         raise UserError(f'data.root {folder} is no folder')
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob('*.json'))
-    train_file = folder / (train or _only(files, 'train', folder) or _only(files, '', folder) or _missing(folder))
+    train_file = folder / (
+        train or _only(files, 'train', folder) or _only(files, '', folder) or _missing(folder)
+    )
     others = [name for name in files if folder / name != train_file]
     val_name = val or _only(others, 'val', folder)
     content = _read(train_file)
-    val_file, val_content = (folder / val_name, _read(folder / val_name)) if val_name else (None, content)
+    val_file, val_content = (
+        (folder / val_name, _read(folder / val_name)) if val_name else (None, content)
+    )
     if val_file is not None and val_file.resolve() == train_file.resolve():
-        raise UserError(f'data.train and data.val are both {val_file}: name another file, or leave data.val out and a '
-                        'part is split off')
-    train_images, val_images = (_image_folder(folder, part, images) for part in (content, val_content))
+        raise UserError(
+            f'data.train and data.val are both {val_file}: name another file, or leave data.val '
+            'out and a '
+            'part is split off'
+        )
+    train_images, val_images = (
+        _image_folder(folder, part, images) for part in (content, val_content)
+    )
     if val_file is None:
         train_file, val_file = _split(content, work_dir / 'data', val_share)
     classes = [item['name'] for item in content['categories']]
     testing = dict(dataset=dict(_dataset(folder, val_file, val_images, classes), test_mode=True))
     evaluator = dict(type='CocoMetric', metric='bbox', ann_file=str(val_file))
-    return dict(num_classes=len(classes), val_dataloader=testing, test_dataloader=testing, val_evaluator=evaluator,
-                test_evaluator=evaluator,
-                train_dataloader=dict(dataset=_dataset(folder, train_file, train_images, classes)))
+    return dict(
+        num_classes=len(classes),
+        val_dataloader=testing,
+        test_dataloader=testing,
+        val_evaluator=evaluator,
+        test_evaluator=evaluator,
+        train_dataloader=dict(dataset=_dataset(folder, train_file, train_images, classes)),
+    )
 
 
 def _only(files: Sequence[str], part: str, folder: Path) -> str | None:
@@ -66,7 +96,9 @@ def _only(files: Sequence[str], part: str, folder: Path) -> str | None:
         found = [name for name in found if Path(name).name.startswith('instances')] or found
     if len(found) > 1:
         key = part or 'train'
-        raise UserError(f'{folder} holds {", ".join(found[:5])}: say which one by --cfg-options data.{key}=FILE')
+        raise UserError(
+            f'{folder} holds {", ".join(found[:5])}: say which one by --cfg-options data.{key}=FILE'
+        )
     return found[0] if found else None
 
 
@@ -77,13 +109,18 @@ def _missing(folder: Path) -> str:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
-        if all(isinstance(content[key], list) and content[key] for key in ('images', 'annotations', 'categories')):
+        if all(
+            isinstance(content[key], list) and content[key]
+            for key in ('images', 'annotations', 'categories')
+        ):
             for key, field in _FIELDS:
                 if not all(field in record for record in content[key]):
                     raise UserError(f'{path}: a record of {key!r} has no {field!r}')
             return content
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f'{path} cannot be read as COCO annotations: {type(error).__name__}: {error}') from error
+        raise UserError(
+            f'{path} cannot be read as COCO annotations: {type(error).__name__}: {error}'
+        ) from error
     raise UserError(f'{path} has no images, annotations or categories')
 
 
@@ -99,16 +136,23 @@ def _split(content: dict[str, Any], folder: Path, share: float) -> tuple[Path, P
     for members in scenes.values():
         # Rounded over all scenes so far, so that a share of small ones comes together, too.
         count = round(share * (seen + len(members))) - round(share * seen)
-        last |= {image['id'] for image in members[len(members) - count:]}
+        last |= {image['id'] for image in members[len(members) - count :]}
         seen += len(members)
     if not last or len(last) == len(content['images']):
-        raise UserError(f'{len(content["images"])} images are too few to split off a share of {share:g}: name a '
-                        'validation file by --cfg-options data.val=FILE')
+        raise UserError(
+            f'{len(content["images"])} images are too few to split off a share of {share:g}: name '
+            'a '
+            'validation file by --cfg-options data.val=FILE'
+        )
     paths = []
     for name, inside in (('train', False), ('val', True)):
-        part = dict(content,
-                    images=[image for image in content['images'] if (image['id'] in last) == inside],
-                    annotations=[item for item in content['annotations'] if (item['image_id'] in last) == inside])
+        part = dict(
+            content,
+            images=[image for image in content['images'] if (image['id'] in last) == inside],
+            annotations=[
+                item for item in content['annotations'] if (item['image_id'] in last) == inside
+            ],
+        )
         paths.append(folder / f'instances_{name}.json')
         write_json(paths[-1], part)
     return paths[0], paths[1]
@@ -118,16 +162,26 @@ def _image_folder(folder: Path, content: dict[str, Any], named: str | None) -> s
     name = content['images'][0]['file_name']
     if named is not None:
         if not (folder / named / name).is_file():
-            raise UserError(f'data.images: {folder / named} has no {name}, the first image of the annotations')
+            raise UserError(
+                f'data.images: {folder / named} has no {name}, the first image of the annotations'
+            )
         return named
     folders = [folder, *sorted(folder.glob('*/')), *sorted(folder.glob('*/*/'))]
     found = [place.relative_to(folder).as_posix() for place in folders if (place / name).is_file()]
     if not found:
-        raise UserError(f'{name} is not in {folder} or two levels below: say where the images are by --cfg-options '
-                        'data.images=FOLDER')
+        raise UserError(
+            f'{name} is not in {folder} or two levels below: say where the images are by '
+            '--cfg-options '
+            'data.images=FOLDER'
+        )
     return found[0]
 
 
 def _dataset(folder: Path, ann_file: Path, images: str, classes: list[str]) -> dict[str, Any]:
-    return dict(type='CocoDataset', data_root=str(folder), ann_file=str(ann_file), data_prefix=dict(img=f'{images}/'),
-                metainfo=dict(classes=classes))
+    return dict(
+        type='CocoDataset',
+        data_root=str(folder),
+        ann_file=str(ann_file),
+        data_prefix=dict(img=f'{images}/'),
+        metainfo=dict(classes=classes),
+    )

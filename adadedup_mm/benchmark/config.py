@@ -19,16 +19,20 @@ class Benchmark:
     """The keys of a benchmark config.
 
     Attributes:
-        models: name -> training config: a path, or a dict with the path as ``_base_`` and settings beside it.
-        variants: name -> settings merged into the training config; ``_base_`` names config files to merge before them.
+        models: name -> training config: a path, or a dict with the path as ``_base_`` and settings
+            beside it.
+        variants: name -> settings merged into the training config; ``_base_`` names config files to
+            merge before them.
         keep_ratios: each variant that can be told a keep ratio is trained at all of them.
         seeds: of training and pruning.
-        metric: name of the evaluation's result that is compared, e.g. ``'coco/bbox_mAP'``; larger is better.
+        metric: name of the evaluation's result that is compared, e.g. ``'coco/bbox_mAP'``; larger
+            is better.
         pruning_base: config file merged into variants that have an ``adadedup`` dict.
         common: settings merged into every training config.
         data: how the data comes about (see ``adadedup_mm.benchmark.data``).
         compare_with: the variant that all others are compared with, paired by seed.
-        gpu_hours: model's name -> GPU hours of one training on all samples, where that is worth a warning.
+        gpu_hours: model's name -> GPU hours of one training on all samples, where that is worth a
+            warning.
     """
 
     models: dict[str, str | dict[str, Any]]
@@ -55,15 +59,21 @@ def load_benchmark(path: str | Path, overrides: dict[str, Any] | None = None) ->
     for key in values:
         choose(key, (field.name for field in fields), f'a key of {path}')
     for field in fields:
-        if field.name not in values and field.default is field.default_factory is dataclasses.MISSING:
+        if (
+            field.name not in values
+            and field.default is field.default_factory is dataclasses.MISSING
+        ):
             raise UserError(f'{path} has no {field.name!r}: docs/BENCHMARKS.md describes the keys')
     for name in ('models', 'variants', 'common', 'data', 'gpu_hours'):
         if not isinstance(values.get(name, {}), dict):
             raise UserError(f'{path}: {name} is {values[name]!r}, but must be a dict')
     for name in [*values['models'], *values['variants']]:
         if not names_files(name):
-            raise UserError(f'{path}: {name!r} names files, so that it may hold letters, digits and . + = - _ only, at '
-                            'most 100 bytes of them')
+            raise UserError(
+                f'{path}: {name!r} names files, so that it may hold letters, digits and . + = - _ '
+                'only, at '
+                'most 100 bytes of them'
+            )
     values['keep_ratios'] = [_ratio(value, path) for value in _listed(values['keep_ratios'])]
     values['seeds'] = [_seed(value, path) for value in _listed(values['seeds'])]
     for name in ('metric', 'pruning_base', 'compare_with'):
@@ -78,7 +88,11 @@ def load_benchmark(path: str | Path, overrides: dict[str, Any] | None = None) ->
         choose(values['compare_with'], values['variants'], f'{path}: compare_with')
     for name, hours in values.get('gpu_hours', {}).items():
         choose(name, values['models'], f'{path}: a key of gpu_hours')
-        if not isinstance(hours, (int, float)) or isinstance(hours, bool) or not 0 <= hours < float('inf'):
+        if (
+            not isinstance(hours, (int, float))
+            or isinstance(hours, bool)
+            or not 0 <= hours < float('inf')
+        ):
             raise UserError(f'{path}: gpu_hours.{name} is {hours!r}, but must be a number')
     folder = Path(config.filename).parent
     for name in ('models', 'variants'):
@@ -105,12 +119,16 @@ def _check_variant(settings: Any, where: str) -> None:
             raise UserError(f'{where}.{owner} is {settings[owner]!r}, but must be a dict')
     for key in ('keep_ratio', 'seed'):
         if key in settings.get('adadedup', {}):
-            raise UserError(f'{where}.adadedup has {key!r}, which {key}s of the benchmark sets: leave it out')
+            raise UserError(
+                f'{where}.adadedup has {key!r}, which {key}s of the benchmark sets: leave it out'
+            )
 
 
 def _ratio(value: Any, path: str | Path) -> float:
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= 1:
-        raise UserError(f'{path}: keep_ratios holds {value!r}, but must hold numbers above 0 and at most 1')
+        raise UserError(
+            f'{path}: keep_ratios holds {value!r}, but must hold numbers above 0 and at most 1'
+        )
     return float(value)
 
 

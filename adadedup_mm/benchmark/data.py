@@ -14,7 +14,8 @@ def prepare(data: dict[str, Any], work_dir: Path) -> dict[str, Any]:
     """Makes sure that the data is there.
 
     Args:
-        data: the benchmark's ``data`` dict; ``type`` is one of the kinds below, the rest are its arguments.
+        data: the benchmark's ``data`` dict; ``type`` is one of the kinds below, the rest are its
+            arguments.
         work_dir: of the benchmark, for files that are derived from the data.
 
     Returns:
@@ -53,4 +54,5 @@ def _minidrive(work_dir: Path, root: str, **options: Any) -> dict[str, Any]:
 
 
 _KINDS: dict[str, Callable[..., dict[str, Any]]] = dict(
-    none=_none, files=_files, minidrive=_minidrive, coco_folder=coco_folder)
+    none=_none, files=_files, minidrive=_minidrive, coco_folder=coco_folder
+)

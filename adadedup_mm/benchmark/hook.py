@@ -19,15 +19,16 @@ REPORT = 'training.json'
 class BenchmarkHook(Hook):
     """Writes ``training.json`` into the work dir after the training.
 
-    It holds ``seconds`` of training without evaluation, over interruptions: work that was lost in one is not counted,
-    because the seconds are those of the checkpoint that the training went on from; ``metrics`` of the last evaluation,
-    ``samples`` in the training set, and ``device`` in words.
+    It holds ``seconds`` of training without evaluation, over interruptions: work that was lost in
+    one is not counted, because the seconds are those of the checkpoint that the training went on
+    from; ``metrics`` of the last evaluation, ``samples`` in the training set, and ``device`` in
+    words.
     """
 
     priority = 'LOWEST'
 
     def __init__(self) -> None:
-        self.seconds = 0.
+        self.seconds = 0.0
         self.start: float | None = None
         self.metrics: dict[str, float] | None = None
 
@@ -44,11 +45,11 @@ class BenchmarkHook(Hook):
         self.metrics = dict(metrics or {})
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        running = 0. if self.start is None else time.perf_counter() - self.start
+        running = 0.0 if self.start is None else time.perf_counter() - self.start
         checkpoint['benchmark_seconds'] = self.seconds + running
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        self.seconds = checkpoint.get('benchmark_seconds', 0.)
+        self.seconds = checkpoint.get('benchmark_seconds', 0.0)
 
     def after_train(self, runner: Runner) -> None:
         """Evaluates if that has not happened, as when the training was interrupted after its last checkpoint."""
@@ -57,11 +58,21 @@ class BenchmarkHook(Hook):
             runner.val_loop.run()
             self._pause()
         if is_main_process():
-            metrics = {name: float(value) for name, value in (self.metrics or {}).items() if _is_number(value)}
+            metrics = {
+                name: float(value)
+                for name, value in (self.metrics or {}).items()
+                if _is_number(value)
+            }
             device = torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'
-            write_json(Path(runner.work_dir) / REPORT, dict(
-                seconds=round(self.seconds, 3), metrics=metrics, samples=len(runner.train_dataloader.dataset),
-                device=device))
+            write_json(
+                Path(runner.work_dir) / REPORT,
+                dict(
+                    seconds=round(self.seconds, 3),
+                    metrics=metrics,
+                    samples=len(runner.train_dataloader.dataset),
+                    device=device,
+                ),
+            )
 
     def _pause(self) -> None:
         if self.start is not None:

@@ -23,10 +23,16 @@ from ..settings.options import plain, resolve_options
 from .config import Benchmark
 
 Load = Callable[[str], dict[str, Any]]
-_NEVER = 10 ** 9
+_NEVER = 10**9
 # Top-level keys that tools/train.py or the Runner take, whether the model's config has them or not.
 _KNOWN = inspect.signature(Runner).parameters.keys() | {
-    'adadedup', 'auto_scale_lr', 'custom_imports', 'dynamic', 'model_wrapper_cfg', 'runner_type'}
+    'adadedup',
+    'auto_scale_lr',
+    'custom_imports',
+    'dynamic',
+    'model_wrapper_cfg',
+    'runner_type',
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,8 @@ class Job:
         keep_ratio: what the variant was told to keep; None for variants that cannot be told.
         seed: of pruning and training.
         config: the training config.
-        settings: all that decides the result, with the defaults of ``adadedup`` and without paths of this benchmark.
+        settings: all that decides the result, with the defaults of ``adadedup`` and without paths
+            of this benchmark.
         key: hash of the settings.
         work_dir: of the benchmark.
     """
@@ -83,21 +90,28 @@ def make_jobs(benchmark: Benchmark, settings: Mapping[str, Any], work_dir: Path)
 
     Args:
         benchmark: what to compare.
-        settings: what the preparation of the data adds to every training config; ``num_classes`` goes to all heads.
+        settings: what the preparation of the data adds to every training config; ``num_classes``
+            goes to all heads.
         work_dir: of the benchmark.
 
     Raises:
         UserError: a config cannot be read, or its settings do not fit.
     """
     load = functools.cache(lambda path: load_config(path)._cfg_dict.to_dict())
-    configs = {(model, variant): _training_config(benchmark, settings, model, variant, load)
-               for model in benchmark.models for variant in benchmark.variants}
-    # One ratio after the other: variants differ in their stages, ratios share them, and of two trainings side by side
-    # one would wait for the other's.
-    return [_job(model, variant, ratio, seed, config, benchmark.data, load, work_dir)
-            for seed in benchmark.seeds for step in range(len(benchmark.keep_ratios))
-            for (model, variant), config in configs.items()
-            for ratio in (benchmark.keep_ratios if ratio_owner(config) else [None])[step:step + 1]]
+    configs = {
+        (model, variant): _training_config(benchmark, settings, model, variant, load)
+        for model in benchmark.models
+        for variant in benchmark.variants
+    }
+    # One ratio after the other: variants differ in their stages, ratios share them, and of two
+    # trainings side by side one would wait for the other's.
+    return [
+        _job(model, variant, ratio, seed, config, benchmark.data, load, work_dir)
+        for seed in benchmark.seeds
+        for step in range(len(benchmark.keep_ratios))
+        for (model, variant), config in configs.items()
+        for ratio in (benchmark.keep_ratios if ratio_owner(config) else [None])[step : step + 1]
+    ]
 
 
 def check_weights(jobs: Sequence[Job]) -> None:
@@ -105,8 +119,11 @@ def check_weights(jobs: Sequence[Job]) -> None:
     for job in jobs:
         weights = job.config.get('load_from')
         if weights and '://' not in weights and not os.path.exists(weights):
-            raise UserError(f'{weights} is missing, which {job.model} starts from (load_from): put the weights there; '
-                            "the model's config says where they come from")
+            raise UserError(
+                f'{weights} is missing, which {job.model} starts from (load_from): put the weights '
+                'there; '
+                "the model's config says where they come from"
+            )
 
 
 def ratio_owner(config: Mapping[str, Any]) -> str | None:
@@ -116,7 +133,9 @@ def ratio_owner(config: Mapping[str, Any]) -> str | None:
     return 'dynamic' if 'keep_ratio' in (config.get('dynamic') or {}) else None
 
 
-def _training_config(benchmark: Benchmark, settings: Mapping[str, Any], model: str, variant: str, load: Load) -> Config:
+def _training_config(
+    benchmark: Benchmark, settings: Mapping[str, Any], model: str, variant: str, load: Load
+) -> Config:
     """The model's config with everything merged into it, but no keep ratio and seed."""
     where = f'models.{model} with variants.{variant}'
     wanted = benchmark.variants[variant]
@@ -127,8 +146,11 @@ def _training_config(benchmark: Benchmark, settings: Mapping[str, Any], model: s
     try:
         _merge(config, [benchmark.models[model], settings, benchmark.common], load)
         if {'adadedup', 'dynamic'} & config.keys():
-            raise UserError(f'models.{model} prunes by itself: name a config without the dicts adadedup and dynamic, '
-                            'which are for the variants')
+            raise UserError(
+                f'models.{model} prunes by itself: name a config without the dicts adadedup and '
+                'dynamic, '
+                'which are for the variants'
+            )
         _merge(config, [*bases, dict(_base_=wanted.get('_base_', []))], load)
         own = {key: value for key, value in wanted.items() if key != '_base_'}
         for key in own.keys() - _KNOWN:
@@ -137,7 +159,10 @@ def _training_config(benchmark: Benchmark, settings: Mapping[str, Any], model: s
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise UserError(f'{where}: {type(error).__name__}: {error}') from error
     if not config.get('train_cfg') or not config.get('val_dataloader'):
-        raise UserError(f'{where} is no config that trains and evaluates: train_cfg or val_dataloader is missing')
+        raise UserError(
+            f'{where} is no config that trains and evaluates: train_cfg or val_dataloader is '
+            'missing'
+        )
     _check_kinds(config, where)
     _evaluate_once(config)
     if num_classes is not None:
@@ -159,13 +184,20 @@ def _merge(config: Config, parts: Sequence[Any], load: Load) -> None:
 
 def _check_kinds(config: Config, where: str) -> None:
     """Raises UserError where a setting that every training gets a value in is no dict or list."""
-    for key, kinds in (('train_cfg', dict), ('default_hooks', dict), ('default_hooks.checkpoint', dict),
-                       ('custom_hooks', (list, tuple)), ('randomness', dict)):
+    for key, kinds in (
+        ('train_cfg', dict),
+        ('default_hooks', dict),
+        ('default_hooks.checkpoint', dict),
+        ('custom_hooks', (list, tuple)),
+        ('randomness', dict),
+    ):
         value: Any = config
         for part in key.split('.'):
             value = (value or {}).get(part)
         if value is not None and not isinstance(value, kinds):
-            raise UserError(f'{where}: {key} is {value!r}, but must be a {"dict" if kinds is dict else "list"}')
+            raise UserError(
+                f'{where}: {key} is {value!r}, but must be a {"dict" if kinds is dict else "list"}'
+            )
 
 
 def _evaluate_once(config: Config) -> None:
@@ -177,11 +209,22 @@ def _evaluate_once(config: Config) -> None:
     if checkpoint:
         checkpoint.max_keep_ckpts = 2
         checkpoint.pop('save_best', None)
-    config.custom_hooks = [*(config.get('custom_hooks') or []), dict(type='adadedup_mm.benchmark.BenchmarkHook')]
+    config.custom_hooks = [
+        *(config.get('custom_hooks') or []),
+        dict(type='adadedup_mm.benchmark.BenchmarkHook'),
+    ]
 
 
-def _job(model: str, variant: str, ratio: float | None, seed: int, base: Config, data: dict[str, Any], load: Load,
-         work_dir: Path) -> Job:
+def _job(
+    model: str,
+    variant: str,
+    ratio: float | None,
+    seed: int,
+    base: Config,
+    data: dict[str, Any],
+    load: Load,
+    work_dir: Path,
+) -> Job:
     config = copy.deepcopy(base)
     config.randomness = dict(config.get('randomness') or {}, seed=seed)
     if 'adadedup' in config:

@@ -17,7 +17,8 @@ from .jobs import Job
 
 _TOOLS = Path(__file__).parents[1] / '.mim' / 'tools'
 _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
-# glibc keeps freed memory, as in features/cpu.py: faulting its pages in again is a sixth of a training on a CPU.
+# glibc keeps freed memory, as in features/cpu.py: faulting its pages in again is a sixth of a
+# training on a CPU.
 _KEEP_FREED_PAGES = {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': str(1 << 40)}
 
 
@@ -44,11 +45,16 @@ class Launcher:
         if self.kind == 'slurm' and not self.partition:
             raise UserError('--launcher slurm needs --partition NAME')
         if self.kind == 'slurm' and shutil.which('srun') is None:
-            raise UserError('--launcher slurm needs srun, which is not on the PATH: start it on the cluster')
+            raise UserError(
+                '--launcher slurm needs srun, which is not on the PATH: start it on the cluster'
+            )
         visible = len(_visible_gpus())
         if self.kind == 'pytorch' and visible and self.gpus * self.side_by_side > visible:
-            raise UserError(f'--jobs {self.side_by_side} with --gpus {self.gpus} needs {self.gpus * self.side_by_side} '
-                            f'GPUs, but {visible} are visible')
+            raise UserError(
+                f'--jobs {self.side_by_side} with --gpus {self.gpus} needs '
+                f'{self.gpus * self.side_by_side} '
+                f'GPUs, but {visible} are visible'
+            )
         _first_port()
 
     def start(self, job: Job, slot: int) -> subprocess.Popen[bytes]:
@@ -62,8 +68,14 @@ class Launcher:
         job.folder.mkdir(parents=True, exist_ok=True)
         drop_broken_checkpoints(job.folder)
         with (job.folder / 'log.txt').open('wb') as log:
-            return subprocess.Popen(self.command(job, config), stdin=subprocess.DEVNULL, stdout=log,
-                                    stderr=subprocess.STDOUT, env=self.environment(slot), preexec_fn=_end_with_parent)
+            return subprocess.Popen(
+                self.command(job, config),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self.environment(slot),
+                preexec_fn=_end_with_parent,
+            )
 
     def command(self, job: Job, config: Path) -> list[str]:
         """The command line of a job's training."""
@@ -71,8 +83,14 @@ class Launcher:
         if self.kind == 'pytorch':
             return ['bash', str(_TOOLS / 'dist_train.sh'), str(config), str(self.gpus), *flags]
         if self.kind == 'slurm':
-            return ['bash', str(_TOOLS / 'slurm_train.sh'), str(self.partition), job.folder.name, str(config),
-                    *flags[1:]]
+            return [
+                'bash',
+                str(_TOOLS / 'slurm_train.sh'),
+                str(self.partition),
+                job.folder.name,
+                str(config),
+                *flags[1:],
+            ]
         return [sys.executable, str(_TOOLS / 'train.py'), str(config), *flags]
 
     def environment(self, slot: int) -> dict[str, str]:
@@ -82,27 +100,38 @@ class Launcher:
             UserError: PORT is no number.
         """
         python = str(Path(sys.executable).parent)
-        env = dict(os.environ, PATH=f'{python}{os.pathsep}{os.environ.get("PATH", "")}', GPUS=str(self.gpus),
-                   PORT=str(_first_port() + slot))
+        env = dict(
+            os.environ,
+            PATH=f'{python}{os.pathsep}{os.environ.get("PATH", "")}',
+            GPUS=str(self.gpus),
+            PORT=str(_first_port() + slot),
+        )
         processes = self.side_by_side * (self.gpus if self.kind == 'pytorch' else 1)
         if self.kind == 'slurm':
             env.setdefault('MASTER_PORT', env['PORT'])
         else:  # the cores of the machine where a Slurm job is started say nothing about those where it runs
-            env.setdefault('OMP_NUM_THREADS', str(max(1, len(os.sched_getaffinity(0)) // processes)))
+            env.setdefault(
+                'OMP_NUM_THREADS', str(max(1, len(os.sched_getaffinity(0)) // processes))
+            )
         visible = _visible_gpus()
         if not visible:
             env = {**_KEEP_FREED_PAGES, **env}
         if self.kind != 'slurm' and len(visible) > 1:
             own = self.gpus if self.kind == 'pytorch' else 1
-            env['CUDA_VISIBLE_DEVICES'] = ','.join(visible[(slot * own + i) % len(visible)] for i in range(own))
+            env['CUDA_VISIBLE_DEVICES'] = ','.join(
+                visible[(slot * own + i) % len(visible)] for i in range(own)
+            )
         return env
 
 
 def _first_port() -> int:
     port = os.environ.get('PORT', '29500')
     if not port.isdecimal():
-        raise UserError(f'the environment variable PORT is {port!r}, but must be a whole number: set it to a free port '
-                        'or unset it')
+        raise UserError(
+            f'the environment variable PORT is {port!r}, but must be a whole number: set it to a '
+            'free port '
+            'or unset it'
+        )
     return int(port)
 
 

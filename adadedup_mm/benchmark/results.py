@@ -21,16 +21,38 @@ from .jobs import Job
 
 Row = dict[str, Any]
 RESULTS = 'results.parquet'
-SCHEMA = pa.schema([
-    ('benchmark', pa.string()), ('model', pa.string()), ('variant', pa.string()), ('keep_ratio', pa.float64()),
-    ('seed', pa.int64()), ('status', pa.string()), ('error', pa.string()), ('metric', pa.string()),
-    ('value', pa.float64()), ('metrics', pa.string()), ('samples', pa.int64()), ('share', pa.float64()),
-    ('pruning_stages', pa.string()), ('pruning_seconds', pa.float64()), ('training_seconds', pa.float64()),
-    ('total_seconds', pa.float64()), ('job_seconds', pa.float64()), ('device', pa.string()), ('launch', pa.string()),
-    ('versions', pa.string()), ('compare_with', pa.string()), ('settings', pa.string()), ('key', pa.string()),
-    ('finished', pa.string())])
+SCHEMA = pa.schema(
+    [
+        ('benchmark', pa.string()),
+        ('model', pa.string()),
+        ('variant', pa.string()),
+        ('keep_ratio', pa.float64()),
+        ('seed', pa.int64()),
+        ('status', pa.string()),
+        ('error', pa.string()),
+        ('metric', pa.string()),
+        ('value', pa.float64()),
+        ('metrics', pa.string()),
+        ('samples', pa.int64()),
+        ('share', pa.float64()),
+        ('pruning_stages', pa.string()),
+        ('pruning_seconds', pa.float64()),
+        ('training_seconds', pa.float64()),
+        ('total_seconds', pa.float64()),
+        ('job_seconds', pa.float64()),
+        ('device', pa.string()),
+        ('launch', pa.string()),
+        ('versions', pa.string()),
+        ('compare_with', pa.string()),
+        ('settings', pa.string()),
+        ('key', pa.string()),
+        ('finished', pa.string()),
+    ]
+)
 
-_ERROR = re.compile(r'^(?:\[rank\d+\]:? *)?(error: .+|(?:\w+\.)*\w*(?:Error|Exception|Interrupt)\b.*)$')
+_ERROR = re.compile(
+    r'^(?:\[rank\d+\]:? *)?(error: .+|(?:\w+\.)*\w*(?:Error|Exception|Interrupt)\b.*)$'
+)
 
 
 def stored_row(job: Job) -> Row | None:
@@ -48,17 +70,26 @@ def make_row(job: Job, about: Row, seconds: float | None = None, code: int = 0) 
         seconds: from start to end of its process; None where that was not observed.
         code: the exit code.
     """
-    row: Row = dict.fromkeys(SCHEMA.names) | about | dict(
-        model=job.model, variant=job.variant, keep_ratio=job.keep_ratio, seed=job.seed,
-        versions=json.dumps(installed_versions()),
-        settings=json.dumps(job.settings, default=str), key=job.key,
-        finished=datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'))
+    row: Row = (
+        dict.fromkeys(SCHEMA.names)
+        | about
+        | dict(
+            model=job.model,
+            variant=job.variant,
+            keep_ratio=job.keep_ratio,
+            seed=job.seed,
+            versions=json.dumps(installed_versions()),
+            settings=json.dumps(job.settings, default=str),
+            key=job.key,
+            finished=datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+        )
+    )
     report = read_object(job.folder / REPORT)
     if code or not report:
         row |= dict(status='failed', error=last_error(job.folder / 'log.txt', code))
     else:
         row = judged(row | _measured(job, report), about['metric'])
-    row['job_seconds'] = round(row['total_seconds'] or 0. if seconds is None else seconds, 1)
+    row['job_seconds'] = round(row['total_seconds'] or 0.0 if seconds is None else seconds, 1)
     write_json(job.folder / 'result.json', row)
     return row
 
@@ -69,8 +100,13 @@ def judged(row: Row, metric: str) -> Row:
     value = metrics.get(metric)
     good = value is not None and math.isfinite(value)
     error = f'the evaluation gave {metric}={value}; its results: {", ".join(metrics) or "none"}'
-    return dict(row, metric=metric, value=value if good else None, status='done' if good else 'failed',
-                error=None if good else error)
+    return dict(
+        row,
+        metric=metric,
+        value=value if good else None,
+        status='done' if good else 'failed',
+        error=None if good else error,
+    )
 
 
 def check_metric(row: Row, metric: str) -> None:
@@ -80,20 +116,28 @@ def check_metric(row: Row, metric: str) -> None:
     """
     metrics = json.loads(row['metrics'] or '{}')
     if metrics and metric not in metrics:
-        raise UserError(f'the evaluation gives no {metric!r}, but {", ".join(metrics)}: choose one of these as the '
-                        'metric, then run the same command again; finished trainings are kept')
+        raise UserError(
+            f'the evaluation gives no {metric!r}, but {", ".join(metrics)}: choose one of these as '
+            'the '
+            'metric, then run the same command again; finished trainings are kept'
+        )
 
 
 def _measured(job: Job, report: dict[str, Any]) -> Row:
     manifest = read_object(job.folder / 'adadedup' / 'manifest.json')
     stages = {name: cost['seconds'] for name, cost in manifest.get('stages', {}).items()}
     pruning = sum(stages.values())
-    share = manifest['kept'] / manifest['samples'] if manifest else 1.
+    share = manifest['kept'] / manifest['samples'] if manifest else 1.0
     return dict(
-        metrics=json.dumps(report['metrics']), samples=report['samples'],
-        share=share * (_used_share(job.folder / 'dynamic_samples.parquet', job.config) or 1.),
-        pruning_stages=json.dumps(stages), pruning_seconds=round(pruning, 3), training_seconds=report['seconds'],
-        total_seconds=round(pruning + report['seconds'], 3), device=report['device'])
+        metrics=json.dumps(report['metrics']),
+        samples=report['samples'],
+        share=share * (_used_share(job.folder / 'dynamic_samples.parquet', job.config) or 1.0),
+        pruning_stages=json.dumps(stages),
+        pruning_seconds=round(pruning, 3),
+        training_seconds=report['seconds'],
+        total_seconds=round(pruning + report['seconds'], 3),
+        device=report['device'],
+    )
 
 
 def _used_share(path: Path, config: Any) -> float | None:
@@ -107,7 +151,11 @@ def _used_share(path: Path, config: Any) -> float | None:
 
 def last_error(log: Path, code: int) -> str:
     """The line of a training's output that says best why it failed, in words for an exit by signal."""
-    lines = log.read_text(encoding='utf-8', errors='replace').replace('\r', '\n').splitlines() if log.exists() else []
+    lines = (
+        log.read_text(encoding='utf-8', errors='replace').replace('\r', '\n').splitlines()
+        if log.exists()
+        else []
+    )
     lines = [line.strip() for line in lines if line.strip()]
     # The launcher's own error comes after the one that caused it.
     errors = [line for line in lines if _ERROR.match(line) and 'ChildFailedError' not in line]
@@ -131,14 +179,19 @@ def read_results(path: Path) -> list[Row]:
     try:
         table = pq.read_table(path, partitioning=None)
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f'{path} cannot be read: {error}; name the work dir of a benchmark') from error
+        raise UserError(
+            f'{path} cannot be read: {error}; name the work dir of a benchmark'
+        ) from error
     try:
         rows = table.select(SCHEMA.names).cast(SCHEMA).to_pylist()
     except (KeyError, ValueError, pa.ArrowException) as error:
         raise UserError(f'{path} is no results file of a benchmark') from error
     for number, row in enumerate(rows):
         if not _is_complete(row):
-            raise UserError(f'{path}: row {number} holds values that no benchmark writes; run the benchmark again')
+            raise UserError(
+                f'{path}: row {number} holds values that no benchmark writes; run the benchmark '
+                'again'
+            )
     if not rows:
         raise UserError(f'{path} has no rows; run the benchmark again')
     return rows
@@ -149,14 +202,22 @@ def _is_complete(row: Row) -> bool:
     named = all(names_files(row[name] or '') for name in ('model', 'variant'))
     if not named or None in (row['seed'], row['metric'], row['compare_with']):
         return False
-    if row['status'] not in ('done', 'failed') or not 0 < (1 if row['keep_ratio'] is None else row['keep_ratio']) <= 1:
+    if (
+        row['status'] not in ('done', 'failed')
+        or not 0 < (1 if row['keep_ratio'] is None else row['keep_ratio']) <= 1
+    ):
         return False
     if row['metrics'] is None:
         return row['status'] == 'failed'
-    numbers = [row[name] for name in ('share', 'pruning_seconds', 'training_seconds', 'total_seconds')]
+    numbers = [
+        row[name] for name in ('share', 'pruning_seconds', 'training_seconds', 'total_seconds')
+    ]
     numbers += [row['value']] if row['status'] == 'done' else []
-    return (all(number is not None and math.isfinite(number) for number in numbers)
-            and _is_numbers(row['metrics'], or_null=True) and _is_numbers(row['pruning_stages']))
+    return (
+        all(number is not None and math.isfinite(number) for number in numbers)
+        and _is_numbers(row['metrics'], or_null=True)
+        and _is_numbers(row['pruning_stages'])
+    )
 
 
 def _is_numbers(text: str | None, or_null: bool = False) -> bool:
@@ -166,8 +227,11 @@ def _is_numbers(text: str | None, or_null: bool = False) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(values, dict) and all(
-        isinstance(value, float) or (type(value) is int and abs(value) < 2**63) or (or_null and value is None)
-        for value in values.values())
+        isinstance(value, float)
+        or (type(value) is int and abs(value) < 2**63)
+        or (or_null and value is None)
+        for value in values.values()
+    )
 
 
 def with_metric(rows: Sequence[Row], metric: str) -> list[Row]:

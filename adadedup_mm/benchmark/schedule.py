@@ -32,8 +32,14 @@ class Watcher(Protocol):
         """Called several times a second."""
 
 
-def run_jobs(jobs: Sequence[Job], start: Callable[[Job, int], subprocess.Popen[bytes]],
-             finish: Callable[[Job, int, float], None], side_by_side: int, watcher: Watcher, poll: float = .2) -> None:
+def run_jobs(
+    jobs: Sequence[Job],
+    start: Callable[[Job, int], subprocess.Popen[bytes]],
+    finish: Callable[[Job, int, float], None],
+    side_by_side: int,
+    watcher: Watcher,
+    poll: float = 0.2,
+) -> None:
     """Runs all jobs in order, at most ``side_by_side`` at a time; ends those that run if anything is raised.
 
     Args:
@@ -51,7 +57,9 @@ def run_jobs(jobs: Sequence[Job], start: Callable[[Job, int], subprocess.Popen[b
             for number, running in enumerate(slots):
                 if running and running.process.poll() is not None:
                     slots[number] = None
-                    finish(running.job, running.process.returncode, time.monotonic() - running.started)
+                    finish(
+                        running.job, running.process.returncode, time.monotonic() - running.started
+                    )
                 if slots[number] is None and waiting:
                     job = waiting.popleft()
                     slots[number] = Running(job, start(job, number), time.monotonic())
@@ -61,7 +69,7 @@ def run_jobs(jobs: Sequence[Job], start: Callable[[Job, int], subprocess.Popen[b
         _end([running.process for running in slots if running])
 
 
-def _end(processes: Sequence[subprocess.Popen[bytes]], patience: float = 10.) -> None:
+def _end(processes: Sequence[subprocess.Popen[bytes]], patience: float = 10.0) -> None:
     for process in processes:
         process.terminate()
     for process in processes:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LEVEL = .95
+LEVEL = 0.95
 RESAMPLES = 10_000
-# Of fewer seeds a percentile interval covers the truth far less often than it says: three times in four with three.
+# Of fewer seeds a percentile interval covers the truth far less often than it says: three times in
+# four with three.
 LEAST_SEEDS = 5
 
 
@@ -44,12 +45,17 @@ def paired(*by_seed: Mapping[int, float]) -> list[np.ndarray]:
     return [np.array([values[seed] for seed in seeds], np.float64) for values in by_seed]
 
 
-def recovered_share(variant: np.ndarray, random: np.ndarray, full: np.ndarray, resamples: int = RESAMPLES,
-                    rng_seed: int = 0) -> Estimate:
+def recovered_share(
+    variant: np.ndarray,
+    random: np.ndarray,
+    full: np.ndarray,
+    resamples: int = RESAMPLES,
+    rng_seed: int = 0,
+) -> Estimate:
     """How much of what random pruning loses a variant gets back: (variant - random) / (full - random) of the means.
 
-    The interval is the percentile bootstrap over seeds, drawn together for all three (Efron & Tibshirani 1993). With
-    five seeds it is somewhat too narrow.
+    The interval is the percentile bootstrap over seeds, drawn together for all three (Efron &
+    Tibshirani 1993). With five seeds it is somewhat too narrow.
 
     Args:
         variant: (n,) float64, the metric of each seed.
@@ -59,8 +65,8 @@ def recovered_share(variant: np.ndarray, random: np.ndarray, full: np.ndarray, r
         rng_seed: of its generator.
 
     Returns:
-        NaN where random loses nothing; a NaN interval below ``LEAST_SEEDS``, and where random loses nothing in more
-        than one in twenty resamples: the share is then anything.
+        NaN where random loses nothing; a NaN interval below ``LEAST_SEEDS``, and where random loses
+        nothing in more than one in twenty resamples: the share is then anything.
     """
     n = len(variant)
     if not n or not full.mean() > random.mean():
@@ -74,14 +80,17 @@ def recovered_share(variant: np.ndarray, random: np.ndarray, full: np.ndarray, r
     usable = lost > 0
     if usable.mean() < LEVEL:
         return Estimate(value, np.nan, np.nan, n)
-    low, high = np.quantile((means[0] - means[1])[usable] / lost[usable], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(
+        (means[0] - means[1])[usable] / lost[usable], [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    )
     return Estimate(value, float(low), float(high), n)
 
 
 def paired_difference(variant: np.ndarray, other: np.ndarray) -> Estimate:
     """Mean of variant - other over the seeds, with Student's t interval.
 
-    The t interval, because percentile bootstrap intervals of a mean are about a third too narrow with five seeds.
+    The t interval, because percentile bootstrap intervals of a mean are about a third too narrow
+    with five seeds.
 
     Args:
         variant: (n,) float64, the metric of each seed.

@@ -49,11 +49,13 @@ class Results:
         self.rows = [row for row in rows if row['model'] == model]
         self.metric, self.compare_with = self.rows[0]['metric'], self.rows[0]['compare_with']
         self.variants = list(dict.fromkeys(row['variant'] for row in self.rows))
-        self.ratios = sorted({row['keep_ratio'] for row in self.rows if row['keep_ratio'] is not None})
+        self.ratios = sorted(
+            {row['keep_ratio'] for row in self.rows if row['keep_ratio'] is not None}
+        )
         self.with_own = any(row['keep_ratio'] is None for row in self.rows)
         self.seeds = len({row['seed'] for row in self.rows})
         values = [row['value'] for row in self.rows if row['value'] is not None]
-        self.scale = 100. if all(abs(value) <= 1 for value in values) else 1.
+        self.scale = 100.0 if all(abs(value) <= 1 for value in values) else 1.0
 
     @property
     def columns(self) -> list[float | None]:
@@ -66,7 +68,11 @@ class Results:
 
     def done(self, variant: str, ratio: float | None) -> list[Row]:
         """The rows of the seeds that did not fail."""
-        return [row for row in self.cell(variant, ratio) if row['status'] == 'done' and row['value'] is not None]
+        return [
+            row
+            for row in self.cell(variant, ratio)
+            if row['status'] == 'done' and row['value'] is not None
+        ]
 
     def values(self, variant: str, ratio: float | None) -> dict[int, float]:
         """Seed -> metric, in per cent where it is a share."""
@@ -79,16 +85,21 @@ class Results:
     def recovered(self, variant: str, ratio: float | None) -> Estimate:
         """Share of random pruning's loss that the variant gets back."""
         values, random, full = paired(
-            self.values(variant, ratio), self.reference(RANDOM, ratio), self.reference(FULL, ratio))
+            self.values(variant, ratio), self.reference(RANDOM, ratio), self.reference(FULL, ratio)
+        )
         return recovered_share(values, random, full)
 
     def difference(self, variant: str, ratio: float | None) -> Estimate:
         """To the variant that all are compared with."""
-        return paired_difference(*paired(self.values(variant, ratio), self.reference(self.compare_with, ratio)))
+        return paired_difference(
+            *paired(self.values(variant, ratio), self.reference(self.compare_with, ratio))
+        )
 
     def mean(self, column: str, variant: str, ratio: float | None) -> float:
         """Mean of a numeric column over the seeds."""
-        return mean_and_sd(np.array([row[column] for row in self.done(variant, ratio)], np.float64))[0]
+        return mean_and_sd(
+            np.array([row[column] for row in self.done(variant, ratio)], np.float64)
+        )[0]
 
 
 def all_results(rows: Sequence[Row]) -> list[Results]:
@@ -101,35 +112,71 @@ def make_tables(results: Results) -> list[Table]:
     unit = ' in %' if results.scale == 100 else ''
     seeds = f'{results.seeds} seed{"s" if results.seeds > 1 else ""}'
     build = functools.partial(_table, results)
-    tables = [build('metric', f'{results.metric}{unit}: mean ± standard deviation of {seeds}', _metric_text)]
+    tables = [
+        build(
+            'metric', f'{results.metric}{unit}: mean ± standard deviation of {seeds}', _metric_text
+        )
+    ]
     others = [variant for variant in results.variants if variant not in (FULL, RANDOM)]
     if {FULL, RANDOM} <= set(results.variants):
-        tables.append(build('recovered', "Share of random's loss that is recovered, (variant - random) / "
-                            '(full - random), with its 95 % bootstrap interval over seeds', _recovered_text, others))
+        tables.append(
+            build(
+                'recovered',
+                "Share of random's loss that is recovered, (variant - random) / "
+                '(full - random), with its 95 % bootstrap interval over seeds',
+                _recovered_text,
+                others,
+            )
+        )
     if results.compare_with in results.variants:
         others = [variant for variant in results.variants if variant != results.compare_with]
-        tables.append(build('difference', f'{results.metric}{unit} minus that of {results.compare_with}, paired by '
-                            'seed, with its 95 % t interval', _difference_text, others))
+        tables.append(
+            build(
+                'difference',
+                f'{results.metric}{unit} minus that of {results.compare_with}, paired by '
+                'seed, with its 95 % t interval',
+                _difference_text,
+                others,
+            )
+        )
     tables.append(build('seconds', 'Seconds in total = pruning + training', _seconds_text))
-    tables.append(build('break_even', f'Trainings after which pruning has saved what it took: pruning seconds / '
-                        f'(training seconds of {FULL} - its own)', _break_even_text))
+    tables.append(
+        build(
+            'break_even',
+            f'Trainings after which pruning has saved what it took: pruning seconds / '
+            f'(training seconds of {FULL} - its own)',
+            _break_even_text,
+        )
+    )
     tables.append(_stages(results))
     return [table for table in tables if table.rows]
 
 
-def _table(results: Results, name: str, title: str, text: Callable[[Results, str, float | None], str],
-           variants: Sequence[str] | None = None) -> Table:
+def _table(
+    results: Results,
+    name: str,
+    title: str,
+    text: Callable[[Results, str, float | None], str],
+    variants: Sequence[str] | None = None,
+) -> Table:
     """Rows and columns that hold nothing are left out."""
-    cells = {variant: {ratio: text(results, variant, ratio) for ratio in results.columns}
-             for variant in (results.variants if variants is None else variants)}
-    columns = [ratio for ratio in results.columns if any(row[ratio] != NONE for row in cells.values())]
+    cells = {
+        variant: {ratio: text(results, variant, ratio) for ratio in results.columns}
+        for variant in (results.variants if variants is None else variants)
+    }
+    columns = [
+        ratio for ratio in results.columns if any(row[ratio] != NONE for row in cells.values())
+    ]
     header = ['kept', *('not set' if ratio is None else f'{ratio * 100:g} %' for ratio in columns)]
     rows = [[variant, *(row[ratio] for ratio in columns)] for variant, row in cells.items()]
     return Table(name, title, header, [row for row in rows if set(row[1:]) - {NONE}])
 
 
 def _metric_text(results: Results, variant: str, ratio: float | None) -> str:
-    cell, values = results.cell(variant, ratio), np.array([*results.values(variant, ratio).values()])
+    cell, values = (
+        results.cell(variant, ratio),
+        np.array([*results.values(variant, ratio).values()]),
+    )
     if not cell:
         return NONE
     failed = sum(row['status'] == 'failed' for row in cell)
@@ -139,7 +186,7 @@ def _metric_text(results: Results, variant: str, ratio: float | None) -> str:
     notes = [f'n={len(values)}'] if len(values) < results.seeds else []
     notes += [f'{failed} failed'] if failed else []
     share = results.mean('share', variant, ratio)
-    notes += [f'{share * 100:.0f} % used'] if ratio is None and share < .995 else []
+    notes += [f'{share * 100:.0f} % used'] if ratio is None and share < 0.995 else []
     places = 1 if abs(mean) >= 1 else 2
     text = f'{mean:.{places}f} ± {sd:.{places}f}' if math.isfinite(sd) else f'{mean:.{places}f}'
     return f'{text} ({", ".join(notes)})' if notes else text
@@ -168,13 +215,17 @@ def _seconds_text(results: Results, variant: str, ratio: float | None) -> str:
     if not results.done(variant, ratio):
         return NONE
     pruning, training, total = (
-        results.mean(name, variant, ratio) for name in ('pruning_seconds', 'training_seconds', 'total_seconds'))
+        results.mean(name, variant, ratio)
+        for name in ('pruning_seconds', 'training_seconds', 'total_seconds')
+    )
     places = 0 if total >= 100 else 1
     return f'{total:.{places}f} = {pruning:.{places}f} + {training:.{places}f}'
 
 
 def _break_even_text(results: Results, variant: str, ratio: float | None) -> str:
-    pruning, training = (results.mean(name, variant, ratio) for name in ('pruning_seconds', 'training_seconds'))
+    pruning, training = (
+        results.mean(name, variant, ratio) for name in ('pruning_seconds', 'training_seconds')
+    )
     saved = results.mean('training_seconds', FULL, None) - training
     if not pruning > 0 or not math.isfinite(saved):
         return NONE
@@ -183,12 +234,31 @@ def _break_even_text(results: Results, variant: str, ratio: float | None) -> str
 
 def _stages(results: Results) -> Table:
     """Seconds of each stage of the pruning, over all ratios and seeds."""
-    costs = {variant: [json.loads(row['pruning_stages']) for ratio in results.columns
-                       for row in results.done(variant, ratio)] for variant in results.variants}
+    costs = {
+        variant: [
+            json.loads(row['pruning_stages'])
+            for ratio in results.columns
+            for row in results.done(variant, ratio)
+        ]
+        for variant in results.variants
+    }
     names = list(dict.fromkeys(name for cost in costs.values() for row in cost for name in row))
-    rows = [[variant, *(f'{np.mean([row[name] for row in cost]):.1f}' if all(name in row for row in cost) else NONE
-                        for name in names)] for variant, cost in costs.items() if cost and any(cost)]
-    return Table('stages', 'Seconds of the stages of pruning: mean over ratios and seeds', ['', *names], rows)
+    rows = [
+        [
+            variant,
+            *(
+                f'{np.mean([row[name] for row in cost]):.1f}'
+                if all(name in row for row in cost)
+                else NONE
+                for name in names
+            ),
+        ]
+        for variant, cost in costs.items()
+        if cost and any(cost)
+    ]
+    return Table(
+        'stages', 'Seconds of the stages of pruning: mean over ratios and seeds', ['', *names], rows
+    )
 
 
 def markdown(tables: Iterable[Table]) -> str:
@@ -203,9 +273,20 @@ def markdown(tables: Iterable[Table]) -> str:
 
 def latex(table: Table) -> str:
     """A ``tabular`` with booktabs rules."""
-    rows = [' & '.join(_latex_text(cell) for cell in row) + r' \\' for row in [table.header, *table.rows]]
-    lines = [f'% {table.title}', rf'\begin{{tabular}}{{l{"r" * (len(table.header) - 1)}}}', r'\toprule', rows[0],
-             r'\midrule', *rows[1:], r'\bottomrule', r'\end{tabular}']
+    rows = [
+        ' & '.join(_latex_text(cell) for cell in row) + r' \\'
+        for row in [table.header, *table.rows]
+    ]
+    lines = [
+        f'% {table.title}',
+        rf'\begin{{tabular}}{{l{"r" * (len(table.header) - 1)}}}',
+        r'\toprule',
+        rows[0],
+        r'\midrule',
+        *rows[1:],
+        r'\bottomrule',
+        r'\end{tabular}',
+    ]
     return '\n'.join(lines) + '\n'
 
 
@@ -219,14 +300,35 @@ def summary_csv(all_of: Iterable[Results]) -> str:
     """A line for each model, variant and keep ratio, with plain numbers."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator='\n')
-    writer.writerow(['model', 'variant', 'keep_ratio', 'metric', 'mean', 'sd', 'seeds', 'failed', 'share',
-                     'recovered', 'recovered_low', 'recovered_high', 'difference', 'difference_low', 'difference_high',
-                     'pruning_seconds', 'training_seconds', 'total_seconds'])
+    writer.writerow(
+        [
+            'model',
+            'variant',
+            'keep_ratio',
+            'metric',
+            'mean',
+            'sd',
+            'seeds',
+            'failed',
+            'share',
+            'recovered',
+            'recovered_low',
+            'recovered_high',
+            'difference',
+            'difference_low',
+            'difference_high',
+            'pruning_seconds',
+            'training_seconds',
+            'total_seconds',
+        ]
+    )
     for results in all_of:
         for variant in results.variants:
             for ratio in results.columns:
                 if results.cell(variant, ratio):
-                    writer.writerow([_csv_text(value) for value in _summary(results, variant, ratio)])
+                    writer.writerow(
+                        [_csv_text(value) for value in _summary(results, variant, ratio)]
+                    )
     return file.getvalue()
 
 
@@ -234,12 +336,26 @@ def _summary(results: Results, variant: str, ratio: float | None) -> list[object
     values = np.array([*results.values(variant, ratio).values()]) / results.scale
     failed = sum(row['status'] == 'failed' for row in results.cell(variant, ratio))
     recovered, difference = results.recovered(variant, ratio), results.difference(variant, ratio)
-    means = (results.mean(name, variant, ratio) for name in (
-        'share', 'pruning_seconds', 'training_seconds', 'total_seconds'))
+    means = (
+        results.mean(name, variant, ratio)
+        for name in ('share', 'pruning_seconds', 'training_seconds', 'total_seconds')
+    )
     share, *seconds = means
-    return [results.model, variant, ratio, results.metric, *mean_and_sd(values), len(values), failed, share,
-            recovered.value, recovered.low, recovered.high,
-            *(value / results.scale for value in (difference.value, difference.low, difference.high)), *seconds]
+    return [
+        results.model,
+        variant,
+        ratio,
+        results.metric,
+        *mean_and_sd(values),
+        len(values),
+        failed,
+        share,
+        recovered.value,
+        recovered.low,
+        recovered.high,
+        *(value / results.scale for value in (difference.value, difference.low, difference.high)),
+        *seconds,
+    ]
 
 
 def _csv_text(value: object) -> str:
@@ -250,7 +366,9 @@ def _csv_text(value: object) -> str:
 
 def tables_markdown(rows: Sequence[Row]) -> str:
     """All tables of all models, and a list of what failed."""
-    parts = [f'### {results.model}\n\n{markdown(make_tables(results))}' for results in all_results(rows)]
+    parts = [
+        f'### {results.model}\n\n{markdown(make_tables(results))}' for results in all_results(rows)
+    ]
     failed = [row for row in rows if row['status'] == 'failed']
     if failed:
         parts.append('### Failed\n\n' + '\n'.join(_failure(row) for row in failed) + '\n')

@@ -8,7 +8,21 @@ import numpy as np
 from ..pool import Pool
 from ..registry import CAPTIONERS
 
-_NUMBERS = ('no', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten', 'eleven', 'twelve')
+_NUMBERS = (
+    'no',
+    'one',
+    'two',
+    'three',
+    'four',
+    'five',
+    'six',
+    'seven',
+    'eight',
+    'nine',
+    'ten',
+    'eleven',
+    'twelve',
+)
 # Areas as shares of the image: a 64th, a sixteenth and a quarter of its width and height.
 _SIZES = ((1 / 64**2, 'tiny'), (1 / 16**2, 'small'), (1 / 4**2, 'medium'), (np.inf, 'large'))
 _ROWS = ('upper', 'middle', 'lower')
@@ -21,8 +35,8 @@ _GROUPS = 6
 class AnnotationCaptioner:
     """Says how many objects of each class there are, and how large they are and where.
 
-    Classes and groups of objects come by falling number of objects, so that a model that reads only the beginning reads
-    what matters most. Objects without a 2D box are only counted.
+    Classes and groups of objects come by falling number of objects, so that a model that reads only
+    the beginning reads what matters most. Objects without a 2D box are only counted.
     """
 
     batch_size: int | None = None
@@ -37,7 +51,9 @@ class AnnotationCaptioner:
         for sample in samples.tolist():
             objects = slice(pool.offsets[sample], pool.offsets[sample + 1])
             names = [pool.classes[label] for label in pool.labels[objects]]
-            captions.append(_sentence(names, _places(pool.boxes[objects], pool.image_sizes[sample])))
+            captions.append(
+                _sentence(names, _places(pool.boxes[objects], pool.image_sizes[sample]))
+            )
         return captions
 
 
@@ -47,8 +63,10 @@ def _sentence(names: list[str], places: list[tuple[str, str] | None]) -> str:
     counts = Counter(names)
     groups = Counter((name, *place) for name, place in zip(names, places, strict=True) if place)
     text = f'An image with {", ".join(_number(counts[name], name) for name in _ranked(counts))}.'
-    described = [f'{_number(groups[name, size, place], name, size)} at the {place}'
-                 for name, size, place in _ranked(groups)[:_GROUPS]]
+    described = [
+        f'{_number(groups[name, size, place], name, size)} at the {place}'
+        for name, size, place in _ranked(groups)[:_GROUPS]
+    ]
     return f'{text} {", ".join(described).capitalize()}.' if described else text
 
 
@@ -59,7 +77,9 @@ def _ranked(counts: Counter[Any]) -> list[Any]:
 def _number(count: int, name: str, size: str = '') -> str:
     """'one car', 'three small cars', 'dozens of cars'."""
     name = f'{size} {name}' if size else name
-    words = _NUMBERS[count] if count < len(_NUMBERS) else 'over a dozen' if count < 24 else 'dozens of'
+    words = (
+        _NUMBERS[count] if count < len(_NUMBERS) else 'over a dozen' if count < 24 else 'dozens of'
+    )
     return f'{words} {name}' if count == 1 or name.endswith('s') else f'{words} {name}s'
 
 

@@ -18,10 +18,11 @@ BATCH = 64
 class Captioner(Protocol):
     """What a class registered in ``CAPTIONERS`` must be; its constructor takes the options beside ``type``.
 
-    Three attributes are optional. ``batch_size``: how many samples a call gets (64 by default; None for all at once);
-    the captions of a call are on disk before the next one, so that an interrupted run goes on from there. ``key``: a
-    dict of everything that the captions depend on besides the samples (the options by default); finished captions are
-    used again while it stays the same. ``source``: where the captions come from, in words for the report.
+    Three attributes are optional. ``batch_size``: how many samples a call gets (64 by default; None
+    for all at once); the captions of a call are on disk before the next one, so that an interrupted
+    run goes on from there. ``key``: a dict of everything that the captions depend on besides the
+    samples (the options by default); finished captions are used again while it stays the same.
+    ``source``: where the captions come from, in words for the report.
     """
 
     def __call__(self, pool: Pool, samples: np.ndarray, paths: list[str]) -> list[str]:
@@ -30,7 +31,8 @@ class Captioner(Protocol):
         Args:
             pool: the N samples of the training set, with their annotations.
             samples: (n,) int64, which of them.
-            paths: the image file of each: of frames, that of the first camera that ``adadedup.views`` names.
+            paths: the image file of each: of frames, that of the first camera that
+                ``adadedup.views`` names.
 
         Returns:
             n texts, none of them empty.
@@ -42,8 +44,14 @@ def captions_key(captioner: Any, options: dict[str, Any]) -> dict[str, Any]:
     return getattr(captioner, 'key', options)
 
 
-def caption_shards(captioner: Captioner, pool: Pool, paths: Sequence[str], folder: Path, rank: int = 0,
-                   world: int = 1) -> None:
+def caption_shards(
+    captioner: Captioner,
+    pool: Pool,
+    paths: Sequence[str],
+    folder: Path,
+    rank: int = 0,
+    world: int = 1,
+) -> None:
     """Writes this process's share of the captions; shards that are already there stay.
 
     Args:
@@ -64,13 +72,18 @@ def caption_shards(captioner: Captioner, pool: Pool, paths: Sequence[str], folde
         for file, samples in list(shards.items())[rank::world]:
             if not file.exists():
                 captions = captioner(pool, samples, [paths[sample] for sample in samples])
-                _check(captions, [pool.sample_ids[sample] for sample in samples], type(captioner).__name__)
+                _check(
+                    captions,
+                    [pool.sample_ids[sample] for sample in samples],
+                    type(captioner).__name__,
+                )
                 write_json(file, list(captions))
             bar.update(len(samples) * world)
 
 
-def merge_captions(captioner: Captioner, count: int, folder: Path,
-                   wait_for: Callable[[Callable[[], bool]], None]) -> None:
+def merge_captions(
+    captioner: Captioner, count: int, folder: Path, wait_for: Callable[[Callable[[], bool]], None]
+) -> None:
     """Turns the shards of all processes into ``captions.json``, a list of N texts, and removes them.
 
     Args:
@@ -83,27 +96,45 @@ def merge_captions(captioner: Captioner, count: int, folder: Path,
     if not (folder / 'captions.json').exists():
         for file in shards:
             wait_for(file.exists)
-        write_json(folder / 'captions.json',
-                   [text for file in shards for text in json.loads(file.read_text(encoding='utf-8'))])
+        write_json(
+            folder / 'captions.json',
+            [text for file in shards for text in json.loads(file.read_text(encoding='utf-8'))],
+        )
     for file in shards:
         file.unlink(missing_ok=True)
 
 
 def _shards(captioner: Any, count: int, folder: Path) -> dict[Path, np.ndarray]:
     size = getattr(captioner, 'batch_size', BATCH) or count
-    return {folder / f'part_{i:06d}.json': np.arange(start, min(start + size, count))
-            for i, start in enumerate(range(0, count, size))}
+    return {
+        folder / f'part_{i:06d}.json': np.arange(start, min(start + size, count))
+        for i, start in enumerate(range(0, count, size))
+    }
 
 
 def _check(captions: Any, sample_ids: list[str], name: str) -> None:
-    if not isinstance(captions, Sequence) or isinstance(captions, str) or len(captions) != len(sample_ids):
-        raise UserError(f'the captioner {name} must return {len(sample_ids)} captions for {len(sample_ids)} images, '
-                        f'but returned {_what(captions)}')
+    if (
+        not isinstance(captions, Sequence)
+        or isinstance(captions, str)
+        or len(captions) != len(sample_ids)
+    ):
+        raise UserError(
+            f'the captioner {name} must return {len(sample_ids)} captions for {len(sample_ids)} '
+            'images, '
+            f'but returned {_what(captions)}'
+        )
     for sample, text in zip(sample_ids, captions, strict=True):
         if not isinstance(text, str) or not text.strip():
-            raise UserError(f'the captioner {name} returned {text!r} for sample {sample!r}; every caption must be a '
-                            'text that is not empty')
+            raise UserError(
+                f'the captioner {name} returned {text!r} for sample {sample!r}; every caption must '
+                'be a '
+                'text that is not empty'
+            )
 
 
 def _what(value: Any) -> str:
-    return f'{len(value)}' if isinstance(value, Sequence) and not isinstance(value, str) else type(value).__name__
+    return (
+        f'{len(value)}'
+        if isinstance(value, Sequence) and not isinstance(value, str)
+        else type(value).__name__
+    )

@@ -26,12 +26,13 @@ _Entry = tuple[str, Any, Any]
 class CaptionFile:
     """Reads captions from a file.
 
-    A sample is named by its id, or by its image's file name with as many of its folders as it takes to be the only one.
-    Captions of images that are not in the training set are ignored.
+    A sample is named by its id, or by its image's file name with as many of its folders as it takes
+    to be the only one. Captions of images that are not in the training set are ignored.
 
     Args:
-        file: ``.json``: a dict of names and captions, or a list of dicts with ``sample_id`` (or ``file_name`` or
-            ``image``) and ``caption`` (or ``text``). ``.jsonl``: such a dict a line. ``.csv``: such columns.
+        file: ``.json``: a dict of names and captions, or a list of dicts with ``sample_id`` (or
+            ``file_name`` or ``image``) and ``caption`` (or ``text``). ``.jsonl``: such a dict a
+            line. ``.csv``: such columns.
     """
 
     batch_size: int | None = None
@@ -53,27 +54,40 @@ class CaptionFile:
         """See ``Captioner``; must be called with all samples at once.
 
         Raises:
-            UserError: the file cannot be read, or samples have no caption, an empty one, or several.
+            UserError: the file cannot be read, or samples have no caption, an empty one, or
+                several.
         """
         find = _Finder([pool.sample_ids[sample] for sample in samples], paths)
         captions: dict[int, str] = {}
         for where, name, text in _READERS[self.file.suffix.lower()](self.file):
             if not isinstance(name, (str, int)) or isinstance(name, bool):
-                raise UserError(f'{self.file}, {where}: {name!r} names no sample; use its id or file name')
+                raise UserError(
+                    f'{self.file}, {where}: {name!r} names no sample; use its id or file name'
+                )
             found = find(str(name))
             if len(found) > 1:
-                raise UserError(f'{self.file}, {where}: {name!r} fits {len(found)} samples; add its folder, or use the '
-                                f'sample id, such as {pool.sample_ids[samples[found[0]]]!r}')
+                raise UserError(
+                    f'{self.file}, {where}: {name!r} fits {len(found)} samples; add its folder, or '
+                    'use the '
+                    f'sample id, such as {pool.sample_ids[samples[found[0]]]!r}'
+                )
             for sample in found:
                 if not isinstance(text, str) or not text.strip():
-                    raise UserError(f'{self.file}, {where}: the caption of {name!r} is empty; write one')
+                    raise UserError(
+                        f'{self.file}, {where}: the caption of {name!r} is empty; write one'
+                    )
                 if sample in captions:
-                    raise UserError(f'{self.file}, {where}: a second caption for {name!r}; keep one')
+                    raise UserError(
+                        f'{self.file}, {where}: a second caption for {name!r}; keep one'
+                    )
                 captions[sample] = text
         missing = [pool.sample_ids[sample] for i, sample in enumerate(samples) if i not in captions]
         if missing:
-            raise UserError(f'{self.file} has no caption for {len(missing)} of {len(samples)} samples, for example '
-                            f'{missing[0]!r}; add them')
+            raise UserError(
+                f'{self.file} has no caption for {len(missing)} of {len(samples)} samples, for '
+                'example '
+                f'{missing[0]!r}; add them'
+            )
         return [captions[i] for i in range(len(samples))]
 
 
@@ -91,8 +105,11 @@ class _Finder:
         if name in self.by_id:
             return [self.by_id[name]]
         name = name.replace('\\', '/').removeprefix('./')
-        return [i for i in self.by_file.get(name.rsplit('/', 1)[-1], ())
-                if self.paths[i] == name or self.paths[i].endswith('/' + name.lstrip('/'))]
+        return [
+            i
+            for i in self.by_file.get(name.rsplit('/', 1)[-1], ())
+            if self.paths[i] == name or self.paths[i].endswith('/' + name.lstrip('/'))
+        ]
 
 
 def _from_json(path: Path) -> Iterator[_Entry]:
@@ -133,14 +150,20 @@ class _Pairs:
 def _entry(record: Any, where: str, path: Path) -> _Entry:
     values: Mapping[Any, Any] = dict(record.pairs) if isinstance(record, _Pairs) else record
     if isinstance(record, _Pairs):
-        repeated = [name for name, count in Counter(name for name, _ in record.pairs).items() if count > 1]
+        repeated = [
+            name for name, count in Counter(name for name, _ in record.pairs).items() if count > 1
+        ]
         if repeated:
             raise UserError(f'{path}, {where}: the key {repeated[0]!r} appears twice; keep one')
-    name = next((key for key in _NAMES if isinstance(values, Mapping) and values.get(key) is not None), None)
+    name = next(
+        (key for key in _NAMES if isinstance(values, Mapping) and values.get(key) is not None), None
+    )
     text = next((key for key in _TEXTS if isinstance(values, Mapping) and key in values), None)
     if name is None or text is None:
-        raise UserError(f"{path}, {where} needs '{_NAMES[0]}' (or {' or '.join(map(repr, _NAMES[1:]))}) and "
-                        f"'{_TEXTS[0]}' (or {_TEXTS[1]!r})")
+        raise UserError(
+            f"{path}, {where} needs '{_NAMES[0]}' (or {' or '.join(map(repr, _NAMES[1:]))}) and "
+            f"'{_TEXTS[0]}' (or {_TEXTS[1]!r})"
+        )
     return where, values[name], values[text]
 
 

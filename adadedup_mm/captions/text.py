@@ -20,7 +20,8 @@ from ..base.files import write_array, write_rows
 from ..base.progress import progress
 from ..features import OpenCLIPEmbedder
 
-# Texts per shard. Batches end where shards end, so that the features do not depend on who computes which shard.
+# Texts per shard. Batches end where shards end, so that the features do not depend on who computes
+# which shard.
 SHARD = 256
 DIM = 512
 # Samples whose features are written at a time.
@@ -46,8 +47,8 @@ def make_encoder(kind: str, embedder: Any, texts: Sequence[str]) -> TextEncoder:
     """The text side that belongs to an embedder.
 
     Args:
-        kind: ``'clip'``: the text side of the embedder's model; ``'ngrams'``; ``'auto'``: the first if the embedder has
-            one, otherwise the second.
+        kind: ``'clip'``: the text side of the embedder's model; ``'ngrams'``; ``'auto'``: the first
+            if the embedder has one, otherwise the second.
         embedder: from the config.
         texts: all of them, different ones.
 
@@ -57,8 +58,11 @@ def make_encoder(kind: str, embedder: Any, texts: Sequence[str]) -> TextEncoder:
     choose(kind, ('auto', 'clip', 'ngrams'), 'adadedup.strategy.text')
     has_text = isinstance(embedder, OpenCLIPEmbedder)
     if kind == 'clip' and not has_text:
-        raise UserError(f"adadedup.strategy.text is 'clip', but {type(embedder).__name__} has no text side: use "
-                        "OpenCLIPEmbedder, or text='ngrams'")
+        raise UserError(
+            f"adadedup.strategy.text is 'clip', but {type(embedder).__name__} has no text side: "
+            'use '
+            "OpenCLIPEmbedder, or text='ngrams'"
+        )
     return ClipText(embedder) if has_text and kind != 'ngrams' else NgramText(texts)
 
 
@@ -79,8 +83,17 @@ class ClipText:
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """See ``TextEncoder``."""
         model, tokenizer = self._network
-        rows = [functional.normalize(model.encode_text(tokenizer(list(texts[start:start + 64])).to(
-            self.embedder.device)).float(), dim=1).cpu().numpy() for start in range(0, len(texts), 64)]
+        rows = [
+            functional.normalize(
+                model.encode_text(
+                    tokenizer(list(texts[start : start + 64])).to(self.embedder.device)
+                ).float(),
+                dim=1,
+            )
+            .cpu()
+            .numpy()
+            for start in range(0, len(texts), 64)
+        ]
         return np.concatenate(rows)
 
     @functools.cached_property
@@ -91,7 +104,8 @@ class ClipText:
 class NgramText:
     """Words and pairs of neighbouring words, hashed into ``DIM`` columns with signs (Weinberger et al. 2009).
 
-    A column's value is (1 + log count) * log((1 + n) / (1 + texts with this n-gram)) + 1, the usual tf-idf.
+    A column's value is (1 + log count) * log((1 + n) / (1 + texts with this n-gram)) + 1, the usual
+    tf-idf.
 
     Args:
         texts: n texts, from which the rarity of n-grams is taken.
@@ -114,7 +128,9 @@ class NgramText:
             for gram, count in Counter(_ngrams(text)).items():
                 column, sign = _column(gram)
                 row[column] += sign * (1 + math.log(count)) * rarity[column]
-        return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+        return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(
+            np.float32
+        )
 
 
 def _ngrams(text: str) -> list[str]:
@@ -128,7 +144,9 @@ def _column(gram: str) -> tuple[int, int]:
     return number % DIM, 1 - 2 * (number >> 31)
 
 
-def text_shards(texts: Sequence[str], encoder: TextEncoder, folder: Path, rank: int = 0, world: int = 1) -> None:
+def text_shards(
+    texts: Sequence[str], encoder: TextEncoder, folder: Path, rank: int = 0, world: int = 1
+) -> None:
     """Writes this process's share of the features of texts; shards that are already there stay.
 
     Args:
@@ -144,12 +162,16 @@ def text_shards(texts: Sequence[str], encoder: TextEncoder, folder: Path, rank: 
         for number, start in list(enumerate(range(0, len(texts), SHARD)))[rank::world]:
             file = folder / f'text_{number:05d}.npy'
             if not file.exists():
-                write_array(file, encoder(texts[start:start + SHARD]))
+                write_array(file, encoder(texts[start : start + SHARD]))
             bar.update(SHARD * world)
 
 
-def merge_text(texts: Sequence[str], rows: np.ndarray, folder: Path,
-               wait_for: Callable[[Callable[[], bool]], None]) -> None:
+def merge_text(
+    texts: Sequence[str],
+    rows: np.ndarray,
+    folder: Path,
+    wait_for: Callable[[Callable[[], bool]], None],
+) -> None:
     """Turns the shards of all processes into ``text.npy``, (N, d) float32, and removes them.
 
     Args:
@@ -163,7 +185,7 @@ def merge_text(texts: Sequence[str], rows: np.ndarray, folder: Path,
         for file in files:
             wait_for(file.exists)
         features = np.concatenate([np.load(file) for file in files])
-        blocks = (features[rows[start:start + _ROWS]] for start in range(0, len(rows), _ROWS))
+        blocks = (features[rows[start : start + _ROWS]] for start in range(0, len(rows), _ROWS))
         write_rows(folder / 'text.npy', (len(rows), features.shape[1]), blocks)
     for file in files:
         file.unlink(missing_ok=True)

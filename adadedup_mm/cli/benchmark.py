@@ -34,25 +34,47 @@ from .common import add_cfg_options, run
 
 def _main(arguments: list[str] | None) -> None:
     parser = argparse.ArgumentParser(
-        prog='benchmark.py', description='Compare ways to prune: every variant, keep ratio and seed of CONFIG is one '
-        'training. Run the same command again after an interruption; trainings that failed are then tried again.')
-    parser.add_argument('config', help='a benchmark config; or the work dir of a benchmark, to make its tables again')
-    parser.add_argument('--work-dir', type=Path, help='where results go (default: work_dirs/<name of the config>)')
+        prog='benchmark.py',
+        description='Compare ways to prune: every variant, keep ratio and seed of CONFIG is one '
+        'training. Run the same command again after an interruption; trainings that failed are '
+        'then tried again.',
+    )
+    parser.add_argument(
+        'config',
+        help='a benchmark config; or the work dir of a benchmark, to make its tables again',
+    )
+    parser.add_argument(
+        '--work-dir', type=Path, help='where results go (default: work_dirs/<name of the config>)'
+    )
     add_cfg_options(parser, 'override settings of the benchmark config')
-    parser.add_argument('--jobs', type=int, default=1, help='trainings side by side (default %(default)s)')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none',
-                        help='how each training is started')
-    parser.add_argument('--gpus', type=int, default=8,
-                        help='GPUs of each training, with a launcher (default %(default)s)')
+    parser.add_argument(
+        '--jobs', type=int, default=1, help='trainings side by side (default %(default)s)'
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm'],
+        default='none',
+        help='how each training is started',
+    )
+    parser.add_argument(
+        '--gpus',
+        type=int,
+        default=8,
+        help='GPUs of each training, with a launcher (default %(default)s)',
+    )
     parser.add_argument('--partition', help='Slurm partition')
-    parser.add_argument('--keep-checkpoints', action='store_true', help='keep the weights of finished trainings')
+    parser.add_argument(
+        '--keep-checkpoints', action='store_true', help='keep the weights of finished trainings'
+    )
     parser.add_argument('--metric', help='make the tables for another result of the evaluations')
     args = parser.parse_args(arguments)
 
     if Path(args.config).is_dir():
         _report(Path(args.config), read_results(Path(args.config) / RESULTS), args.metric)
         return
-    launcher = Launcher(args.launcher, args.gpus if args.launcher != 'none' else 1, args.jobs, args.partition)
+    launcher = Launcher(
+        args.launcher, args.gpus if args.launcher != 'none' else 1, args.jobs, args.partition
+    )
     launcher.check()
     benchmark = load_benchmark(args.config, args.cfg_options)
     name = Path(args.config.split('::')[-1]).stem
@@ -64,31 +86,50 @@ def _main(arguments: list[str] | None) -> None:
         rows = {job.folder: row for job in jobs if (row := _earlier_row(job, about, launcher))}
         for row in rows.values():
             check_metric(row, args.metric or benchmark.metric)
-        print(_announcement(benchmark, jobs, [job for job in jobs if job.folder not in rows]), flush=True)
+        print(
+            _announcement(benchmark, jobs, [job for job in jobs if job.folder not in rows]),
+            flush=True,
+        )
         _run(jobs, rows, about, launcher, work_dir, args)
         ordered = [rows[job.folder] for job in jobs]
         _report(work_dir, ordered, args.metric)
     failed = sum(row['status'] == 'failed' for row in ordered)
     if failed:
-        print(f'{failed} of {len(ordered)} trainings failed; the same command tries them again', file=sys.stderr)
+        print(
+            f'{failed} of {len(ordered)} trainings failed; the same command tries them again',
+            file=sys.stderr,
+        )
         sys.exit(1)
 
 
 def _announcement(benchmark: Benchmark, jobs: list[Job], waiting: list[Job]) -> str:
-    hours = sum(benchmark.gpu_hours.get(job.model, 0.) * (job.keep_ratio or 1.) for job in waiting)
+    hours = sum(
+        benchmark.gpu_hours.get(job.model, 0.0) * (job.keep_ratio or 1.0) for job in waiting
+    )
     cost = f', about {hours:.0f} GPU hours of training and the pruning' if hours else ''
     done = f', {len(jobs) - len(waiting)} done already' if len(waiting) < len(jobs) else ''
-    return (f'{len(jobs)} trainings: {len(benchmark.models)} models, {len(benchmark.variants)} variants, keep ratios '
-            f'{", ".join(f"{ratio:g}" for ratio in benchmark.keep_ratios)}, {len(benchmark.seeds)} seeds{done}{cost}')
+    return (
+        f'{len(jobs)} trainings: {len(benchmark.models)} models, {len(benchmark.variants)} '
+        'variants, keep ratios '
+        f'{", ".join(f"{ratio:g}" for ratio in benchmark.keep_ratios)}, {len(benchmark.seeds)} '
+        f'seeds{done}{cost}'
+    )
 
 
-def _run(jobs: list[Job], rows: dict[Path, Row], about: Row, launcher: Launcher, work_dir: Path,
-         args: argparse.Namespace) -> None:
+def _run(
+    jobs: list[Job],
+    rows: dict[Path, Row],
+    about: Row,
+    launcher: Launcher,
+    work_dir: Path,
+    args: argparse.Namespace,
+) -> None:
     """Runs the jobs that have no row yet, and adds their rows."""
     waiting = [job for job in jobs if job.folder not in rows]
     if rows:  # of an earlier call, maybe with another config
         _write(jobs, rows, work_dir)
     with Overview(jobs, list(rows.values()), launcher.side_by_side) as overview:
+
         def finish(job: Job, code: int, seconds: float) -> None:
             row = rows[job.folder] = make_row(job, about | _launch(launcher), seconds, code)
             if row['status'] == 'done' and not args.keep_checkpoints:

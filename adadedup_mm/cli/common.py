@@ -15,8 +15,11 @@ from rich.table import Table
 from ..base.errors import ProcessError, UserError
 
 
-def run(main: Callable[[list[str] | None], None], arguments: list[str] | None = None,
-        go_on: str = 'run the same command with --resume to go on') -> None:
+def run(
+    main: Callable[[list[str] | None], None],
+    arguments: list[str] | None = None,
+    go_on: str = 'run the same command with --resume to go on',
+) -> None:
     """Calls ``main`` and ends the process: 0 done, 2 wrong input with one line on standard error, 1 anything else."""
     # Terminals and files of old encodings lack characters that we print.
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -41,7 +44,11 @@ def run(main: Callable[[list[str] | None], None], arguments: list[str] | None = 
         # What torch.save makes of a full disk.
         if 'PytorchStreamWriter' not in str(error):
             raise
-        print(f'error: weights cannot be written, probably for lack of space: make room, then {go_on}', file=sys.stderr)
+        print(
+            'error: weights cannot be written, probably for lack of space: make room, then '
+            f'{go_on}',
+            file=sys.stderr,
+        )
         sys.exit(1)
     except KeyboardInterrupt:
         print(f'interrupted; {go_on}', file=sys.stderr)
@@ -54,9 +61,14 @@ def _is_first_to_say(line: str) -> bool:
     if environment.get('TORCHELASTIC_USE_AGENT_STORE') != 'True':
         return True
     from torch.distributed import TCPStore  # which takes seconds
+
     try:
-        store = TCPStore(environment['MASTER_ADDR'], int(environment['MASTER_PORT']),
-                         timeout=datetime.timedelta(seconds=10), wait_for_workers=False)
+        store = TCPStore(
+            environment['MASTER_ADDR'],
+            int(environment['MASTER_PORT']),
+            timeout=datetime.timedelta(seconds=10),
+            wait_for_workers=False,
+        )
         scope = f'{environment["GROUP_RANK"]}/{environment["TORCHELASTIC_RESTART_COUNT"]}'
         return store.add(f'adadedup_mm/{scope}/{line}', 1) == 1
     except (KeyError, ValueError, RuntimeError):
@@ -66,24 +78,37 @@ def _is_first_to_say(line: str) -> bool:
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
     """The config, its overrides and the launcher, as in mmdet's tools."""
     parser.add_argument('config', help='your training config with our line in its _base_ list')
-    parser.add_argument('--work-dir', help='where results go; the default is the config\'s work_dir')
+    parser.add_argument('--work-dir', help="where results go; the default is the config's work_dir")
     add_cfg_options(parser)
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='job launcher')
+    parser.add_argument(
+        '--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='job launcher'
+    )
     # torch.distributed.launch passes this flag; torchrun uses the environment.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
-def add_cfg_options(parser: argparse.ArgumentParser, help: str = 'override settings of the config') -> None:
+def add_cfg_options(
+    parser: argparse.ArgumentParser, help: str = 'override settings of the config'
+) -> None:
     """``--cfg-options KEY=VALUE ...``, as in mmdet's tools."""
-    parser.add_argument('--cfg-options', nargs='+', type=_override, action=DictAction, default={}, metavar='KEY=VALUE',
-                        help=help)
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        type=_override,
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help=help,
+    )
 
 
 def _override(text: str) -> str:
     """The text as it is; raises UserError for what mmengine cannot split."""
     key, equals, value = text.partition('=')
     if not equals or not all(key.split('.')):
-        raise UserError(f'--cfg-options {text}: write KEY=VALUE, with dots between the parts of a key')
+        raise UserError(
+            f'--cfg-options {text}: write KEY=VALUE, with dots between the parts of a key'
+        )
     try:
         DictAction._parse_iterable(value)
     except (AssertionError, RecursionError):

@@ -9,12 +9,23 @@ from .common import run
 
 
 def _main(arguments: list[str] | None) -> None:
-    parser = argparse.ArgumentParser(prog='export.py', description='Write what a pruning run decided about every '
-                                     'sample: kept or pruned, partner, similarity, loss, tags.')
-    parser.add_argument('work_dir', metavar='WORK_DIR', type=Path, help='of a finished tools/prune.py run')
-    parser.add_argument('--to', choices=['csv', 'fiftyone'], default='csv', help='a CSV file, or a folder that '
-                        'FiftyOne reads (default %(default)s)')
-    parser.add_argument('--out', type=Path, help='default: WORK_DIR/export/samples.csv or WORK_DIR/export/fiftyone')
+    parser = argparse.ArgumentParser(
+        prog='export.py',
+        description='Write what a pruning run decided about every '
+        'sample: kept or pruned, partner, similarity, loss, tags.',
+    )
+    parser.add_argument(
+        'work_dir', metavar='WORK_DIR', type=Path, help='of a finished tools/prune.py run'
+    )
+    parser.add_argument(
+        '--to',
+        choices=['csv', 'fiftyone'],
+        default='csv',
+        help='a CSV file, or a folder that FiftyOne reads (default %(default)s)',
+    )
+    parser.add_argument(
+        '--out', type=Path, help='default: WORK_DIR/export/samples.csv or WORK_DIR/export/fiftyone'
+    )
     args = parser.parse_args(arguments)
 
     if args.to == 'csv':
@@ -23,8 +34,12 @@ def _main(arguments: list[str] | None) -> None:
         return
     out = args.out or args.work_dir / 'export' / 'fiftyone'
     count = export_fiftyone(args.work_dir, out)
-    print(f'{out}: {count} images; open it with: fiftyone datasets create --name pruning --dataset-dir '
-          f'{shlex.quote(str(out))} --type fiftyone.types.FiftyOneDataset && fiftyone app launch pruning')
+    print(
+        f'{out}: {count} images; open it with: fiftyone datasets create --name pruning '
+        '--dataset-dir '
+        f'{shlex.quote(str(out))} --type fiftyone.types.FiftyOneDataset && fiftyone app launch '
+        'pruning'
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -10,17 +10,40 @@ from .common import run
 
 def _main(arguments: list[str] | None) -> None:
     default = Options()
-    parser = argparse.ArgumentParser(prog='make_minidrive.py', description='Write MiniDrive, a small simulated world '
-                                     'of drives with known redundancy: the same options, the same files.')
+    parser = argparse.ArgumentParser(
+        prog='make_minidrive.py',
+        description='Write MiniDrive, a small simulated world '
+        'of drives with known redundancy: the same options, the same files.',
+    )
     parser.add_argument('out', help='the folder to make')
-    parser.add_argument('--scenes', type=int, default=default.scenes, help='drives (default %(default)s)')
-    parser.add_argument('--frames', type=int, default=default.frames, help='frames of each drive (default %(default)s)')
-    parser.add_argument('--seed', type=int, default=default.seed,
-                        help='another seed, another world (default %(default)s)')
-    parser.add_argument('--cameras', choices=['front', 'all'], default=default.cameras,
-                        help='which pictures the COCO layout holds (default %(default)s)')
-    parser.add_argument('--formats', nargs='+', choices=FORMATS, default=list(FORMATS),
-                        help='what to write (default: all)')
+    parser.add_argument(
+        '--scenes', type=int, default=default.scenes, help='drives (default %(default)s)'
+    )
+    parser.add_argument(
+        '--frames',
+        type=int,
+        default=default.frames,
+        help='frames of each drive (default %(default)s)',
+    )
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=default.seed,
+        help='another seed, another world (default %(default)s)',
+    )
+    parser.add_argument(
+        '--cameras',
+        choices=['front', 'all'],
+        default=default.cameras,
+        help='which pictures the COCO layout holds (default %(default)s)',
+    )
+    parser.add_argument(
+        '--formats',
+        nargs='+',
+        choices=FORMATS,
+        default=list(FORMATS),
+        help='what to write (default: all)',
+    )
     parser.add_argument('--workers', type=int, help='processes (default: one per CPU core)')
     args = parser.parse_args(arguments)
 
@@ -28,9 +51,14 @@ def _main(arguments: list[str] | None) -> None:
         raise UserError(f'--workers is {args.workers}; it must be at least 1')
     begin = time.monotonic()
     formats = tuple(name for name in FORMATS if name in args.formats)
-    made = make_world(args.out, Options(args.scenes, args.frames, args.seed, args.cameras, formats), args.workers)
+    made = make_world(
+        args.out, Options(args.scenes, args.frames, args.seed, args.cameras, formats), args.workers
+    )
     how = f'written in {time.monotonic() - begin:.0f} s' if made else 'already there'
-    print(f'{args.out}: {args.scenes} scenes, {args.scenes * args.frames} samples, {", ".join(formats)}; {how}')
+    print(
+        f'{args.out}: {args.scenes} scenes, {args.scenes * args.frames} samples, '
+        f'{", ".join(formats)}; {how}'
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -17,22 +17,45 @@ from .common import add_common_flags, print_table, run
 
 
 def _main(arguments: list[str] | None) -> None:
-    parser = argparse.ArgumentParser(prog='prune.py', description='Find the redundant samples of the training set of '
-                                     'a config and write annotation files without them.')
+    parser = argparse.ArgumentParser(
+        prog='prune.py',
+        description='Find the redundant samples of the training set of '
+        'a config and write annotation files without them.',
+    )
     add_common_flags(parser)
-    parser.add_argument('--keep-ratio', type=float, help='share of the samples that stays, e.g. 0.8')
-    parser.add_argument('--strategy', help='how samples are chosen, e.g. adadedup, clip_dedup, vlm_sse, random')
-    parser.add_argument('--resume', action='store_true', help='go on with an interrupted run, or take the work dir '
-                        'over for changed options; finished stages that still fit are used again')
-    parser.add_argument('--update', type=Path, metavar='OLD_WORK_DIR', help='new data has arrived: keep the decisions '
-                        'of this finished run, decide about the new images only, and say when a full run is due')
-    parser.add_argument('--dry-run', action='store_true', help='only show what would go at several keep ratios and '
-                        'what a run would cost; nothing is written')
+    parser.add_argument(
+        '--keep-ratio', type=float, help='share of the samples that stays, e.g. 0.8'
+    )
+    parser.add_argument(
+        '--strategy', help='how samples are chosen, e.g. adadedup, clip_dedup, vlm_sse, random'
+    )
+    parser.add_argument(
+        '--resume',
+        action='store_true',
+        help='go on with an interrupted run, or take the work dir '
+        'over for changed options; finished stages that still fit are used again',
+    )
+    parser.add_argument(
+        '--update',
+        type=Path,
+        metavar='OLD_WORK_DIR',
+        help='new data has arrived: keep the decisions '
+        'of this finished run, decide about the new images only, and say when a full run is due',
+    )
+    parser.add_argument(
+        '--dry-run',
+        action='store_true',
+        help='only show what would go at several keep ratios and '
+        'what a run would cost; nothing is written',
+    )
     args = parser.parse_args(arguments)
 
     if args.update and (args.strategy or args.keep_ratio is not None):
-        raise UserError('--update goes on with the strategy and the thresholds of the old run: leave --strategy and '
-                        '--keep-ratio out')
+        raise UserError(
+            '--update goes on with the strategy and the thresholds of the old run: leave '
+            '--strategy and '
+            '--keep-ratio out'
+        )
     rank, world = rank_and_world(args.launcher)
     with failures_told(args.work_dir, rank, world):
         config = load_config(args.config, args.cfg_options)
@@ -41,34 +64,61 @@ def _main(arguments: list[str] | None) -> None:
     work_dir = args.work_dir or default_work_dir(config, args.config)
     if args.dry_run:
         if world > 1 or args.update or args.resume:
-            raise UserError('--dry-run runs in one process, looks at all samples and writes nothing: leave --launcher, '
-                            '--update and --resume out')
+            raise UserError(
+                '--dry-run runs in one process, looks at all samples and writes nothing: leave '
+                '--launcher, '
+                '--update and --resume out'
+            )
         _show(dry_run(config, options, Path(work_dir)), options, work_dir)
         return
     if options.proxy.distributed:
         with failures_told(work_dir, rank, world):
             open_group(args.launcher)
-    prune(config, options, work_dir, rank=rank, world=world, resume=args.resume, update_of=args.update)
+    prune(
+        config, options, work_dir, rank=rank, world=world, resume=args.resume, update_of=args.update
+    )
 
 
 def _show(result: DryRun, options: Options, work_dir: str) -> None:
     table = Table(title=f'{result.samples:,} samples, strategy {options.strategy_name}')
-    for title in ('keep ratio', 'kept', 'pruned', 'threshold', 'near-duplicates', 'time', 'memory', 'disk'):
+    for title in (
+        'keep ratio',
+        'kept',
+        'pruned',
+        'threshold',
+        'near-duplicates',
+        'time',
+        'memory',
+        'disk',
+    ):
         table.add_column(title, justify='right')
     for row in result.rows:
         cost = row.cost
-        cells = (f'{row.keep_ratio:g}', f'{row.kept:,}', f'{result.samples - row.kept:,}', words.number(row.threshold),
-                 words.share(row.near_duplicates, 0), words.duration(cost.seconds), words.size(cost.memory),
-                 words.size(cost.disk))
+        cells = (
+            f'{row.keep_ratio:g}',
+            f'{row.kept:,}',
+            f'{result.samples - row.kept:,}',
+            words.number(row.threshold),
+            words.share(row.near_duplicates, 0),
+            words.duration(cost.seconds),
+            words.size(cost.memory),
+            words.size(cost.disk),
+        )
         table.add_row(*cells, style='bold' if row.keep_ratio == options.keep_ratio else None)
     print_table(table)
     if options.group_by or options.min_gap:
         print('group_by and min_gap, which change what is kept, are left aside here')
-    print('near-duplicates: their share of what goes; time, memory, disk: of a whole run, estimated from a probe here')
+    print(
+        'near-duplicates: their share of what goes; time, memory, disk: of a whole run, estimated '
+        'from a probe here'
+    )
     for note in result.notes:
         print(f'note: {note}')
-    print(f'features of {work_dir} were used, nothing was written' if result.reused else
-          'nothing was written; what was computed lay in a temporary folder, which is gone')
+    print(
+        f'features of {work_dir} were used, nothing was written'
+        if result.reused
+        else 'nothing was written; what was computed lay in a temporary folder, which is gone'
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:

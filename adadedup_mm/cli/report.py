@@ -8,8 +8,12 @@ from .common import run
 
 
 def _main(arguments: list[str] | None) -> None:
-    parser = argparse.ArgumentParser(prog='report.py', description='Make DIR/report.html again from the tables in DIR.')
-    parser.add_argument('dir', metavar='DIR', type=Path, help='work dir of a finished tools/prune.py run')
+    parser = argparse.ArgumentParser(
+        prog='report.py', description='Make DIR/report.html again from the tables in DIR.'
+    )
+    parser.add_argument(
+        'dir', metavar='DIR', type=Path, help='work dir of a finished tools/prune.py run'
+    )
     print(build_report(parser.parse_args(arguments).dir))
 
 

@@ -19,16 +19,20 @@ class FixedClusterer:
     """Reads the cluster of each sample from a column, instead of computing it from features.
 
     Args:
-        column: without ``file``, one of ``'scene'``, ``'dataset'`` (the inner dataset) and ``'folder'`` (of the first
-            image: the camera, where each camera has its own). With ``file``, the name of a column there.
-        file: a ``.parquet`` or ``.csv`` file with the columns ``sample_id`` and ``column``; samples that are not in the
-            training set are ignored.
+        column: without ``file``, one of ``'scene'``, ``'dataset'`` (the inner dataset) and
+            ``'folder'`` (of the first image: the camera, where each camera has its own). With
+            ``file``, the name of a column there.
+        file: a ``.parquet`` or ``.csv`` file with the columns ``sample_id`` and ``column``; samples
+            that are not in the training set are ignored.
     """
 
     def __init__(self, column: str = 'scene', file: str | None = None) -> None:
         if file is None and column not in ('scene', 'dataset', 'folder'):
-            raise UserError(f'adadedup.clusterer.column is {column!r}, but must be one of scene, dataset, folder, or '
-                            'come with adadedup.clusterer.file')
+            raise UserError(
+                f'adadedup.clusterer.column is {column!r}, but must be one of scene, dataset, '
+                'folder, or '
+                'come with adadedup.clusterer.file'
+            )
         self.column = column
         self.file = file
 
@@ -53,11 +57,12 @@ class FixedClusterer:
         if self.column == 'folder':
             return label(str(Path(paths[0]).parent) for paths in pool.image_paths)
         if pool.scenes is None:
-            raise UserError("adadedup.clusterer.column is 'scene', but the annotation files name no scenes; use "
-                            'another column, or SphericalKMeans')
+            raise UserError(
+                "adadedup.clusterer.column is 'scene', but the annotation files name no scenes; "
+                'use '
+                'another column, or SphericalKMeans'
+            )
         return label(pool.scenes)
-
-
 
 
 def _column_of_file(path: Path, column: str, sample_ids: tuple[str, ...]) -> list[Hashable]:
@@ -65,17 +70,27 @@ def _column_of_file(path: Path, column: str, sample_ids: tuple[str, ...]) -> lis
     table = _read_table(path)
     for name in ('sample_id', column):
         if name not in table.column_names:
-            raise UserError(f"adadedup.clusterer.file {path} has no column '{name}'; it has: "
-                            f"{', '.join(table.column_names)}")
+            raise UserError(
+                f"adadedup.clusterer.file {path} has no column '{name}'; it has: "
+                f'{", ".join(table.column_names)}'
+            )
     clusters: dict[str, Hashable] = {}
-    for sample, value in zip(table['sample_id'].cast(pa.string()).to_pylist(), table[column].to_pylist(), strict=True):
+    for sample, value in zip(
+        table['sample_id'].cast(pa.string()).to_pylist(), table[column].to_pylist(), strict=True
+    ):
         if clusters.setdefault(sample, value) != value:
-            raise UserError(f"adadedup.clusterer.file {path} has two values of '{column}' for sample {sample!r}; "
-                            'keep one')
+            raise UserError(
+                f"adadedup.clusterer.file {path} has two values of '{column}' for sample "
+                f'{sample!r}; '
+                'keep one'
+            )
     missing = [sample for sample in sample_ids if clusters.get(sample) is None]
     if missing:
-        raise UserError(f"adadedup.clusterer.file {path} has no '{column}' for {len(missing)} of {len(sample_ids)} "
-                        f'samples, for example {missing[0]!r}; add them')
+        raise UserError(
+            f"adadedup.clusterer.file {path} has no '{column}' for {len(missing)} of "
+            f'{len(sample_ids)} '
+            f'samples, for example {missing[0]!r}; add them'
+        )
     return [clusters[sample] for sample in sample_ids]
 
 
@@ -89,5 +104,7 @@ def _read_table(path: Path) -> pa.Table:
     except FileNotFoundError:
         raise UserError(f'adadedup.clusterer.file {path} does not exist') from None
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f'adadedup.clusterer.file {path} cannot be read as a table '
-                        f'(.parquet, otherwise csv): {str(error).splitlines()[0]}') from error
+        raise UserError(
+            f'adadedup.clusterer.file {path} cannot be read as a table '
+            f'(.parquet, otherwise csv): {str(error).splitlines()[0]}'
+        ) from error

@@ -5,4 +5,12 @@ from .pruned_dataset import PrunedDataset
 from .reading import read_pool
 from .sources import Source, pruned_config, subset_config, write_pruned
 
-__all__ = ['PrunedDataset', 'Source', 'pruned_config', 'read_outlines', 'read_pool', 'subset_config', 'write_pruned']
+__all__ = [
+    'PrunedDataset',
+    'Source',
+    'pruned_config',
+    'read_outlines',
+    'read_pool',
+    'subset_config',
+    'write_pruned',
+]

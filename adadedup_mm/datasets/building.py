@@ -23,9 +23,11 @@ from .originals import check_size_cache, data_folders, untouched
 from .sources import Source, dotted, value_at
 from .words import error_words, some
 
-# Keys of a data info: the position of the record that it was made from, and how many infos that record gave.
+# Keys of a data info: the position of the record that it was made from, and how many infos that
+# record gave.
 RECORD, ITEMS = NOTED = ('adadedup_record', 'adadedup_items')
-# Attribute of a dataset: ``metainfo`` of its pickled annotation file, which that of the config has replaced.
+# Attribute of a dataset: ``metainfo`` of its pickled annotation file, which that of the config has
+# replaced.
 FILE_METAINFO = 'adadedup_file_metainfo'
 
 
@@ -35,7 +37,11 @@ def build_dataset(settings: Mapping[str, Any], where: str) -> Any:
     kind = dataset_class(settings, where)
     parameters = inspect.signature(kind).parameters
     takes_more = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    changes = dict(pipeline=[], lazy_init=True) if inspect.isclass(kind) and issubclass(kind, BaseDataset) else {}
+    changes = (
+        dict(pipeline=[], lazy_init=True)
+        if inspect.isclass(kind) and issubclass(kind, BaseDataset)
+        else {}
+    )
     changes = {name: value for name, value in changes.items() if takes_more or name in parameters}
     try:
         with untouched(folder for folder in data_folders(settings) if folder.is_dir()):
@@ -44,11 +50,16 @@ def build_dataset(settings: Mapping[str, Any], where: str) -> Any:
         known = (getattr(kind, 'METAINFO', None) or {}).get('classes') or ()
         metainfo = settings.get('metainfo')
         given = metainfo.get('classes') if isinstance(metainfo, Mapping) else None
-        unknown = [name for name in given if name not in known] if isinstance(given, (list, tuple)) else []
+        unknown = (
+            [name for name in given if name not in known]
+            if isinstance(given, (list, tuple))
+            else []
+        )
         if unknown and known:
-            raise UserError(f'{where} does not know the classes {some(unknown)} of its metainfo, but '
-                            f'{some(known)}: use these names, or the dataset type that the annotations are for'
-                            ) from error
+            raise UserError(
+                f'{where} does not know the classes {some(unknown)} of its metainfo, but '
+                f'{some(known)}: use these names, or the dataset type that the annotations are for'
+            ) from error
         raise UserError(f'{where} cannot be built: {error_words(error)}') from error
     show_cameras(dataset, settings.get('data_prefix') or {})
     return dataset
@@ -66,7 +77,9 @@ def dataset_class(settings: Mapping[str, Any], where: str) -> Callable[..., Any]
             found = registry.get(kind) if isinstance(kind, str) else None
         if found is None:
             guess = difflib.get_close_matches(str(kind), registry.module_dict, n=1)
-            hint = f'did you mean {guess[0]!r}?' if guess else 'check default_scope and custom_imports'
+            hint = (
+                f'did you mean {guess[0]!r}?' if guess else 'check default_scope and custom_imports'
+            )
             raise UserError(f'{where}: the dataset type {kind!r} is not registered; {hint}')
     return found
 
@@ -77,7 +90,9 @@ def annotation_file(dataset: Any, where: str) -> Path | None:
     if not ann_file:
         return None
     if not os.path.isfile(ann_file):
-        raise UserError(f'annotation file {ann_file} does not exist here (ann_file and data_root of {where})')
+        raise UserError(
+            f'annotation file {ann_file} does not exist here (ann_file and data_root of {where})'
+        )
     return Path(ann_file).absolute()
 
 
@@ -96,8 +111,11 @@ def load_dataset(dataset: Any, where: str, ann_file: Path | None, trust: bool) -
         if hasattr(dataset, 'box_type_3d'):
             info_records(content, ann_file or '')
             if 'infos' in content:
-                raise UserError(f'{where} cannot read {ann_file}, which holds older infos: use BEVFormerDataset for '
-                                "it, or make infos with mmdet3d's tools/create_data.py")
+                raise UserError(
+                    f'{where} cannot read {ann_file}, which holds older infos: use '
+                    'BEVFormerDataset for '
+                    "it, or make infos with mmdet3d's tools/create_data.py"
+                )
             check_kind(dataset, content, where, ann_file)
             check_pictures(content['data_list'], ann_file or '')
 
@@ -106,8 +124,11 @@ def load_dataset(dataset: Any, where: str, ann_file: Path | None, trust: bool) -
     pickled = ann_file if is_pickle else getattr(dataset, 'proposal_file', None) or ann_file
     folders = [*data_folders(vars(dataset)), Path(ann_file or '').parent]
     try:
-        with (naming(where, ann_file), plain_pickles(pickled or '', trust, check),
-              untouched(folder for folder in folders if folder.is_dir())):
+        with (
+            naming(where, ann_file),
+            plain_pickles(pickled or '', trust, check),
+            untouched(folder for folder in folders if folder.is_dir()),
+        ):
             check_size_cache(dataset, where, ann_file)
             _init(dataset, where, ann_file)
     finally:
@@ -122,8 +143,11 @@ def _init(dataset: BaseDataset, where: str, ann_file: Path | None) -> None:
         # They are what is applied last, to the samples that are there by then.
         if dataset._indices is None or not dataset.data_list:
             raise
-        raise UserError(f'{where}: its indices name samples beyond the {len(dataset.data_list)} of {ann_file} that '
-                        'pass its filter_cfg') from error
+        raise UserError(
+            f'{where}: its indices name samples beyond the {len(dataset.data_list)} of {ann_file} '
+            'that '
+            'pass its filter_cfg'
+        ) from error
 
 
 @contextlib.contextmanager
@@ -134,8 +158,10 @@ def naming(where: str, ann_file: Path | None) -> Iterator[None]:
     except UserError:
         raise
     except BadRecord as error:
-        raise UserError(f'{where} cannot read the record with {error.name} of {ann_file}: '
-                        f'{record_fault(error.__cause__)}{_line_hint(error.__cause__, ann_file)}') from error
+        raise UserError(
+            f'{where} cannot read the record with {error.name} of {ann_file}: '
+            f'{record_fault(error.__cause__)}{_line_hint(error.__cause__, ann_file)}'
+        ) from error
     except FileNotFoundError as error:
         raise UserError(f'{where} needs a file that does not exist: {error.filename!r}') from error
     except json.JSONDecodeError as error:
@@ -151,8 +177,11 @@ def _line_hint(error: BaseException | None, ann_file: Path | None) -> str:
     odd = name != name.strip() or '\ufeff' in name or len(name.split()) > 1
     if not isinstance(error, FileNotFoundError) or not odd or not ann_file:
         return ''
-    return (f'; a whole line of {ann_file.name}, here {name!r}, is the name: leave nothing else on it, also no blanks '
-            'and no byte order mark')
+    return (
+        f'; a whole line of {ann_file.name}, here {name!r}, is the name: leave nothing else on it, '
+        'also no blanks '
+        'and no byte order mark'
+    )
 
 
 class BadRecord(Exception):

@@ -45,13 +45,15 @@ def given_classes(dataset: Any, where: str) -> list[str] | None:
         return None
     names = _texts(classes)
     if names is None:
-        raise UserError(f'{where}: classes of the metainfo is {classes!r}, but must be a list of '
-                        'names')
+        raise UserError(
+            f'{where}: classes of the metainfo is {classes!r}, but must be a list of names'
+        )
     return names
 
 
-def label_meanings(dataset: Any, labels: np.ndarray, where: str, ann_file: Path | None,
-                   index: CocoIndex | None) -> Meanings:
+def label_meanings(
+    dataset: Any, labels: np.ndarray, where: str, ann_file: Path | None, index: CocoIndex | None
+) -> Meanings:
     """The name of each label, as the dataset's own mapping from categories to labels has it.
 
     Args:
@@ -132,8 +134,10 @@ def _texts(classes: Any) -> list[str] | None:
 
 def _plain_names(given: list[str] | None, needed: int, where: str) -> list[str]:
     if given is None and needed > _MOST_LABELS:
-        raise UserError(f'{where}: an object has label {needed - 1}, and no names of classes are '
-                        'given: set metainfo=dict(classes=...)')
+        raise UserError(
+            f'{where}: an object has label {needed - 1}, and no names of classes are '
+            'given: set metainfo=dict(classes=...)'
+        )
     if given is None:
         return [str(label) for label in range(needed)]
     _check_range(given, given, needed, where, None)
@@ -152,19 +156,28 @@ def _reconciled(own: Sequence[str], given: Sequence[str]) -> list[str]:
     return names + [name for name in given if name not in names]
 
 
-def _check_range(names: Sequence[str], given: Sequence[str], needed: int, where: str,
-                 ann_file: Path | None) -> None:
+def _check_range(
+    names: Sequence[str], given: Sequence[str], needed: int, where: str, ann_file: Path | None
+) -> None:
     if needed <= len(given):
         return
     label = needed - 1
     name = f' ({names[label]!r} of {ann_file})' if ann_file and label < len(names) else ''
-    raise UserError(f'{where}: an object has label {label}{name}, but there are only {len(given)} '
-                    'classes: set metainfo=dict(classes=...) (label_map_file of an ODVGDataset) '
-                    'to the names of all labels')
+    raise UserError(
+        f'{where}: an object has label {label}{name}, but there are only {len(given)} '
+        'classes: set metainfo=dict(classes=...) (label_map_file of an ODVGDataset) '
+        'to the names of all labels'
+    )
 
 
-def _check_twins(ids: Sequence[Any], own: Sequence[str], given: Sequence[str],
-                 used: Sequence[int], where: str, ann_file: Path | None) -> None:
+def _check_twins(
+    ids: Sequence[Any],
+    own: Sequence[str],
+    given: Sequence[str],
+    used: Sequence[int],
+    where: str,
+    ann_file: Path | None,
+) -> None:
     """Raises UserError where categories of one name shift labels, or both have objects."""
     labels = defaultdict(list)
     for label, name in enumerate(own):
@@ -174,14 +187,18 @@ def _check_twins(ids: Sequence[Any], own: Sequence[str], given: Sequence[str],
             continue
         spare = _spare(twins, used)
         # All labels after the one that would not be missed are one too high.
-        shifted = [label for label in used
-                   if label > spare and list(given[label:label + 1]) != [own[label]]]
+        shifted = [
+            label
+            for label in used
+            if label > spare and list(given[label : label + 1]) != [own[label]]
+        ]
         if shifted or set(twins) <= set(used):
             raise UserError(
                 f'{where}{len(twins)} categories of {ann_file} are called {name!r} (ids '
                 f'{some([ids[label] for label in twins])}), and mmdet gives each a label of its '
                 f'own, up to {max(used)} where the config has {len(given)} '
-                f'class{"es" if len(given) != 1 else ""}: rename or remove category {ids[spare]}')
+                f'class{"es" if len(given) != 1 else ""}: rename or remove category {ids[spare]}'
+            )
 
 
 def _spare(twins: Sequence[int], used: Sequence[int]) -> int:
@@ -192,8 +209,13 @@ def _spare(twins: Sequence[int], used: Sequence[int]) -> int:
     return unused[0] if unused else twins[0]
 
 
-def _mismatch(names: Sequence[str], given: Sequence[str], used: Sequence[int], where: str,
-              ann_file: Path | None) -> str:
+def _mismatch(
+    names: Sequence[str],
+    given: Sequence[str],
+    used: Sequence[int],
+    where: str,
+    ann_file: Path | None,
+) -> str:
     """One line on objects that the training will know by another name; '' if there are none."""
     wrong = [label for label in used if names[label] != given[label]]
     if not wrong:
@@ -207,9 +229,11 @@ def _mismatch(names: Sequence[str], given: Sequence[str], used: Sequence[int], w
         remedy += f' and num_classes={len(right)}'
     label = wrong[0]
     others = f', and {len(wrong) - 1} more classes likewise' if len(wrong) > 1 else ''
-    return (f'{where}: label {label} means {names[label]!r} in {ann_file or "its folders"}, but '
-            f'{given[label]!r} in the metainfo, whose order does not change what labels mean: the '
-            f'training will call {names[label]} {given[label]}{others}; {remedy}')
+    return (
+        f'{where}: label {label} means {names[label]!r} in {ann_file or "its folders"}, but '
+        f'{given[label]!r} in the metainfo, whose order does not change what labels mean: the '
+        f'training will call {names[label]} {given[label]}{others}; {remedy}'
+    )
 
 
 def _unique(names: Sequence[str]) -> list[str]:
@@ -234,7 +258,9 @@ def contradictions(parts: Sequence[tuple[str, Sequence[str], np.ndarray]]) -> st
         for label in np.unique(labels).tolist():
             other, name = first.setdefault(label, (where, names[label]))
             if name != names[label]:
-                return (f'label {label} means {name!r} in {other}, but {names[label]!r} in '
-                        f'{where}: a training on both takes them for one class; give both files '
-                        'the same categories, in the order of the classes in the metainfo')
+                return (
+                    f'label {label} means {name!r} in {other}, but {names[label]!r} in '
+                    f'{where}: a training on both takes them for one class; give both files '
+                    'the same categories, in the order of the classes in the metainfo'
+                )
     return ''

@@ -24,8 +24,9 @@ class Database(NamedTuple):
     file: Path
 
 
-def find_databases(config: Mapping[str, Any], inner: Sequence[tuple[str | int, ...]]
-                   ) -> list[tuple[Database, ...]]:
+def find_databases(
+    config: Mapping[str, Any], inner: Sequence[tuple[str | int, ...]]
+) -> list[tuple[Database, ...]]:
     """The databases that the training draws from (``ObjectSample``'s ``db_sampler``).
 
     Args:
@@ -40,22 +41,29 @@ def find_databases(config: Mapping[str, Any], inner: Sequence[tuple[str | int, .
         UserError: a file is missing.
     """
     found: list[list[Database]] = [[] for _ in inner]
-    roots = [(config['train_dataloader']['dataset'], ('train_dataloader', 'dataset')),
-             (config.get('custom_hooks') or [], ('custom_hooks',))]
+    roots = [
+        (config['train_dataloader']['dataset'], ('train_dataloader', 'dataset')),
+        (config.get('custom_hooks') or [], ('custom_hooks',)),
+    ]
     for path, sampler in (pair for node, root in roots for pair in _samplers(node, root)):
         if not any('pipeline' in str(key) for key in path):
             continue
         file = Path(sampler['info_path']).absolute()
         if not file.is_file():
-            raise UserError(f'ground-truth database {file} does not exist here ({".".join(map(str, path))}.'
-                            "info_path): make it with mmdet3d's tools/create_data.py, or take ObjectSample out of the "
-                            'pipeline')
-        owners = [number for number, prefix in enumerate(inner) if path[:len(prefix)] == prefix]
+            raise UserError(
+                f'ground-truth database {file} does not exist here ({".".join(map(str, path))}.'
+                "info_path): make it with mmdet3d's tools/create_data.py, or take ObjectSample out "
+                'of the '
+                'pipeline'
+            )
+        owners = [number for number, prefix in enumerate(inner) if path[: len(prefix)] == prefix]
         found[owners[0] if owners else 0].append(Database(path, file))
     return [tuple(databases) for databases in found]
 
 
-def _samplers(node: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Mapping[str, Any]]]:
+def _samplers(
+    node: Any, path: tuple[str | int, ...]
+) -> Iterator[tuple[tuple[str | int, ...], Mapping[str, Any]]]:
     if isinstance(node, Mapping):
         if isinstance(node.get('info_path'), str):
             yield path, node
@@ -67,8 +75,9 @@ def _samplers(node: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[st
 
 
 @collector_paused()
-def write_databases(targets: Mapping[Path, Sequence[Path]], parts: Sequence[InfoPart], trust: bool
-                    ) -> dict[Path, DatabaseCounts]:
+def write_databases(
+    targets: Mapping[Path, Sequence[Path]], parts: Sequence[InfoPart], trust: bool
+) -> dict[Path, DatabaseCounts]:
     """Writes databases without the objects of pruned frames.
 
     An object stays if its frame does, in whichever part of the training set that is, or if the
@@ -101,8 +110,9 @@ def _load_infos(path: Path, trust: bool) -> Mapping[str, Any]:
         content = json.loads(path.read_bytes()) if is_json else load_pickle(path, trust)
         info_records(content, path)
     except (UserError, ValueError) as error:
-        raise UserError('which objects of a ground-truth database are of pruned frames can only be '
-                        f'told with 3D infos, but: {error}; take ObjectSample out of the pipeline'
-                        ) from error
+        raise UserError(
+            'which objects of a ground-truth database are of pruned frames can only be '
+            f'told with 3D infos, but: {error}; take ObjectSample out of the pipeline'
+        ) from error
     result: Mapping[str, Any] = content
     return result

@@ -15,24 +15,35 @@ def check_folders(dataset: Any, where: str) -> None:
     """Raises UserError if a folder that ``data_prefix`` names for images does not exist."""
     for name, folder in (getattr(dataset, 'data_prefix', None) or {}).items():
         if name in _IMAGE_PREFIXES and folder and not os.path.isdir(folder):
-            raise UserError(f'image folder {folder} does not exist (data_prefix.{name} and data_root of {where})')
+            raise UserError(
+                f'image folder {folder} does not exist (data_prefix.{name} and data_root of '
+                f'{where})'
+            )
 
 
 def check_images(paths: Sequence[str], where: str) -> None:
     """Refuses folders of which not one image exists; a missing image among others counts as unreadable later on.
 
-    Lists every folder once, which is far quicker than asking for each file, above all on network drives.
+    Lists every folder once, which is far quicker than asking for each file, above all on network
+    drives.
     """
     for folder, members in _by_folder(paths).items():
         if not any(_present(folder, members)):
-            raise UserError(f'none of the {len(members)} images in {folder or "."} exists, first {some(members)} '
-                            f'(data_root and data_prefix of {where})')
+            raise UserError(
+                f'none of the {len(members)} images in {folder or "."} exists, first '
+                f'{some(members)} '
+                f'(data_root and data_prefix of {where})'
+            )
 
 
 def missing_images(paths: Iterable[str]) -> list[str]:
     """Those of the paths that do not exist."""
-    return [path for folder, members in _by_folder(paths).items()
-            for path, present in zip(members, _present(folder, members), strict=True) if not present]
+    return [
+        path
+        for folder, members in _by_folder(paths).items()
+        for path, present in zip(members, _present(folder, members), strict=True)
+        if not present
+    ]
 
 
 def camera_paths(image_paths: Iterable[Sequence[str]], columns: Iterable[int]) -> dict[str, None]:

@@ -26,8 +26,9 @@ def group_lines(keys: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
     return sample, np.unique(sample, return_index=True)[1]
 
 
-def merge_objects(sample: np.ndarray, counts: np.ndarray, labels: np.ndarray, boxes: np.ndarray
-                  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def merge_objects(
+    sample: np.ndarray, counts: np.ndarray, labels: np.ndarray, boxes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The objects of samples from those of their lines.
 
     What an earlier line of the sample has already counts once.

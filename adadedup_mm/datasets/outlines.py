@@ -23,7 +23,8 @@ class Outlines:
     """The outlines of m objects: those of the pool, or for frames those in all of their pictures.
 
     Attributes:
-        sizes: (m, 2) float64, perimeter in pixels and area in pixels squared; 0 for objects without outline.
+        sizes: (m, 2) float64, perimeter in pixels and area in pixels squared; 0 for objects without
+            outline.
         labels: (m,) int32, indices into the pool's classes.
         owner: (m,) int64, index of the sample.
         masks: how many objects have a mask.
@@ -74,12 +75,17 @@ def read_outlines(config: Config, sources: Sequence[Source], pool: Pool) -> Outl
             parts.append((rows[:, :2], rows[:, 2].astype(np.int32), rows[:, 3].astype(np.int64)))
     sizes, labels, owner = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     if not sizes.any():
-        raise UserError('strategy tfdp scores the shapes of objects, but no object of the training set has a mask or a '
-                        'box: use el2n, grand, forgetting or loss_topk')
+        raise UserError(
+            'strategy tfdp scores the shapes of objects, but no object of the training set has a '
+            'mask or a '
+            'box: use el2n, grand, forgetting or loss_topk'
+        )
     return Outlines(sizes, labels, owner, masks)
 
 
-def _of_views(objects: ViewObjects, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _of_views(
+    objects: ViewObjects, samples: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     pictures = (len(objects.offsets) - 1) // len(samples)
     sizes = np.array([_of_box(box) for box in objects.boxes.tolist()], np.float64).reshape(-1, 2)
     return sizes, objects.labels, np.repeat(np.repeat(samples, pictures), np.diff(objects.offsets))
@@ -109,6 +115,6 @@ def _compressed(mask: Mapping[str, Any]) -> Any:
 
 def _of_box(box: Sequence[float]) -> tuple[float, float]:
     if len(box) != 4 or not np.isfinite(box).all():
-        return 0., 0.
+        return 0.0, 0.0
     width, height = max(box[2] - box[0], 0), max(box[3] - box[1], 0)
-    return 2. * (width + height), float(width * height)
+    return 2.0 * (width + height), float(width * height)

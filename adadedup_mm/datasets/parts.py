@@ -112,8 +112,9 @@ def take_part(opened: Opened, skip_empty: bool) -> Part:
         return _take_views(opened, opened.index, skip_empty)
     infos = list(stored_infos(opened.dataset))
     if not infos:
-        raise UserError(f'{opened.where} is empty: '
-                        f'{why_empty(opened.dataset, opened.ann_file, opened.index)}')
+        raise UserError(
+            f'{opened.where} is empty: {why_empty(opened.dataset, opened.ann_file, opened.index)}'
+        )
     if is_frames(opened.dataset, infos):
         return _take_frames(opened, infos)
     return _take_images(opened, infos)
@@ -141,14 +142,16 @@ def _take_images(opened: Opened, infos: Sequence[Info]) -> Part:
         counts=counts,
         labels=labels,
         boxes=boxes,
-        scenes=[index.scenes.get(info['img_id'], '') if index else scene_name(info)
-                for info in infos],
+        scenes=[
+            index.scenes.get(info['img_id'], '') if index else scene_name(info) for info in infos
+        ],
         item_lines=np.arange(len(infos)),
         is_labelled=is_labelled,
         is_trained=opened.is_trained,
         by_text=bool(getattr(dataset, 'return_classes', False)),
         uncounted=uncounted,
-        note=meanings.note if opened.is_trained else '')
+        note=meanings.note if opened.is_trained else '',
+    )
 
 
 def _take_frames(opened: Opened, infos: Sequence[Info]) -> Part:
@@ -165,18 +168,27 @@ def _take_frames(opened: Opened, infos: Sequence[Info]) -> Part:
     read = read_frames(dataset, frames, where, opened.reader)
     # Validation frames may come without labels.
     if not len(read.labels) and opened.is_trained:
-        raise UserError(f'{where}: no frame of {ann_file} has an object of its classes '
-                        f'({some(dataset.metainfo["classes"])}): there is nothing to train on')
+        raise UserError(
+            f'{where}: no frame of {ann_file} has an object of its classes '
+            f'({some(dataset.metainfo["classes"])}): there is nothing to train on'
+        )
     meanings = label_meanings(dataset, read.labels, where, ann_file, None)
     is_pickle = ann_file is not None and ann_file.suffix in ('.pkl', '.pickle')
     kind: Literal['infos', 'ids'] = 'infos' if is_pickle and not repeats else 'ids'
     return Part(
-        source=Source(kind, opened.path, ann_file, tuple(names), names=tuple(names),
-                      objects=read.objects, items=read.items),
+        source=Source(
+            kind,
+            opened.path,
+            ann_file,
+            tuple(names),
+            names=tuple(names),
+            objects=read.objects,
+            items=read.items,
+        ),
         names=names,
         image_paths=read.image_paths,
         views=read.views,
-        image_sizes=read.objects.sizes[::len(read.views)],
+        image_sizes=read.objects.sizes[:: len(read.views)],
         classes=meanings.names,
         counts=read.counts,
         labels=read.labels,
@@ -185,7 +197,8 @@ def _take_frames(opened: Opened, infos: Sequence[Info]) -> Part:
         item_lines=np.array(item_lines, np.int64),
         is_temporal=getattr(dataset, 'is_temporal', False),
         is_trained=opened.is_trained,
-        note=meanings.note if opened.is_trained else '')
+        note=meanings.note if opened.is_trained else '',
+    )
 
 
 def _whole_frames(infos: Sequence[Info], where: str) -> dict[int, list[Info]]:
@@ -200,9 +213,11 @@ def _whole_frames(infos: Sequence[Info], where: str) -> dict[int, list[Info]]:
     for items in frames.values():
         first = next(iter(items.values()))
         if len(items) != first[ITEMS]:
-            raise UserError(f'{where}: indices takes {len(items)} of the {first[ITEMS]} cameras of '
-                            f'frame {sample_id(first)}, but a frame stays or goes whole: take all '
-                            'items of a frame, or none')
+            raise UserError(
+                f'{where}: indices takes {len(items)} of the {first[ITEMS]} cameras of '
+                f'frame {sample_id(first)}, but a frame stays or goes whole: take all '
+                'items of a frame, or none'
+            )
     return {record: list(items.values()) for record, items in frames.items()}
 
 
@@ -214,8 +229,11 @@ def _take_views(opened: Opened, index: CocoIndex, skip_empty: bool) -> Part:
         camera = Path(_image_path(info, where)).parent.name
         frames[index.frames[info['img_id']]][camera] = info
     if skip_empty:
-        frames = {name: cameras for name, cameras in frames.items()
-                  if any(info.get('instances') for info in cameras.values())}
+        frames = {
+            name: cameras
+            for name, cameras in frames.items()
+            if any(info.get('instances') for info in cameras.values())
+        }
     if not frames:
         raise UserError(f'{where} is empty: {why_empty(dataset, ann_file, index)}')
     views = tuple(next(iter(frames.values())))
@@ -229,13 +247,21 @@ def _take_views(opened: Opened, index: CocoIndex, skip_empty: bool) -> Part:
     in_first = np.repeat(np.arange(len(infos)) % len(views) == 0, counts)
     native = [tuple(cameras[view]['img_id'] for view in views) for cameras in frames.values()]
     return Part(
-        source=Source('coco', opened.path, ann_file, tuple(native), names=tuple(frames),
-                      objects=ViewObjects(sizes, offsets, labels, boxes), items=len(views)),
+        source=Source(
+            'coco',
+            opened.path,
+            ann_file,
+            tuple(native),
+            names=tuple(frames),
+            objects=ViewObjects(sizes, offsets, labels, boxes),
+            items=len(views),
+        ),
         names=list(frames),
-        image_paths=[tuple(cameras[view]['img_path'] for view in views)
-                     for cameras in frames.values()],
+        image_paths=[
+            tuple(cameras[view]['img_path'] for view in views) for cameras in frames.values()
+        ],
         views=views,
-        image_sizes=sizes[::len(views)],
+        image_sizes=sizes[:: len(views)],
         classes=meanings.names,
         counts=counts.reshape(-1, len(views)).sum(axis=1),
         labels=labels,
@@ -243,18 +269,22 @@ def _take_views(opened: Opened, index: CocoIndex, skip_empty: bool) -> Part:
         scenes=[index.scenes[ids[0]] for ids in native],
         item_lines=np.repeat(np.arange(len(frames)), len(views)),
         is_trained=opened.is_trained,
-        note=meanings.note if opened.is_trained else '')
+        note=meanings.note if opened.is_trained else '',
+    )
 
 
 def _check_names(names: Sequence[str], where: str, ann_file: Path | None) -> None:
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
-        raise UserError(f'{where}: {len(repeated)} sample ids appear more than once in {ann_file}, '
-                        f'first {some(repeated)}; give every sample an id of its own')
+        raise UserError(
+            f'{where}: {len(repeated)} sample ids appear more than once in {ann_file}, '
+            f'first {some(repeated)}; give every sample an id of its own'
+        )
 
 
-def _address(opened: Opened, infos: Sequence[Info], names: Sequence[str]
-             ) -> tuple[Literal['coco', 'image_set', 'data_list', 'ids'], Sequence[Any]]:
+def _address(
+    opened: Opened, infos: Sequence[Info], names: Sequence[str]
+) -> tuple[Literal['coco', 'image_set', 'data_list', 'ids'], Sequence[Any]]:
     """How a dataset is written with fewer samples, and what addresses its lines there."""
     dataset, ann_file = opened.dataset, opened.ann_file
     records = [info.get(RECORD) for info in infos]

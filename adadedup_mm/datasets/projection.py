@@ -5,17 +5,19 @@ import itertools
 import numpy as np
 
 # Nothing nearer than this, in metres, is projected.
-NEAR = .1
+NEAR = 0.1
 # Boxes with a shorter side, in pixels, are too small for a detector.
-MIN_SIZE = 4.
+MIN_SIZE = 4.0
 _PAIRS = np.array(list(itertools.combinations(range(8), 2)))
 
 
-def project_boxes(corners: np.ndarray, projection: np.ndarray, height: int, width: int) -> np.ndarray:
+def project_boxes(
+    corners: np.ndarray, projection: np.ndarray, height: int, width: int
+) -> np.ndarray:
     """The part of the picture that each 3D box covers.
 
-    A box that reaches behind the camera is cut at its near plane. Boxes behind it, outside the picture, or with a side
-    below ``MIN_SIZE`` once cut at its border have no 2D box.
+    A box that reaches behind the camera is cut at its near plane. Boxes behind it, outside the
+    picture, or with a side below ``MIN_SIZE`` once cut at its border have no 2D box.
 
     Args:
         corners: (n, 8, 3) in metres, in any order.
@@ -26,7 +28,10 @@ def project_boxes(corners: np.ndarray, projection: np.ndarray, height: int, widt
     Returns:
         (n, 4) float32 x1 y1 x2 y2 in pixels; NaN where there is none.
     """
-    points = np.concatenate([corners, np.ones((len(corners), 8, 1))], axis=2) @ np.asarray(projection)[:3].T
+    points = (
+        np.concatenate([corners, np.ones((len(corners), 8, 1))], axis=2)
+        @ np.asarray(projection)[:3].T
+    )
     start, end = points[:, _PAIRS[:, 0]], points[:, _PAIRS[:, 1]]
     crosses = (start[..., 2] < NEAR) != (end[..., 2] < NEAR)
     with np.errstate(divide='ignore', invalid='ignore'):

@@ -18,30 +18,40 @@ from .samples import name_samples, stored_infos
 class PrunedDataset:
     """Keeps the samples of a dataset whose ids are listed, in the dataset's own order.
 
-    Where a training pipeline returns None, mmengine draws another sample at random; here that is a kept one too. This
-    needs the wrapped dataset to be a ``BaseDataset``: wrap the inner dataset, not a ``ConcatDataset`` around it.
+    Where a training pipeline returns None, mmengine draws another sample at random; here that is a
+    kept one too. This needs the wrapped dataset to be a ``BaseDataset``: wrap the inner dataset,
+    not a ``ConcatDataset`` around it.
 
     Args:
         dataset: config of any dataset, or the dataset.
         sample_ids: ids of the samples to keep (see ``name_samples``).
         ids_file: a text file with one id per line, instead of ``sample_ids``.
         lazy_init: whether to leave loading the annotations to ``full_init``.
-        labels: for each label of the dataset the one that takes its place; None leaves them as they are.
+        labels: for each label of the dataset the one that takes its place; None leaves them as they
+            are.
 
     Raises:
-        UserError: an id is not in the dataset, there are no ids, or both or none of ``sample_ids`` and ``ids_file``
-            are given.
+        UserError: an id is not in the dataset, there are no ids, or both or none of ``sample_ids``
+            and ``ids_file`` are given.
 
     Examples:
         >>> dataset = dict(type='PrunedDataset', dataset=dict(type='CocoDataset', ...), sample_ids=['139', '285'])
     """
 
-    def __init__(self, dataset: Any, sample_ids: Iterable[str] | None = None, ids_file: str | None = None,
-                 lazy_init: bool = False, labels: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        sample_ids: Iterable[str] | None = None,
+        ids_file: str | None = None,
+        lazy_init: bool = False,
+        labels: Sequence[int] | None = None,
+    ) -> None:
         if (sample_ids is None) == (ids_file is None):
             raise UserError('PrunedDataset needs either sample_ids or ids_file')
         self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
-        self.sample_ids = read_ids(ids_file) if ids_file is not None else [str(name) for name in sample_ids or ()]
+        self.sample_ids = (
+            read_ids(ids_file) if ids_file is not None else [str(name) for name in sample_ids or ()]
+        )
         self.labels = labels
         self._fully_initialized = False
         if not lazy_init:
@@ -57,8 +67,11 @@ class PrunedDataset:
         names = name_samples(stored_infos(self.dataset), root)
         unknown = wanted.difference(names)
         if unknown:
-            raise UserError(f'{len(unknown)} of {len(wanted)} sample ids are not in {type(self.dataset).__name__} '
-                            f'{getattr(self.dataset, "ann_file", "")}, first {", ".join(sorted(unknown)[:3])}')
+            raise UserError(
+                f'{len(unknown)} of {len(wanted)} sample ids are not in '
+                f'{type(self.dataset).__name__} '
+                f'{getattr(self.dataset, "ann_file", "")}, first {", ".join(sorted(unknown)[:3])}'
+            )
         if not wanted:
             raise UserError('PrunedDataset has an empty list of sample ids')
         # (kept,) int64: position in the wrapped dataset.
@@ -98,7 +111,11 @@ class PrunedDataset:
     @force_full_init
     def __getitem__(self, index: int) -> Any:
         inner = self.dataset
-        if not isinstance(inner, BaseDataset) or inner.test_mode or type(inner).__getitem__ != BaseDataset.__getitem__:
+        if (
+            not isinstance(inner, BaseDataset)
+            or inner.test_mode
+            or type(inner).__getitem__ != BaseDataset.__getitem__
+        ):
             return inner[int(self.indices[index])]
         for _ in range(inner.max_refetch + 1):
             data = inner.prepare_data(int(self.indices[index]))
@@ -106,8 +123,10 @@ class PrunedDataset:
                 return data
             # As BaseDataset does it: from the random state that mmengine seeds in every worker.
             index = np.random.randint(len(self))
-        raise RuntimeError(f'no valid sample in {inner.max_refetch + 1} attempts: check the image paths and the '
-                           'pipeline')
+        raise RuntimeError(
+            f'no valid sample in {inner.max_refetch + 1} attempts: check the image paths and the '
+            'pipeline'
+        )
 
 
 def relabel(dataset: Any, labels: Sequence[int]) -> None:
@@ -146,7 +165,9 @@ def read_ids(path: str | Path) -> list[str]:
     try:
         return [line for line in Path(path).read_bytes().decode().split('\n') if line]
     except OSError as error:
-        raise UserError(f'the list of sample ids {path} cannot be read: {error.strerror}') from error
+        raise UserError(
+            f'the list of sample ids {path} cannot be read: {error.strerror}'
+        ) from error
 
 
 def write_ids(path: str | Path, sample_ids: Iterable[str]) -> None:

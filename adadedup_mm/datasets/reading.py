@@ -63,12 +63,16 @@ def read_pool(config: Config, check_images: bool = True) -> tuple[Pool, list[Sou
     _check_texts(parts)
     _check_counted(parts)
     databases = find_databases(config, paths)
-    parts = [replace(part, source=replace(part.source, temporal=temporal, trust=trust, databases=found))
-             for part, found in zip(parts, databases, strict=True)]
+    parts = [
+        replace(part, source=replace(part.source, temporal=temporal, trust=trust, databases=found))
+        for part, found in zip(parts, databases, strict=True)
+    ]
     return _pool_of(parts)
 
 
-def _read_dataset(config: Config, path: ConfigPath, trust: bool, views: str | Sequence[str]) -> Part:
+def _read_dataset(
+    config: Config, path: ConfigPath, trust: bool, views: str | Sequence[str]
+) -> Part:
     """``views``: cameras of frames whose images must be there; empty if no image has to be."""
     settings = value_at(config, path)
     where = f'{dotted(path)} ({type_name(settings)})'
@@ -86,9 +90,11 @@ def _read_dataset(config: Config, path: ConfigPath, trust: bool, views: str | Se
     given = given_classes(dataset, where) or ()
     is_known = loads_labels(config, path)
     if index and index.categories and not dataset.cat_ids and is_known:
-        raise UserError(f'{where}: none of its classes ({some(given)}) is a category of {ann_file} '
-                        f'({some(index.categories)}): set metainfo=dict(classes=...) to names of '
-                        'the file')
+        raise UserError(
+            f'{where}: none of its classes ({some(given)}) is a category of {ann_file} '
+            f'({some(index.categories)}): set metainfo=dict(classes=...) to names of '
+            'the file'
+        )
     opened = Opened(dataset, path, where, ann_file, index, is_known, reader_of(settings))
     with naming(where, ann_file):
         part = take_part(opened, bool(filters.get('filter_empty_gt')))
@@ -107,16 +113,21 @@ def _pool_of(parts: Sequence[Part]) -> tuple[Pool, list[Source]]:
     maps = [np.array([position[name] for name in part.classes], np.int32) for part in parts]
     lines = [len(part.names) for part in parts]
     dataset_index = np.repeat(np.arange(len(parts), dtype=np.int32), lines)
-    names = [f'{i}:{name}' if several else name
-             for i, part in enumerate(parts) for name in part.names]
-    scenes = [f'{i}:{scene}' if several and scene else scene
-              for i, part in enumerate(parts) for scene in part.scenes]
+    names = [
+        f'{i}:{name}' if several else name for i, part in enumerate(parts) for name in part.names
+    ]
+    scenes = [
+        f'{i}:{scene}' if several and scene else scene
+        for i, part in enumerate(parts)
+        for scene in part.scenes
+    ]
     paths = list(itertools.chain.from_iterable(part.image_paths for part in parts))
     are_frames = np.repeat([part.is_frames for part in parts], lines).tolist()
     sample, first = group_lines(list(map(line_key, paths, names, are_frames)))
     counts = np.concatenate([part.counts for part in parts])
-    labels = np.concatenate([mapping[part.labels]
-                             for mapping, part in zip(maps, parts, strict=True)])
+    labels = np.concatenate(
+        [mapping[part.labels] for mapping, part in zip(maps, parts, strict=True)]
+    )
     boxes = np.concatenate([part.boxes for part in parts])
     if len(first) < len(sample):
         counts, labels, boxes = merge_objects(sample, counts, labels, boxes)
@@ -134,7 +145,8 @@ def _pool_of(parts: Sequence[Part]) -> tuple[Pool, list[Source]]:
         dataset_index=dataset_index[first],
         scenes=tuple(scenes[line] for line in first) if any(scenes) else None,
         labelled=labelled,
-        notes=tuple(_notes(parts, labelled)))
+        notes=tuple(_notes(parts, labelled)),
+    )
     samples = np.split(sample, np.cumsum(lines)[:-1])
     return pool, [_source_of(*of_part) for of_part in zip(parts, maps, samples, strict=True)]
 
@@ -147,8 +159,12 @@ def _source_of(part: Part, mapping: np.ndarray, samples: np.ndarray) -> Source:
         mapping: for each of its labels, the pool's.
         samples: (lines,) int64, the pool's sample of each of its lines.
     """
-    source = replace(part.source, samples=samples, item_samples=samples[part.item_lines],
-                     labelled=part.is_labelled)
+    source = replace(
+        part.source,
+        samples=samples,
+        item_samples=samples[part.item_lines],
+        labelled=part.is_labelled,
+    )
     if source.objects is not None:
         labels = mapping[source.objects.labels]
         return replace(source, objects=replace(source.objects, labels=labels))
@@ -168,23 +184,29 @@ def _notes(parts: Sequence[Part], labelled: np.ndarray) -> list[str]:
     frames = Counter(name for part in parts if part.is_frames for name in part.names)
     repeated = [name for name, count in frames.items() if count > 1]
     if repeated:
-        notes.append(f'{len(repeated)} frames are in several datasets, first {repeated[0]}: each is a '
-                     'sample of its own in each of them, and redundant beside its copy; name a '
-                     'file once, in a RepeatDataset if it counts more')
+        notes.append(
+            f'{len(repeated)} frames are in several datasets, first {repeated[0]}: each is a '
+            'sample of its own in each of them, and redundant beside its copy; name a '
+            'file once, in a RepeatDataset if it counts more'
+        )
     if not labelled.all():
         unknown = some([part.where for part in parts if not part.is_labelled])
-        notes.append(f'{int((~labelled).sum())} of {len(labelled)} samples have no labels '
-                     f'({unknown}): they are judged by their pixels alone, and no proxy learns '
-                     'from them')
+        notes.append(
+            f'{int((~labelled).sum())} of {len(labelled)} samples have no labels '
+            f'({unknown}): they are judged by their pixels alone, and no proxy learns '
+            'from them'
+        )
     return [note for note in notes if note]
 
 
 def _check_views(parts: Sequence[Part]) -> None:
     for part in parts[1:]:
         if part.views != parts[0].views:
-            raise UserError(f'{part.where} has the cameras {", ".join(part.views)}, but '
-                            f'{parts[0].where} has {", ".join(parts[0].views)}: datasets that are '
-                            'pruned together need the same cameras')
+            raise UserError(
+                f'{part.where} has the cameras {", ".join(part.views)}, but '
+                f'{parts[0].where} has {", ".join(parts[0].views)}: datasets that are '
+                'pruned together need the same cameras'
+            )
 
 
 def _check_texts(parts: Sequence[Part]) -> None:
@@ -194,17 +216,21 @@ def _check_texts(parts: Sequence[Part]) -> None:
             try:
                 text.encode()
             except UnicodeEncodeError:
-                raise UserError(f'{part.where}: {text!a} is no Unicode text: rename it in '
-                                f'{part.source.ann_file}') from None
+                raise UserError(
+                    f'{part.where}: {text!a} is no Unicode text: rename it in '
+                    f'{part.source.ann_file}'
+                ) from None
 
 
 def _check_generations(parts: Sequence[Part]) -> None:
     older = [part for part in parts if part.is_temporal]
     newer = [part for part in parts if part.source.kind == 'infos' and not part.is_temporal]
     if older and newer:
-        raise UserError(f'{older[0].where} reads temporal infos ({older[0].source.ann_file}), but '
-                        f'{newer[0].where} those of mmdet3d 1.x ({newer[0].source.ann_file}): a '
-                        'training set needs infos of one generation')
+        raise UserError(
+            f'{older[0].where} reads temporal infos ({older[0].source.ann_file}), but '
+            f'{newer[0].where} those of mmdet3d 1.x ({newer[0].source.ann_file}): a '
+            'training set needs infos of one generation'
+        )
 
 
 def _check_counted(parts: Sequence[Part]) -> None:
@@ -212,5 +238,7 @@ def _check_counted(parts: Sequence[Part]) -> None:
     taught = [part for part in parts if part.is_labelled and part.is_trained]
     if taught and not any(len(part.labels) for part in taught):
         part = next((part for part in taught if part.uncounted), taught[0])
-        raise UserError(f'{part.where}: there is nothing to train on in {part.source.ann_file}: '
-                        f'{part.uncounted or NO_ANNOTATIONS}')
+        raise UserError(
+            f'{part.where}: there is nothing to train on in {part.source.ann_file}: '
+            f'{part.uncounted or NO_ANNOTATIONS}'
+        )

@@ -12,7 +12,9 @@ from ..base.errors import UserError
 ID_KEYS = ('img_id', 'token', 'sample_idx')
 
 
-def sample_id(info: Mapping[str, Any], data_root: str | None = None, where: str = 'the dataset') -> str:
+def sample_id(
+    info: Mapping[str, Any], data_root: str | None = None, where: str = 'the dataset'
+) -> str:
     """The id of a sample, which stays the same whatever is filtered or pruned from its dataset.
 
     Args:
@@ -31,17 +33,21 @@ def sample_id(info: Mapping[str, Any], data_root: str | None = None, where: str 
             return str(info[key])
     path = info.get('img_path')
     if not isinstance(path, str):
-        raise UserError(f'{where} yields samples with none of {", ".join(ID_KEYS)} and img_path (they have '
-                        f'{", ".join(map(str, info))}); such datasets cannot be pruned: list the '
-                        'images of videos in a COCO json and name that')
+        raise UserError(
+            f'{where} yields samples with none of {", ".join(ID_KEYS)} and img_path (they have '
+            f'{", ".join(map(str, info))}); such datasets cannot be pruned: list the '
+            'images of videos in a COCO json and name that'
+        )
     return _below(path, data_root)
 
 
-def name_samples(infos: Iterable[Mapping[str, Any]], data_root: str | None = None,
-                 where: str = 'the dataset') -> list[str]:
+def name_samples(
+    infos: Iterable[Mapping[str, Any]], data_root: str | None = None, where: str = 'the dataset'
+) -> list[str]:
     """The ids of all entries of a dataset; where they are arrays without a name, such as CIFAR's, their positions.
 
-    Entries of one id are about one image. An id that two images have is none: they are called by their paths.
+    Entries of one id are about one image. An id that two images have is none: they are called by
+    their paths.
 
     Args:
         infos: from ``stored_infos``.
@@ -57,8 +63,10 @@ def name_samples(infos: Iterable[Mapping[str, Any]], data_root: str | None = Non
         path = info.get('img_path')
         paths.append(path if isinstance(path, str) and 'images' not in info else None)
     shared = _shared_names(names, paths)
-    return [_below(path, data_root) if path is not None and name in shared else name
-            for name, path in zip(names, paths, strict=True)]
+    return [
+        _below(path, data_root) if path is not None and name in shared else name
+        for name, path in zip(names, paths, strict=True)
+    ]
 
 
 def _shared_names(names: Sequence[str], paths: Sequence[str | None]) -> set[str]:
@@ -66,7 +74,11 @@ def _shared_names(names: Sequence[str], paths: Sequence[str | None]) -> set[str]
     if len(set(names)) == len(names):
         return set()
     first: dict[str, str | None] = {}
-    return {name for name, path in zip(names, paths, strict=True) if first.setdefault(name, path) != path}
+    return {
+        name
+        for name, path in zip(names, paths, strict=True)
+        if first.setdefault(name, path) != path
+    }
 
 
 def _below(path: str, folder: str | None) -> str:
@@ -76,13 +88,18 @@ def _below(path: str, folder: str | None) -> str:
 
 def is_nameless(info: Mapping[str, Any]) -> bool:
     """Whether a data info holds the image itself and nothing to call it by."""
-    return 'img' in info and not isinstance(info.get('img_path'), str) and all(info.get(key) is None for key in ID_KEYS)
+    return (
+        'img' in info
+        and not isinstance(info.get('img_path'), str)
+        and all(info.get(key) is None for key in ID_KEYS)
+    )
 
 
 def stored_infos(dataset: Any) -> Iterator[dict[str, Any]]:
     """Yields the data info of every sample as the annotation file gave it.
 
-    ``get_data_info`` would copy each one and replace ``sample_idx``, the id of 3D samples, by its position.
+    ``get_data_info`` would copy each one and replace ``sample_idx``, the id of 3D samples, by its
+    position.
     """
     if not isinstance(dataset, BaseDataset):
         yield from (dataset.get_data_info(index) for index in range(len(dataset)))

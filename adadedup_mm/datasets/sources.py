@@ -28,17 +28,18 @@ class Source:
     """An inner dataset, and how to write it with fewer samples.
 
     Attributes:
-        kind: what its annotation file is: a COCO json, a list with one image per line, a ``data_list`` json, pickled
-            3D infos, or anything else, which ``PrunedDataset`` wraps.
+        kind: what its annotation file is: a COCO json, a list with one image per line, a
+            ``data_list`` json, pickled 3D infos, or anything else, which ``PrunedDataset`` wraps.
         path: keys that lead to the dataset's dict from the top of the config.
         ann_file: absolute; None if the dataset has none.
-        native_ids: what addresses each of its L lines: COCO image ids, lines of the list, positions in ``data_list``,
-            or sample ids; a tuple of image ids for a frame of several images. A line is an entry of its own; an image
-            may have several.
+        native_ids: what addresses each of its L lines: COCO image ids, lines of the list, positions
+            in ``data_list``, or sample ids; a tuple of image ids for a frame of several images. A
+            line is an entry of its own; an image may have several.
         names: what ``PrunedDataset`` calls each of its lines.
         samples: (L,) int64, the pool's sample that each line belongs to.
         item_samples: (I,) int64, the pool's sample of each item of the dataset.
-        relabel: for each label of the dataset the pool's, where they are not the same; None for frames.
+        relabel: for each label of the dataset the pool's, where they are not the same; None for
+            frames.
         labelled: whether the training knows what its samples show.
         objects: what the pictures of its frames show; None for plain images.
         items: how many items of the dataset make up a sample: 1, or the cameras of a frame.
@@ -95,7 +96,10 @@ def inner_datasets(config: Mapping[str, Any]) -> list[ConfigPath]:
     """
     loader = config.get('train_dataloader')
     if not isinstance(loader, Mapping) or 'dataset' not in loader:
-        raise UserError("the config has no 'train_dataloader' with a 'dataset': there is no training set to prune")
+        raise UserError(
+            "the config has no 'train_dataloader' with a 'dataset': there is no training set to "
+            'prune'
+        )
     return list(_walk(loader['dataset'], ('train_dataloader', 'dataset')))
 
 
@@ -103,7 +107,9 @@ def _walk(settings: Any, path: ConfigPath) -> Iterator[ConfigPath]:
     if not isinstance(settings, Mapping):
         raise UserError(f'{dotted(path)} must be a dict, but is a {type(settings).__name__}')
     if type_name(settings) == 'PrunedDataset':
-        raise UserError(f'{dotted(path)} is a PrunedDataset: prune the config that it was made from')
+        raise UserError(
+            f'{dotted(path)} is a PrunedDataset: prune the config that it was made from'
+        )
     if isinstance(settings.get('datasets'), Sequence):
         for index, inner in enumerate(settings['datasets']):
             yield from _walk(inner, (*path, 'datasets', index))
@@ -113,11 +119,14 @@ def _walk(settings: Any, path: ConfigPath) -> Iterator[ConfigPath]:
         yield path
 
 
-def write_pruned(sources: Sequence[Source], kept: np.ndarray, folder: str | Path) -> list[dict[str, Any]]:
+def write_pruned(
+    sources: Sequence[Source], kept: np.ndarray, folder: str | Path
+) -> list[dict[str, Any]]:
     """Writes every source's annotation file with the kept samples only.
 
-    A file keeps its name; where two sources have files of the same name, each goes into a folder named after the
-    source's index. A source of kind ``'ids'`` gets a list of sample ids, ``<name>_ids.txt``.
+    A file keeps its name; where two sources have files of the same name, each goes into a folder
+    named after the source's index. A source of kind ``'ids'`` gets a list of sample ids,
+    ``<name>_ids.txt``.
 
     Args:
         sources: from ``read_pool``.
@@ -125,14 +134,18 @@ def write_pruned(sources: Sequence[Source], kept: np.ndarray, folder: str | Path
         folder: where the files go.
 
     Returns:
-        For every source ``input`` and ``output`` (absolute paths as text; ``input`` is None without annotation file),
-        and ``records`` and ``kept``: how many records (images, lines, ids) are in either.
+        For every source ``input`` and ``output`` (absolute paths as text; ``input`` is None without
+        annotation file), and ``records`` and ``kept``: how many records (images, lines, ids) are in
+        either.
 
     Raises:
-        UserError: a source has no kept sample, its annotation file changed since it was read, or would be overwritten.
+        UserError: a source has no kept sample, its annotation file changed since it was read, or
+            would be overwritten.
     """
     targets = pruned_files(sources, folder)
-    keeps = [list(itertools.compress(source.native_ids, kept[source.samples])) for source in sources]
+    keeps = [
+        list(itertools.compress(source.native_ids, kept[source.samples])) for source in sources
+    ]
     for source, keep in zip(sources, keeps, strict=True):
         _require_samples(source, keep)
     _check_targets(sources, [*targets, *itertools.chain(*database_files(sources, folder))])
@@ -141,8 +154,14 @@ def write_pruned(sources: Sequence[Source], kept: np.ndarray, folder: str | Path
     files = []
     for source, target, keep in zip(sources, targets, keeps, strict=True):
         records, count = _write(source, target, keep)
-        files.append(dict(input=source.ann_file and str(source.ann_file), output=str(target), records=records,
-                          kept=count))
+        files.append(
+            dict(
+                input=source.ann_file and str(source.ann_file),
+                output=str(target),
+                records=records,
+                kept=count,
+            )
+        )
     return files + databases
 
 
@@ -152,11 +171,14 @@ def _check_targets(sources: Sequence[Source], targets: Iterable[Path]) -> None:
     originals |= {database.file.resolve() for source in sources for database in source.databases}
     for target in targets:
         if target.resolve() in originals:
-            raise UserError(f'{target} is an annotation file of the dataset itself: choose another work dir')
+            raise UserError(
+                f'{target} is an annotation file of the dataset itself: choose another work dir'
+            )
 
 
-def _write_databases(sources: Sequence[Source], kept: np.ndarray, folder: str | Path
-                     ) -> list[dict[str, Any]]:
+def _write_databases(
+    sources: Sequence[Source], kept: np.ndarray, folder: str | Path
+) -> list[dict[str, Any]]:
     targets: dict[Path, list[Path]] = {}
     for source, files in zip(sources, database_files(sources, folder), strict=True):
         for database, file in zip(source.databases, files, strict=True):
@@ -164,10 +186,21 @@ def _write_databases(sources: Sequence[Source], kept: np.ndarray, folder: str | 
     parts = []
     for source in sources:
         if source.ann_file and source.objects is not None and source.kind != 'coco':
-            parts.append(InfoPart(source.ann_file, source.native_ids, kept[source.samples].tolist()))
+            parts.append(
+                InfoPart(source.ann_file, source.native_ids, kept[source.samples].tolist())
+            )
     counts = write_databases(targets, parts, any(source.trust for source in sources))
-    return [dict(input=str(file), output=str(copy), records=counts[file].records, kept=counts[file].kept,
-                 outside=counts[file].outside) for file, copies in targets.items() for copy in copies]
+    return [
+        dict(
+            input=str(file),
+            output=str(copy),
+            records=counts[file].records,
+            kept=counts[file].kept,
+            outside=counts[file].outside,
+        )
+        for file, copies in targets.items()
+        for copy in copies
+    ]
 
 
 def _write(source: Source, target: Path, keep: list[Any]) -> tuple[int, int]:
@@ -189,16 +222,23 @@ def pruned_files(sources: Sequence[Source], folder: str | Path) -> list[Path]:
     """Where ``write_pruned`` puts the file of each source; absolute."""
     folder = Path(folder).absolute()
     names = [_file_name(source) for source in sources]
-    return [folder / name if names.count(name) == 1 else folder / str(index) / name for index, name in enumerate(names)]
+    return [
+        folder / name if names.count(name) == 1 else folder / str(index) / name
+        for index, name in enumerate(names)
+    ]
 
 
 def database_files(sources: Sequence[Source], folder: str | Path) -> list[list[Path]]:
     """Where ``write_pruned`` puts the ground-truth databases of each source; absolute."""
     folder = Path(folder).absolute()
     names = [database.file.name for source in sources for database in source.databases]
-    return [[folder / name if names.count(name) == 1 else folder / f'{index}_{number}' / name
-             for number, name in enumerate(database.file.name for database in source.databases)]
-            for index, source in enumerate(sources)]
+    return [
+        [
+            folder / name if names.count(name) == 1 else folder / f'{index}_{number}' / name
+            for number, name in enumerate(database.file.name for database in source.databases)
+        ]
+        for index, source in enumerate(sources)
+    ]
 
 
 def _file_name(source: Source) -> str:
@@ -210,10 +250,10 @@ def _file_name(source: Source) -> str:
 def pruned_config(config: Config, sources: Sequence[Source], folder: str | Path) -> Config:
     """A copy of a config that trains on the files of ``write_pruned``, and has nothing left of the pruning itself.
 
-    Only these things differ: ``ann_file`` of the inner datasets, now absolute (datasets of kind ``'ids'`` are wrapped
-    in ``PrunedDataset`` instead, and ``custom_imports`` names its module); their ``indices`` and ``load_interval``,
-    whose choice is in the files; ``info_path`` of ground-truth databases; and the keys ``adadedup`` and
-    ``runner_type``, which are gone.
+    Only these things differ: ``ann_file`` of the inner datasets, now absolute (datasets of kind
+    ``'ids'`` are wrapped in ``PrunedDataset`` instead, and ``custom_imports`` names its module);
+    their ``indices`` and ``load_interval``, whose choice is in the files; ``info_path`` of
+    ground-truth databases; and the keys ``adadedup`` and ``runner_type``, which are gone.
 
     Args:
         config: the training config.
@@ -221,8 +261,9 @@ def pruned_config(config: Config, sources: Sequence[Source], folder: str | Path)
         folder: that of ``write_pruned``.
     """
     pruned = _without_pruning(config)
-    for source, target, databases in zip(sources, pruned_files(sources, folder), database_files(sources, folder),
-                                         strict=True):
+    for source, target, databases in zip(
+        sources, pruned_files(sources, folder), database_files(sources, folder), strict=True
+    ):
         settings = value_at(pruned, source.path)
         for database, file in zip(source.databases, databases, strict=True):
             value_at(pruned, database.path)['info_path'] = str(file)
@@ -239,7 +280,9 @@ def pruned_config(config: Config, sources: Sequence[Source], folder: str | Path)
     return pruned
 
 
-def subset_config(config: Config, sources: Sequence[Source], kept: np.ndarray, folder: str | Path) -> Config:
+def subset_config(
+    config: Config, sources: Sequence[Source], kept: np.ndarray, folder: str | Path
+) -> Config:
     """A copy of a config that trains on some samples of the original files, through ``PrunedDataset``.
 
     Args:
@@ -276,14 +319,19 @@ def inner_dataset(config: Config, source: Source) -> Mapping[str, Any]:
     if source.relabel is None:
         return settings
     if type_name(settings) != 'PrunedDataset':
-        settings = dict(type='PrunedDataset', dataset=settings, sample_ids=list(dict.fromkeys(source.names)))
+        settings = dict(
+            type='PrunedDataset', dataset=settings, sample_ids=list(dict.fromkeys(source.names))
+        )
     return dict(settings, labels=list(source.relabel))
 
 
 def _require_samples(source: Source, keep: Sequence[Any]) -> None:
     if not keep:
-        raise UserError(f'no sample of {dotted(source.path)} would be kept: raise the keep ratio, or take this dataset '
-                        'out of the config')
+        raise UserError(
+            f'no sample of {dotted(source.path)} would be kept: raise the keep ratio, or take this '
+            'dataset '
+            'out of the config'
+        )
 
 
 def _without_pruning(config: Config) -> Config:
@@ -305,5 +353,8 @@ def _import_wrapper(config: Config) -> None:
     imports = config.get('custom_imports') or {}
     names: str | Iterable[str] = imports.get('imports', [])
     names = [names] if isinstance(names, str) else list(names)
-    config.custom_imports = {'allow_failed_imports': False, **imports,
-                             'imports': [*names, 'adadedup_mm.datasets.pruned_dataset']}
+    config.custom_imports = {
+        'allow_failed_imports': False,
+        **imports,
+        'imports': [*names, 'adadedup_mm.datasets.pruned_dataset'],
+    }

@@ -27,8 +27,9 @@ def why_empty(dataset: Any, ann_file: Path | None, index: CocoIndex | None) -> s
     return f'no sample of {ann_file} passes its filter_cfg'
 
 
-def why_uncounted(dataset: Any, infos: Sequence[Mapping[str, Any]], ann_file: Path | None,
-                  index: CocoIndex | None) -> str:
+def why_uncounted(
+    dataset: Any, infos: Sequence[Mapping[str, Any]], ann_file: Path | None, index: CocoIndex | None
+) -> str:
     """Why none of a dataset's annotations counts; '' where it has none."""
     if index is not None and ann_file:
         reason = explain_uncounted(ann_file, dataset.cat_ids)
@@ -40,9 +41,11 @@ def why_uncounted(dataset: Any, infos: Sequence[Mapping[str, Any]], ann_file: Pa
         return f'none of its {total} objects has a label'
     names = _names_in_xml(infos)
     if names:
-        return (f'its objects are called {some(names)}, and the classes are '
-                f'{some(dataset.metainfo["classes"])}: set metainfo=dict(classes=...) to names of '
-                'the files')
+        return (
+            f'its objects are called {some(names)}, and the classes are '
+            f'{some(dataset.metainfo["classes"])}: set metainfo=dict(classes=...) to names of '
+            'the files'
+        )
     return ''
 
 

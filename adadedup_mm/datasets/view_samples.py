@@ -13,8 +13,13 @@ from .frames import ViewObjects
 from .sources import Source
 
 
-def write_view_samples(pool: Pool, sources: Sequence[Source], columns: Sequence[int], chosen: np.ndarray,
-                       path: str | Path) -> dict[str, Any]:
+def write_view_samples(
+    pool: Pool,
+    sources: Sequence[Source],
+    columns: Sequence[int],
+    chosen: np.ndarray,
+    path: str | Path,
+) -> dict[str, Any]:
     """Writes the pictures of some frames as mmengine's ``data_list`` json.
 
     Args:
@@ -32,24 +37,39 @@ def write_view_samples(pool: Pool, sources: Sequence[Source], columns: Sequence[
     for i in np.flatnonzero(chosen):
         for column in columns:
             (height, width), labels, boxes = objects[i * len(pool.views) + column]
-            instances = [dict(bbox=box, bbox_label=label, ignore_flag=0)
-                         for box, label in zip(boxes.tolist(), labels.tolist(), strict=True)]
-            records.append(dict(img_path=pool.image_paths[i][column], img_id=f'{pool.sample_ids[i]}/{column}',
-                                height=int(height), width=int(width), instances=instances))
+            instances = [
+                dict(bbox=box, bbox_label=label, ignore_flag=0)
+                for box, label in zip(boxes.tolist(), labels.tolist(), strict=True)
+            ]
+            records.append(
+                dict(
+                    img_path=pool.image_paths[i][column],
+                    img_id=f'{pool.sample_ids[i]}/{column}',
+                    height=int(height),
+                    width=int(width),
+                    instances=instances,
+                )
+            )
     with atomic_open(path, 'w') as file:
         json.dump(dict(metainfo=dict(classes=pool.classes), data_list=records), file)
-    return dict(type='mmdet.BaseDetDataset', ann_file=str(Path(path).absolute()),
-                metainfo=dict(classes=list(pool.classes)))
+    return dict(
+        type='mmdet.BaseDetDataset',
+        ann_file=str(Path(path).absolute()),
+        metainfo=dict(classes=list(pool.classes)),
+    )
 
 
-def view_sizes(pool: Pool, sources: Sequence[Source], columns: Sequence[int], chosen: np.ndarray) -> np.ndarray:
+def view_sizes(
+    pool: Pool, sources: Sequence[Source], columns: Sequence[int], chosen: np.ndarray
+) -> np.ndarray:
     """(n * C, 2) int32 height and width of the pictures of ``write_view_samples``, 0 where unknown."""
     sizes = np.concatenate([_objects(source).sizes for source in sources])
     return sizes.reshape(len(pool), len(pool.views), 2)[chosen][:, list(columns)].reshape(-1, 2)
 
 
-def view_objects(pool: Pool, sources: Sequence[Source], columns: Sequence[int]
-                 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def view_objects(
+    pool: Pool, sources: Sequence[Source], columns: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The m objects that the chosen cameras of all frames show, as ``layout_features`` takes them.
 
     Returns:
@@ -65,7 +85,12 @@ def view_objects(pool: Pool, sources: Sequence[Source], columns: Sequence[int]
     chosen = np.isin(view, columns)
     kind = np.concatenate([item.labels for item in shown]).astype(np.int64) * len(pool.views) + view
     sizes = np.concatenate([item.sizes for item in shown])[picture]
-    return owner[chosen], kind[chosen], np.concatenate([item.boxes for item in shown])[chosen], sizes[chosen]
+    return (
+        owner[chosen],
+        kind[chosen],
+        np.concatenate([item.boxes for item in shown])[chosen],
+        sizes[chosen],
+    )
 
 
 def _objects(source: Source) -> ViewObjects:
@@ -78,4 +103,11 @@ def _pictures(source: Source) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]
     """Size, labels and boxes of each picture."""
     objects = _objects(source)
     inner = objects.offsets[1:-1]
-    return list(zip(objects.sizes, np.split(objects.labels, inner), np.split(objects.boxes, inner), strict=True))
+    return list(
+        zip(
+            objects.sizes,
+            np.split(objects.labels, inner),
+            np.split(objects.boxes, inner),
+            strict=True,
+        )
+    )

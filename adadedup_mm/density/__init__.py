@@ -6,5 +6,17 @@ from .layout import joint_blocks, joint_features, layout_blocks, layout_features
 from .partners import nearest_kept
 from .scores import KCenter, SemDeDup, kcenter_scores, semdedup_scores
 
-__all__ = ['KCenter', 'SemDeDup', 'greedy_budget', 'greedy_keep', 'joint_blocks', 'joint_features', 'kcenter_scores',
-           'layout_blocks', 'layout_features', 'most_similar', 'nearest_kept', 'semdedup_scores']
+__all__ = [
+    'KCenter',
+    'SemDeDup',
+    'greedy_budget',
+    'greedy_keep',
+    'joint_blocks',
+    'joint_features',
+    'kcenter_scores',
+    'layout_blocks',
+    'layout_features',
+    'most_similar',
+    'nearest_kept',
+    'semdedup_scores',
+]

@@ -9,13 +9,19 @@ from ..vectors.rows import GRID, cluster_members, read_in_passing, read_rows, ru
 BLOCK = 256
 
 
-def greedy_keep(features: np.ndarray, assignment: np.ndarray, thresholds: np.ndarray,
-                candidates: np.ndarray | None = None, anchors: np.ndarray | None = None,
-                workers: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def greedy_keep(
+    features: np.ndarray,
+    assignment: np.ndarray,
+    thresholds: np.ndarray,
+    candidates: np.ndarray | None = None,
+    anchors: np.ndarray | None = None,
+    workers: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Goes through the samples of each cluster by index and keeps those that resemble no kept one too much.
 
-    Other than in ``semdedup_scores``, samples that went do not count: a slow video does not collapse to its first
-    frame, and each sample that goes has a kept one more similar than the threshold.
+    Other than in ``semdedup_scores``, samples that went do not count: a slow video does not
+    collapse to its first frame, and each sample that goes has a kept one more similar than the
+    threshold.
 
     Args:
         features: (N, d) float32 or float16, in memory or memory-mapped.
@@ -26,9 +32,10 @@ def greedy_keep(features: np.ndarray, assignment: np.ndarray, thresholds: np.nda
         workers: number of threads; None means as many as BLAS would use. No effect on the result.
 
     Returns:
-        kept: (N,) bool, the candidates that stay. Those without a direction (zero or NaN features) do.
-        similarity: (N,) float32, of each candidate to the most similar kept sample before it, a multiple of 2**-20; -1
-            where there is none, and for all other samples.
+        kept: (N,) bool, the candidates that stay. Those without a direction (zero or NaN features)
+            do.
+        similarity: (N,) float32, of each candidate to the most similar kept sample before it, a
+            multiple of 2**-20; -1 where there is none, and for all other samples.
     """
     features = np.asarray(features)
     anchors = np.zeros(len(assignment), bool) if anchors is None else anchors
@@ -44,23 +51,32 @@ def greedy_keep(features: np.ndarray, assignment: np.ndarray, thresholds: np.nda
         kept[mine[blank]] = True
         rows, mine = rows[~blank], mine[~blank]
         before, _ = read_rows(features, members[anchors[members]])
-        start = most_similar(rows, before)[0] if len(before) else np.full(len(rows), -np.inf, np.float32)
-        kept[mine], similarity[mine] = _greedy(rows, start, float(thresholds[assignment[members[0]]]))
+        start = (
+            most_similar(rows, before)[0]
+            if len(before)
+            else np.full(len(rows), -np.inf, np.float32)
+        )
+        kept[mine], similarity[mine] = _greedy(
+            rows, start, float(thresholds[assignment[members[0]]])
+        )
 
-    clusters = sorted((members for members in cluster_members(assignment) if len(members)), key=len, reverse=True)
+    clusters = sorted(
+        (members for members in cluster_members(assignment) if len(members)), key=len, reverse=True
+    )
     for _ in read_in_passing(features, run_parallel(job, clusters, workers)):
         pass
     return kept, similarity
 
 
-def greedy_budget(features: np.ndarray, assignment: np.ndarray, count: int,
-                  candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+def greedy_budget(
+    features: np.ndarray, assignment: np.ndarray, count: int, candidates: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float]:
     """``greedy_keep`` with the one threshold that keeps as many samples as asked for.
 
-    The threshold is found by bisection on the grid of 2**-20. The number of kept samples jumps, and not always upwards,
-    so that in general none meets the budget: it is the one below a jump beyond the budget, and the least similar of the
-    samples that it would drop stay. Where every cluster's first sample is too many already, those of smallest index
-    stay.
+    The threshold is found by bisection on the grid of 2**-20. The number of kept samples jumps, and
+    not always upwards, so that in general none meets the budget: it is the one below a jump beyond
+    the budget, and the least similar of the samples that it would drop stay. Where every cluster's
+    first sample is too many already, those of smallest index stay.
 
     Args:
         features: as for ``greedy_keep``.
@@ -90,7 +106,7 @@ def greedy_budget(features: np.ndarray, assignment: np.ndarray, count: int,
     ranking = np.lexsort((similarity, ~kept, ~candidates))
     chosen = np.zeros(len(kept), bool)
     chosen[ranking[:count]] = True
-    return chosen, similarity, max(low * GRID, -1.)
+    return chosen, similarity, max(low * GRID, -1.0)
 
 
 def _greedy(rows: np.ndarray, start: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
@@ -105,17 +121,23 @@ def _greedy(rows: np.ndarray, start: np.ndarray, threshold: float) -> tuple[np.n
     kept = np.zeros(len(rows), bool)
     count = 0
     for first in range(0, len(rows), BLOCK):
-        block = rows[first:first + BLOCK]
-        here = best[first:first + BLOCK]
+        block = rows[first : first + BLOCK]
+        here = best[first : first + BLOCK]
         for above in range(0, count, 4 * BLOCK):
-            np.maximum(here, snap(rows[above:min(above + 4 * BLOCK, count)] @ block.T).max(0), out=here)
+            np.maximum(
+                here, snap(rows[above : min(above + 4 * BLOCK, count)] @ block.T).max(0), out=here
+            )
         between = snap(block @ block.T)
         for position in range(len(block)):
             if here[position] <= threshold:
                 kept[first + position] = True
-                np.maximum(here[position + 1:], between[position, position + 1:], out=here[position + 1:])
+                np.maximum(
+                    here[position + 1 :],
+                    between[position, position + 1 :],
+                    out=here[position + 1 :],
+                )
         # Kept rows gather at the beginning, where none is needed any more.
-        stays = block[kept[first:first + BLOCK]]
-        rows[count:count + len(stays)] = stays
+        stays = block[kept[first : first + BLOCK]]
+        rows[count : count + len(stays)] = stays
         count += len(stays)
     return kept, np.maximum(best, -1)

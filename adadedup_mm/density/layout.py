@@ -1,7 +1,7 @@
 """What the annotations say about redundancy: whether two samples show the same objects in the same places.
 
-An image embedding hardly sees small objects: the frames of a fixed camera look alike to it even when all objects in
-them are others. The labels tell them apart, at no cost.
+An image embedding hardly sees small objects: the frames of a fixed camera look alike to it even
+when all objects in them are others. The labels tell them apart, at no cost.
 """
 
 import functools
@@ -9,24 +9,31 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-# A box that moves by a tenth of the picture, or grows by two thirds, is another example: the similarity of the two is
-# exp(-1/2 * 2^2) = .14.
-POSITION_SCALE = .05
-SIZE_SCALE = .25
+# A box that moves by a tenth of the picture, or grows by two thirds, is another example: the
+# similarity of the two is exp(-1/2 * 2^2) = .14.
+POSITION_SCALE = 0.05
+SIZE_SCALE = 0.25
 DIMENSIONS = 256
 CHUNK = 16384
 # Samples whose rows are made at a time.
 ROWS = 8192
 
 
-def layout_features(owner: np.ndarray, kind: np.ndarray, boxes: np.ndarray, sizes: np.ndarray, samples: int,
-                    seed: int = 0) -> np.ndarray:
+def layout_features(
+    owner: np.ndarray,
+    kind: np.ndarray,
+    boxes: np.ndarray,
+    sizes: np.ndarray,
+    samples: int,
+    seed: int = 0,
+) -> np.ndarray:
     """Describes each sample's labelled boxes by one vector, so that the cosine of two samples compares their objects.
 
-    Two objects of one kind have the similarity exp(-|p - q|^2 / 2) of their positions and log sizes, in units of
-    ``POSITION_SCALE`` and ``SIZE_SCALE``; objects of two kinds have 0. The similarity of two samples is the sum over
-    all pairs of their objects, normalised; a constant stands for one object that all samples share, so that samples
-    without objects equal each other. Approximated by random Fourier features (Rahimi and Recht, 2007).
+    Two objects of one kind have the similarity exp(-|p - q|^2 / 2) of their positions and log
+    sizes, in units of ``POSITION_SCALE`` and ``SIZE_SCALE``; objects of two kinds have 0. The
+    similarity of two samples is the sum over all pairs of their objects, normalised; a constant
+    stands for one object that all samples share, so that samples without objects equal each other.
+    Approximated by random Fourier features (Rahimi and Recht, 2007).
 
     Args:
         owner: (M,) int64, the sample of each object, ascending.
@@ -42,23 +49,31 @@ def layout_features(owner: np.ndarray, kind: np.ndarray, boxes: np.ndarray, size
     layout = np.empty((samples, DIMENSIONS + 1), np.float32)
     start = 0
     for block in layout_blocks(owner, kind, boxes, sizes, samples, seed):
-        layout[start:start + len(block)] = block
+        layout[start : start + len(block)] = block
         start += len(block)
     return layout
 
 
-def layout_blocks(owner: np.ndarray, kind: np.ndarray, boxes: np.ndarray, sizes: np.ndarray, samples: int,
-                  seed: int = 0) -> Iterator[np.ndarray]:
+def layout_blocks(
+    owner: np.ndarray,
+    kind: np.ndarray,
+    boxes: np.ndarray,
+    sizes: np.ndarray,
+    samples: int,
+    seed: int = 0,
+) -> Iterator[np.ndarray]:
     """``layout_features``, some rows at a time: (n, ``DIMENSIONS`` + 1) float32 blocks in the order of the samples."""
     generator = np.random.default_rng(seed)
     frequencies = generator.normal(size=(4, DIMENSIONS)).astype(np.float32)
     phases = generator.uniform(0, 2 * np.pi, DIMENSIONS).astype(np.float32)
-    signs = generator.choice(np.array([-1, 1], np.float32), (int(kind.max(initial=-1)) + 1, DIMENSIONS))
+    signs = generator.choice(
+        np.array([-1, 1], np.float32), (int(kind.max(initial=-1)) + 1, DIMENSIONS)
+    )
     seen = np.flatnonzero(np.isfinite(boxes).all(axis=1) & (sizes > 0).all(axis=1))
     owner = owner[seen]
 
-    # Neighbouring blocks may share a chunk. Chunks begin at the same objects whatever is asked for: the rounding of
-    # sums and products depends on it.
+    # Neighbouring blocks may share a chunk. Chunks begin at the same objects whatever is asked for:
+    # the rounding of sums and products depends on it.
     @functools.lru_cache(maxsize=1)
     def sums_of_chunk(chunk: int) -> tuple[np.ndarray, np.ndarray]:
         """The samples that a chunk's objects belong to, and the sums of their waves."""
@@ -67,7 +82,7 @@ def layout_blocks(owner: np.ndarray, kind: np.ndarray, boxes: np.ndarray, sizes:
         places = _places(boxes[objects], sizes[objects])
         waves = np.cos(places @ frequencies + phases) * signs[kind[objects]]
         present, first = np.unique(owner[part], return_index=True)
-        return present, np.add.reduceat(waves, first) * np.float32((2 / DIMENSIONS) ** .5)
+        return present, np.add.reduceat(waves, first) * np.float32((2 / DIMENSIONS) ** 0.5)
 
     for start in range(0, samples, ROWS):
         stop = min(start + ROWS, samples)
@@ -92,12 +107,16 @@ def joint_features(features: np.ndarray, layout: np.ndarray, weight: float) -> n
     Returns:
         (N, d + e) float32.
     """
-    joint = np.hstack([features * np.float32((1 - weight) ** .5), layout * np.float32(weight ** .5)])
+    joint = np.hstack(
+        [features * np.float32((1 - weight) ** 0.5), layout * np.float32(weight**0.5)]
+    )
     joint[~features.any(axis=1)] = 0
     return joint
 
 
-def joint_blocks(features: np.ndarray, layouts: Iterable[np.ndarray], weight: float) -> Iterator[np.ndarray]:
+def joint_blocks(
+    features: np.ndarray, layouts: Iterable[np.ndarray], weight: float
+) -> Iterator[np.ndarray]:
     """``joint_features``, some rows at a time.
 
     Args:
@@ -107,7 +126,7 @@ def joint_blocks(features: np.ndarray, layouts: Iterable[np.ndarray], weight: fl
     """
     start = 0
     for layout in layouts:
-        yield joint_features(features[start:start + len(layout)], layout, weight)
+        yield joint_features(features[start : start + len(layout)], layout, weight)
         start += len(layout)
 
 

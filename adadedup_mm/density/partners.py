@@ -7,11 +7,17 @@ from ..vectors.nearest import CHUNK, most_similar
 from ..vectors.rows import cluster_members, read_in_passing, read_rows, run_parallel
 
 
-def nearest_kept(features: np.ndarray, assignment: np.ndarray, kept: np.ndarray, workers: int | None = None,
-                 clusters: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def nearest_kept(
+    features: np.ndarray,
+    assignment: np.ndarray,
+    kept: np.ndarray,
+    workers: int | None = None,
+    clusters: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """The partner of each pruned sample: the most similar kept sample of its cluster, the first one of several.
 
-    Where a cluster kept nobody, the whole set is searched. Memory holds the rows of one cluster per worker.
+    Where a cluster kept nobody, the whole set is searched. Memory holds the rows of one cluster per
+    worker.
 
     Args:
         features: (N, d) float32 or float16, in memory or memory-mapped.
@@ -21,7 +27,8 @@ def nearest_kept(features: np.ndarray, assignment: np.ndarray, kept: np.ndarray,
         clusters: (J,) int64, the only clusters whose pruned samples get a partner; all by default.
 
     Returns:
-        partner: (N,) int64 sample index; -1 for kept samples and for those without a direction (zero or NaN features).
+        partner: (N,) int64 sample index; -1 for kept samples and for those without a direction
+            (zero or NaN features).
         similarity: (N,) float32, multiples of 2**-20 in [-1, 1]; NaN where there is no partner.
     """
     features = np.asarray(features)
@@ -47,9 +54,13 @@ def nearest_kept(features: np.ndarray, assignment: np.ndarray, kept: np.ndarray,
             match(members[~stays], members[stays])
         return len(members)
 
-    jobs = [members for members in cluster_members(assignment) if len(members) and asked[members[0]]]
+    jobs = [
+        members for members in cluster_members(assignment) if len(members) and asked[members[0]]
+    ]
     with progress(int(asked.sum()), 'partners', 'sample') as bar:
-        for count in read_in_passing(features, run_parallel(job, sorted(jobs, key=len, reverse=True), workers)):
+        for count in read_in_passing(
+            features, run_parallel(job, sorted(jobs, key=len, reverse=True), workers)
+        ):
             bar.update(count)
 
     def search(pruned: np.ndarray) -> int:
@@ -65,6 +76,4 @@ def nearest_kept(features: np.ndarray, assignment: np.ndarray, kept: np.ndarray,
 
 
 def _chunks(indices: np.ndarray) -> list[np.ndarray]:
-    return [indices[start:start + CHUNK] for start in range(0, len(indices), CHUNK)]
-
-
+    return [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]

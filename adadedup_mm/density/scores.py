@@ -12,16 +12,19 @@ from ..registry import DENSITIES
 from ..vectors.rows import cluster_members, read_in_passing, read_rows, run_parallel, snap
 
 ORDERS = ('hard', 'easy', 'random')
-# How many samples the farthest-first traversal orders among themselves, and how many it updates at a time.
+# How many samples the farthest-first traversal orders among themselves, and how many it updates at
+# a time.
 CANDIDATES = 256
 UPDATE = 1024
 # Clusters of up to so many samples are traversed side by side.
 TOGETHER = 512
-# How many numbers small clusters are read together for, and how many are copied at a time when rows change places.
-BATCH = 2 ** 19
+# How many numbers small clusters are read together for, and how many are copied at a time when rows
+# change places.
+BATCH = 2**19
 
-# (n, d) float32 rows, which it may overwrite, (n,) sample indices, and the slice of each cluster -> (n,) positions of
-# the rows in their order, cluster by cluster, and (n,) float32 similarities along it.
+# (n, d) float32 rows, which it may overwrite, (n,) sample indices, and the slice of each cluster ->
+# (n,) positions of the rows in their order, cluster by cluster, and (n,) float32 similarities along
+# it.
 Score = Callable[[np.ndarray, np.ndarray, list[slice]], tuple[np.ndarray, np.ndarray]]
 
 
@@ -38,10 +41,17 @@ class SemDeDup:
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
-            raise UserError(f"adadedup.density.order is {self.order!r}, but must be one of {', '.join(ORDERS)}")
+            raise UserError(
+                f'adadedup.density.order is {self.order!r}, but must be one of {", ".join(ORDERS)}'
+            )
 
-    def __call__(self, features: np.ndarray, assignment: np.ndarray, seed: int,
-                 clusters: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(
+        self,
+        features: np.ndarray,
+        assignment: np.ndarray,
+        seed: int,
+        clusters: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         return semdedup_scores(features, assignment, self.order, seed, clusters=clusters)
 
 
@@ -50,31 +60,42 @@ class SemDeDup:
 class KCenter:
     """``kcenter_scores`` as a component of the config."""
 
-    def __call__(self, features: np.ndarray, assignment: np.ndarray, seed: int,
-                 clusters: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(
+        self,
+        features: np.ndarray,
+        assignment: np.ndarray,
+        seed: int,
+        clusters: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         return kcenter_scores(features, assignment, clusters=clusters)
 
 
-def semdedup_scores(features: np.ndarray, assignment: np.ndarray, order: str = 'hard', seed: int = 0,
-                    workers: int | None = None, block: int = 192,
-                    clusters: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def semdedup_scores(
+    features: np.ndarray,
+    assignment: np.ndarray,
+    order: str = 'hard',
+    seed: int = 0,
+    workers: int | None = None,
+    block: int = 192,
+    clusters: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Scores of SemDeDup (Abbas et al., arXiv 2303.09540): samples are sorted by their distance to the centroid.
 
-    A sample is compared with all earlier ones, those that a threshold removes included. Similarities are multiples of
-    2**-20. Samples without a direction (zero or NaN features) come first and score -1: nothing is known to resemble
-    them. Beside the result, memory holds the rows of one cluster per worker and some tiles, never the similarities of a
-    whole cluster.
+    A sample is compared with all earlier ones, those that a threshold removes included.
+    Similarities are multiples of 2**-20. Samples without a direction (zero or NaN features) come
+    first and score -1: nothing is known to resemble them. Beside the result, memory holds the rows
+    of one cluster per worker and some tiles, never the similarities of a whole cluster.
 
     Args:
         features: (N, d) float32 or float16, in memory or memory-mapped.
         assignment: (N,) int32, labels 0..K-1.
-        order: ``'hard'`` puts the samples farthest from the centroid first, ``'easy'`` the nearest, ``'random'``
-            shuffles. Ties are decided by the sample's index.
+        order: ``'hard'`` puts the samples farthest from the centroid first, ``'easy'`` the nearest,
+            ``'random'`` shuffles. Ties are decided by the sample's index.
         seed: of the random order.
         workers: number of threads; None means as many as BLAS would use. No effect on the result.
         block: columns per tile; affects scores by 2**-20 at most.
-        clusters: (k,) int, the clusters that are looked at, whose result does not depend on the others; None means all.
-            The result is meaningless for samples of others.
+        clusters: (k,) int, the clusters that are looked at, whose result does not depend on the
+            others; None means all. The result is meaningless for samples of others.
 
     Returns:
         order: (N,) int32, position inside the cluster, 0 = first.
@@ -83,33 +104,48 @@ def semdedup_scores(features: np.ndarray, assignment: np.ndarray, order: str = '
     later = np.tri(block, dtype=np.float32) * -4
     lots = np.random.default_rng(seed).permutation(len(assignment))
 
-    def score(rows: np.ndarray, members: np.ndarray, clusters: list[slice]) -> tuple[np.ndarray, np.ndarray]:
+    def score(
+        rows: np.ndarray, members: np.ndarray, clusters: list[slice]
+    ) -> tuple[np.ndarray, np.ndarray]:
         key = lots[members]
         if order != 'random':
             key = np.concatenate([_centrality(rows[cluster]) for cluster in clusters])
-        label = np.repeat(np.arange(len(clusters)), [cluster.stop - cluster.start for cluster in clusters])
+        label = np.repeat(
+            np.arange(len(clusters)), [cluster.stop - cluster.start for cluster in clusters]
+        )
         positions = np.lexsort((-key if order == 'easy' else key, label))
         rows = _take_rows(rows, positions)
-        return positions, np.concatenate([_nearest_earlier(rows[cluster], later) for cluster in clusters])
+        return positions, np.concatenate(
+            [_nearest_earlier(rows[cluster], later) for cluster in clusters]
+        )
 
     return _score_clusters(features, assignment, score, workers, clusters)
 
 
-def kcenter_scores(features: np.ndarray, assignment: np.ndarray, workers: int | None = None,
-                   clusters: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def kcenter_scores(
+    features: np.ndarray,
+    assignment: np.ndarray,
+    workers: int | None = None,
+    clusters: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Scores of the farthest-first traversal (Gonzalez 1985, the greedy 2-approximation of k-center).
 
-    It starts with the sample closest to the centroid, so that a cluster reduced to one sample keeps its most typical
-    one, and goes on with the sample least similar to all earlier ones; ties are decided by the sample's index. Scores
-    never decrease along the order: for any threshold, what is kept is a beginning of the order, and each pruned sample
-    has a kept one at least as similar as the threshold.
+    It starts with the sample closest to the centroid, so that a cluster reduced to one sample keeps
+    its most typical one, and goes on with the sample least similar to all earlier ones; ties are
+    decided by the sample's index. Scores never decrease along the order: for any threshold, what is
+    kept is a beginning of the order, and each pruned sample has a kept one at least as similar as
+    the threshold.
 
     Args, returns, precision, samples without a direction and memory: as ``semdedup_scores``.
     """
 
-    def score(rows: np.ndarray, members: np.ndarray, clusters: list[slice]) -> tuple[np.ndarray, np.ndarray]:
+    def score(
+        rows: np.ndarray, members: np.ndarray, clusters: list[slice]
+    ) -> tuple[np.ndarray, np.ndarray]:
         parts = []
-        for small, group in itertools.groupby(clusters, lambda cluster: cluster.stop - cluster.start <= TOGETHER):
+        for small, group in itertools.groupby(
+            clusters, lambda cluster: cluster.stop - cluster.start <= TOGETHER
+        ):
             if small:
                 parts.append(_farthest_first_together(rows, list(group)))
                 continue
@@ -122,8 +158,13 @@ def kcenter_scores(features: np.ndarray, assignment: np.ndarray, workers: int | 
     return _score_clusters(features, assignment, score, workers, clusters)
 
 
-def _score_clusters(features: np.ndarray, assignment: np.ndarray, score: Score, workers: int | None,
-                    chosen: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _score_clusters(
+    features: np.ndarray,
+    assignment: np.ndarray,
+    score: Score,
+    workers: int | None,
+    chosen: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Runs ``score`` on the clusters, the largest first, and puts samples without a direction before all others."""
     features = np.asarray(features)
     order = np.zeros(len(assignment), np.int32)
@@ -138,11 +179,15 @@ def _score_clusters(features: np.ndarray, assignment: np.ndarray, score: Score, 
         if not blank.all():
             seen = ~blank
             ends = np.cumsum(np.bincount(label[seen]))
-            clusters = [slice(start, end) for start, end in itertools.pairwise([0, *ends]) if start < end]
+            clusters = [
+                slice(start, end) for start, end in itertools.pairwise([0, *ends]) if start < end
+            ]
             positions, scores = score(rows[seen] if blank.any() else rows, members[seen], clusters)
             sequence = np.concatenate([sequence, members[seen][positions]])
-            similarity[sequence[blank.sum():]] = scores
-        sequence = sequence[np.argsort(np.concatenate([label[blank], label[~blank]]), kind='stable')]
+            similarity[sequence[blank.sum() :]] = scores
+        sequence = sequence[
+            np.argsort(np.concatenate([label[blank], label[~blank]]), kind='stable')
+        ]
         order[sequence] = np.arange(len(members)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         return len(members)
 
@@ -173,7 +218,7 @@ def _batches(clusters: list[np.ndarray], limit: int) -> list[list[np.ndarray]]:
 def _centrality(rows: np.ndarray) -> np.ndarray:
     """(n,) float32, grows with the cosine of each row to the mean of all; equal rows have equal values."""
     # einsum treats every row alike, BLAS does not. Scaling by a power of two rounds nothing.
-    return snap(np.einsum('ij,j->i', rows, rows.sum(0)) * np.float32(.5 ** len(rows).bit_length()))
+    return snap(np.einsum('ij,j->i', rows, rows.sum(0)) * np.float32(0.5 ** len(rows).bit_length()))
 
 
 def _take_rows(rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -181,26 +226,29 @@ def _take_rows(rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
     width = max(1, BATCH // max(1, len(positions)))
     for column in range(0, rows.shape[1], width):
         columns = slice(column, column + width)
-        rows[:len(positions), columns] = rows[positions, columns]
-    return rows[:len(positions)]
+        rows[: len(positions), columns] = rows[positions, columns]
+    return rows[: len(positions)]
 
 
 def _nearest_earlier(rows: np.ndarray, later: np.ndarray) -> np.ndarray:
     """(n,) float32 similarity of each row to the nearest row before it; below -1 for the first.
 
-    Tiles of the upper triangle, of which only a running maximum stays. ``later`` is added to the tiles on the diagonal:
-    (block, block) float32, well below zero where a column's sample does not come after the row's.
+    Tiles of the upper triangle, of which only a running maximum stays. ``later`` is added to the
+    tiles on the diagonal: (block, block) float32, well below zero where a column's sample does not
+    come after the row's.
     """
     block = len(later)
     nearest = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), block):
-        columns = rows[start:start + block]
+        columns = rows[start : start + block]
         tile = columns @ columns.T
-        tile += later[:len(columns), :len(columns)]
+        tile += later[: len(columns), : len(columns)]
         best = tile.max(0)
         for above in range(0, start, 4 * block):
-            np.maximum(best, (rows[above:min(above + 4 * block, start)] @ columns.T).max(0), out=best)
-        nearest[start:start + block] = best
+            np.maximum(
+                best, (rows[above : min(above + 4 * block, start)] @ columns.T).max(0), out=best
+            )
+        nearest[start : start + block] = best
     return nearest
 
 
@@ -209,9 +257,10 @@ def _farthest_first(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Overwrites the rows.
 
-    ``nearest``, the similarity to the nearest traversed row, can only grow. So the rows where it is smallest can be
-    traversed among themselves until none of them comes before the smallest of the others; only then are the others
-    brought up to date, in one matrix product. The order is that of going row by row, the speed that of the product.
+    ``nearest``, the similarity to the nearest traversed row, can only grow. So the rows where it is
+    smallest can be traversed among themselves until none of them comes before the smallest of the
+    others; only then are the others brought up to date, in one matrix product. The order is that of
+    going row by row, the speed that of the product.
     """
     order = np.arange(len(rows))
     similarity = np.full(len(rows), -1, np.float32)
@@ -237,33 +286,41 @@ def _farthest_first(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             np.maximum(own, between[first], out=own)
             own[first] = np.inf
             done += 1
-        order[done - len(picks):done] = left[candidates[picks]]
+        order[done - len(picks) : done] = left[candidates[picks]]
         if done == len(order):
             break
         for start in range(0, len(rows), UPDATE):
-            fresh = snap((close[picks] @ rows[start:start + UPDATE].T).max(0))
-            np.maximum(nearest[start:start + UPDATE], fresh, out=nearest[start:start + UPDATE])
+            fresh = snap((close[picks] @ rows[start : start + UPDATE].T).max(0))
+            np.maximum(nearest[start : start + UPDATE], fresh, out=nearest[start : start + UPDATE])
         nearest[candidates] = own
         waiting = nearest < np.inf
-        if waiting.sum() < .75 * len(rows):
-            rows, left, nearest = _take_rows(rows, np.flatnonzero(waiting)), left[waiting], nearest[waiting]
+        if waiting.sum() < 0.75 * len(rows):
+            rows, left, nearest = (
+                _take_rows(rows, np.flatnonzero(waiting)),
+                left[waiting],
+                nearest[waiting],
+            )
     return order, similarity
 
 
-def _farthest_first_together(rows: np.ndarray, clusters: list[slice]) -> tuple[np.ndarray, np.ndarray]:
+def _farthest_first_together(
+    rows: np.ndarray, clusters: list[slice]
+) -> tuple[np.ndarray, np.ndarray]:
     """What ``_farthest_first`` gives for each cluster, one after the other; positions are those in ``rows``.
 
     A step of one small cluster is too short for NumPy: all clusters take it at once.
     """
     starts = np.array([cluster.start for cluster in clusters])
-    inside = np.arange(max(cluster.stop - cluster.start for cluster in clusters)) < np.array(
-        [cluster.stop - cluster.start for cluster in clusters])[:, None]
+    inside = (
+        np.arange(max(cluster.stop - cluster.start for cluster in clusters))
+        < np.array([cluster.stop - cluster.start for cluster in clusters])[:, None]
+    )
     each, width = np.arange(len(clusters)), inside.shape[1]
     between = np.zeros((len(clusters), width, width), np.float32)
     order = np.empty((len(clusters), width), np.int64)
     for number, cluster in enumerate(clusters):
         block = rows[cluster]
-        between[number, :len(block), :len(block)] = snap(block @ block.T)
+        between[number, : len(block), : len(block)] = snap(block @ block.T)
         order[number, 0] = _centrality(block).argmax()
     similarity = np.full(order.shape, -1, np.float32)
     nearest = np.where(inside, np.float32(-1), np.float32(np.inf))

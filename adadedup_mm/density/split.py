@@ -26,7 +26,8 @@ def balanced(costs: np.ndarray, parts: int) -> np.ndarray:
         parts: how many parts there are.
 
     Returns:
-        (K,) int64, the part of each job. No part costs more than 4/3 of the dearest one of the best possible deal.
+        (K,) int64, the part of each job. No part costs more than 4/3 of the dearest one of the best
+        possible deal.
     """
     part = np.zeros(len(costs), np.int64)
     loads: list[tuple[int, int]] = [(0, number) for number in range(parts)]
@@ -36,12 +37,15 @@ def balanced(costs: np.ndarray, parts: int) -> np.ndarray:
     return part
 
 
-def cluster_work(clusterer: Any, features: np.ndarray, pool: Pool, seed: int, store: StageStore) -> Work:
+def cluster_work(
+    clusterer: Any, features: np.ndarray, pool: Pool, seed: int, store: StageStore
+) -> Work:
     """The stage ``clusters``, which writes ``clusters.npy``.
 
-    The first process learns the centroids. A clusterer whose call takes an argument ``assign`` leaves it to that
-    function to find the nearest one of (K, d) centroids for all samples, (N,) int64 and -1 for blank ones: each process
-    does so for some blocks of samples. Other clusterers work on the first process alone.
+    The first process learns the centroids. A clusterer whose call takes an argument ``assign``
+    leaves it to that function to find the nearest one of (K, d) centroids for all samples, (N,)
+    int64 and -1 for blank ones: each process does so for some blocks of samples. Other clusterers
+    work on the first process alone.
 
     Args:
         clusterer: built from ``CLUSTERERS``.
@@ -53,12 +57,25 @@ def cluster_work(clusterer: Any, features: np.ndarray, pool: Pool, seed: int, st
     splits = store.world > 1 and _takes(clusterer, 'assign')
 
     def assign_share(folder: Path) -> None:
-        store.write_part(folder, 'clusters.npy', lambda: nearest_centroid(
-            features, np.arange(len(features)), np.load(folder / 'part_centroids.npy'), store.rank, store.world))
+        store.write_part(
+            folder,
+            'clusters.npy',
+            lambda: nearest_centroid(
+                features,
+                np.arange(len(features)),
+                np.load(folder / 'part_centroids.npy'),
+                store.rank,
+                store.world,
+            ),
+        )
 
     def share(folder: Path) -> None:
         if store.rank > 0:
-            store.wait_for(lambda: any((folder / name).exists() for name in ('part_centroids.npy', 'clusters.npy')))
+            store.wait_for(
+                lambda: any(
+                    (folder / name).exists() for name in ('part_centroids.npy', 'clusters.npy')
+                )
+            )
             assign_share(folder)
 
     def compute(folder: Path) -> None:
@@ -77,12 +94,14 @@ def cluster_work(clusterer: Any, features: np.ndarray, pool: Pool, seed: int, st
     return compute, share if splits else None
 
 
-def density_work(method: Any, features: np.ndarray, assignment: np.ndarray, seed: int,
-                 store: StageStore) -> Work:
+def density_work(
+    method: Any, features: np.ndarray, assignment: np.ndarray, seed: int, store: StageStore
+) -> Work:
     """The stage ``density``, which writes ``order.npy`` and ``similarity.npy``.
 
-    A method whose call takes an argument ``clusters`` is asked by each process for some of the clusters, so that all
-    have equally many pairs of samples to compare. Other methods work on the first process alone.
+    A method whose call takes an argument ``clusters`` is asked by each process for some of the
+    clusters, so that all have equally many pairs of samples to compare. Other methods work on the
+    first process alone.
 
     Args:
         method: built from ``DENSITIES``.
@@ -98,7 +117,9 @@ def density_work(method: Any, features: np.ndarray, assignment: np.ndarray, seed
         mine = np.flatnonzero(owner == store.rank)
         order, similarity = method(features, assignment, seed, clusters=mine)
         members = owner[assignment] == store.rank
-        rows = np.empty(np.count_nonzero(members), [('order', order.dtype), ('similarity', similarity.dtype)])
+        rows = np.empty(
+            np.count_nonzero(members), [('order', order.dtype), ('similarity', similarity.dtype)]
+        )
         rows['order'], rows['similarity'] = order[members], similarity[members]
         return rows
 
@@ -122,7 +143,9 @@ def density_work(method: Any, features: np.ndarray, assignment: np.ndarray, seed
     return compute, share if splits else None
 
 
-def partner_work(features: np.ndarray, assignment: np.ndarray, kept: np.ndarray, store: StageStore) -> Work:
+def partner_work(
+    features: np.ndarray, assignment: np.ndarray, kept: np.ndarray, store: StageStore
+) -> Work:
     """The stage ``partners``, which writes ``partner.npy``: each process looks for those of some clusters' samples.
 
     Args:
@@ -136,8 +159,11 @@ def partner_work(features: np.ndarray, assignment: np.ndarray, kept: np.ndarray,
 
     def share(folder: Path) -> None:
         mine = np.flatnonzero(owner == store.rank)
-        store.write_part(folder, 'partner.npy',
-                         lambda: nearest_kept(features, assignment, kept, clusters=mine)[0])
+        store.write_part(
+            folder,
+            'partner.npy',
+            lambda: nearest_kept(features, assignment, kept, clusters=mine)[0],
+        )
 
     def compute(folder: Path) -> None:
         if not (folder / 'partner.npy').exists():

@@ -15,8 +15,13 @@ from torch import Tensor, nn
 
 from ..base.errors import UserError
 
-_TENSOR_BUILDERS = {('collections', 'OrderedDict'), ('torch._utils', '_rebuild_tensor_v2'),
-                    ('torch._utils', '_rebuild_parameter'), ('torch', 'Size'), ('torch', 'device')}
+_TENSOR_BUILDERS = {
+    ('collections', 'OrderedDict'),
+    ('torch._utils', '_rebuild_tensor_v2'),
+    ('torch._utils', '_rebuild_parameter'),
+    ('torch', 'Size'),
+    ('torch', 'device'),
+}
 
 
 class _Inert:
@@ -36,14 +41,19 @@ class _Inert:
 
 class _TensorUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _TENSOR_BUILDERS or (module == 'torch' and isinstance(getattr(torch, name), torch.dtype)):
+        if (module, name) in _TENSOR_BUILDERS or (
+            module == 'torch' and isinstance(getattr(torch, name), torch.dtype)
+        ):
             return super().find_class(module, name)
         return _Inert
 
 
 # What torch.load needs of a pickle module.
-_tensor_pickle: Any = SimpleNamespace(__name__='tensor_pickle', Unpickler=_TensorUnpickler,
-                                      load=lambda file, **options: _TensorUnpickler(file, **options).load())
+_tensor_pickle: Any = SimpleNamespace(
+    __name__='tensor_pickle',
+    Unpickler=_TensorUnpickler,
+    load=lambda file, **options: _TensorUnpickler(file, **options).load(),
+)
 
 
 def load_tensors(path: str | Path) -> Any:
@@ -60,11 +70,19 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     try:
         checkpoint = load_tensors(path)
     except FileNotFoundError as error:
-        raise UserError(f"the proxy's checkpoint {path} does not exist: give the path of a local file") from error
+        raise UserError(
+            f"the proxy's checkpoint {path} does not exist: give the path of a local file"
+        ) from error
     except Exception as error:
-        raise UserError(f"the proxy's checkpoint {path} cannot be read: {type(error).__name__}: {error}") from error
+        raise UserError(
+            f"the proxy's checkpoint {path} cannot be read: {type(error).__name__}: {error}"
+        ) from error
     weights = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else {}
-    weights = {key.removeprefix('module.'): value for key, value in weights.items() if isinstance(value, Tensor)}
+    weights = {
+        key.removeprefix('module.'): value
+        for key, value in weights.items()
+        if isinstance(value, Tensor)
+    }
     if not weights:
         raise UserError(f"the proxy's checkpoint {path} holds no weights: it needs a 'state_dict'")
     return weights
@@ -99,10 +117,21 @@ def fill_detector(model: nn.Module, checkpoint: str | Path) -> None:
         UserError: the checkpoint cannot be read or does not fit the detector.
     """
     weights = load_weights(checkpoint)
-    missing = [f'{key} {tuple(value.shape)}' for key, value in model.state_dict().items()
-               if (weights[key].shape != value.shape if key in weights else not key.endswith('num_batches_tracked'))]
+    missing = [
+        f'{key} {tuple(value.shape)}'
+        for key, value in model.state_dict().items()
+        if (
+            weights[key].shape != value.shape
+            if key in weights
+            else not key.endswith('num_batches_tracked')
+        )
+    ]
     if missing:
-        raise UserError(f'the checkpoint {checkpoint} does not fit the proxy {type(model).__name__}: {len(missing)} '
-                        f'weights are missing or have another shape, first {missing[0]}; name the config that it was '
-                        'trained with, and train it on the same classes')
+        raise UserError(
+            f'the checkpoint {checkpoint} does not fit the proxy {type(model).__name__}: '
+            f'{len(missing)} '
+            f'weights are missing or have another shape, first {missing[0]}; name the config that '
+            'it was '
+            'trained with, and train it on the same classes'
+        )
     model.load_state_dict(OrderedDict(weights), strict=False)

@@ -23,21 +23,27 @@ def proxy_config(config: Config, num_classes: int, epochs: int | None = None) ->
 
     Args:
         config: any MMDetection training config; its pipelines, optimiser and schedule are kept.
-        num_classes: number of classes of the dataset; heads of another number are changed, except for 3D detectors.
+        num_classes: number of classes of the dataset; heads of another number are changed, except
+            for 3D detectors.
         epochs: training epochs; the schedule is stretched to them. None keeps the config's.
 
     Raises:
-        UserError: the config is no training config of a detector, or counts iterations where epochs are asked for.
+        UserError: the config is no training config of a detector, or counts iterations where epochs
+            are asked for.
     """
     for key in ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'):
         if not config.get(key):
-            raise UserError(f"the proxy's config {config.filename or ''} has no {key!r}: name a detector's training "
-                            'config')
+            raise UserError(
+                f"the proxy's config {config.filename or ''} has no {key!r}: name a detector's "
+                'training '
+                'config'
+            )
     fitted = Config(copy.deepcopy(config._cfg_dict))
     # MMPretrain's configs have it beside the model; the Runner would put it there too.
     if config.get('data_preprocessor'):
         fitted.model.setdefault('data_preprocessor', fitted.data_preprocessor)
-    # 3D heads have anchors, tasks and codes for each of their classes: one number does not fit them to others.
+    # 3D heads have anchors, tasks and codes for each of their classes: one number does not fit them
+    # to others.
     if not is_3d(config):
         set_classes(fitted.model, num_classes)
     if epochs is not None:
@@ -49,7 +55,8 @@ def read_as_training(config: Config, reader: Reader) -> None:
     """Makes a 2D detector's pipelines load images as another training does, in place.
 
     Args:
-        config: a config of a detector; loaders with the same settings as the reader stay as they are.
+        config: a config of a detector; loaders with the same settings as the reader stay as they
+            are.
         reader: of the other training.
     """
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
@@ -83,8 +90,11 @@ def set_classes(node: Any, count: int) -> None:
 
 def _set_epochs(config: Config, epochs: int) -> None:
     if 'max_epochs' not in config.train_cfg:
-        raise UserError("the proxy's config counts iterations, so that adadedup.proxy.epochs does not apply: set its "
-                        'train_cfg.max_iters instead')
+        raise UserError(
+            "the proxy's config counts iterations, so that adadedup.proxy.epochs does not apply: "
+            'set its '
+            'train_cfg.max_iters instead'
+        )
     old = config.train_cfg.max_epochs
     config.train_cfg.max_epochs = epochs
     schedulers: Any = config.get('param_scheduler') or []
@@ -100,13 +110,17 @@ def _set_epochs(config: Config, epochs: int) -> None:
 
 def is_3d(config: Config) -> bool:
     """Whether a training config is one of a 3D detector, which sees frames rather than images."""
-    return any(type_name(step) == 'Pack3DDetInputs' for step in _steps(config.train_dataloader.dataset))
+    return any(
+        type_name(step) == 'Pack3DDetInputs' for step in _steps(config.train_dataloader.dataset)
+    )
 
 
 def is_classifier(config: Config) -> bool:
     """Whether a training config is one of MMPretrain's image classifiers."""
     loader: Any = config.get('train_dataloader') or {}
-    return 'dataset' in loader and any(type_name(step) == 'PackInputs' for step in _steps(loader['dataset']))
+    return 'dataset' in loader and any(
+        type_name(step) == 'PackInputs' for step in _steps(loader['dataset'])
+    )
 
 
 def training_dataset(config: Config, dataset: Mapping[str, Any]) -> ConfigDict:
@@ -132,20 +146,30 @@ def _with_leaf(own: ConfigDict, dataset: Mapping[str, Any]) -> ConfigDict:
 def scoring_dataset(config: Config, dataset: Mapping[str, Any]) -> ConfigDict:
     """The samples of ``dataset`` as the proxy sees them in a test, with annotations: nothing is random.
 
-    The pipeline is the config's test pipeline, but loads and packs what its training pipeline does: test pipelines load
-    annotations after resizing, if at all. 3D detectors filter objects as in training, and see frames without any.
+    The pipeline is the config's test pipeline, but loads and packs what its training pipeline does:
+    test pipelines load annotations after resizing, if at all. 3D detectors filter objects as in
+    training, and see frames without any.
 
     Raises:
         UserError: the config has no test pipeline.
     """
     loader = config.get('test_dataloader') or config.get('val_dataloader')
     if not loader:
-        raise UserError("the proxy's config has no 'test_dataloader': its pipeline tells how to prepare images without "
-                        'augmentation')
+        raise UserError(
+            "the proxy's config has no 'test_dataloader': its pipeline tells how to prepare images "
+            'without '
+            'augmentation'
+        )
     training, testing = _steps(config.train_dataloader.dataset), _steps(loader.dataset)
     loading = [step for step in training if type_name(step).startswith('Load')]
-    middle = [step for step in _plain_steps(testing) if not type_name(step).startswith(('Load', 'Pack'))]
-    filters = [step for step in training if type_name(step).startswith('Object') and 'Filter' in type_name(step)]
+    middle = [
+        step for step in _plain_steps(testing) if not type_name(step).startswith(('Load', 'Pack'))
+    ]
+    filters = [
+        step
+        for step in training
+        if type_name(step).startswith('Object') and 'Filter' in type_name(step)
+    ]
     packing = [step for step in training if type_name(step).startswith('Pack')]
     scoring = _with_pipeline(dataset, [*loading, *filters, *middle, *packing])
     if is_3d(config):
@@ -158,7 +182,11 @@ def _plain_steps(steps: Sequence[Any]) -> list[Any]:
     plain: list[Any] = []
     for step in steps:
         augmented = type_name(step) == 'MultiScaleFlipAug3D'
-        inner = [one for one in step.get('transforms', []) if not type_name(one).startswith(('Random', 'GlobalRot'))]
+        inner = [
+            one
+            for one in step.get('transforms', [])
+            if not type_name(one).startswith(('Random', 'GlobalRot'))
+        ]
         plain += inner if augmented else [step]
     return plain
 

@@ -115,5 +115,6 @@ def copied(value: Any) -> Any:
     try:
         return copy.deepcopy(value)
     except RuntimeError:
-        raise UserError(f'{type(value).__name__} has gradients and cannot be copied; '
-                        'use a batch size of 1') from None
+        raise UserError(
+            f'{type(value).__name__} has gradients and cannot be copied; use a batch size of 1'
+        ) from None

@@ -31,14 +31,14 @@ _STATISTICS = ('running_mean', 'running_var')
 def isolated(log_file: str | Path, hide_group: bool = True) -> Iterator[None]:
     """Inside, an mmengine Runner is alone; afterwards the process is as it was.
 
-    Put back are the random states, the "current" instances (logger, message hub, visualizer, default scope), cuDNN's
-    flags, OpenCV's threads and the start method of processes. Standard output goes to a file, and freed memory is kept
-    for the next batch (see ``keep_freed_pages``).
+    Put back are the random states, the "current" instances (logger, message hub, visualizer,
+    default scope), cuDNN's flags, OpenCV's threads and the start method of processes. Standard
+    output goes to a file, and freed memory is kept for the next batch (see ``keep_freed_pages``).
 
     Args:
         log_file: where standard output is appended.
-        hide_group: whether a process group is not to be seen, so that one process can train while the others do
-            something else.
+        hide_group: whether a process group is not to be seen, so that one process can train while
+            the others do something else.
     """
     Path(log_file).parent.mkdir(parents=True, exist_ok=True)
     cudnn = torch.backends.cudnn
@@ -46,9 +46,16 @@ def isolated(log_file: str | Path, hide_group: bool = True) -> Iterator[None]:
     strict = torch.are_deterministic_algorithms_enabled()
     threads, method = cv2.getNumThreads(), torch.multiprocessing.get_start_method(allow_none=True)
     try:
-        with (keep_random_states(range(torch.cuda.device_count())), _current_instances(), keep_freed_pages(),
-              patched(torch.distributed, 'is_initialized', lambda: False) if hide_group else contextlib.nullcontext(),
-              open(log_file, 'a', encoding='utf-8') as log, contextlib.redirect_stdout(log)):
+        with (
+            keep_random_states(range(torch.cuda.device_count())),
+            _current_instances(),
+            keep_freed_pages(),
+            patched(torch.distributed, 'is_initialized', lambda: False)
+            if hide_group
+            else contextlib.nullcontext(),
+            open(log_file, 'a', encoding='utf-8') as log,
+            contextlib.redirect_stdout(log),
+        ):
             yield
     finally:
         cudnn.benchmark, cudnn.deterministic = flags
@@ -72,9 +79,17 @@ def keep_random_states(devices: Any = ()) -> Iterator[None]:
 def random_states() -> dict[str, Any]:
     """The states of Python, NumPy, PyTorch and CUDA, as tensors and plain numbers, for ``set_random_states``."""
     _, keys, position, has_gauss, gauss = cast(Any, np.random.get_state())
-    return dict(python=random.getstate(), torch=torch.get_rng_state(),
-                cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-                numpy=(torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(gauss)))
+    return dict(
+        python=random.getstate(),
+        torch=torch.get_rng_state(),
+        cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        numpy=(
+            torch.from_numpy(keys.astype(np.int64)),
+            int(position),
+            int(has_gauss),
+            float(gauss),
+        ),
+    )
 
 
 def set_random_states(states: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """The loss of every single image under a detector.
 
-MMDetection normalises its losses over the batch, pads images to their batch mates and draws RoI samples at random, so
-that the loss of one image depends on the others. Here it does not.
+MMDetection normalises its losses over the batch, pads images to their batch mates and draws RoI
+samples at random, so that the loss of one image depends on the others. Here it does not.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from ..base.errors import UserError
 from .isolation import ModuleMemory, keep_random_states, patched
 
-# Layers whose training mode is random or looks at the whole batch. All others stay in training mode, because heads such
-# as FCOS's or DINO's have code for the loss there only.
+# Layers whose training mode is random or looks at the whole batch. All others stay in training
+# mode, because heads such as FCOS's or DINO's have code for the loss there only.
 _STOCHASTIC = re.compile('Norm|Drop|Multi[hH]ead.*Attention|RReLU')
 # Batch augmentations that are part of the detector's input format; the others are random.
 _FIXED_AUGMENTS = ('BatchFixedSizePad', 'BatchResize')
@@ -33,24 +33,28 @@ _ID_KEYS = ('img_id', 'token', 'sample_idx')
 
 
 @overload
-def per_sample_losses(model: nn.Module, batch: dict[str, Any], *, seed: int = 0,
-                      components: Literal[False] = False) -> Tensor: ...
+def per_sample_losses(
+    model: nn.Module, batch: dict[str, Any], *, seed: int = 0, components: Literal[False] = False
+) -> Tensor: ...
 
 
 @overload
-def per_sample_losses(model: nn.Module, batch: dict[str, Any], *, seed: int = 0,
-                      components: Literal[True]) -> tuple[Tensor, dict[str, Tensor]]: ...
+def per_sample_losses(
+    model: nn.Module, batch: dict[str, Any], *, seed: int = 0, components: Literal[True]
+) -> tuple[Tensor, dict[str, Tensor]]: ...
 
 
-def per_sample_losses(model: nn.Module, batch: dict[str, Any], *, seed: int = 0,
-                      components: bool = False) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+def per_sample_losses(
+    model: nn.Module, batch: dict[str, Any], *, seed: int = 0, components: bool = False
+) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
     """The loss that each sample of a batch would have alone: no batch mates, no dropout, no random augmentation.
 
-    Works with every detector of MMDetection and MMDetection3D that has a ``loss``. Images of one padded shape go
-    through backbone, neck and dense head together, and through the rest of the detector's own ``loss`` one by one.
-    Where a detector's ``loss`` does not call ``extract_feat`` on just the images (3D detectors, TridentNet), its
-    samples are run one by one, with the same result. Normalisation layers use their running statistics; random choices
-    such as RoI sampling are seeded per sample, so that neither position nor batch mates matter. Nothing is left behind:
+    Works with every detector of MMDetection and MMDetection3D that has a ``loss``. Images of one
+    padded shape go through backbone, neck and dense head together, and through the rest of the
+    detector's own ``loss`` one by one. Where a detector's ``loss`` does not call ``extract_feat``
+    on just the images (3D detectors, TridentNet), its samples are run one by one, with the same
+    result. Normalisation layers use their running statistics; random choices such as RoI sampling
+    are seeded per sample, so that neither position nor batch mates matter. Nothing is left behind:
     training flags, buffers, the batch and all random states are as before.
 
     Args:
@@ -60,8 +64,9 @@ def per_sample_losses(model: nn.Module, batch: dict[str, Any], *, seed: int = 0,
         components: whether to return the parts of the loss as well.
 
     Returns:
-        (B,) float32 on the model's device: the sum of all entries of the loss dict whose name contains ``'loss'``. With
-        ``components`` also a dict from these names to (B,) float32; entries that a sample does not have are 0.
+        (B,) float32 on the model's device: the sum of all entries of the loss dict whose name
+        contains ``'loss'``. With ``components`` also a dict from these names to (B,) float32;
+        entries that a sample does not have are 0.
 
     Raises:
         UserError: the model has no loss, the batch is none of a detector, or a loss is not finite.
@@ -74,17 +79,27 @@ def per_sample_losses(model: nn.Module, batch: dict[str, Any], *, seed: int = 0,
     inputs, samples = _check(model, batch)
     device = next(model.parameters()).device
     parts: list[dict[str, Tensor]] = [{} for _ in samples]
-    with (torch.no_grad(), keep_random_states([device] if device.type == 'cuda' else []),
-          _scoring_mode(model) as repeatable):
+    with (
+        torch.no_grad(),
+        keep_random_states([device] if device.type == 'cuda' else []),
+        _scoring_mode(model) as repeatable,
+    ):
         state = ModuleMemory(repeatable)
-        for group in _groups(inputs, len(samples), getattr(model.data_preprocessor, 'pad_size_divisor', 1)):
+        for group in _groups(
+            inputs, len(samples), getattr(model.data_preprocessor, 'pad_size_divisor', 1)
+        ):
             raw = dict(inputs=_pick(inputs, group), data_samples=[samples[i] for i in group])
-            # The preprocessor makes new data samples, but batch augmentations write into the boxes of the old ones.
+            # The preprocessor makes new data samples, but batch augmentations write into the boxes
+            # of the old ones.
             augments = getattr(model.data_preprocessor, 'batch_augments', None)
             data = model.data_preprocessor(copy.deepcopy(raw) if augments else raw, training=True)
             seeds = [sample_seed(seed, samples[i]) for i in group]
-            losses = forward_losses_per_image(model, data['inputs'], data['data_samples'],
-                                              functools.partial(_prepare, state, seeds, device))
+            losses = forward_losses_per_image(
+                model,
+                data['inputs'],
+                data['data_samples'],
+                functools.partial(_prepare, state, seeds, device),
+            )
             for i, image_losses in zip(group, losses, strict=True):
                 parts[i] = loss_components(model, image_losses)
         state.restore()
@@ -94,13 +109,17 @@ def per_sample_losses(model: nn.Module, batch: dict[str, Any], *, seed: int = 0,
     total = sum(table.values(), torch.zeros(len(samples), device=device))
     if not bool(total.isfinite().all()):
         bad = samples[int(total.isfinite().logical_not().nonzero()[0])]
-        raise UserError(f'{type(model).__name__}: the loss of sample {_identity(bad)!r} is not finite; train the '
-                        'detector with a lower learning rate, or look for broken boxes in the annotations')
+        raise UserError(
+            f'{type(model).__name__}: the loss of sample {_identity(bad)!r} is not finite; train '
+            'the '
+            'detector with a lower learning rate, or look for broken boxes in the annotations'
+        )
     return (total, table) if components else total
 
 
-def per_sample_gradient_norms(model: nn.Module, batch: dict[str, Any], parameters: Sequence[nn.Parameter], *,
-                              seed: int = 0) -> Tensor:
+def per_sample_gradient_norms(
+    model: nn.Module, batch: dict[str, Any], parameters: Sequence[nn.Parameter], *, seed: int = 0
+) -> Tensor:
     """The norm of the gradient of each sample's loss, the loss being that of ``per_sample_losses``.
 
     Args:
@@ -119,20 +138,31 @@ def per_sample_gradient_norms(model: nn.Module, batch: dict[str, Any], parameter
     inputs, samples = _check(model, batch)
     device = next(model.parameters()).device
     norms = []
-    with (torch.enable_grad(), keep_random_states([device] if device.type == 'cuda' else []),
-          _only_gradients_of(model, parameters), _scoring_mode(model) as repeatable):
+    with (
+        torch.enable_grad(),
+        keep_random_states([device] if device.type == 'cuda' else []),
+        _only_gradients_of(model, parameters),
+        _scoring_mode(model) as repeatable,
+    ):
         state = ModuleMemory(repeatable)
         for i, sample in enumerate(samples):
             raw = dict(inputs=_pick(inputs, [i]), data_samples=[copy.deepcopy(sample)])
             data = model.data_preprocessor(raw, training=True)
             prepare = functools.partial(_prepare, state, [sample_seed(seed, sample)], device)
-            [losses] = forward_losses_per_image(model, data['inputs'], data['data_samples'], prepare)
+            [losses] = forward_losses_per_image(
+                model, data['inputs'], data['data_samples'], prepare
+            )
             total = sum(loss_components(model, losses).values(), torch.zeros((), device=device))
             if not total.requires_grad:
-                raise UserError(f'{type(model).__name__}: its loss does not depend on the parameters whose gradients '
-                                'are asked for')
+                raise UserError(
+                    f'{type(model).__name__}: its loss does not depend on the parameters whose '
+                    'gradients '
+                    'are asked for'
+                )
             gradients = torch.autograd.grad(total, list(parameters), allow_unused=True)
-            squares = [gradient.double().square().sum() for gradient in gradients if gradient is not None]
+            squares = [
+                gradient.double().square().sum() for gradient in gradients if gradient is not None
+            ]
             norms.append(torch.stack(squares).sum().sqrt().cpu())
         state.restore()
     return torch.stack(norms)
@@ -152,20 +182,25 @@ def _only_gradients_of(model: nn.Module, parameters: Sequence[nn.Parameter]) -> 
             parameter.requires_grad_(flag)
 
 
-def forward_losses_per_image(model: nn.Module, inputs: Any, data_samples: Sequence[Any],
-                             before_image: Callable[[int], None] | None = None) -> list[dict[str, Any]]:
+def forward_losses_per_image(
+    model: nn.Module,
+    inputs: Any,
+    data_samples: Sequence[Any],
+    before_image: Callable[[int], None] | None = None,
+) -> list[dict[str, Any]]:
     """The detector's loss dict of each image of a preprocessed batch, in the model's present mode and with gradients.
 
-    ``extract_feat`` of the detector and ``forward`` of its dense head (``rpn_head`` or ``bbox_head``) run once on the
-    batch; while the detector's own ``loss`` runs image by image, they hand out that image's slices. Batch statistics of
-    normalisation layers in these modules are therefore those of the whole batch; in RoI and mask heads they are those
-    of one image. Losses are not averaged over processes, because an image's loss must not depend on what others see.
+    ``extract_feat`` of the detector and ``forward`` of its dense head (``rpn_head`` or
+    ``bbox_head``) run once on the batch; while the detector's own ``loss`` runs image by image,
+    they hand out that image's slices. Batch statistics of normalisation layers in these modules are
+    therefore those of the whole batch; in RoI and mask heads they are those of one image. Losses
+    are not averaged over processes, because an image's loss must not depend on what others see.
 
     Args:
-        model: the bare detector. ``loss`` is its class's method, so this may be called by a function that an instance
-            carries in its place.
-        inputs: what the data preprocessor returned: a tensor of shape (B, ...), or a dict of such tensors. With B = 1
-            anything that the detector takes.
+        model: the bare detector. ``loss`` is its class's method, so this may be called by a
+            function that an instance carries in its place.
+        inputs: what the data preprocessor returned: a tensor of shape (B, ...), or a dict of such
+            tensors. With B = 1 anything that the detector takes.
         data_samples: B data samples.
         before_image: called with the image's position in the batch before its loss is computed.
 
@@ -177,11 +212,17 @@ def forward_losses_per_image(model: nn.Module, inputs: Any, data_samples: Sequen
     """
     size = len(data_samples)
     if size > 1 and not _is_batch(inputs, size):
-        raise UserError(f'{type(model).__name__}: its inputs are no stacked images, so that a batch of {size} has no '
-                        'per-sample losses in one step; use a batch size of 1')
+        raise UserError(
+            f'{type(model).__name__}: its inputs are no stacked images, so that a batch of {size} '
+            'has no '
+            'per-sample losses in one step; use a batch size of 1'
+        )
     loss = cast(Any, type(model)).loss
-    heads = [head for head in (getattr(model, 'rpn_head', None), getattr(model, 'bbox_head', None))
-             if isinstance(head, nn.Module)]
+    heads = [
+        head
+        for head in (getattr(model, 'rpn_head', None), getattr(model, 'bbox_head', None))
+        if isinstance(head, nn.Module)
+    ]
     group = torch.distributed.is_initialized
     with contextlib.ExitStack() as patches:
         patches.enter_context(patched(torch.distributed, 'is_initialized', lambda: False))
@@ -201,17 +242,24 @@ def forward_losses_per_image(model: nn.Module, inputs: Any, data_samples: Sequen
     return results
 
 
-def head_losses_per_image(head: nn.Module, size: int, args: Sequence[Any], kwargs: dict[str, Any],
-                          before_image: Callable[[int], None] | None = None) -> list[dict[str, Any]]:
+def head_losses_per_image(
+    head: nn.Module,
+    size: int,
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    before_image: Callable[[int], None] | None = None,
+) -> list[dict[str, Any]]:
     """A dense head's loss dict of each image, from the features of the whole batch and with gradients.
 
-    ``forward`` of the head runs once on the batch. Nothing before the head needs to be split, so that voxels and other
-    inputs of 3D detectors will do. Losses are not averaged over processes.
+    ``forward`` of the head runs once on the batch. Nothing before the head needs to be split, so
+    that voxels and other inputs of 3D detectors will do. Losses are not averaged over processes.
 
     Args:
-        head: ``loss`` is its class's method, so this may be called by a function that an instance carries in its place.
+        head: ``loss`` is its class's method, so this may be called by a function that an instance
+            carries in its place.
         size: B.
-        args: of ``loss``: nested tensors with a first dimension of B, or lists of B data samples or instances.
+        args: of ``loss``: nested tensors with a first dimension of B, or lists of B data samples or
+            instances.
         kwargs: likewise.
         before_image: called with the image's position in the batch before its loss is computed.
 
@@ -225,7 +273,10 @@ def head_losses_per_image(head: nn.Module, size: int, args: Sequence[Any], kwarg
     parts = [_split_argument(head, value, size) for value in args]
     named = {name: _split_argument(head, value, size) for name, value in kwargs.items()}
     group = torch.distributed.is_initialized
-    with patched(torch.distributed, 'is_initialized', lambda: False), _forward_once(head, size, group) as forward:
+    with (
+        patched(torch.distributed, 'is_initialized', lambda: False),
+        _forward_once(head, size, group) as forward,
+    ):
         results = []
         for i in range(size):
             image = [part[i] for part in parts]
@@ -242,15 +293,23 @@ def _split_argument(head: nn.Module, value: Any, size: int) -> list[Any]:
         return [value] * size
     if _is_batch(value, size):
         return _split(value, size)
-    if isinstance(value, (list, tuple)) and len(value) == size and not any(
-            isinstance(item, (Tensor, list, tuple, dict)) for item in value):
+    if (
+        isinstance(value, (list, tuple))
+        and len(value) == size
+        and not any(isinstance(item, (Tensor, list, tuple, dict)) for item in value)
+    ):
         return [[item] for item in value]
-    raise UserError(f'{type(head).__name__}: what its loss takes cannot be split into {size} samples, so that a batch '
-                    'has no per-sample losses in one step; use a batch size of 1')
+    raise UserError(
+        f'{type(head).__name__}: what its loss takes cannot be split into {size} samples, so that '
+        'a batch '
+        'has no per-sample losses in one step; use a batch size of 1'
+    )
 
 
 @contextlib.contextmanager
-def _forward_once(head: nn.Module, size: int, group: Callable[[], bool]) -> Iterator['_OncePerBatch']:
+def _forward_once(
+    head: nn.Module, size: int, group: Callable[[], bool]
+) -> Iterator['_OncePerBatch']:
     """Inside, ``forward`` of a head runs once on a batch, and its anchors are made once."""
     forward = _OncePerBatch(head.forward, size, group)
     with contextlib.ExitStack() as patches:
@@ -264,8 +323,8 @@ def _forward_once(head: nn.Module, size: int, group: Callable[[], bool]) -> Iter
 class _OncePerBatch:
     """Stands in for a method of one argument: runs it on the whole batch, returns the present image's slice.
 
-    A call with anything else than the present image goes to the method itself, as do all calls if the method's result
-    has no batch dimension of the right size.
+    A call with anything else than the present image goes to the method itself, as do all calls if
+    the method's result has no batch dimension of the right size.
 
     Args:
         method: what to run.
@@ -274,8 +333,13 @@ class _OncePerBatch:
         followers: methods that take this one's result.
     """
 
-    def __init__(self, method: Callable[..., Any], size: int, group: Callable[[], bool],
-                 followers: Sequence['_OncePerBatch'] = ()) -> None:
+    def __init__(
+        self,
+        method: Callable[..., Any],
+        size: int,
+        group: Callable[[], bool],
+        followers: Sequence['_OncePerBatch'] = (),
+    ) -> None:
         self.method = method
         self.size = size
         self.group = group
@@ -332,7 +396,7 @@ def _is_batch(value: Any, size: int) -> bool:
 def _slice(value: Any, position: int) -> Any:
     """The same structure with the slice ``[position:position + 1]`` of each tensor."""
     if isinstance(value, Tensor):
-        return value[position:position + 1]
+        return value[position : position + 1]
     if isinstance(value, dict):
         return {key: _slice(item, position) for key, item in value.items()}
     if value is None:
@@ -343,7 +407,8 @@ def _slice(value: Any, position: int) -> Any:
 def _split(value: Any, size: int) -> list[Any]:
     """All slices of ``_slice``, by one operation a tensor, whose gradient is one concatenation."""
     if isinstance(value, Tensor):
-        # Heads may work in place on what they have predicted, which views of one operation do not allow.
+        # Heads may work in place on what they have predicted, which views of one operation do not
+        # allow.
         return list(torch.unsafe_split(value, 1))
     if value is None:
         return [None] * size
@@ -367,7 +432,9 @@ def sample_seed(seed: int, data_sample: Any) -> int:
 
 
 def _identity(data_sample: Any) -> Any:
-    return next((data_sample.get(key) for key in _ID_KEYS if data_sample.get(key) is not None), None)
+    return next(
+        (data_sample.get(key) for key in _ID_KEYS if data_sample.get(key) is not None), None
+    )
 
 
 def _check(model: nn.Module, batch: Any) -> tuple[Any, list[Any]]:
@@ -379,12 +446,17 @@ def _check(model: nn.Module, batch: Any) -> tuple[Any, list[Any]]:
     name = type(model).__name__
     for method in ('loss', 'data_preprocessor', 'parse_losses'):
         if not hasattr(model, method):
-            raise UserError(f"{name} has no '{method}', so there are no per-sample losses; use an MMDetection or "
-                            'MMDetection3D detector')
+            raise UserError(
+                f"{name} has no '{method}', so there are no per-sample losses; use an MMDetection "
+                'or '
+                'MMDetection3D detector'
+            )
     samples = batch.get('data_samples') if isinstance(batch, dict) else None
     if not isinstance(samples, (list, tuple)) or not samples or 'inputs' not in batch:
-        raise UserError(f"{name}: a batch must be a dict with 'inputs' and a list 'data_samples' as a training "
-                        'dataloader yields it')
+        raise UserError(
+            f"{name}: a batch must be a dict with 'inputs' and a list 'data_samples' as a training "
+            'dataloader yields it'
+        )
     return batch['inputs'], list(samples)
 
 
@@ -408,7 +480,9 @@ def _pick(value: Any, positions: list[int]) -> Any:
     return [value[i] for i in positions]
 
 
-def _prepare(state: ModuleMemory, seeds: Sequence[int], device: torch.device, position: int) -> None:
+def _prepare(
+    state: ModuleMemory, seeds: Sequence[int], device: torch.device, position: int
+) -> None:
     """Lets every image start from the same memories and from random states of its own."""
     state.restore()
     seed = seeds[position]
@@ -424,13 +498,16 @@ def _prepare(state: ModuleMemory, seeds: Sequence[int], device: torch.device, po
 def _scoring_mode(model: nn.Module) -> Iterator[list[nn.Module]]:
     """Makes the losses repeatable.
 
-    No batch statistics, dropout or random batch augmentation; exact convolutions; and heads that ask mmengine how far
-    the training has come (TOOD, BoxInst) hear that it is over. Yields the modules that are neither random nor look at
-    the whole batch.
+    No batch statistics, dropout or random batch augmentation; exact convolutions; and heads that
+    ask mmengine how far the training has come (TOOD, BoxInst) hear that it is over. Yields the
+    modules that are neither random nor look at the whole batch.
     """
     modes = [(module, module.training) for module in model.modules()]
-    stochastic = {kind for kind in {type(module) for module, _ in modes}
-                  if any(_STOCHASTIC.search(base.__name__) for base in kind.__mro__)}
+    stochastic = {
+        kind
+        for kind in {type(module) for module, _ in modes}
+        if any(_STOCHASTIC.search(base.__name__) for base in kind.__mro__)
+    }
     repeatable = [module for module, _ in modes if type(module) not in stochastic]
     preprocessor = model.data_preprocessor
     augments = getattr(preprocessor, 'batch_augments', None)
@@ -442,8 +519,11 @@ def _scoring_mode(model: nn.Module) -> Iterator[list[nn.Module]]:
             module.training = type(module) not in stochastic
         if augments is not None:
             preprocessor.batch_augments = nn.ModuleList(
-                augment for augment in augments if type(augment).__name__ in _FIXED_AUGMENTS)
-        with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False):
+                augment for augment in augments if type(augment).__name__ in _FIXED_AUGMENTS
+            )
+        with cudnn.flags(
+            enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False
+        ):
             yield repeatable
     finally:
         MessageHub._instance_dict.pop('per_sample_losses')

@@ -7,5 +7,14 @@ from .policies import ScoreState, build_policy
 from .runner import DynamicPruningRunner, apply_dynamic
 from .sampler import DynamicPruningSampler, IndexedDataset
 
-__all__ = ['Digits', 'DynamicPruningHook', 'DynamicPruningRunner', 'DynamicPruningSampler', 'IndexedDataset',
-           'SampleLosses', 'ScoreState', 'apply_dynamic', 'build_policy']
+__all__ = [
+    'Digits',
+    'DynamicPruningHook',
+    'DynamicPruningRunner',
+    'DynamicPruningSampler',
+    'IndexedDataset',
+    'SampleLosses',
+    'ScoreState',
+    'apply_dynamic',
+    'build_policy',
+]

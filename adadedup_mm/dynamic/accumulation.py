@@ -8,7 +8,8 @@ from torch import Tensor
 def expect_iterations(optim_wrapper: Any, iterations: int) -> None:
     """Tells an OptimWrapper after how many iterations the training ends, so that it steps in the last one.
 
-    Wrappers that do not know the length of the training, such as those in an OptimWrapperDict, are left as they are.
+    Wrappers that do not know the length of the training, such as those in an OptimWrapperDict, are
+    left as they are.
 
     Args:
         optim_wrapper: of the Runner.
@@ -42,7 +43,9 @@ def restore_accumulated(runner: Any, saved: dict[str, Any]) -> None:
         if name in parameters:
             parameters[name].grad = gradient.to(parameters[name].device).clone()
     if saved['gradients']:
-        runner.logger.info('dynamic pruning: the gradients accumulated before the checkpoint are restored')
+        runner.logger.info(
+            'dynamic pruning: the gradients accumulated before the checkpoint are restored'
+        )
 
 
 def _wrappers(optim_wrapper: Any) -> list[Any]:

@@ -14,7 +14,8 @@ from ..base.errors import UserError
 class Digits(BaseDataset):
     """1797 grey 8 x 8 images of ten classes: the first four fifths for training, the rest, of other writers, for tests.
 
-    A sample has ``img``, (8, 8) uint8, ``gt_label`` and ``img_id``, as the pipelines of MMPretrain want them.
+    A sample has ``img``, (8, 8) uint8, ``gt_label`` and ``img_id``, as the pipelines of MMPretrain
+    want them.
 
     Args:
         split: ``'train'`` (1438 images) or ``'test'`` (359).
@@ -35,11 +36,15 @@ class Digits(BaseDataset):
         try:
             from sklearn.datasets import load_digits
         except ImportError as error:
-            raise UserError('the dataset Digits comes with scikit-learn: pip install scikit-learn') from error
+            raise UserError(
+                'the dataset Digits comes with scikit-learn: pip install scikit-learn'
+            ) from error
         data = load_digits()
         # Values of 0 to 16.
         images = np.minimum(data.images * 16, 255).astype(np.uint8)
-        samples = [dict(img=image, gt_label=int(label), img_id=i)
-                   for i, (image, label) in enumerate(zip(images, data.target, strict=True))]
+        samples = [
+            dict(img=image, gt_label=int(label), img_id=i)
+            for i, (image, label) in enumerate(zip(images, data.target, strict=True))
+        ]
         border = len(samples) * 4 // 5 + 1
         return samples[:border] if self.split == 'train' else samples[border:]

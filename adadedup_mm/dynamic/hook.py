@@ -28,15 +28,17 @@ CHECKPOINT_KEY = 'dynamic_pruning'
 class DynamicPruningHook(Hook):
     """Trains on ``DynamicPruningSampler``'s subsets and tells it the losses.
 
-    ``DynamicPruningRunner`` adds it. A pass over the subset is an epoch, in loops that count iterations as well. At its
-    start all global random states are seeded from the sampler's seed, the epoch and the rank, so that a resumed
-    training is identical to an uninterrupted one. Where epochs change their length (InfoBatch, SeTa), schedulers that
-    count iterations make up at the end of an epoch for the steps that it was short of, so that every epoch starts where
-    it would without pruning; ETA and ``max_iters`` follow the present length.
+    ``DynamicPruningRunner`` adds it. A pass over the subset is an epoch, in loops that count
+    iterations as well. At its start all global random states are seeded from the sampler's seed,
+    the epoch and the rank, so that a resumed training is identical to an uninterrupted one. Where
+    epochs change their length (InfoBatch, SeTa), schedulers that count iterations make up at the
+    end of an epoch for the steps that it was short of, so that every epoch starts where it would
+    without pruning; ETA and ``max_iters`` follow the present length.
 
-    Logged once an epoch: ``dynamic/kept_share``, ``dynamic/mean_score``, ``dynamic/churn``, ``dynamic/sometimes``
-    (share of the samples that some but not all epochs so far used) and ``dynamic/seconds_saved``. After the training
-    ``dynamic_samples.parquet`` and ``.png`` in the work dir tell how often each sample was used.
+    Logged once an epoch: ``dynamic/kept_share``, ``dynamic/mean_score``, ``dynamic/churn``,
+    ``dynamic/sometimes`` (share of the samples that some but not all epochs so far used) and
+    ``dynamic/seconds_saved``. After the training ``dynamic_samples.parquet`` and ``.png`` in the
+    work dir tell how often each sample was used.
 
     Args:
         loss: how losses are taken from a training step (see ``adadedup_mm.dynamic.losses``).
@@ -51,19 +53,26 @@ class DynamicPruningHook(Hook):
         self.pending: list[tuple[np.ndarray, torch.Tensor]] = []
         self.told: tuple[str, str] | None = None
         self.position = 0
-        self.seconds_saved = 0.
+        self.seconds_saved = 0.0
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Remembers the sampler's state; weights that are only loaded bring none along."""
         if runner._resume:
             self.resumed = checkpoint.get(CHECKPOINT_KEY)
             if self.resumed is None:
-                raise UserError('the checkpoint to resume from has no dynamic pruning in it: use it as load_from')
+                raise UserError(
+                    'the checkpoint to resume from has no dynamic pruning in it: use it as '
+                    'load_from'
+                )
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         self._feed_back(runner)
-        state = dict(sampler=self.sampler.state_dict(), position=self.position, random=random_states(),
-                     seconds_saved=self.seconds_saved)
+        state = dict(
+            sampler=self.sampler.state_dict(),
+            position=self.position,
+            random=random_states(),
+            seconds_saved=self.seconds_saved,
+        )
         if self.losses is not None:
             state['losses'] = self.losses.state_dict()
         if self.sampler.world == 1:
@@ -108,12 +117,18 @@ class DynamicPruningHook(Hook):
         self.position = 0
         _seed(self.sampler.seed, epoch)
         used, known = self.sampler.used, self.sampler.state.seen > 0
-        scores = dict(kept_share=len(self.sampler.indices) / len(used), churn=self.sampler.churn,
-                      sometimes=float(((used > 0) & (used <= epoch)).mean()), seconds_saved=self.seconds_saved)
+        scores = dict(
+            kept_share=len(self.sampler.indices) / len(used),
+            churn=self.sampler.churn,
+            sometimes=float(((used > 0) & (used <= epoch)).mean()),
+            seconds_saved=self.seconds_saved,
+        )
         if known.any():
             scores['mean_score'] = float(self.sampler.state.mean[known].mean())
         # Not through the message hub, which averages the last ten values.
-        runner.visualizer.add_scalars({f'dynamic/{name}': value for name, value in scores.items()}, step=runner.iter)
+        runner.visualizer.add_scalars(
+            {f'dynamic/{name}': value for name, value in scores.items()}, step=runner.iter
+        )
         self.start = time.perf_counter()
 
     def end_pass(self, runner: Any) -> None:
@@ -134,7 +149,9 @@ class DynamicPruningHook(Hook):
             self.batch = batch_indices(data_batch)
             self.losses.start(torch.from_numpy(self.sampler.weights[self.batch]))
 
-    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         self.position += 1
         if self.losses is not None:
             self.pending.append((self.batch, self.losses.take()))
@@ -167,7 +184,9 @@ class DynamicPruningHook(Hook):
         present = (self.losses.mode, self.losses.note)
         if present != self.told:
             note = f'; {self.losses.note}' if self.losses.note else ''
-            runner.logger.info(f'dynamic pruning: per-sample losses by mode {self.losses.mode!r}{note}')
+            runner.logger.info(
+                f'dynamic pruning: per-sample losses by mode {self.losses.mode!r}{note}'
+            )
         self.told = present
 
     def _feed_back(self, runner: Any) -> None:
@@ -187,15 +206,17 @@ class DynamicPruningHook(Hook):
         self.sampler.state.update(indices[good], losses[good], self.sampler.policy.rate)
         problem = next((problem for problem in problems if problem is not None), None)
         if problem is not None:
-            runner.logger.warning(f'dynamic pruning: mode {self.losses.mode!r} no longer fits: {problem}')
+            runner.logger.warning(
+                f'dynamic pruning: mode {self.losses.mode!r} no longer fits: {problem}'
+            )
             self.losses.reject(problem)
 
 
 class _Passes:
     """Stands in for the endless iterator of a loop that counts iterations: one pass over a subset after the other.
 
-    mmengine's own draws all subsets from the losses of a few batches ago, waits two seconds between passes, and reads
-    everything again on resuming.
+    mmengine's own draws all subsets from the losses of a few batches ago, waits two seconds between
+    passes, and reads everything again on resuming.
     """
 
     def __init__(self, hook: DynamicPruningHook, runner: Any) -> None:
@@ -236,8 +257,11 @@ class _Passes:
         self.batches = iter(hook.loader)
         for _ in range(saved['position']):
             if next(self.batches, None) is None:
-                raise UserError(f"the checkpoint was written after {saved['position']} batches of a pass that has "
-                                'fewer now: resume with the same train_dataloader')
+                raise UserError(
+                    f'the checkpoint was written after {saved["position"]} batches of a pass that '
+                    'has '
+                    'fewer now: resume with the same train_dataloader'
+                )
         hook.position = saved['position']
         set_random_states(saved['random'])
 
@@ -246,14 +270,19 @@ def _find_sampler(loader: Any) -> DynamicPruningSampler:
     for sampler in (loader.sampler, getattr(loader.batch_sampler, 'sampler', None)):
         if isinstance(sampler, DynamicPruningSampler):
             return sampler
-    raise UserError('DynamicPruningHook needs train_dataloader.sampler to be a DynamicPruningSampler')
+    raise UserError(
+        'DynamicPruningHook needs train_dataloader.sampler to be a DynamicPruningSampler'
+    )
 
 
 def _saves_now(runner: Any) -> bool:
     """Whether a checkpoint is written after this iteration."""
-    return any(isinstance(hook, CheckpointHook) and not hook.by_epoch
-               and (hook.every_n_train_iters(runner, hook.interval) or hook.is_last_train_iter(runner))
-               for hook in runner.hooks)
+    return any(
+        isinstance(hook, CheckpointHook)
+        and not hook.by_epoch
+        and (hook.every_n_train_iters(runner, hook.interval) or hook.is_last_train_iter(runner))
+        for hook in runner.hooks
+    )
 
 
 def _seed(seed: int, epoch: int) -> None:

@@ -3,8 +3,8 @@
 Three modes, from the cheapest to the most general:
 
 - ``element``: a classifier's criterion yields B elements, one per sample.
-- ``batch``: the elements of the criteria of heads whose code is known are attributed to the images that they come from.
-  A sample's loss is B times its share of the batch loss.
+- ``batch``: the elements of the criteria of heads whose code is known are attributed to the images
+  that they come from. A sample's loss is B times its share of the batch loss.
 - ``image``: a sample's loss is what it would be if its batch held no other. What comes after the
   dense head is done image by image for that, beside the plain step.
 
@@ -56,7 +56,8 @@ class SampleLosses:
 
     Args:
         model: what the Runner trains, or a distributed wrapper of it.
-        mode: ``'element'``, ``'batch'``, ``'image'``, or ``'auto'``: the first of them that fits the model.
+        mode: ``'element'``, ``'batch'``, ``'image'``, or ``'auto'``: the first of them that fits
+            the model.
 
     Attributes:
         mode: the one in use. The first step may show that it does not fit, and take the next one.
@@ -82,7 +83,7 @@ class SampleLosses:
         self._wrong: Tensor | None = None
         self._inside = False
         self._locate: Locate | None = None
-        self._factor = 1.
+        self._factor = 1.0
         self._divided: dict[str, Tensor] | None = None
         self._weights: Tensor | None = None
         self._clear()
@@ -120,8 +121,10 @@ class SampleLosses:
             UserError: the step had none.
         """
         if self._losses is None:
-            raise UserError(f'dynamic pruning: no per-sample loss was seen in a training step of '
-                            f'{type(self.model).__name__}; use {_RANDOM}')
+            raise UserError(
+                f'dynamic pruning: no per-sample loss was seen in a training step of '
+                f'{type(self.model).__name__}; use {_RANDOM}'
+            )
         # Elements of which it is not known whose they are add up all the same.
         wrong = self._differs() | (self._reason is not None)
         self._wrong = wrong if self._wrong is None else self._wrong | wrong
@@ -167,7 +170,7 @@ class SampleLosses:
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Takes what ``state_dict`` gave, if the model is still of the same kind."""
         if 0 < saved['ways'] <= len(self._ways):
-            self._ways = self._ways[-saved['ways']:]
+            self._ways = self._ways[-saved['ways'] :]
 
     def _clear(self) -> None:
         self._losses: Tensor | None = None
@@ -196,11 +199,14 @@ class SampleLosses:
         name = type(self.model).__name__
         if self._wish == 'auto':
             problems = '; '.join(f'{mode}: {problem}' for mode, problem in self._refused.items())
-            raise UserError(f'dynamic pruning finds no per-sample losses of {name} ({problems}): '
-                            f'use {_RANDOM}')
+            raise UserError(
+                f'dynamic pruning finds no per-sample losses of {name} ({problems}): use {_RANDOM}'
+            )
         other = "'image'" if self._wish == 'batch' else "'auto'"
-        raise UserError(f'dynamic.loss={self._wish!r} does not fit {name} ({problem}): '
-                        f'use {other}, or {_RANDOM}')
+        raise UserError(
+            f'dynamic.loss={self._wish!r} does not fit {name} ({problem}): '
+            f'use {other}, or {_RANDOM}'
+        )
 
     def _patch(self, owner: Any, name: str, value: Any) -> None:
         self._patches.append((owner, name, vars(owner).get(name)))
@@ -247,8 +253,14 @@ class SampleLosses:
         self._add_total(losses)
         return losses
 
-    def _by_image(self, owner: nn.Module, plain: Callable[..., Any], split: Callable[..., Any],
-                  args: Any, kwargs: Any) -> Any:
+    def _by_image(
+        self,
+        owner: nn.Module,
+        plain: Callable[..., Any],
+        split: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+    ) -> Any:
         """What ``plain`` returns, or with weights the weighted mean of the samples' own losses.
 
         Args:
@@ -284,13 +296,15 @@ class SampleLosses:
             return self._weighted
         return True in _together(frozenset([self._weighted]))
 
-    def _images_of_model(self, before_image: Callable[[int], None], args: Any,
-                         kwargs: Any) -> list[dict[str, Any]]:
+    def _images_of_model(
+        self, before_image: Callable[[int], None], args: Any, kwargs: Any
+    ) -> list[dict[str, Any]]:
         split = partial(forward_losses_per_image, before_image=before_image)
         return split(self.model, *args, **kwargs)
 
-    def _with_own(self, batch: dict[str, Any], images: Sequence[dict[str, Any]],
-                  weighted: bool) -> dict[str, Any]:
+    def _with_own(
+        self, batch: dict[str, Any], images: Sequence[dict[str, Any]], weighted: bool
+    ) -> dict[str, Any]:
         """Books the samples' own losses; returns the loss dict that is trained on."""
         own = self._entries_of(images)
         plain = loss_components(self.model, batch)
@@ -311,8 +325,9 @@ class SampleLosses:
             result[name] = torch.stack([entries.get(name, zero) for entries in parsed])
         return result
 
-    def _weighted_means(self, own: dict[str, Tensor],
-                        plain: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _weighted_means(
+        self, own: dict[str, Tensor], plain: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
         """The weighted means of the own losses, as large as the batch's where weights are 1."""
         assert self._weights is not None
         result = {}
@@ -334,7 +349,9 @@ class SampleLosses:
             spare = copy.deepcopy((args, kwargs))
             states, memory = random_states(), ModuleMemory(self.model.modules())
             losses, problem = self._tried(plain, args, kwargs)
-            problem = min(_together(frozenset() if problem is None else frozenset([problem])), default=None)
+            problem = min(
+                _together(frozenset() if problem is None else frozenset([problem])), default=None
+            )
             if problem is None:
                 self._checked = len(weights)
                 return losses
@@ -436,8 +453,9 @@ class SampleLosses:
         assert head is not None
         loss = head.loss
 
-        def images(before_image: Callable[[int], None], args: Any,
-                   kwargs: Any) -> list[dict[str, Any]]:
+        def images(
+            before_image: Callable[[int], None], args: Any, kwargs: Any
+        ) -> list[dict[str, Any]]:
             assert self._weights is not None
             return head_losses_per_image(head, len(self._weights), args, kwargs, before_image)
 
@@ -454,6 +472,7 @@ class SampleLosses:
 
     def _rescaled(self, method: Callable[..., Any]) -> Callable[..., Any]:
         """Makes up for heads that divide their losses after the criteria, by a number that is the same for all."""
+
         def call(*args: Any, **kwargs: Any) -> Any:
             if self._weights is None:
                 return method(*args, **kwargs)
@@ -470,14 +489,17 @@ class SampleLosses:
 
         return call
 
-    def _located(self, method: Callable[..., Any], locate: Callable[..., Any], factor: float) -> Callable[..., Any]:
+    def _located(
+        self, method: Callable[..., Any], locate: Callable[..., Any], factor: float
+    ) -> Callable[..., Any]:
         """Lets the criteria that ``method`` calls know whose elements they see."""
+
         def call(*args: Any, **kwargs: Any) -> Any:
             self._locate, self._factor = locate(*args, **kwargs), factor
             try:
                 return method(*args, **kwargs)
             finally:
-                self._locate, self._factor = None, 1.
+                self._locate, self._factor = None, 1.0
 
         return call
 
@@ -504,9 +526,12 @@ class SampleLosses:
         if id(criterion.module) not in self._known | self._opaque:
             self._look_at(criterion, args, kwargs)
         if id(criterion.module) in self._opaque:
-            self._reason = f'{type(criterion.module).__name__} is no sum over elements that it can tell'
+            self._reason = (
+                f'{type(criterion.module).__name__} is no sum over elements that it can tell'
+            )
             return criterion.forward(*args, **kwargs)
-        # The call that is trained on comes last, so that the criterion remembers it and nothing else.
+        # The call that is trained on comes last, so that the criterion remembers it and nothing
+        # else.
         if self._weighted:
             value = criterion.aside(criterion.forward, args, kwargs)
             trained = elements = criterion.elements(*args, **kwargs)
@@ -524,8 +549,8 @@ class SampleLosses:
     def _look_at(self, criterion: Criterion, args: Any, kwargs: Any) -> None:
         """Finds out whether a criterion is a sum over its elements times a number that does not depend on them.
 
-        That is so where its slope is the elements' slope times that number. Calls in which nothing has a slope do not
-        show it, so that the next one is looked at as well.
+        That is so where its slope is the elements' slope times that number. Calls in which nothing
+        has a slope do not show it, so that the next one is looked at as well.
         """
         try:
             slopes = criterion.slopes(args, kwargs)
@@ -549,7 +574,8 @@ class SampleLosses:
         Args:
             value: what the criterion returns.
             elements: (n, ...) losses, which are ``value`` when added up and multiplied by a number.
-            owner: (n,) int64 position of the sample that each one is of; None for B equal runs of elements.
+            owner: (n,) int64 position of the sample that each one is of; None for B equal runs of
+                elements.
             name: of the criterion.
 
         Returns:
@@ -601,12 +627,12 @@ class _Way:
 
 def _ways(model: Any, mode: str) -> list[_Way]:
     """The ways of a mode, or all that come into question."""
-    image = [_Way('image', no_only_head, SampleLosses._watch_only_head),
-             _Way('image', not_splittable, SampleLosses._watch_model, whole_model=True)]
+    image = [
+        _Way('image', no_only_head, SampleLosses._watch_only_head),
+        _Way('image', not_splittable, SampleLosses._watch_model, whole_model=True),
+    ]
     element = _Way('element', no_criteria, SampleLosses._watch_criteria)
     batch = _Way('batch', not_decomposable, SampleLosses._watch_heads)
     if mode == 'auto':
         return [batch if is_detector(model) else element, *image]
     return image if mode == 'image' else [element if mode == 'element' else batch]
-
-

@@ -1,7 +1,7 @@
 """Which samples the next period trains on: pure functions of the losses seen so far.
 
-A policy's ``select(state, epoch, generator)`` returns ``indices``, (k,) int64, ascending, and ``weights``, (k,) float64
-factors of these samples' losses.
+A policy's ``select(state, epoch, generator)`` returns ``indices``, (k,) int64, ascending, and
+``weights``, (k,) float64 factors of these samples' losses.
 """
 
 import dataclasses
@@ -40,7 +40,8 @@ class ScoreState:
     def update(self, indices: np.ndarray, losses: np.ndarray, rate: float) -> None:
         """Takes up one loss of each of some samples.
 
-        ``v <- (1-a) v + a (l - m)^2`` with the old m, then ``m <- (1-a) m + a l`` (arXiv 2111.12621).
+        ``v <- (1-a) v + a (l - m)^2`` with the old m, then ``m <- (1-a) m + a l`` (arXiv
+        2111.12621).
 
         Args:
             indices: (k,) int64; no sample twice.
@@ -65,8 +66,10 @@ class ScoreState:
         """
         for name, value in arrays.items():
             if len(value) != len(self.mean):
-                raise UserError(f'the checkpoint is of a training on {len(value)} samples, but the dataset has '
-                                f'{len(self.mean)}: resume with the same training set')
+                raise UserError(
+                    f'the checkpoint is of a training on {len(value)} samples, but the dataset has '
+                    f'{len(self.mean)}: resume with the same training set'
+                )
             setattr(self, name, np.array(value))
 
 
@@ -79,7 +82,7 @@ class RandomSubset:
         period: epochs between two selections.
     """
 
-    keep_ratio: float = .5
+    keep_ratio: float = 0.5
     period: int = 10
     needs_losses: ClassVar[bool] = False
 
@@ -89,15 +92,15 @@ class RandomSubset:
 
     def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Selection:
         size = len(state.mean)
-        return _unweighted(generator.permutation(size)[:_budget(self.keep_ratio, size)])
+        return _unweighted(generator.permutation(size)[: _budget(self.keep_ratio, size)])
 
 
 @dataclasses.dataclass
 class EpsilonGreedy:
     """The samples with the highest running losses, and some others (arXiv 2111.12621).
 
-    Of K = keep_ratio N samples, floor(epsilon K) are drawn uniformly from those that are not among the best. Equal
-    scores, such as those of samples not seen yet, are ordered at random.
+    Of K = keep_ratio N samples, floor(epsilon K) are drawn uniformly from those that are not among
+    the best. Equal scores, such as those of samples not seen yet, are ordered at random.
 
     Attributes:
         keep_ratio: kept / all samples, in (0, 1].
@@ -106,10 +109,10 @@ class EpsilonGreedy:
         rate: a of the running mean, in (0, 1].
     """
 
-    keep_ratio: float = .5
+    keep_ratio: float = 0.5
     period: int = 10
-    epsilon: float = .1
-    rate: float = .8
+    epsilon: float = 0.1
+    rate: float = 0.8
     needs_losses: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -123,7 +126,7 @@ class EpsilonGreedy:
         order = _descending(state.mean, generator)
         # Not more explorers than there are samples to explore.
         best = budget - min(math.floor(self.epsilon * budget), len(order) - budget)
-        explored = generator.permutation(order[best:])[:budget - best]
+        explored = generator.permutation(order[best:])[: budget - best]
         return _unweighted(np.concatenate([order[:best], explored]))
 
 
@@ -131,8 +134,8 @@ class EpsilonGreedy:
 class UCB:
     """The samples with the highest upper bounds of the loss, m + c v (arXiv 2111.12621).
 
-    Samples not seen yet have no bound and come first, in random order (as in UCB1, Auer et al. 2002): with a score of 0
-    they would never be chosen, because losses are positive.
+    Samples not seen yet have no bound and come first, in random order (as in UCB1, Auer et al.
+    2002): with a score of 0 they would never be chosen, because losses are positive.
 
     Attributes:
         keep_ratio: kept / all samples, in (0, 1].
@@ -141,10 +144,10 @@ class UCB:
         rate: a of the running mean and variance, in (0, 1].
     """
 
-    keep_ratio: float = .5
+    keep_ratio: float = 0.5
     period: int = 10
-    c: float = 1.
-    rate: float = .8
+    c: float = 1.0
+    rate: float = 0.8
     needs_losses: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -156,15 +159,15 @@ class UCB:
     def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Selection:
         bound = np.where(state.seen > 0, state.mean + self.c * state.variance, math.inf)
         order = _descending(bound, generator)
-        return _unweighted(order[:_budget(self.keep_ratio, len(order))])
+        return _unweighted(order[: _budget(self.keep_ratio, len(order))])
 
 
 @dataclasses.dataclass
 class InfoBatch:
     """Drops a part of the well-learned samples and makes up for it with the weight of the rest (InfoBatch, ICLR 2024).
 
-    Of the samples whose latest loss is below the mean, floor((1-r) n) random ones stay, with weight 1 / (1-r). The last
-    epochs see all samples. Samples not seen yet count as a loss of 3.
+    Of the samples whose latest loss is below the mean, floor((1-r) n) random ones stay, with weight
+    1 / (1-r). The last epochs see all samples. Samples not seen yet count as a loss of 3.
 
     Attributes:
         ratio: r, share of the well-learned samples that goes, in [0, 1).
@@ -172,17 +175,20 @@ class InfoBatch:
         epochs: length of the training; needed from epoch 1 on.
     """
 
-    ratio: float = .5
-    delta: float = .875
+    ratio: float = 0.5
+    delta: float = 0.875
     epochs: int | None = None
     period: ClassVar[int] = 1
-    rate: ClassVar[float] = 1.
+    rate: ClassVar[float] = 1.0
     needs_losses: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _number('ratio', self.ratio)
         if self.ratio == 1:
-            raise UserError('dynamic.ratio is 1.0, but must be below 1: otherwise no weight can make up for the rest')
+            raise UserError(
+                'dynamic.ratio is 1.0, but must be below 1: otherwise no weight can make up for '
+                'the rest'
+            )
         _number('delta', self.delta)
 
     def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Selection:
@@ -190,9 +196,9 @@ class InfoBatch:
         # Epoch 0 sees all samples anyhow, because none is below the mean.
         if epoch == 0 or epoch >= self.delta * _known(self.epochs):
             return _unweighted(np.arange(size))
-        scores = np.where(np.isnan(state.last), 3., state.last)
+        scores = np.where(np.isnan(state.last), 3.0, state.last)
         easy = np.flatnonzero(scores < scores.mean())
-        kept = generator.permutation(easy)[:math.floor((1 - self.ratio) * len(easy))]
+        kept = generator.permutation(easy)[: math.floor((1 - self.ratio) * len(easy))]
         weights = np.ones(size)
         weights[kept] = 1 / (1 - self.ratio)
         indices = np.sort(np.concatenate([np.flatnonzero(scores >= scores.mean()), kept]))
@@ -203,9 +209,10 @@ class InfoBatch:
 class SeTa:
     """A window that slides from easy to hard losses over a random part of the samples (SeTa).
 
-    A random (1-r) N samples are split into groups of similar loss by k-means. Epoch t trains on ``round(width *
-    groups)`` neighbouring groups, the first being ``t mod (groups - window + 1)``; epoch 0 and the last epochs train on
-    the random part as it is. Samples not seen yet count as the mean loss.
+    A random (1-r) N samples are split into groups of similar loss by k-means. Epoch t trains on
+    ``round(width * groups)`` neighbouring groups, the first being ``t mod (groups - window + 1)``;
+    epoch 0 and the last epochs train on the random part as it is. Samples not seen yet count as the
+    mean loss.
 
     Attributes:
         ratio: r, share that goes at random, in [0, 1).
@@ -215,13 +222,13 @@ class SeTa:
         epochs: length of the training; needed from epoch 1 on.
     """
 
-    ratio: float = .1
+    ratio: float = 0.1
     groups: int = 10
-    width: float = .5
-    delta: float = .875
+    width: float = 0.5
+    delta: float = 0.875
     epochs: int | None = None
     period: ClassVar[int] = 1
-    rate: ClassVar[float] = 1.
+    rate: ClassVar[float] = 1.0
     needs_losses: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -234,12 +241,12 @@ class SeTa:
 
     def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Selection:
         size = len(state.last)
-        subset = np.sort(generator.permutation(size)[:_budget(1 - self.ratio, size)])
+        subset = np.sort(generator.permutation(size)[: _budget(1 - self.ratio, size)])
         seen = ~np.isnan(state.last)
         if epoch == 0 or epoch >= self.delta * _known(self.epochs) or not seen.any():
             return _unweighted(subset)
         losses = np.where(seen, state.last, state.last[seen].mean())[subset]
-        window = max(1, math.floor(self.width * self.groups + .5))
+        window = max(1, math.floor(self.width * self.groups + 0.5))
         first = epoch % (self.groups - window + 1)
         group = loss_groups(losses, self.groups)
         chosen = subset[(group >= first) & (group < first + window)]
@@ -258,7 +265,7 @@ def loss_groups(losses: np.ndarray, groups: int, iterations: int = 50) -> np.nda
     Returns:
         (n,) int64: group of each loss, 0 for the lowest.
     """
-    centres = np.quantile(losses, (np.arange(groups) + .5) / groups)
+    centres = np.quantile(losses, (np.arange(groups) + 0.5) / groups)
     for _ in range(iterations):
         group = np.searchsorted((centres[1:] + centres[:-1]) / 2, losses, side='left')
         count = np.bincount(group, minlength=groups)
@@ -270,15 +277,17 @@ def loss_groups(losses: np.ndarray, groups: int, iterations: int = 50) -> np.nda
     return group
 
 
-POLICIES: dict[str, Any] = dict(random=RandomSubset, epsilon_greedy=EpsilonGreedy, ucb=UCB, infobatch=InfoBatch,
-                                seta=SeTa)
+POLICIES: dict[str, Any] = dict(
+    random=RandomSubset, epsilon_greedy=EpsilonGreedy, ucb=UCB, infobatch=InfoBatch, seta=SeTa
+)
 
 
 def build_policy(name: Any, arguments: dict[str, Any]) -> Any:
     """The policy of that name.
 
     Raises:
-        UserError: the name or an argument is unknown (the message lists the valid ones), or a value is out of range.
+        UserError: the name or an argument is unknown (the message lists the valid ones), or a value
+            is out of range.
     """
     choose(name, POLICIES, 'dynamic.policy')
     valid = {field.name for field in dataclasses.fields(POLICIES[name])}
@@ -290,13 +299,16 @@ def build_policy(name: Any, arguments: dict[str, Any]) -> Any:
 def check_period(policy: Any, epochs: int) -> None:
     """Raises UserError if a training of so many epochs never gets to a second selection."""
     if policy.period > epochs:
-        raise UserError(f'dynamic.period is {policy.period}, but the training has only {epochs} epochs: nothing would '
-                        'ever be selected anew; shorten the period')
+        raise UserError(
+            f'dynamic.period is {policy.period}, but the training has only {epochs} epochs: '
+            'nothing would '
+            'ever be selected anew; shorten the period'
+        )
 
 
 def _budget(ratio: float, size: int) -> int:
     """round(ratio * size), halves up, and at least one sample."""
-    return max(1, math.floor(ratio * size + .5))
+    return max(1, math.floor(ratio * size + 0.5))
 
 
 def _descending(scores: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -309,7 +321,7 @@ def _unweighted(indices: np.ndarray) -> Selection:
     return np.sort(indices), np.ones(len(indices))
 
 
-def _number(name: str, value: Any, high: float = 1., above: bool = False) -> None:
+def _number(name: str, value: Any, high: float = 1.0, above: bool = False) -> None:
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= high
     if not good or not math.isfinite(value) or (above and value == 0):
         low = 'above 0' if above else 'of at least 0'

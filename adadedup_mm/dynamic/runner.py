@@ -21,35 +21,52 @@ def apply_dynamic(config: Any) -> None:
     """Changes a training config as its ``dynamic`` dict says: sampler, indexed dataset and hook.
 
     Args:
-        config: a whole training config, changed in place. ``dynamic`` holds ``policy``, its arguments, and ``loss``,
-            how per-sample losses are computed (see ``adadedup_mm.dynamic.losses``).
+        config: a whole training config, changed in place. ``dynamic`` holds ``policy``, its
+            arguments, and ``loss``, how per-sample losses are computed (see
+            ``adadedup_mm.dynamic.losses``).
 
     Raises:
         UserError: ``dynamic`` is missing or wrong, or the dataloader cannot be pruned.
     """
     options = plain(config.get('dynamic'))
     if not isinstance(options, dict):
-        raise UserError("the config has no 'dynamic' dict: add 'adadedup_mm::_base_/dynamic_random.py', or that of "
-                        'another policy, to its _base_ list')
+        raise UserError(
+            "the config has no 'dynamic' dict: add 'adadedup_mm::_base_/dynamic_random.py', or "
+            'that of '
+            'another policy, to its _base_ list'
+        )
     loss = options.pop('loss', 'auto')
     choose(loss, MODES, 'dynamic.loss')
     _check_policy(options, (config.get('train_cfg') or {}).get('max_epochs'))
     loader = config.get('train_dataloader')
     if not isinstance(loader, dict):
-        raise UserError(f'train_dataloader must be a dict to be pruned, but is {type(loader).__name__}')
+        raise UserError(
+            f'train_dataloader must be a dict to be pruned, but is {type(loader).__name__}'
+        )
     if loader.get('num_batch_per_epoch') is not None:
-        raise UserError('train_dataloader.num_batch_per_epoch and dynamic pruning both cut epochs short: remove one')
+        raise UserError(
+            'train_dataloader.num_batch_per_epoch and dynamic pruning both cut epochs short: '
+            'remove one'
+        )
     sampler = loader.get('sampler') or {}
     kind = sampler.get('type', 'DefaultSampler')
     name = kind if isinstance(kind, str) else kind.__name__
     if name.rsplit('.', 1)[-1] not in _REPLACED:
-        raise UserError(f'train_dataloader.sampler is {name}, but dynamic pruning replaces only '
-                        f'{" and ".join(_REPLACED)}: choose one of them')
+        raise UserError(
+            f'train_dataloader.sampler is {name}, but dynamic pruning replaces only '
+            f'{" and ".join(_REPLACED)}: choose one of them'
+        )
     loader['dataset'] = dict(type='adadedup_mm.dynamic.IndexedDataset', dataset=loader['dataset'])
-    loader['sampler'] = dict(type='adadedup_mm.dynamic.DynamicPruningSampler', policy=options,
-                             shuffle=sampler.get('shuffle', True), least=_least(loader))
-    config['custom_hooks'] = [*(config.get('custom_hooks') or []),
-                              dict(type='adadedup_mm.dynamic.DynamicPruningHook', loss=loss)]
+    loader['sampler'] = dict(
+        type='adadedup_mm.dynamic.DynamicPruningSampler',
+        policy=options,
+        shuffle=sampler.get('shuffle', True),
+        least=_least(loader),
+    )
+    config['custom_hooks'] = [
+        *(config.get('custom_hooks') or []),
+        dict(type='adadedup_mm.dynamic.DynamicPruningHook', loss=loss),
+    ]
 
 
 def _least(loader: dict[str, Any]) -> int:
@@ -75,9 +92,9 @@ def _check_policy(options: dict[str, Any], epochs: int | None) -> None:
 class DynamicPruningRunner(Runner):
     """An ordinary Runner whose training set is pruned again every period.
 
-    ``runner_type = 'adadedup_mm.dynamic.DynamicPruningRunner'`` in a config makes the ``tools/train.py`` of mmdet,
-    mmdet3d and mmpretrain use it. With an ``adadedup`` dict in the config the training set is pruned once before, and
-    the policy chooses from what was kept.
+    ``runner_type = 'adadedup_mm.dynamic.DynamicPruningRunner'`` in a config makes the
+    ``tools/train.py`` of mmdet, mmdet3d and mmpretrain use it. With an ``adadedup`` dict in the
+    config the training set is pruned once before, and the policy chooses from what was kept.
     """
 
     @classmethod

@@ -20,11 +20,13 @@ INDEX_KEY = 'dynamic_index'
 class IndexedDataset:
     """Any dataset; its samples carry their index, as ``dynamic_index`` in the meta information of the data sample.
 
-    What is made is no wrapper but the dataset itself, of a class derived from its own, so that hooks which look through
-    wrappers, switch pipelines or ask for the class find what they would find without it.
+    What is made is no wrapper but the dataset itself, of a class derived from its own, so that
+    hooks which look through wrappers, switch pipelines or ask for the class find what they would
+    find without it.
 
     Args:
-        dataset: config of any dataset, or the dataset; wrappers such as ``RepeatDataset`` go inside.
+        dataset: config of any dataset, or the dataset; wrappers such as ``RepeatDataset`` go
+            inside.
     """
 
     def __new__(cls, dataset: Any) -> Any:
@@ -38,8 +40,11 @@ def _indexed(dataset: Any) -> Any:
     try:
         dataset.__class__ = _indexed_class(kind)
     except TypeError as error:
-        raise UserError(f'dynamic pruning cannot follow the samples of a {type(dataset).__name__}, which is no class '
-                        'written in Python: use one, such as a subclass of BaseDataset') from error
+        raise UserError(
+            f'dynamic pruning cannot follow the samples of a {type(dataset).__name__}, which is no '
+            'class '
+            'written in Python: use one, such as a subclass of BaseDataset'
+        ) from error
     return dataset
 
 
@@ -52,7 +57,8 @@ def _indexed_class(kind: Any) -> Any:
     def get_item(self: Any, index: int) -> Any:
         data = kind.__getitem__(self, index)
         sample: Any = data.get('data_samples') if isinstance(data, dict) else None
-        # Policies that need no losses need no indices; the others complain in the process that trains.
+        # Policies that need no losses need no indices; the others complain in the process that
+        # trains.
         if hasattr(sample, 'set_metainfo'):
             sample.set_metainfo({INDEX_KEY: int(index)})
         return data
@@ -78,10 +84,14 @@ def batch_indices(batch: Any) -> np.ndarray:
         UserError: they carry none.
     """
     samples = batch.get('data_samples') if isinstance(batch, dict) else None
-    if not isinstance(samples, (list, tuple)) or not all(INDEX_KEY in getattr(sample, 'metainfo', {})
-                                                         for sample in samples):
-        raise UserError("dynamic pruning: the training dataset hides its samples' indices, because its batches have no "
-                        "'data_samples'; end its pipeline with a Pack... transform, or use policy random")
+    if not isinstance(samples, (list, tuple)) or not all(
+        INDEX_KEY in getattr(sample, 'metainfo', {}) for sample in samples
+    ):
+        raise UserError(
+            "dynamic pruning: the training dataset hides its samples' indices, because its batches "
+            'have no '
+            "'data_samples'; end its pipeline with a Pack... transform, or use policy random"
+        )
     return np.array([sample.metainfo[INDEX_KEY] for sample in samples], np.int64)
 
 
@@ -89,17 +99,17 @@ def batch_indices(batch: Any) -> np.ndarray:
 class DynamicPruningSampler(Sampler):
     """Draws each sample of the present subset once per epoch; a policy chooses the subset anew every period.
 
-    All processes choose the same subset, and each of its samples goes to exactly one of them. To give every process
-    equally many, the subset of W processes leaves out up to W - 1 of the samples that the policy chose.
-    ``DynamicPruningHook`` feeds the losses back.
+    All processes choose the same subset, and each of its samples goes to exactly one of them. To
+    give every process equally many, the subset of W processes leaves out up to W - 1 of the samples
+    that the policy chose. ``DynamicPruningHook`` feeds the losses back.
 
     Args:
         dataset: N samples.
         policy: ``policy``, a name in ``POLICIES``, and its arguments.
         seed: of selections and order; None draws one.
         shuffle: whether the order is random.
-        least: samples of each process that a subset has at least; random ones fill up a smaller one. Where batches
-            that are not full are dropped, it is what fills one.
+        least: samples of each process that a subset has at least; random ones fill up a smaller
+            one. Where batches that are not full are dropped, it is what fills one.
 
     Attributes:
         state: what the policy knows.
@@ -112,8 +122,14 @@ class DynamicPruningSampler(Sampler):
         UserError: the policy's first subset is smaller than ``least``.
     """
 
-    def __init__(self, dataset: Any, policy: dict[str, Any], seed: int | None = None, shuffle: bool = True,
-                 least: int = 1) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        policy: dict[str, Any],
+        seed: int | None = None,
+        shuffle: bool = True,
+        least: int = 1,
+    ) -> None:
         self.rank, self.world = get_dist_info()
         self.dataset = dataset
         self.shuffle = shuffle
@@ -121,16 +137,19 @@ class DynamicPruningSampler(Sampler):
         arguments = dict(policy)
         self.policy = build_policy(arguments.pop('policy', None), arguments)
         if len(dataset) < self.world:
-            raise UserError(f'dynamic pruning: {len(dataset)} samples are too few for {self.world} processes')
+            raise UserError(
+                f'dynamic pruning: {len(dataset)} samples are too few for {self.world} processes'
+            )
         self.state = ScoreState.empty(len(dataset))
         self.indices = np.arange(0)
         self.weights = np.ones(len(dataset), np.float32)
         self.used = np.zeros(len(dataset), np.int64)
-        self.churn = 0.
+        self.churn = 0.0
         self.epoch = 0
         self.selected_in = -1
         self.least = 1
-        # Loops and schedulers ask for the length of an epoch before the training starts. No policy has a longer one.
+        # Loops and schedulers ask for the length of an epoch before the training starts. No policy
+        # has a longer one.
         self._select(0)
         self.least = least
         if len(self) < least:
@@ -151,34 +170,44 @@ class DynamicPruningSampler(Sampler):
         rest = len(indices) % self.world
         if rest or len(indices) < self.world:
             indices, weights = self._even_out(indices, weights, generator)
-        self.churn = float(np.isin(indices, self.indices, invert=True).mean()) if len(self.indices) else 0.
+        self.churn = (
+            float(np.isin(indices, self.indices, invert=True).mean()) if len(self.indices) else 0.0
+        )
         self.indices = indices
         self.weights = np.ones(len(self.weights), np.float32)
         self.weights[indices] = weights
         self.selected_in = epoch
 
-    def _fill_up(self, indices: np.ndarray, weights: np.ndarray,
-                 generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _fill_up(
+        self, indices: np.ndarray, weights: np.ndarray, generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         others = np.setdiff1d(np.arange(len(self.used)), indices)
         missing = self.least * self.world - len(indices)
         more = generator.permutation(others)[:missing]
         order = np.argsort(np.concatenate([indices, more]))
-        return (np.concatenate([indices, more])[order],
-                np.concatenate([weights, np.ones(len(more))])[order])
+        return (
+            np.concatenate([indices, more])[order],
+            np.concatenate([weights, np.ones(len(more))])[order],
+        )
 
-    def _even_out(self, indices: np.ndarray, weights: np.ndarray,
-                  generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _even_out(
+        self, indices: np.ndarray, weights: np.ndarray, generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         if len(indices) < self.world:
-            raise UserError(f'dynamic pruning keeps {len(indices)} of {len(self.used)} samples, too few for '
-                            f'{self.world} processes: raise the keep ratio')
-        chosen = np.sort(generator.permutation(len(indices))[:len(indices) - len(indices) % self.world])
+            raise UserError(
+                f'dynamic pruning keeps {len(indices)} of {len(self.used)} samples, too few for '
+                f'{self.world} processes: raise the keep ratio'
+            )
+        chosen = np.sort(
+            generator.permutation(len(indices))[: len(indices) - len(indices) % self.world]
+        )
         return indices[chosen], weights[chosen]
 
     def __iter__(self) -> Iterator[int]:
         order = self.indices
         if self.shuffle:
             order = np.random.default_rng([self.seed, self.epoch, 2]).permutation(order)
-        return iter(order[self.rank::self.world].tolist())
+        return iter(order[self.rank :: self.world].tolist())
 
     def __len__(self) -> int:
         return len(self.indices) // self.world
@@ -188,9 +217,17 @@ class DynamicPruningSampler(Sampler):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next selections and orders depend on, as tensors and plain numbers."""
-        arrays = dict(self.state.state_dict(), indices=self.indices, weights=self.weights, used=self.used)
-        return dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()}, seed=int(self.seed),
-                    epoch=self.epoch, selected_in=self.selected_in, churn=self.churn, world=self.world)
+        arrays = dict(
+            self.state.state_dict(), indices=self.indices, weights=self.weights, used=self.used
+        )
+        return dict(
+            {name: torch.from_numpy(array.copy()) for name, array in arrays.items()},
+            seed=int(self.seed),
+            epoch=self.epoch,
+            selected_in=self.selected_in,
+            churn=self.churn,
+            world=self.world,
+        )
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Takes what ``state_dict`` gave.
@@ -199,8 +236,11 @@ class DynamicPruningSampler(Sampler):
             UserError: it is of another dataset or number of processes.
         """
         if saved['world'] != self.world:
-            raise UserError(f"the checkpoint's subset is split over {saved['world']} processes: resume with as many, "
-                            f'not with {self.world}')
+            raise UserError(
+                f"the checkpoint's subset is split over {saved['world']} processes: resume with as "
+                'many, '
+                f'not with {self.world}'
+            )
         self.state.load_state_dict({name: saved[name].cpu().numpy() for name in vars(self.state)})
         for name in ('indices', 'weights', 'used'):
             setattr(self, name, saved[name].cpu().numpy().copy())
@@ -218,5 +258,8 @@ def no_batch(sampler: DynamicPruningSampler, size: Any = None) -> UserError:
     where = ' of each process' if sampler.world > 1 else ''
     batch = 'no batch' if size is None else f'no batch of {size}'
     drop = ' with drop_last=True' if sampler.least > 1 else ''
-    return UserError(f'dynamic pruning: the subset of {len(sampler)} samples{where} makes {batch}{drop}: raise the '
-                     'keep ratio, lower train_dataloader.batch_size, or set drop_last=False')
+    return UserError(
+        f'dynamic pruning: the subset of {len(sampler)} samples{where} makes {batch}{drop}: raise '
+        'the '
+        'keep ratio, lower train_dataloader.batch_size, or set drop_last=False'
+    )

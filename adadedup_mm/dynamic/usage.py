@@ -34,10 +34,16 @@ def write_usage(folder: Path, sampler: DynamicPruningSampler, epochs: int) -> No
 def usage_table(sampler: DynamicPruningSampler) -> pa.Table:
     """A row a sample: index, sample_id (null if the dataset does not tell), epochs used, losses seen, mean and last."""
     last = sampler.state.last
-    return pa.table(dict(index=pa.array(np.arange(len(last)), pa.int64()),
-                         sample_id=pa.array([_name(sampler.dataset, i) for i in range(len(last))], pa.string()),
-                         epochs_used=sampler.used, losses_seen=sampler.state.seen, mean_score=sampler.state.mean,
-                         last_loss=pa.array(last, mask=np.isnan(last))))
+    return pa.table(
+        dict(
+            index=pa.array(np.arange(len(last)), pa.int64()),
+            sample_id=pa.array([_name(sampler.dataset, i) for i in range(len(last))], pa.string()),
+            epochs_used=sampler.used,
+            losses_seen=sampler.state.seen,
+            mean_score=sampler.state.mean,
+            last_loss=pa.array(last, mask=np.isnan(last)),
+        )
+    )
 
 
 def usage_plot(used: np.ndarray, score: np.ndarray, known: np.ndarray, epochs: int) -> Figure:
@@ -53,12 +59,21 @@ def usage_plot(used: np.ndarray, score: np.ndarray, known: np.ndarray, epochs: i
     left, *right = figure.subplots(1, 2 if known.any() else 1, squeeze=False)[0]
     # At most 50 bars, each of equally many whole numbers.
     width = max(1, -(-(epochs + 1) // 50))
-    left.hist(used, np.arange(0, epochs + 1 + width, width) - .5, rwidth=.9)
-    left.set(xlabel=f'epochs used, of {epochs}', ylabel='samples', xlim=(-.5, epochs + .5),
-             title=f'{len(used)} samples, {used.mean() / epochs:.0%} used in an epoch')
+    left.hist(used, np.arange(0, epochs + 1 + width, width) - 0.5, rwidth=0.9)
+    left.set(
+        xlabel=f'epochs used, of {epochs}',
+        ylabel='samples',
+        xlim=(-0.5, epochs + 0.5),
+        title=f'{len(used)} samples, {used.mean() / epochs:.0%} used in an epoch',
+    )
     for panel in right:
-        panel.plot(score[known], used[known], '.', alpha=.3, markersize=3)
-        panel.set(xlabel='mean score', ylabel='epochs used', ylim=(-.5, epochs + .5), title='mean score and use')
+        panel.plot(score[known], used[known], '.', alpha=0.3, markersize=3)
+        panel.set(
+            xlabel='mean score',
+            ylabel='epochs used',
+            ylim=(-0.5, epochs + 0.5),
+            title='mean score and use',
+        )
     return figure
 
 

@@ -4,4 +4,12 @@ from .hook import AdaDeDupHook
 from .launchers import open_group, rank_and_world, take_gpu
 from .runner import AdaDeDupRunner, build_runner, prune_first
 
-__all__ = ['AdaDeDupHook', 'AdaDeDupRunner', 'build_runner', 'open_group', 'prune_first', 'rank_and_world', 'take_gpu']
+__all__ = [
+    'AdaDeDupHook',
+    'AdaDeDupRunner',
+    'build_runner',
+    'open_group',
+    'prune_first',
+    'rank_and_world',
+    'take_gpu',
+]

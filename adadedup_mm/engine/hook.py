@@ -26,7 +26,7 @@ class AdaDeDupHook(Hook):
 
     def __init__(self, pruning_dir: str) -> None:
         self.pruning_dir = Path(pruning_dir)
-        self.seconds = 0.
+        self.seconds = 0.0
         self.start: float | None = None
 
     def before_train(self, runner: Runner) -> None:

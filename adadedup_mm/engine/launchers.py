@@ -31,10 +31,13 @@ def rank_and_world(launcher: str) -> tuple[int, int]:
     rank, world = (os.environ.get(name) for name in names)
     start = 'torchrun --nproc_per_node=N' if launcher == 'pytorch' else 'srun'
     if rank is None or world is None:
-        raise UserError(f"--launcher {launcher} needs {' and '.join(names)}: start it with {start}")
+        raise UserError(f'--launcher {launcher} needs {" and ".join(names)}: start it with {start}')
     if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
-        raise UserError(f'{names[0]} is {rank!r} and {names[1]} {world!r}, but must be the index of this process and '
-                        f'how many there are: start it with {start}')
+        raise UserError(
+            f'{names[0]} is {rank!r} and {names[1]} {world!r}, but must be the index of this '
+            'process and '
+            f'how many there are: start it with {start}'
+        )
     return int(rank), int(world)
 
 
@@ -54,15 +57,19 @@ def take_gpu(launcher: str) -> None:
     name = _LOCAL_RANK[launcher]
     local_rank = os.environ.get(name, str(rank_and_world(launcher)[0]))
     if not local_rank.isdecimal():
-        raise UserError(f'{name} is {local_rank!r}, but must be the index of this process on its machine: unset it, or '
-                        'leave it to the launcher')
+        raise UserError(
+            f'{name} is {local_rank!r}, but must be the index of this process on its machine: '
+            'unset it, or '
+            'leave it to the launcher'
+        )
     torch.cuda.set_device(int(local_rank) % torch.cuda.device_count())
 
 
 def open_group(launcher: str) -> None:
     """Opens the process group of all processes of a launcher, unless there is one: gloo where there is no GPU.
 
-    mmengine opens one only where it finds a GPU. The group stays open, as launchers cannot open a second one.
+    mmengine opens one only where it finds a GPU. The group stays open, as launchers cannot open a
+    second one.
 
     Args:
         launcher: as for ``rank_and_world``; nothing is done for ``'none'``.

@@ -21,10 +21,10 @@ from .launchers import open_group, rank_and_world, take_gpu, use_gloo_without_gp
 class AdaDeDupRunner(Runner):
     """Prunes before anything of the training is built, then is an ordinary Runner on the pruned set.
 
-    ``runner_type = 'adadedup_mm.engine.AdaDeDupRunner'`` in a config makes mmdet's and mmdet3d's ``tools/train.py`` use
-    it. Because the dataset is known before loops and schedulers are built, epoch length, learning rate schedule and the
-    logged ETA are those of the pruned set. A finished pruning run of the same inputs and options is used again, and an
-    interrupted one is resumed.
+    ``runner_type = 'adadedup_mm.engine.AdaDeDupRunner'`` in a config makes mmdet's and mmdet3d's
+    ``tools/train.py`` use it. Because the dataset is known before loops and schedulers are built,
+    epoch length, learning rate schedule and the logged ETA are those of the pruned set. A finished
+    pruning run of the same inputs and options is used again, and an interrupted one is resumed.
     """
 
     @classmethod
@@ -32,12 +32,17 @@ class AdaDeDupRunner(Runner):
         """Prunes as ``cfg.adadedup`` says and builds a plain mmengine Runner from the resulting config."""
         config = cfg if isinstance(cfg, Config) else Config(dict(cfg))
         if isinstance(config.get('dynamic'), Mapping):
-            raise UserError("the config has a 'dynamic' dict too, which AdaDeDupRunner does not look at: set "
-                            "runner_type='adadedup_mm.dynamic.DynamicPruningRunner', which prunes before the training "
-                            'and during it')
+            raise UserError(
+                "the config has a 'dynamic' dict too, which AdaDeDupRunner does not look at: set "
+                "runner_type='adadedup_mm.dynamic.DynamicPruningRunner', which prunes before the "
+                'training '
+                'and during it'
+            )
         pruned, folder = prune_first(config)
-        pruned.custom_hooks = [*pruned.get('custom_hooks', []),
-                               dict(type='adadedup_mm.engine.AdaDeDupHook', pruning_dir=str(folder))]
+        pruned.custom_hooks = [
+            *pruned.get('custom_hooks', []),
+            dict(type='adadedup_mm.engine.AdaDeDupHook', pruning_dir=str(folder)),
+        ]
         return build_runner(pruned)
 
 

@@ -9,6 +9,20 @@ from .extract import extract_shards, merge_shards, refuse_bad_images
 from .open_clip import OpenCLIPEmbedder
 from .timm import OfflineEmbedder, TimmEmbedder
 
-__all__ = ['BadImage', 'Embedder', 'Glance', 'OfflineEmbedder', 'OpenCLIPEmbedder', 'PixelEmbedder', 'RandomEmbedder',
-           'TimmEmbedder', 'Transform', 'choose_views', 'decode', 'extract_shards', 'merge_shards', 'plain_decode',
-           'refuse_bad_images']
+__all__ = [
+    'BadImage',
+    'Embedder',
+    'Glance',
+    'OfflineEmbedder',
+    'OpenCLIPEmbedder',
+    'PixelEmbedder',
+    'RandomEmbedder',
+    'TimmEmbedder',
+    'Transform',
+    'choose_views',
+    'decode',
+    'extract_shards',
+    'merge_shards',
+    'plain_decode',
+    'refuse_bad_images',
+]

@@ -11,17 +11,18 @@ from .baselines import Glance
 from .decode import decode
 
 # Similarity of equal features, up to rounding in the network.
-SAME = .9999
+SAME = 0.9999
 # From this share of equal features on, similarities say nothing about a dataset.
-NEARLY_ALL = .9
+NEARLY_ALL = 0.9
 # Standard deviation of its pixels from which a picture shows anything.
-_CONTRAST = 2.
+_CONTRAST = 2.0
 # Samples that are looked at, and how many of them must differ as files for an answer.
 _MOST, _LEAST = 256, 4
 
 
-def share_of_same_features(features: np.ndarray, usable: np.ndarray,
-                           paths: Sequence[Sequence[str]], reader: Reader) -> float:
+def share_of_same_features(
+    features: np.ndarray, usable: np.ndarray, paths: Sequence[Sequence[str]], reader: Reader
+) -> float:
     """How many of the samples whose images differ have the same features as most.
 
     Copies count once, of files as of what they show: their features ought to be the same.
@@ -39,7 +40,7 @@ def share_of_same_features(features: np.ndarray, usable: np.ndarray,
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(_MOST, len(rows))).astype(np.int64))]
     different = {_content(paths[row], reader): row for row in reversed(rows.tolist())}
     if len(different) < _LEAST:
-        return 0.
+        return 0.0
     vectors = features[sorted(different.values())].astype(np.float64)
     lengths = np.linalg.norm(vectors, axis=1)
     # Features without a direction, such as those of pictures of one colour, are the same too.
@@ -49,11 +50,13 @@ def share_of_same_features(features: np.ndarray, usable: np.ndarray,
 
 def same_features_note(share: float) -> str:
     """What to say about a share of ``NEARLY_ALL`` or more."""
-    return (f'The features of {share:.0%} of the images are the same, although their files differ, '
-            'so that similarities say nothing about redundancy here: the images may be blank or '
-            'nearly so as the training reads them, or the embedder sees no difference. Look at the '
-            'pictures in the report, and at imdecode_backend and color_type of the training '
-            'pipeline, before you train on this selection.')
+    return (
+        f'The features of {share:.0%} of the images are the same, although their files differ, '
+        'so that similarities say nothing about redundancy here: the images may be blank or '
+        'nearly so as the training reads them, or the embedder sees no difference. Look at the '
+        'pictures in the report, and at imdecode_backend and color_type of the training '
+        'pipeline, before you train on this selection.'
+    )
 
 
 def _content(paths: Sequence[str], reader: Reader) -> str:

@@ -21,7 +21,7 @@ class PixelEmbedder:
         workers: threads that decode; None means one per core.
     """
 
-    near_duplicate = .99
+    near_duplicate = 0.99
     batch_size = 64
 
     def __init__(self, size: int = 16, workers: int | None = None) -> None:
@@ -47,7 +47,7 @@ class RandomEmbedder:
         workers: threads that decode; None means one per core.
     """
 
-    near_duplicate = .999
+    near_duplicate = 0.999
     batch_size = 64
     transform = Transform(16, 16, squash=True)
 
@@ -59,8 +59,13 @@ class RandomEmbedder:
 
     def encode(self, images: Tensor) -> np.ndarray:
         """(B, 3, 16, 16) uint8 to (B, dim) float32, unit rows."""
-        generators = [np.random.default_rng([self.seed, zlib.crc32(image.tobytes())]) for image in images.numpy()]
-        return _unit(np.stack([generator.standard_normal(self.dim, np.float32) for generator in generators]))
+        generators = [
+            np.random.default_rng([self.seed, zlib.crc32(image.tobytes())])
+            for image in images.numpy()
+        ]
+        return _unit(
+            np.stack([generator.standard_normal(self.dim, np.float32) for generator in generators])
+        )
 
 
 class Glance:

@@ -16,14 +16,20 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 # glibc's names for the options of mallopt.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4
-# What they are to be otherwise, unless the environment says something else. By itself glibc raises both thresholds up
-# to these values as needed, but no longer does so once any option has been set.
-_OTHERWISE = {_M_MMAP_MAX: ('MALLOC_MMAP_MAX_', 65536), _M_MMAP_THRESHOLD: ('MALLOC_MMAP_THRESHOLD_', 32 << 20),
-              _M_TRIM_THRESHOLD: ('MALLOC_TRIM_THRESHOLD_', 64 << 20), _M_TOP_PAD: ('MALLOC_TOP_PAD_', 128 << 10)}
+# What they are to be otherwise, unless the environment says something else. By itself glibc raises
+# both thresholds up to these values as needed, but no longer does so once any option has been set.
+_OTHERWISE = {
+    _M_MMAP_MAX: ('MALLOC_MMAP_MAX_', 65536),
+    _M_MMAP_THRESHOLD: ('MALLOC_MMAP_THRESHOLD_', 32 << 20),
+    _M_TRIM_THRESHOLD: ('MALLOC_TRIM_THRESHOLD_', 64 << 20),
+    _M_TOP_PAD: ('MALLOC_TOP_PAD_', 128 << 10),
+}
 # oneDNN's names for activations.
 _NO_ACTIVATION: tuple[str, list[float], str] = ('none', [], '')
 _ACTIVATIONS: dict[type | None, tuple[str, list[float], str]] = {
-    nn.ReLU: ('relu', [], ''), nn.ReLU6: ('hardtanh', [0., 6.], '')}
+    nn.ReLU: ('relu', [], ''),
+    nn.ReLU6: ('hardtanh', [0.0, 6.0], ''),
+}
 
 
 def has_fast_bf16() -> bool:
@@ -37,7 +43,9 @@ def has_fast_bf16() -> bool:
 
 def default_workers() -> int:
     """The cores this process may use, shared with the other processes of a launcher on this machine; at most 32."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    )
     processes = os.environ.get('LOCAL_WORLD_SIZE', '')
     return max(1, min(32, cores // max(1, int(processes) if processes.isdecimal() else 1)))
 
@@ -46,8 +54,8 @@ def default_workers() -> int:
 def single_threads(workers: int) -> Iterator[ThreadPoolExecutor]:
     """Threads that each run torch on one core.
 
-    Whole batches side by side use the cores better than one batch split over them, and the results do not depend on
-    how many cores there are.
+    Whole batches side by side use the cores better than one batch split over them, and the results
+    do not depend on how many cores there are.
     """
     before = torch.get_num_threads()
     try:
@@ -61,8 +69,8 @@ def single_threads(workers: int) -> Iterator[ThreadPoolExecutor]:
 def keep_freed_pages() -> Iterator[None]:
     """Keeps glibc's malloc from handing memory back to the system between two batches.
 
-    By default it unmaps the activations of every layer, and the page faults of the next batch take longer than its
-    arithmetic. Without glibc this does nothing.
+    By default it unmaps the activations of every layer, and the page faults of the next batch take
+    longer than its arithmetic. Without glibc this does nothing.
     """
     if platform.libc_ver()[0] != 'glibc':
         yield
@@ -71,7 +79,8 @@ def keep_freed_pages() -> Iterator[None]:
     libc.strtoul.restype = ctypes.c_ulong
     libc.mallopt(_M_MMAP_MAX, 0)
     libc.mallopt(_M_TRIM_THRESHOLD, -1)
-    # Threads allocate from heaps of at most 64 MiB, each of which goes once it is empty unless this is larger.
+    # Threads allocate from heaps of at most 64 MiB, each of which goes once it is empty unless this
+    # is larger.
     libc.mallopt(_M_TOP_PAD, 128 << 20)
     try:
         yield
@@ -87,12 +96,14 @@ def accelerate(network: nn.Module, size: int) -> bool:
     """Folds the batch norms of a float32 network and gives it oneDNN's matrix products, in place.
 
     Args:
-        network: takes (B, 3, size, size) and returns a tensor or a list of them, in evaluation mode.
+        network: takes (B, 3, size, size) and returns a tensor or a list of them, in evaluation
+            mode.
         size: in pixels.
 
     Returns:
-        Whether it still computes the same on random images. It does not where batch norms are used in another order
-        than they are listed, or where torch has no oneDNN: the network is of no use then.
+        Whether it still computes the same on random images. It does not where batch norms are used
+        in another order than they are listed, or where torch has no oneDNN: the network is of no
+        use then.
     """
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -106,15 +117,21 @@ def accelerate(network: nn.Module, size: int) -> bool:
 
 
 def _flat(outputs: Tensor | list[Tensor]) -> Tensor:
-    return torch.cat([output.flatten() for output in ([outputs] if isinstance(outputs, Tensor) else outputs)])
+    return torch.cat(
+        [output.flatten() for output in ([outputs] if isinstance(outputs, Tensor) else outputs)]
+    )
 
 
 def _fold_batch_norms(network: nn.Module) -> None:
     for parent in network.modules():
         children = list(parent.named_children())
         for (conv_name, conv), (norm_name, norm) in itertools.pairwise(children):
-            if (isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-                    and conv.out_channels == norm.num_features and norm.running_mean is not None):
+            if (
+                isinstance(conv, nn.Conv2d)
+                and isinstance(norm, nn.BatchNorm2d)
+                and conv.out_channels == norm.num_features
+                and norm.running_mean is not None
+            ):
                 setattr(parent, conv_name, fuse_conv_bn_eval(conv, norm))
                 # timm's batch norms carry the activation that follows.
                 setattr(parent, norm_name, getattr(norm, 'act', nn.Identity()))
@@ -129,7 +146,11 @@ def _use_onednn(network: nn.Module) -> None:
                 module.__class__ = _Linear
             elif type(module) is nn.MultiheadAttention:
                 module.__class__ = _Attention
-            elif type(module) is nn.Conv2d and module.padding_mode == 'zeros' and not isinstance(module.padding, str):
+            elif (
+                type(module) is nn.Conv2d
+                and module.padding_mode == 'zeros'
+                and not isinstance(module.padding, str)
+            ):
                 module.__class__ = _Conv
                 activation = _ACTIVATIONS.get(type(following), _NO_ACTIVATION)
                 module.activation = activation  # type: ignore[assignment]
@@ -143,8 +164,16 @@ class _Conv(nn.Conv2d):
     activation: tuple[str, list[float], str]
 
     def forward(self, input: Tensor) -> Tensor:
-        return torch.ops.mkldnn._convolution_pointwise(input, self.weight, self.bias, self.padding, self.stride,
-                                                       self.dilation, self.groups, *self.activation)
+        return torch.ops.mkldnn._convolution_pointwise(
+            input,
+            self.weight,
+            self.bias,
+            self.padding,
+            self.stride,
+            self.dilation,
+            self.groups,
+            *self.activation,
+        )
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -161,14 +190,33 @@ class _Attention(nn.MultiheadAttention):
     """Self-attention without a mask; everything else is left to torch."""
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **options: Any) -> Any:
-        plain = query is key is value and query.ndim == 3 and self.batch_first and self._qkv_same_embed_dim
-        if not plain or args or set(options) - {'need_weights', 'attn_mask'} or options.get('need_weights', True) \
-                or options.get('attn_mask') is not None or self.bias_k is not None or self.add_zero_attn:
+        plain = (
+            query is key is value
+            and query.ndim == 3
+            and self.batch_first
+            and self._qkv_same_embed_dim
+        )
+        if (
+            not plain
+            or args
+            or set(options) - {'need_weights', 'attn_mask'}
+            or options.get('need_weights', True)
+            or options.get('attn_mask') is not None
+            or self.bias_k is not None
+            or self.add_zero_attn
+        ):
             return super().forward(query, key, value, *args, **options)
         batch, length, width = query.shape
-        qkv = _linear(query, self.in_proj_weight, self.in_proj_bias).view(batch, length, 3, self.num_heads, -1)
+        qkv = _linear(query, self.in_proj_weight, self.in_proj_bias).view(
+            batch, length, 3, self.num_heads, -1
+        )
         q, k, v = qkv.permute(2, 0, 3, 1, 4).reshape(3, batch * self.num_heads, length, -1).unbind()
-        weights = torch.baddbmm(q.new_empty(1), q, k.transpose(1, 2), beta=0, alpha=self.head_dim**-.5).softmax(-1)
+        weights = torch.baddbmm(
+            q.new_empty(1), q, k.transpose(1, 2), beta=0, alpha=self.head_dim**-0.5
+        ).softmax(-1)
         heads = torch.bmm(weights, v).view(batch, self.num_heads, length, -1)
-        return _linear(heads.transpose(1, 2).reshape(batch, length, width), self.out_proj.weight,
-                       self.out_proj.bias), None
+        return _linear(
+            heads.transpose(1, 2).reshape(batch, length, width),
+            self.out_proj.weight,
+            self.out_proj.bias,
+        ), None

@@ -1,12 +1,12 @@
 """Image file to network input, several times faster than the usual path and next to equal to it.
 
-The usual path is what open_clip and timm do by default: decode, resize the shorter side with PIL, crop the centre. The
-pixels are those that the training reads (see ``adadedup_mm.images``). Only JPEG has a shortcut. libjpeg can decode it
-at 1/2, 1/4 or 1/8 of its size in less time; as long as the decoded image is at least twice as large as the resized one,
-the features change very little.
+The usual path is what open_clip and timm do by default: decode, resize the shorter side with PIL,
+crop the centre. The pixels are those that the training reads (see ``adadedup_mm.images``). Only
+JPEG has a shortcut. libjpeg can decode it at 1/2, 1/4 or 1/8 of its size in less time; as long as
+the decoded image is at least twice as large as the resized one, the features change very little.
 
-EXIF orientation is ignored, as in open_clip's default: features see the pixels as they are stored, although mmdet's
-loader turns them.
+EXIF orientation is ignored, as in open_clip's default: features see the pixels as they are stored,
+although mmdet's loader turns them.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from ..images import Reader, check_shape, check_whole, is_plain_jpeg, read_file,
 _MAX_ASPECT = 8
 _RESAMPLING = dict(bicubic=Image.Resampling.BICUBIC, bilinear=Image.Resampling.BILINEAR)
 # Pictures of more pixels are made smaller before PIL copies them: 64 megapixels.
-_HUGE = 2 ** 26
+_HUGE = 2**26
 _USUAL = Reader()
 
 
@@ -36,12 +36,14 @@ class Transform:
 
     Attributes:
         size: side of the square input in pixels.
-        resize: length of the image's shorter side before the crop, of both sides with ``squash``; at least ``size``.
+        resize: length of the image's shorter side before the crop, of both sides with ``squash``;
+            at least ``size``.
         squash: whether the aspect ratio is given up.
         interpolation: ``'bicubic'`` or ``'bilinear'``, antialiased.
         mean: of red, green and blue in [0, 1].
         std: likewise.
-        median: side in pixels of a median filter over the image as it is stored, 3 or 5; 0 for none.
+        median: side in pixels of a median filter over the image as it is stored, 3 or 5; 0 for
+            none.
         reader: how the training reads image files.
     """
 
@@ -49,8 +51,8 @@ class Transform:
     resize: int
     squash: bool = False
     interpolation: str = 'bicubic'
-    mean: tuple[float, ...] = (0., 0., 0.)
-    std: tuple[float, ...] = (1., 1., 1.)
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
     median: int = 0
     reader: Reader = _USUAL
 
@@ -77,7 +79,8 @@ def decode(path: str | Path, transform: Transform) -> Tensor:
         (3, size, size) uint8, RGB.
 
     Raises:
-        BadImage: the file is missing, unreadable or truncated, or of a shape that no network can take.
+        BadImage: the file is missing, unreadable or truncated, or of a shape that no network can
+            take.
     """
     data = read_file(path)
     image = _decode_jpeg(data, transform) if is_plain_jpeg(data, transform.reader) else None
@@ -97,25 +100,42 @@ def _decode_jpeg(data: bytes, transform: Transform) -> Tensor | None:
             return None
         new_height, new_width = transform.resized(height, width)
         # libjpeg also offers 3/8, 5/8, 6/8 and 7/8, but these are slower than decoding all pixels.
-        scale = next((scale for scale in (1 / 8, 1 / 4, 1 / 2)
-                      if scale * height >= 2 * new_height and scale * width >= 2 * new_width), 1.)
-        # In an image decoded at less than its size, the noise that the filter is for is spread already.
-        scale = 1. if transform.median else scale
-        pixels = simplejpeg.decode_jpeg(data, 'RGB', min_height=int(scale * height), min_width=int(scale * width))
+        scale = next(
+            (
+                scale
+                for scale in (1 / 8, 1 / 4, 1 / 2)
+                if scale * height >= 2 * new_height and scale * width >= 2 * new_width
+            ),
+            1.0,
+        )
+        # In an image decoded at less than its size, the noise that the filter is for is spread
+        # already.
+        scale = 1.0 if transform.median else scale
+        pixels = simplejpeg.decode_jpeg(
+            data, 'RGB', min_height=int(scale * height), min_width=int(scale * width)
+        )
     except ValueError:
         return None
     if transform.median:
         pixels = cv2.medianBlur(pixels, transform.median)
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     if scale == 1:
-        image = functional.interpolate(image, (new_height, new_width), mode=transform.interpolation, antialias=True)
+        image = functional.interpolate(
+            image, (new_height, new_width), mode=transform.interpolation, antialias=True
+        )
     else:
-        # The decoder rounds sizes up, by a fraction of a pixel that a resize given by its size would squeeze in. Given
-        # by its factors it does not; only rounding errors must not make it a pixel smaller.
-        factors = (new_height / (scale * height) * (1 + 1e-9), new_width / (scale * width) * (1 + 1e-9))
-        image = functional.interpolate(image, scale_factor=factors, mode=transform.interpolation, antialias=True)
+        # The decoder rounds sizes up, by a fraction of a pixel that a resize given by its size
+        # would squeeze in. Given by its factors it does not; only rounding errors must not make it
+        # a pixel smaller.
+        factors = (
+            new_height / (scale * height) * (1 + 1e-9),
+            new_width / (scale * width) * (1 + 1e-9),
+        )
+        image = functional.interpolate(
+            image, scale_factor=factors, mode=transform.interpolation, antialias=True
+        )
     top, left = transform.corner(new_height, new_width)
-    return image[0, :, top:top + transform.size, left:left + transform.size]
+    return image[0, :, top : top + transform.size, left : left + transform.size]
 
 
 def _decode_any(data: bytes, transform: Transform) -> Tensor:
@@ -126,7 +146,8 @@ def _decode_any(data: bytes, transform: Transform) -> Tensor:
     if transform.median:
         pixels = cv2.medianBlur(pixels, transform.median)
     pixels = _shrunk(pixels, transform)
-    # All three channels are treated alike, so that PIL need not know that they are blue, green and red.
+    # All three channels are treated alike, so that PIL need not know that they are blue, green and
+    # red.
     cropped = np.asarray(_crop(Image.fromarray(pixels), transform))
     return torch.from_numpy(cropped[..., ::-1].transpose(2, 0, 1).copy())
 
@@ -153,4 +174,8 @@ def _crop(image: Image.Image, transform: Transform) -> Image.Image:
     if max(height, width) <= _MAX_ASPECT * min(height, width):
         return image.resize((new_width, new_height), resampling).crop(box)
     x, y = width / new_width, height / new_height
-    return image.resize((transform.size, transform.size), resampling, (box[0] * x, box[1] * y, box[2] * x, box[3] * y))
+    return image.resize(
+        (transform.size, transform.size),
+        resampling,
+        (box[0] * x, box[1] * y, box[2] * x, box[3] * y),
+    )

@@ -31,16 +31,18 @@ class Embedder:
     Subclasses say which network (``_load``) and how it is identified (``_identity``).
 
     Args:
-        precision: ``'fp32'``, ``'bf16'`` or ``'fp16'`` (GPU only) weights and activations; ``'auto'`` is bf16 where the
-            processor multiplies it itself (GPUs of compute capability 8, CPUs with AVX512_BF16 or AMX) and fp32
-            elsewhere, so name one if machines of several kinds must agree.
-        batch_size: images at a time; None takes what is fast: 8 (timm) or 16 (CLIP) on a CPU, 128 on a GPU. Changes
-            features by rounding errors only.
+        precision: ``'fp32'``, ``'bf16'`` or ``'fp16'`` (GPU only) weights and activations;
+            ``'auto'`` is bf16 where the processor multiplies it itself (GPUs of compute capability
+            8, CPUs with AVX512_BF16 or AMX) and fp32 elsewhere, so name one if machines of several
+            kinds must agree.
+        batch_size: images at a time; None takes what is fast: 8 (timm) or 16 (CLIP) on a CPU, 128
+            on a GPU. Changes features by rounding errors only.
         workers: threads that decode, and on a CPU also run the network; None means one per core.
         device: such as ``'cpu'`` or ``'cuda:1'``; None takes the current GPU if there is one.
         near_duplicate: similarity from which the report calls two samples near-duplicates.
-        median: side of a median filter over the images, 3 or 5; 0 for none. For datasets with noisy copies of their
-            images, as augmenting exports have them: single wrong pixels push the features of copies apart.
+        median: side of a median filter over the images, 3 or 5; 0 for none. For datasets with noisy
+            copies of their images, as augmenting exports have them: single wrong pixels push the
+            features of copies apart.
 
     Attributes:
         key: everything the features depend on besides the images, as plain values.
@@ -51,15 +53,27 @@ class Embedder:
 
     _cpu_batch_size = 16
 
-    def __init__(self, precision: str, batch_size: int | None, workers: int | None, device: str | None,
-                 near_duplicate: float, median: int) -> None:
+    def __init__(
+        self,
+        precision: str,
+        batch_size: int | None,
+        workers: int | None,
+        device: str | None,
+        near_duplicate: float,
+        median: int,
+    ) -> None:
         self.device = _device(device)
         on_gpu = self.device.type == 'cuda'
         choose(precision, ('auto', *_DTYPES), 'adadedup.embedder.precision')
         if precision == 'fp16' and not on_gpu:
-            raise UserError("adadedup.embedder.precision is 'fp16', which needs a GPU: use 'bf16' or 'fp32' on a CPU")
+            raise UserError(
+                "adadedup.embedder.precision is 'fp16', which needs a GPU: use 'bf16' or 'fp32' on "
+                'a CPU'
+            )
         if precision == 'auto':
-            fast = torch.cuda.get_device_capability(self.device)[0] >= 8 if on_gpu else has_fast_bf16()
+            fast = (
+                torch.cuda.get_device_capability(self.device)[0] >= 8 if on_gpu else has_fast_bf16()
+            )
             precision = 'bf16' if fast else 'fp32'
         self.precision = precision
         self.batch_size = whole('batch_size', batch_size, 128 if on_gpu else self._cpu_batch_size)
@@ -68,8 +82,11 @@ class Embedder:
         if not isinstance(median, int) or isinstance(median, bool) or median not in (0, 3, 5):
             raise UserError(f'adadedup.embedder.median is {median!r}, but must be 0, 3 or 5')
         self.median = median
-        # Threads share a GPU one after the other: each batch fills it, and two would need twice the memory.
-        self._turn: contextlib.AbstractContextManager[Any] = threading.Lock() if on_gpu else contextlib.nullcontext()
+        # Threads share a GPU one after the other: each batch fills it, and two would need twice the
+        # memory.
+        self._turn: contextlib.AbstractContextManager[Any] = (
+            threading.Lock() if on_gpu else contextlib.nullcontext()
+        )
 
     @functools.cached_property
     def key(self) -> dict[str, Any]:
@@ -100,9 +117,16 @@ class Embedder:
         """
         network, transform = self._network
         with self._turn:
-            mean, std = (torch.tensor(values, device=self.device).mul_(255).view(3, 1, 1)
-                         for values in (transform.mean, transform.std))
-            inputs = images.to(self.device, torch.float32).sub_(mean).div_(std).to(next(network.parameters()).dtype)
+            mean, std = (
+                torch.tensor(values, device=self.device).mul_(255).view(3, 1, 1)
+                for values in (transform.mean, transform.std)
+            )
+            inputs = (
+                images.to(self.device, torch.float32)
+                .sub_(mean)
+                .div_(std)
+                .to(next(network.parameters()).dtype)
+            )
             features = network(inputs.contiguous(memory_format=torch.channels_last))
             return functional.normalize(features.float(), dim=1).cpu().numpy()
 
@@ -129,7 +153,9 @@ class Embedder:
         return network, dataclasses.replace(transform, median=self.median)
 
 
-def make_transform(size: Any, resize: int | None, squash: bool, options: Mapping[str, Any]) -> Transform:
+def make_transform(
+    size: Any, resize: int | None, squash: bool, options: Mapping[str, Any]
+) -> Transform:
     """A transform from the preprocessing options of open_clip or timm.
 
     Raises:
@@ -137,18 +163,27 @@ def make_transform(size: Any, resize: int | None, squash: bool, options: Mapping
     """
     height, width = (size, size) if isinstance(size, int) else size
     if height != width:
-        raise UserError(f'adadedup.embedder: the model wants images of {height}x{width}: choose one with square input')
+        raise UserError(
+            f'adadedup.embedder: the model wants images of {height}x{width}: choose one with '
+            'square input'
+        )
     interpolation = options['interpolation']
-    return Transform(height, resize or height, squash, interpolation if interpolation == 'bilinear' else 'bicubic',
-                     tuple(options['mean']), tuple(options['std']))
+    return Transform(
+        height,
+        resize or height,
+        squash,
+        interpolation if interpolation == 'bilinear' else 'bicubic',
+        tuple(options['mean']),
+        tuple(options['std']),
+    )
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """The weights in a local file, without running code from it.
 
     Args:
-        path: ``.safetensors``, a TorchScript archive, or a PyTorch file with a state dict, maybe under ``state_dict``
-            or ``model``.
+        path: ``.safetensors``, a TorchScript archive, or a PyTorch file with a state dict, maybe
+            under ``state_dict`` or ``model``.
 
     Raises:
         UserError: the file cannot be read, or holds anything but tensors and plain values.
@@ -156,18 +191,27 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     try:
         if str(path).endswith('.safetensors'):
             from safetensors.torch import load_file
+
             return load_file(path)
         if is_torchscript(path):
             return dict(torch.jit.load(str(path), map_location='cpu').state_dict())
         with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', 'TypedStorage is deprecated')  # torch 2.1 about its own old formats
+            warnings.filterwarnings(
+                'ignore', 'TypedStorage is deprecated'
+            )  # torch 2.1 about its own old formats
             checkpoint = torch.load(path, map_location='cpu', weights_only=True)
         for name in ('state_dict', 'model'):
             checkpoint = checkpoint.get(name, checkpoint)
-        return {key.removeprefix('module.'): value for key, value in checkpoint.items() if isinstance(value, Tensor)}
+        return {
+            key.removeprefix('module.'): value
+            for key, value in checkpoint.items()
+            if isinstance(value, Tensor)
+        }
     except Exception as error:  # many kinds, for many kinds of damage
-        raise UserError(f'the weights {path} cannot be read as a plain state dict of tensors '
-                        f"({type(error).__name__}): save the model's state_dict with torch.save") from error
+        raise UserError(
+            f'the weights {path} cannot be read as a plain state dict of tensors '
+            f"({type(error).__name__}): save the model's state_dict with torch.save"
+        ) from error
 
 
 def is_torchscript(path: str | Path) -> bool:
@@ -199,7 +243,9 @@ def whole(name: str, value: int | None, default: int) -> int:
     if value is None:
         return default
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f'adadedup.embedder.{name} is {value!r}, but must be a whole number of at least 1')
+        raise UserError(
+            f'adadedup.embedder.{name} is {value!r}, but must be a whole number of at least 1'
+        )
     return value
 
 
@@ -209,12 +255,21 @@ def _device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"adadedup.embedder.device is {name!r}, but must be 'cpu' or 'cuda', as in 'cuda:0'") from error
+        raise UserError(
+            f"adadedup.embedder.device is {name!r}, but must be 'cpu' or 'cuda', as in 'cuda:0'"
+        ) from error
     if device.type == 'cuda':
         if not torch.cuda.is_available():
-            raise UserError(f'adadedup.embedder.device is {name!r}, but torch sees no GPU: leave the option out')
+            raise UserError(
+                f'adadedup.embedder.device is {name!r}, but torch sees no GPU: leave the option out'
+            )
         # Threads start on the first GPU, so that the current one has to be named.
-        device = torch.device('cuda', torch.cuda.current_device() if device.index is None else device.index)
+        device = torch.device(
+            'cuda', torch.cuda.current_device() if device.index is None else device.index
+        )
         if device.index >= torch.cuda.device_count():
-            raise UserError(f'adadedup.embedder.device is {name!r}, but torch sees {torch.cuda.device_count()} GPUs')
+            raise UserError(
+                f'adadedup.embedder.device is {name!r}, but torch sees {torch.cuda.device_count()} '
+                'GPUs'
+            )
     return device

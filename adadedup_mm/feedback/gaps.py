@@ -1,6 +1,7 @@
 """The gap of each cluster: how much higher the proxy's loss is on pruned samples than on kept ones, and how certainly.
 
-Losses vary far more between samples than gaps do between clusters: a gap is only worth what its standard error allows.
+Losses vary far more between samples than gaps do between clusters: a gap is only worth what its
+standard error allows.
 """
 
 import itertools
@@ -9,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-# Weight of the variance pooled over clusters beside a cluster's own, in degrees of freedom: a few equal losses must not
-# make a gap look certain. Moderated variances after Smyth (2004), with a fixed prior.
-PRIOR = 4.
+# Weight of the variance pooled over clusters beside a cluster's own, in degrees of freedom: a few
+# equal losses must not make a gap look certain. Moderated variances after Smyth (2004), with a
+# fixed prior.
+PRIOR = 4.0
 # Random halvings that the split-half correlation is the mean of.
 SPLITS = 20
 
@@ -26,8 +28,9 @@ class Gaps:
         gap: (K,) float64, loss_pruned - loss_kept.
         gap_se: (K,) float64, standard error of the gap.
         count: (K,) int64, number of pruned samples behind it.
-        split_half: how well the gaps of one random half of the samples predict those of the other: correlation over
-            the clusters, extrapolated to all samples (Spearman-Brown); NaN for fewer than 3 clusters.
+        split_half: how well the gaps of one random half of the samples predict those of the other:
+            correlation over the clusters, extrapolated to all samples (Spearman-Brown); NaN for
+            fewer than 3 clusters.
         across_proxies: mean correlation of the gaps of two proxies; NaN for one.
     """
 
@@ -40,24 +43,35 @@ class Gaps:
     across_proxies: float = np.nan
 
 
-def cluster_gaps(loss: np.ndarray, kept: np.ndarray, assignment: np.ndarray, partner: np.ndarray, kind: str = 'paired',
-                 held_out: np.ndarray | None = None, seed: int = 0) -> Gaps:
+def cluster_gaps(
+    loss: np.ndarray,
+    kept: np.ndarray,
+    assignment: np.ndarray,
+    partner: np.ndarray,
+    kind: str = 'paired',
+    held_out: np.ndarray | None = None,
+    seed: int = 0,
+) -> Gaps:
     """Gaps with standard errors.
 
-    ``'mean'`` (arXiv 2507.00049) compares all pruned with all kept samples of the cluster. ``'paired'`` compares each
-    pruned sample with its partner: the same content on both sides, so that only the difference remains. ``'held_out'``
-    compares pruned samples with kept ones that the proxy has not seen either.
+    ``'mean'`` (arXiv 2507.00049) compares all pruned with all kept samples of the cluster.
+    ``'paired'`` compares each pruned sample with its partner: the same content on both sides, so
+    that only the difference remains. ``'held_out'`` compares pruned samples with kept ones that the
+    proxy has not seen either.
 
-    Standard errors take samples as independent, and for ``'paired'`` the groups that share a partner. The variance in a
-    cluster is its own and the one pooled over all clusters, weighted by their degrees of freedom and ``PRIOR``.
+    Standard errors take samples as independent, and for ``'paired'`` the groups that share a
+    partner. The variance in a cluster is its own and the one pooled over all clusters, weighted by
+    their degrees of freedom and ``PRIOR``.
 
     Args:
-        loss: (N,) float losses, NaN where none was computed; (R, N) for R proxies, whose mean is taken.
+        loss: (N,) float losses, NaN where none was computed; (R, N) for R proxies, whose mean is
+            taken.
         kept: (N,) bool, the initial set.
         assignment: (N,) int32, labels 0..K-1.
         partner: (N,) int64 sample index of the partner, -1 for none; read by ``'paired'`` only.
         kind: ``'mean'``, ``'paired'`` or ``'held_out'``.
-        held_out: (N,) bool, kept samples that the proxy was not trained on; read by ``'held_out'`` only.
+        held_out: (N,) bool, kept samples that the proxy was not trained on; read by ``'held_out'``
+            only.
         seed: of the random halves.
     """
     losses = np.atleast_2d(loss).astype(np.float64)
@@ -67,11 +81,15 @@ def cluster_gaps(loss: np.ndarray, kept: np.ndarray, assignment: np.ndarray, par
         pruned = pruned[partner[pruned] >= 0]
         pruned = pruned[known[partner[pruned]]]
         reference = partner[pruned]
-        comparison = _Comparison(pruned, assignment[pruned], reference, assignment[pruned], paired=True)
+        comparison = _Comparison(
+            pruned, assignment[pruned], reference, assignment[pruned], paired=True
+        )
     else:
         standing = kept & known if kind == 'mean' or held_out is None else kept & known & held_out
         reference = np.flatnonzero(standing)
-        comparison = _Comparison(pruned, assignment[pruned], reference, assignment[reference], paired=False)
+        comparison = _Comparison(
+            pruned, assignment[pruned], reference, assignment[reference], paired=False
+        )
     clusters = int(assignment.max(initial=-1)) + 1
     mean = losses.mean(0)
     loss_kept, loss_pruned, gap = comparison.means(mean, clusters)
@@ -79,45 +97,65 @@ def cluster_gaps(loss: np.ndarray, kept: np.ndarray, assignment: np.ndarray, par
     count = np.bincount(comparison.pruned_cluster, minlength=clusters)
     weights = _weights(gap, gap_se)
     per_proxy = [comparison.means(one, clusters)[2] for one in losses]
-    across = [_correlation(one, other, weights) for one, other in itertools.combinations(per_proxy, 2)]
-    return Gaps(loss_kept, loss_pruned, gap, gap_se, count, _split_half(comparison, mean, assignment, weights, seed),
-                float(np.mean(across)) if across else np.nan)
+    across = [
+        _correlation(one, other, weights) for one, other in itertools.combinations(per_proxy, 2)
+    ]
+    return Gaps(
+        loss_kept,
+        loss_pruned,
+        gap,
+        gap_se,
+        count,
+        _split_half(comparison, mean, assignment, weights, seed),
+        float(np.mean(across)) if across else np.nan,
+    )
 
 
 def shrink(gaps: Gaps) -> tuple[np.ndarray, dict[str, Any]]:
     """Gaps reduced to what can be told from noise, in units of the spread of the gaps (empirical Bayes).
 
-    delta_k = v / (v + se_k^2) * (gap_k - mean) / sqrt(v + s^2), after Efron and Morris (1975). The variance v between
-    clusters is the moment estimate of DerSimonian and Laird (1986), or what the split-half correlation allows if that
-    is less; the mean weighs gaps by 1 / (v + se_k^2); s^2 is the typical squared standard error of Higgins and Thompson
-    (2002). Unless v is more than noise gives in 19 of 20 cases (Cochran's test), there is no signal: all delta are 0,
-    which leaves plain density.
+    delta_k = v / (v + se_k^2) * (gap_k - mean) / sqrt(v + s^2), after Efron and Morris (1975). The
+    variance v between clusters is the moment estimate of DerSimonian and Laird (1986), or what the
+    split-half correlation allows if that is less; the mean weighs gaps by 1 / (v + se_k^2); s^2 is
+    the typical squared standard error of Higgins and Thompson (2002). Unless v is more than noise
+    gives in 19 of 20 cases (Cochran's test), there is no signal: all delta are 0, which leaves
+    plain density.
 
     Returns:
         delta: (K,) float64; 0 for clusters without a gap.
-        reliability: ``clusters`` (with a gap), ``between_variance`` v as DerSimonian and Laird have it,
-            ``noise_variance`` s^2, ``signal_share`` v / (v + s^2) as used, ``split_half`` and ``across_proxies`` as in
-            ``Gaps``; None where unknown.
+        reliability: ``clusters`` (with a gap), ``between_variance`` v as DerSimonian and Laird have
+            it, ``noise_variance`` s^2, ``signal_share`` v / (v + s^2) as used, ``split_half`` and
+            ``across_proxies`` as in ``Gaps``; None where unknown.
     """
     delta = np.zeros(len(gaps.gap))
     usable = np.isfinite(gaps.gap) & np.isfinite(gaps.gap_se)
     gap, squared_error = gaps.gap[usable], gaps.gap_se[usable] ** 2
-    between = noise = share = 0.
+    between = noise = share = 0.0
     if len(gap) > 1 and gap.var() > 0:
         squared_error = np.maximum(squared_error, 1e-9 * gap.var())
         between, noise = _variances(gap, squared_error)
-        share = between / (between + noise) if between > _chance(len(gap) - 1) * noise else 0.
+        share = between / (between + noise) if between > _chance(len(gap) - 1) * noise else 0.0
         if np.isfinite(gaps.split_half):
-            share = min(share, max(gaps.split_half, 0.))
+            share = min(share, max(gaps.split_half, 0.0))
     if share > 0:
         # The variance between clusters that this share stands for.
         used = min(between, noise * share / max(1 - share, 1e-9))
         mean = np.average(gap, weights=1 / (used + squared_error))
         delta[usable] = used / (used + squared_error) * (gap - mean) / np.sqrt(used + noise)
-    reliability = {'between_variance': between, 'noise_variance': noise, 'signal_share': share,
-                   'split_half': gaps.split_half, 'across_proxies': gaps.across_proxies}
-    return delta, {'clusters': len(gap),
-                   **{name: float(value) if np.isfinite(value) else None for name, value in reliability.items()}}
+    reliability = {
+        'between_variance': between,
+        'noise_variance': noise,
+        'signal_share': share,
+        'split_half': gaps.split_half,
+        'across_proxies': gaps.across_proxies,
+    }
+    return delta, {
+        'clusters': len(gap),
+        **{
+            name: float(value) if np.isfinite(value) else None
+            for name, value in reliability.items()
+        },
+    }
 
 
 def standardise(gaps: Gaps) -> tuple[np.ndarray, dict[str, Any]]:
@@ -161,15 +199,26 @@ class _Comparison:
     def variance(self, loss: np.ndarray, clusters: int) -> np.ndarray:
         """(K,) squared standard errors of the gaps; NaN for clusters without a gap."""
         if self.paired:
-            # The differences to one partner share its noise, so their mean counts as one observation. It is weighted by
-            # how many they are, which leaves (sum n)^2 / sum n^2 observations (Kish).
-            partners, group, size = np.unique(self.reference_cluster.astype(np.int64) * len(loss) + self.reference,
-                                              return_inverse=True, return_counts=True)
-            difference = np.bincount(group, loss[self.pruned] - loss[self.reference], len(partners)) / size
+            # The differences to one partner share its noise, so their mean counts as one
+            # observation. It is weighted by how many they are, which leaves (sum n)^2 / sum n^2
+            # observations (Kish).
+            partners, group, size = np.unique(
+                self.reference_cluster.astype(np.int64) * len(loss) + self.reference,
+                return_inverse=True,
+                return_counts=True,
+            )
+            difference = (
+                np.bincount(group, loss[self.pruned] - loss[self.reference], len(partners)) / size
+            )
             home = partners // len(loss)
-            observations = _ratio(np.bincount(home, size, clusters) ** 2, np.bincount(home, size ** 2, clusters))
+            observations = _ratio(
+                np.bincount(home, size, clusters) ** 2, np.bincount(home, size**2, clusters)
+            )
             return _moderated_variance([(difference, home)], clusters) / observations
-        both = [(loss[self.reference], self.reference_cluster), (loss[self.pruned], self.pruned_cluster)]
+        both = [
+            (loss[self.reference], self.reference_cluster),
+            (loss[self.pruned], self.pruned_cluster),
+        ]
         sizes = [np.bincount(home, minlength=clusters) for _, home in both]
         return _moderated_variance(both, clusters) * (_ratio(1, sizes[0]) + _ratio(1, sizes[1]))
 
@@ -177,8 +226,13 @@ class _Comparison:
         """The comparison of the chosen samples; (N,) bool. Pairs follow their reference."""
         reference = chosen[self.reference]
         pruned = reference if self.paired else chosen[self.pruned]
-        return _Comparison(self.pruned[pruned], self.pruned_cluster[pruned], self.reference[reference],
-                           self.reference_cluster[reference], self.paired)
+        return _Comparison(
+            self.pruned[pruned],
+            self.pruned_cluster[pruned],
+            self.reference[reference],
+            self.reference_cluster[reference],
+            self.paired,
+        )
 
 
 def _moderated_variance(sides: list[tuple[np.ndarray, np.ndarray]], clusters: int) -> np.ndarray:
@@ -190,7 +244,9 @@ def _moderated_variance(sides: list[tuple[np.ndarray, np.ndarray]], clusters: in
     """
     squares, freedom = np.zeros(clusters), np.zeros(clusters)
     for values, home in sides:
-        squares += np.bincount(home, (values - _group_means(values, home, clusters)[home]) ** 2, clusters)
+        squares += np.bincount(
+            home, (values - _group_means(values, home, clusters)[home]) ** 2, clusters
+        )
         freedom += np.maximum(np.bincount(home, minlength=clusters) - 1, 0)
     pooled = _ratio(squares.sum(), freedom.sum())
     return (PRIOR * pooled + squares) / (PRIOR + freedom)
@@ -212,13 +268,13 @@ def _variances(gap: np.ndarray, squared_error: np.ndarray) -> tuple[float, float
     weights = 1 / squared_error
     total = weights.sum()
     excess = float((weights * (gap - np.average(gap, weights=weights)) ** 2).sum()) - (len(gap) - 1)
-    scale = float(total - (weights ** 2).sum() / total)
-    return max(0., excess / scale), (len(gap) - 1) / scale
+    scale = float(total - (weights**2).sum() / total)
+    return max(0.0, excess / scale), (len(gap) - 1) / scale
 
 
 def _chance(freedom: int) -> float:
     """The v / s^2 that noise alone exceeds once in 20 times, from chi-squared as Wilson and Hilferty (1931) have it."""
-    return (1 - 2 / (9 * freedom) + 1.645 * (2 / (9 * freedom)) ** .5) ** 3 - 1
+    return (1 - 2 / (9 * freedom) + 1.645 * (2 / (9 * freedom)) ** 0.5) ** 3 - 1
 
 
 def _weights(gap: np.ndarray, gap_se: np.ndarray) -> np.ndarray:
@@ -231,8 +287,13 @@ def _weights(gap: np.ndarray, gap_se: np.ndarray) -> np.ndarray:
     return weights
 
 
-def _split_half(comparison: _Comparison, loss: np.ndarray, assignment: np.ndarray, weights: np.ndarray,
-                seed: int) -> float:
+def _split_half(
+    comparison: _Comparison,
+    loss: np.ndarray,
+    assignment: np.ndarray,
+    weights: np.ndarray,
+    seed: int,
+) -> float:
     """Split-half correlation of the gaps, for the full length; NaN where no split has 3 clusters with two gaps."""
     generator = np.random.default_rng(seed)
     samples = np.unique(np.concatenate([comparison.pruned, comparison.reference]))

@@ -5,15 +5,22 @@ import numpy as np
 from ..vectors.rows import cluster_members, read_rows, snap
 
 
-def label_suspects(loss: np.ndarray, assignment: np.ndarray, partner: np.ndarray, features: np.ndarray | None = None,
-                   quantile: float = .98, cutoff: float = 3.5) -> np.ndarray:
+def label_suspects(
+    loss: np.ndarray,
+    assignment: np.ndarray,
+    partner: np.ndarray,
+    features: np.ndarray | None = None,
+    quantile: float = 0.98,
+    cutoff: float = 3.5,
+) -> np.ndarray:
     """Samples with a very high loss that no similar sample shares.
 
     What is hard to detect is hard in similar samples as well; a wrong label is not.
 
-    Very high: above the quantile, and a robust z-score (median and MAD; 3.5 after Iglewicz and Hoaglin 1993) above the
-    cutoff. Shared: a similar sample has more than half the cutoff. Similar are a sample's partner, the samples whose
-    partner it is, and with ``features`` also its nearest neighbour in the cluster, each if it has a loss.
+    Very high: above the quantile, and a robust z-score (median and MAD; 3.5 after Iglewicz and
+    Hoaglin 1993) above the cutoff. Shared: a similar sample has more than half the cutoff. Similar
+    are a sample's partner, the samples whose partner it is, and with ``features`` also its nearest
+    neighbour in the cluster, each if it has a loss.
 
     Args:
         loss: (N,) float, NaN where none was computed.
@@ -56,8 +63,9 @@ def _robust_z(loss: np.ndarray, known: np.ndarray) -> np.ndarray:
     return z
 
 
-def _nearest_neighbour(features: np.ndarray, assignment: np.ndarray, known: np.ndarray,
-                       wanted: np.ndarray) -> np.ndarray:
+def _nearest_neighbour(
+    features: np.ndarray, assignment: np.ndarray, known: np.ndarray, wanted: np.ndarray
+) -> np.ndarray:
     """(N,) int64 for the wanted samples: the most similar other sample of the cluster with a loss; otherwise -1."""
     neighbour = np.full(len(assignment), -1, np.int64)
     clusters = cluster_members(assignment)

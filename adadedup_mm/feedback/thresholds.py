@@ -17,7 +17,8 @@ class AdaptiveSet:
     Attributes:
         kept: (N,) bool.
         thresholds: (K,) float64 tau_k in [-1, 1]: samples with a higher score go.
-        shift: (K,) float64, beta * a_k * spread: how far each threshold moves before the budget is met.
+        shift: (K,) float64, beta * a_k * spread: how far each threshold moves before the budget is
+            met.
         offset: b, the same for all clusters, which meets the budget.
     """
 
@@ -30,13 +31,15 @@ class AdaptiveSet:
 def keep_count(keep_ratio: float, n: int) -> int:
     """``keep_ratio * n`` rounded half up, at least 1 (0 for no samples).
 
-    The ratio is taken as written in decimals: .29 of 50 is 14.5 and gives 15, though binary .29 is a little less.
+    The ratio is taken as written in decimals: .29 of 50 is 14.5 and gives 15, though binary .29 is
+    a little less.
     """
     return min(n, max(1, int((Decimal(str(keep_ratio)) * n).to_integral_value(ROUND_HALF_UP))))
 
 
-def initial_set(similarity: np.ndarray, keep_ratio: float,
-                protected: np.ndarray | None = None) -> tuple[np.ndarray, float]:
+def initial_set(
+    similarity: np.ndarray, keep_ratio: float, protected: np.ndarray | None = None
+) -> tuple[np.ndarray, float]:
     """The least redundant samples under one threshold.
 
     Args:
@@ -52,18 +55,27 @@ def initial_set(similarity: np.ndarray, keep_ratio: float,
         UserError: more samples are protected than may be kept.
     """
     kept, level = _choose(similarity, similarity.astype(np.float64), keep_ratio, protected)
-    return kept, max(level, -1.)
+    return kept, max(level, -1.0)
 
 
-def adaptive_set(similarity: np.ndarray, assignment: np.ndarray, delta: np.ndarray, tau_0: float, beta: float,
-                 alpha_plus: float, alpha_minus: float, keep_ratio: float,
-                 protected: np.ndarray | None = None) -> AdaptiveSet:
+def adaptive_set(
+    similarity: np.ndarray,
+    assignment: np.ndarray,
+    delta: np.ndarray,
+    tau_0: float,
+    beta: float,
+    alpha_plus: float,
+    alpha_minus: float,
+    keep_ratio: float,
+    protected: np.ndarray | None = None,
+) -> AdaptiveSet:
     """The final set: a threshold for each cluster, moved by its gap, and the same budget.
 
-    tau_k = tau_0 + beta * a_k * spread + b with a_k = alpha_plus * max(delta_k, 0) - alpha_minus * max(-delta_k, 0).
-    The spread is the standard deviation of the scores above -1. A sample stays if its score is at most its cluster's
-    threshold; ties at the budget's edge are decided by score, then by index. Samples with score -1, the first ones of
-    their clusters, stay before all others. The symbols are the paper's (arXiv 2507.00049); the equation is our own.
+    tau_k = tau_0 + beta * a_k * spread + b with a_k = alpha_plus * max(delta_k, 0) - alpha_minus *
+    max(-delta_k, 0). The spread is the standard deviation of the scores above -1. A sample stays if
+    its score is at most its cluster's threshold; ties at the budget's edge are decided by score,
+    then by index. Samples with score -1, the first ones of their clusters, stay before all others.
+    The symbols are the paper's (arXiv 2507.00049); the equation is our own.
 
     Args:
         similarity: (N,) float32 density scores, multiples of 2**-20.
@@ -80,15 +92,16 @@ def adaptive_set(similarity: np.ndarray, assignment: np.ndarray, delta: np.ndarr
         UserError: more samples are protected than may be kept.
     """
     seen = similarity > -1
-    spread = float(similarity[seen].std(dtype=np.float64)) if seen.any() else 0.
+    spread = float(similarity[seen].std(dtype=np.float64)) if seen.any() else 0.0
     shift = np.where(delta > 0, alpha_plus, alpha_minus) * delta * beta * spread
     shift = np.rint(shift / GRID) * GRID
     kept, level = _choose(similarity, similarity - shift[assignment], keep_ratio, protected)
     return AdaptiveSet(kept, np.clip(level + shift, -1, 1), shift, level - tau_0)
 
 
-def _choose(similarity: np.ndarray, score: np.ndarray, keep_ratio: float,
-            protected: np.ndarray | None) -> tuple[np.ndarray, float]:
+def _choose(
+    similarity: np.ndarray, score: np.ndarray, keep_ratio: float, protected: np.ndarray | None
+) -> tuple[np.ndarray, float]:
     """Keeps protected samples, then those with similarity -1, then the smallest by (score, similarity, index).
 
     Returns:
@@ -98,8 +111,11 @@ def _choose(similarity: np.ndarray, score: np.ndarray, keep_ratio: float,
     count = keep_count(keep_ratio, len(similarity))
     protected = np.zeros(len(similarity), bool) if protected is None else protected
     if protected.sum() > count:
-        raise UserError(f'adadedup.keep_ratio {keep_ratio} keeps {count} samples, but {protected.sum()} must stay; '
-                        'raise it')
+        raise UserError(
+            f'adadedup.keep_ratio {keep_ratio} keeps {count} samples, but {protected.sum()} must '
+            'stay; '
+            'raise it'
+        )
     competes = ~protected & (similarity > -1)
     ranking = np.lexsort((similarity, score, competes, ~protected))
     kept = np.zeros(len(similarity), bool)

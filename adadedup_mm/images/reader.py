@@ -14,8 +14,8 @@ from PIL import Image
 # Networks resize the longer side to at least this, in general; our smallest proxies do.
 SHORTEST_RESIZE = 320
 # The decoders that read JPEG without more ado, and their limits to the number of pixels.
-_PILLOWS_LIMIT = 2 * (Image.MAX_IMAGE_PIXELS or 2 ** 29)
-_MOST_PIXELS = {'cv2': 2 ** 30, 'pillow': _PILLOWS_LIMIT}
+_PILLOWS_LIMIT = 2 * (Image.MAX_IMAGE_PIXELS or 2**29)
+_MOST_PIXELS = {'cv2': 2**30, 'pillow': _PILLOWS_LIMIT}
 _IN_COLOUR = ('color', 'color_ignore_orientation', 'unchanged')
 # Pillow may start other programs to read what is none of these.
 _HARMLESS = ('JPEG', 'MPO', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'PPM', 'JPEG2000', 'AVIF')
@@ -125,7 +125,7 @@ def image_size(path: str | Path, reader: Reader) -> tuple[int, int]:
         BadImage: it cannot be read.
     """
     data = read_file(path)
-    may_be_turned = reader.turns and b'Exif\0\0' in data[:2 ** 17]
+    may_be_turned = reader.turns and b'Exif\0\0' in data[: 2**17]
     if is_plain_jpeg(data, reader) and not may_be_turned:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
         return height, width
@@ -136,8 +136,10 @@ def image_size(path: str | Path, reader: Reader) -> tuple[int, int]:
 def check_shape(height: int, width: int, reader: Reader) -> None:
     """Raises BadImage if resizing, as mmcv rounds it, leaves nothing of the shorter side."""
     if reader.longest is not None and vanishes(np.array([height, width]), reader.longest):
-        raise BadImage(f'{width} x {height} pixels: resized to {reader.longest} pixels, nothing is '
-                       'left of its shorter side')
+        raise BadImage(
+            f'{width} x {height} pixels: resized to {reader.longest} pixels, nothing is '
+            'left of its shorter side'
+        )
 
 
 def check_whole(data: bytes) -> None:
@@ -166,12 +168,13 @@ def vanishes(sizes: np.ndarray, longest: int) -> np.ndarray:
         (...) bool, False where a size is unknown.
     """
     shorter, longer = sizes.min(axis=-1), np.maximum(sizes.max(axis=-1), 1)
-    return (shorter > 0) & (shorter * longest / longer + .5 < 1)
+    return (shorter > 0) & (shorter * longest / longer + 0.5 < 1)
 
 
 def _read_as_mmcv(data: bytes, reader: Reader) -> np.ndarray:
     # Here, so that those who have JPEGs only need no mmcv.
     import mmcv
+
     try:
         pixels = mmcv.imfrombytes(data, flag=reader.color_type, backend=reader.backend)
     except MemoryError:
@@ -195,8 +198,10 @@ def _why_unread(data: bytes, reader: Reader) -> str:
             if kind in _HARMLESS:
                 image.load()
             flag = reader.color_type.removesuffix('_ignore_orientation')
-            return (f"a {kind} image of Pillow's mode {image.mode}, which the training cannot read "
-                    f"(imdecode_backend={reader.backend!r}, color_type={flag!r})")
+            return (
+                f"a {kind} image of Pillow's mode {image.mode}, which the training cannot read "
+                f'(imdecode_backend={reader.backend!r}, color_type={flag!r})'
+            )
     except Image.UnidentifiedImageError:
         return 'not an image in a known format'
     except Exception as error:  # Pillow's readers raise nearly anything too
@@ -215,7 +220,7 @@ def _eight_bits(pixels: np.ndarray) -> np.ndarray:
         return pixels.astype(np.uint8) * 255
     values = pixels.astype(np.float64)
     known = values[np.isfinite(values)]
-    low, high = (known.min(), known.max()) if known.size else (0., 0.)
+    low, high = (known.min(), known.max()) if known.size else (0.0, 0.0)
     values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
     if low == high:
         return np.clip(values, 0, 255).astype(np.uint8)

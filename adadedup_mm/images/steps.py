@@ -75,8 +75,10 @@ def failing_pictures_named() -> Iterator[None]:
         # A worker's has its traceback in the message, and its own message at the end.
         lines = str(error).strip().splitlines()
         words = lines[-1].rpartition(f'{BadSampleError.__name__}: ')[2]
-        raise UserError(f"the proxy's pipeline fails on {words}: repair this picture or take "
-                        'it out of the annotation file, then go on with --resume') from error
+        raise UserError(
+            f"the proxy's pipeline fails on {words}: repair this picture or take "
+            'it out of the annotation file, then go on with --resume'
+        ) from error
 
 
 def _picture(results: Mapping[str, Any]) -> str:

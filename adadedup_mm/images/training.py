@@ -78,8 +78,11 @@ def _defaults(kind: Any, scope: str | None) -> dict[str, Any]:
         parameters = inspect.signature(found).parameters
     except Exception:  # a name with dots is imported, which may raise anything
         return {}
-    return {name: parameter.default for name, parameter in parameters.items()
-            if parameter.default is not parameter.empty}
+    return {
+        name: parameter.default
+        for name, parameter in parameters.items()
+        if parameter.default is not parameter.empty
+    }
 
 
 def _resized_to(step: Step) -> list[int]:
@@ -93,7 +96,7 @@ def _resized_to(step: Step) -> list[int]:
     pairs = scales if _is_list(scales) and any(map(_is_list, scales)) else [scales]
     longest = [max(sides) for sides in map(_sides, pairs) if sides]
     ratios = _numbers(step.get('ratio_range'))
-    smallest = min(ratios, default=1.)
+    smallest = min(ratios, default=1.0)
     return [max(1, int(side * smallest)) for side in longest]
 
 

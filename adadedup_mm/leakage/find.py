@@ -27,44 +27,60 @@ from .page import leakage_page
 from .pairs import Pairs, similar_pairs
 
 # Similarities of equal pixels, up to rounding in the network.
-IDENTICAL = .9999
+IDENTICAL = 0.9999
 
 
-def find_leakage(config: Config, options: Options, work_dir: Path, threshold: float | None = None,
-                 most: int = 5) -> Summary:
+def find_leakage(
+    config: Config, options: Options, work_dir: Path, threshold: float | None = None, most: int = 5
+) -> Summary:
     """Compares the validation and test sets of a config with its training set; results go to ``work_dir/leakage``.
 
-    Writes ``pairs.parquet`` and ``pairs.csv`` (every pair at least as similar as the threshold, the ``most`` similar
-    ones of each sample), ``summary.json``, ``leakage.html``, and features under ``stages/``, which a later call uses
-    again. Features of the training set come from a pruning run in ``work_dir`` if they are the same. The pruning
-    run's report is made again, with a section about this.
+    Writes ``pairs.parquet`` and ``pairs.csv`` (every pair at least as similar as the threshold, the
+    ``most`` similar ones of each sample), ``summary.json``, ``leakage.html``, and features under
+    ``stages/``, which a later call uses again. Features of the training set come from a pruning run
+    in ``work_dir`` if they are the same. The pruning run's report is made again, with a section
+    about this.
 
     Args:
         config: a training config.
         options: its ``adadedup`` dict, of which the embedder and the views count.
         work_dir: where results go, maybe that of a pruning run.
-        threshold: similarity from which a pair counts; None takes the embedder's ``near_duplicate``.
+        threshold: similarity from which a pair counts; None takes the embedder's
+            ``near_duplicate``.
         most: pairs of a sample at most.
 
     Raises:
-        UserError: there is nothing to compare, images are no files, an image folder or file is wrong, or ``work_dir``
-            cannot be written.
+        UserError: there is nothing to compare, images are no files, an image folder or file is
+            wrong, or ``work_dir`` cannot be written.
     """
     if threshold is not None and not 0 < threshold <= 1:
-        raise UserError(f'--threshold is {threshold}, but must be a similarity above 0 and at most 1')
+        raise UserError(
+            f'--threshold is {threshold}, but must be a similarity above 0 and at most 1'
+        )
     options = dataclasses.replace(options, group_by=None, min_gap=0)
     pools = {'train': _read_split(config, 'train')} | _evaluation_pools(config)
     folder = work_dir / FOLDER
-    runs = {name: Run(config, options, ReadingStore(folder / 'stages' / name, also=work_dir / 'stages'), pool, [])
-            for name, pool in pools.items()}
+    runs = {
+        name: Run(
+            config,
+            options,
+            ReadingStore(folder / 'stages' / name, also=work_dir / 'stages'),
+            pool,
+            [],
+        )
+        for name, pool in pools.items()
+    }
     train = runs.pop('train')
     level = train.embedder.near_duplicate if threshold is None else threshold
     tables, splits = [], []
     with held(folder, 'run'):
         for name, run in runs.items():
             if run.features.shape[1] != train.features.shape[1]:
-                raise UserError(f'{name} has {len(_columns(run))} cameras to compare, train has '
-                                f"{len(_columns(train))}: set adadedup.views to 'front' or to cameras that both have")
+                raise UserError(
+                    f'{name} has {len(_columns(run))} cameras to compare, train has '
+                    f"{len(_columns(train))}: set adadedup.views to 'front' or to cameras that "
+                    'both have'
+                )
             pairs = similar_pairs(run.features, train.features, level, most)
             tables.append(_pairs_table(name, run, train, pairs))
             splits.append(_summarise(name, run, train, pairs))
@@ -79,10 +95,17 @@ def find_leakage(config: Config, options: Options, work_dir: Path, threshold: fl
 
 def _evaluation_pools(config: Config) -> dict[str, Pool]:
     """The pools of val and test; one for both where they are the same images."""
-    pools = {name: _read_split(config, name) for name in ('val', 'test') if config.get(f'{name}_dataloader')}
+    pools = {
+        name: _read_split(config, name)
+        for name in ('val', 'test')
+        if config.get(f'{name}_dataloader')
+    }
     if not pools:
-        raise UserError('the config has neither val_dataloader nor test_dataloader: there is nothing to compare the '
-                        'training set with')
+        raise UserError(
+            'the config has neither val_dataloader nor test_dataloader: there is nothing to '
+            'compare the '
+            'training set with'
+        )
     if len(pools) == 2 and pools['val'].image_paths == pools['test'].image_paths:
         return {'val and test': pools['val']}
     return pools
@@ -92,13 +115,17 @@ def _read_split(config: Config, name: str) -> Pool:
     loader = f'{name}_dataloader'
     settings = config.get(loader)
     if not isinstance(settings, Mapping) or 'dataset' not in settings:
-        raise UserError(f"the config has no '{loader}' with a 'dataset': there is nothing to compare")
+        raise UserError(
+            f"the config has no '{loader}' with a 'dataset': there is nothing to compare"
+        )
     try:
         pool = read_pool(Config(dict(config._cfg_dict, train_dataloader=settings)))[0]
     except UserError as error:
         raise UserError(str(error).replace('train_dataloader', loader)) from error
     if not all(pool.image_paths):
-        raise UserError(f'the images of {loader}.dataset are arrays, not files: name a dataset of image files')
+        raise UserError(
+            f'the images of {loader}.dataset are arrays, not files: name a dataset of image files'
+        )
     return pool
 
 
@@ -106,24 +133,35 @@ def _pairs_table(name: str, run: Run, train: Run, pairs: Pairs) -> pa.Table:
     """``pairs.parquet``: a row a pair, the most similar one of each sample with rank 0."""
     paths, train_paths = _first_paths(run), _first_paths(train)
     rank = np.arange(len(pairs.query)) - np.searchsorted(pairs.query, pairs.query)
-    return pa.table({
-        'split': pa.array([name] * len(pairs.query), pa.string()),
-        'sample_id': pa.array([run.pool.sample_ids[i] for i in pairs.query], pa.string()),
-        'image_path': pa.array([paths[i] for i in pairs.query], pa.string()),
-        'train_sample_id': pa.array([train.pool.sample_ids[i] for i in pairs.anchor], pa.string()),
-        'train_image_path': pa.array([train_paths[i] for i in pairs.anchor], pa.string()),
-        'similarity': pa.array(pairs.similarity, pa.float32()),
-        'rank': pa.array(rank, pa.int32()),
-        'matches': pa.array(pairs.matches[pairs.query], pa.int64()),
-    })
+    return pa.table(
+        {
+            'split': pa.array([name] * len(pairs.query), pa.string()),
+            'sample_id': pa.array([run.pool.sample_ids[i] for i in pairs.query], pa.string()),
+            'image_path': pa.array([paths[i] for i in pairs.query], pa.string()),
+            'train_sample_id': pa.array(
+                [train.pool.sample_ids[i] for i in pairs.anchor], pa.string()
+            ),
+            'train_image_path': pa.array([train_paths[i] for i in pairs.anchor], pa.string()),
+            'similarity': pa.array(pairs.similarity, pa.float32()),
+            'rank': pa.array(rank, pa.int32()),
+            'matches': pa.array(pairs.matches[pairs.query], pa.int64()),
+        }
+    )
 
 
 def _summarise(name: str, run: Run, train: Run, pairs: Pairs) -> SplitSummary:
     known = pairs.nearest[np.isfinite(pairs.nearest)]
     files = {_real_path(path) for paths in train.pool.image_paths for path in paths}
     shared = sum(any(_real_path(path) in files for path in paths) for paths in run.pool.image_paths)
-    return SplitSummary(name, len(run.pool), int((pairs.matches > 0).sum()), int((known >= IDENTICAL).sum()), shared,
-                        float(known.max()) if len(known) else None, int(run.unreadable.sum()))
+    return SplitSummary(
+        name,
+        len(run.pool),
+        int((pairs.matches > 0).sum()),
+        int((known >= IDENTICAL).sum()),
+        shared,
+        float(known.max()) if len(known) else None,
+        int(run.unreadable.sum()),
+    )
 
 
 def _real_path(path: str) -> str:

@@ -19,8 +19,10 @@ class Pairs:
         query: (P,) int64, ascending; the pairs of a query by falling similarity, then by anchor.
         anchor: (P,) int64.
         similarity: (P,) float32, multiples of 2**-20.
-        matches: (Q,) int64, how many anchors are similar to each query, those that ``most`` cut off included.
-        nearest: (Q,) float32, similarity to the most similar anchor of all; NaN for queries without a direction.
+        matches: (Q,) int64, how many anchors are similar to each query, those that ``most`` cut off
+            included.
+        nearest: (Q,) float32, similarity to the most similar anchor of all; NaN for queries without
+            a direction.
     """
 
     query: np.ndarray
@@ -30,11 +32,17 @@ class Pairs:
     nearest: np.ndarray
 
 
-def similar_pairs(queries: np.ndarray, anchors: np.ndarray, threshold: float, most: int = 5,
-                  workers: int | None = None) -> Pairs:
+def similar_pairs(
+    queries: np.ndarray,
+    anchors: np.ndarray,
+    threshold: float,
+    most: int = 5,
+    workers: int | None = None,
+) -> Pairs:
     """All pairs at least as similar as the threshold, the ``most`` similar ones of each query.
 
-    Compares everything with everything, block by block. Rows without a direction (zero or NaN) resemble nothing.
+    Compares everything with everything, block by block. Rows without a direction (zero or NaN)
+    resemble nothing.
 
     Args:
         queries: (Q, d) float32 or float16.
@@ -45,7 +53,10 @@ def similar_pairs(queries: np.ndarray, anchors: np.ndarray, threshold: float, mo
     """
     rows, blank = read_rows(queries, np.arange(len(queries)))
     starts = list(range(0, len(rows), QUERIES))
-    found = {start: (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)) for start in starts}
+    found = {
+        start: (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+        for start in starts
+    }
     matches = np.zeros(len(rows), np.int64)
     nearest = np.full(len(rows), -1, np.float32)
 
@@ -57,9 +68,12 @@ def similar_pairs(queries: np.ndarray, anchors: np.ndarray, threshold: float, mo
         if len(query):
             matches[block] += np.bincount(query, minlength=len(tile))
             old = found[start]
-            found[start] = _best(np.concatenate([old[0], query + start]),
-                                 np.concatenate([old[1], members[column]]),
-                                 np.concatenate([old[2], tile[query, column]]), most)
+            found[start] = _best(
+                np.concatenate([old[0], query + start]),
+                np.concatenate([old[1], members[column]]),
+                np.concatenate([old[2], tile[query, column]]),
+                most,
+            )
 
     with progress(len(anchors), 'comparing', 'sample') as bar:
         for first in range(0, len(anchors), CHUNK):
@@ -71,12 +85,16 @@ def similar_pairs(queries: np.ndarray, anchors: np.ndarray, threshold: float, mo
                     pass
             bar.update(len(empty))
     nearest[blank] = np.nan
-    columns = [np.concatenate([part[i] for part in found.values()]) if found else np.empty(0) for i in range(3)]
+    columns = [
+        np.concatenate([part[i] for part in found.values()]) if found else np.empty(0)
+        for i in range(3)
+    ]
     return Pairs(columns[0], columns[1], columns[2], matches, nearest)
 
 
-def _best(query: np.ndarray, anchor: np.ndarray, similarity: np.ndarray,
-          most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _best(
+    query: np.ndarray, anchor: np.ndarray, similarity: np.ndarray, most: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The ``most`` similar pairs of each query, sorted."""
     order = np.lexsort((anchor, -similarity, query))
     query = query[order]

@@ -16,9 +16,12 @@ PIXELS_PER_METRE = 8
 
 # zenith, horizon, how cloudy, how strong the sun
 WEATHERS: tuple[tuple[Colour, Colour, float, float], ...] = (
-    ((86, 142, 210), (198, 218, 232), .35, .42), ((112, 160, 214), (216, 224, 228), .8, .34),
-    ((156, 166, 178), (204, 208, 212), 1., .12), ((96, 120, 176), (246, 202, 156), .5, .46),
-    ((70, 130, 206), (176, 206, 230), .1, .48))
+    ((86, 142, 210), (198, 218, 232), 0.35, 0.42),
+    ((112, 160, 214), (216, 224, 228), 0.8, 0.34),
+    ((156, 166, 178), (204, 208, 212), 1.0, 0.12),
+    ((96, 120, 176), (246, 202, 156), 0.5, 0.46),
+    ((70, 130, 206), (176, 206, 230), 0.1, 0.48),
+)
 GRASS: Palette = ((118, 146, 78), (138, 150, 82), (98, 134, 76), (164, 154, 96))
 ASPHALT: Palette = ((98, 100, 104), (86, 88, 92), (116, 114, 112), (104, 98, 96))
 PAVEMENT: Palette = ((176, 172, 166), (160, 160, 160), (186, 174, 158))
@@ -65,27 +68,35 @@ def make_backdrop(scene: Scene) -> Backdrop:
     """The backdrop of a scene, drawn from a random stream of its own."""
     rng = scene.generator(1)
     zenith, haze, clouds, strength = WEATHERS[rng.integers(len(WEATHERS))]
-    azimuth, elevation = rng.uniform(-np.pi, np.pi), rng.uniform(.5, 1.1)
+    azimuth, elevation = rng.uniform(-np.pi, np.pi), rng.uniform(0.5, 1.1)
     level = np.cos(elevation)
     sun = strength * np.array([np.cos(azimuth) * level, np.sin(azimuth) * level, np.sin(elevation)])
     posts = make_lamps(scene)
     return Backdrop(
-        panorama=make_panorama(scene, zenith, haze, clouds, azimuth, rng), texture=_texture(rng), haze=haze,
-        ground=pick(GRASS if scene.setting != 'city' else PAVEMENT, rng), asphalt=pick(ASPHALT, rng, 4),
-        pavement=pick(PAVEMENT, rng, 4), line=pick(LINES, rng, 2), sun=sun, fields=_fields(scene, rng),
-        streets=_streets(scene.road), marks=_marks(scene.road),
+        panorama=make_panorama(scene, zenith, haze, clouds, azimuth, rng),
+        texture=_texture(rng),
+        haze=haze,
+        ground=pick(GRASS if scene.setting != 'city' else PAVEMENT, rng),
+        asphalt=pick(ASPHALT, rng, 4),
+        pavement=pick(PAVEMENT, rng, 4),
+        line=pick(LINES, rng, 2),
+        sun=sun,
+        fields=_fields(scene, rng),
+        streets=_streets(scene.road),
+        marks=_marks(scene.road),
         props=(*make_buildings(scene, rng), *make_trees(scene, rng), *posts),
-        lamps=np.array([post.pose[:2] for post in posts]).reshape(-1, 2))
+        lamps=np.array([post.pose[:2] for post in posts]).reshape(-1, 2),
+    )
 
 
 def _texture(rng: np.random.Generator) -> np.ndarray:
     """Noise of several sizes that repeats without a seam."""
     total = np.zeros((TILE, TILE), dtype=np.float32)
-    for size, weight in ((8, 7.), (32, 6.), (128, 6.), (TILE, 5.)):
+    for size, weight in ((8, 7.0), (32, 6.0), (128, 6.0), (TILE, 5.0)):
         grid = np.pad(rng.standard_normal((size, size)).astype(np.float32), 2, mode='wrap')
         scale = TILE // size
         large = cv2.resize(grid, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
-        total += weight * large[2 * scale:2 * scale + TILE, 2 * scale:2 * scale + TILE]
+        total += weight * large[2 * scale : 2 * scale + TILE, 2 * scale : 2 * scale + TILE]
     return np.clip(128 + total, 0, 255).astype(np.uint8)
 
 
@@ -98,9 +109,12 @@ def _fields(scene: Scene, rng: np.random.Generator) -> tuple[tuple[np.ndarray, C
         begin = road.start + 1
         while begin < road.end - 10:
             end = min(begin + rng.uniform(18, 60), road.end - 1)
-            if rng.random() < .75:
-                s = np.arange(begin, end, 4.)
-                near, far = road.place(s, side * (road.front_line + 1)), road.place(s[::-1], side * 75.)
+            if rng.random() < 0.75:
+                s = np.arange(begin, end, 4.0)
+                near, far = (
+                    road.place(s, side * (road.front_line + 1)),
+                    road.place(s[::-1], side * 75.0),
+                )
                 result.append((np.concatenate([near, far])[:, :2], pick(FIELDS, rng)))
             begin = end + rng.uniform(0, 6)
     return tuple(result)
@@ -117,16 +131,16 @@ def _marks(road: Road) -> np.ndarray:
     left, right, begin, end = [], [], [], []
     for number in range(-road.lanes, road.lanes + 1):
         solid = abs(number) == road.lanes or (number == 0 and road.lanes > 1)
-        s = np.arange(road.start, road.end - 4, 3. if solid else 9.)
+        s = np.arange(road.start, road.end - 4, 3.0 if solid else 9.0)
         for crossing in road.crossings:
             s = s[(s < crossing - 13) | (s > crossing + 5)]
-        left.append(np.full(len(s), number * road.lane_width + .08))
-        right.append(left[-1] - .16)
+        left.append(np.full(len(s), number * road.lane_width + 0.08))
+        right.append(left[-1] - 0.16)
         begin.append(s)
-        end.append(s + (3. if solid else 3.6))
+        end.append(s + (3.0 if solid else 3.6))
     for crossing in road.crossings:
-        d = np.arange(.4 - road.carriageway, road.carriageway - .8, 1.)
-        left.append(d + .5)
+        d = np.arange(0.4 - road.carriageway, road.carriageway - 0.8, 1.0)
+        left.append(d + 0.5)
         right.append(d)
         begin.append(np.full(len(d), crossing - 10.6))
         end.append(begin[-1] + 3.2)

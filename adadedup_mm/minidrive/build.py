@@ -32,7 +32,9 @@ from .world import KINDS, MOST_SCENES, Scene, make_scene
 
 VERSION = 1  # counts up whenever the same options give other files
 QUALITY = 92  # of the JPEG files
-LEAST_SCENES = 6  # the schedule's first scenes hold every kind for training and one scene for validation
+LEAST_SCENES = (
+    6  # the schedule's first scenes hold every kind for training and one scene for validation
+)
 FORMATS = ('coco', 'nuscenes', 'waymo', 'kitti')
 
 
@@ -66,10 +68,12 @@ def make_world(out: str | Path, options: Options, workers: int | None = None) ->
         workers: processes; all CPU cores by default.
 
     Returns:
-        Whether it was written now; False where ``out`` already holds it, perhaps in further formats.
+        Whether it was written now; False where ``out`` already holds it, perhaps in further
+        formats.
 
     Raises:
-        UserError: the options make no sense, ``out`` holds something else, or another process is writing it.
+        UserError: the options make no sense, ``out`` holds something else, or another process is
+            writing it.
     """
     _check(options)
     out = Path(out).resolve()
@@ -94,18 +98,25 @@ def make_world(out: str | Path, options: Options, workers: int | None = None) ->
 
 def _check(options: Options) -> None:
     if options.scenes < LEAST_SCENES:
-        raise UserError(f'--scenes is {options.scenes}; it must be at least {LEAST_SCENES}: the {len(KINDS)} kinds '
-                        f'({", ".join(KINDS)}) for training and one scene for validation')
+        raise UserError(
+            f'--scenes is {options.scenes}; it must be at least {LEAST_SCENES}: the {len(KINDS)} '
+            'kinds '
+            f'({", ".join(KINDS)}) for training and one scene for validation'
+        )
     if 'nuscenes' in options.formats and options.scenes > MOST_SCENES:
-        raise UserError(f'--scenes is {options.scenes}; it must be at most {MOST_SCENES} for nuScenes, whose '
-                        'evaluation knows no more names; leave nuscenes out of --formats')
+        raise UserError(
+            f'--scenes is {options.scenes}; it must be at most {MOST_SCENES} for nuScenes, whose '
+            'evaluation knows no more names; leave nuscenes out of --formats'
+        )
     if options.frames < 1:
         raise UserError(f'--frames is {options.frames}; it must be at least 1')
     if options.seed < 0:
         raise UserError(f'--seed is {options.seed}; it must not be negative')
     unknown = sorted(set(options.formats) - set(FORMATS))
     if unknown or not options.formats:
-        raise UserError(f'--formats: {", ".join(unknown) or "nothing"} is not one of {", ".join(FORMATS)}')
+        raise UserError(
+            f'--formats: {", ".join(unknown) or "nothing"} is not one of {", ".join(FORMATS)}'
+        )
 
 
 def _same_world(out: Path, options: Options) -> bool:
@@ -116,13 +127,18 @@ def _same_world(out: Path, options: Options) -> bool:
         found = json.loads((out / 'minidrive.json').read_text())
         formats = set(found['formats'])
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f'{out} exists and is not a MiniDrive world; choose another folder') from None
+        raise UserError(
+            f'{out} exists and is not a MiniDrive world; choose another folder'
+        ) from None
     if set(options.formats) <= formats:
         found['formats'] = wanted['formats']
     different = [key for key in wanted if found.get(key) != wanted[key]]
     if different:
-        raise UserError(f'{out} holds a MiniDrive world with another {", ".join(different)}; choose another folder or '
-                        'remove it')
+        raise UserError(
+            f'{out} holds a MiniDrive world with another {", ".join(different)}; choose another '
+            'folder or '
+            'remove it'
+        )
     return True
 
 
@@ -174,7 +190,9 @@ def _map(film: Callable[[int], Record], scenes: Sequence[int], workers: int) -> 
     if workers == 1:
         yield from map(film, scenes)
         return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), cv2.setNumThreads, (1,)) as pool:
+    with ProcessPoolExecutor(
+        workers, multiprocessing.get_context('spawn'), cv2.setNumThreads, (1,)
+    ) as pool:
         yield from pool.map(film, scenes)
 
 
@@ -195,8 +213,14 @@ def _film(folder: Path, options: Options, index: int) -> Record:
             if places:
                 _write_picture(render(stage, frame, camera, number), places)
         visible = visible_share(seen)
-        counts = _write_points(folder, options, scene, frame, visible) if in_3d else np.zeros(len(boxes), np.int64)
-        frames.append(Frame(scene.objects(frame), pose_matrix(*scene.ego[frame]), seen, visible, counts))
+        counts = (
+            _write_points(folder, options, scene, frame, visible)
+            if in_3d
+            else np.zeros(len(boxes), np.int64)
+        )
+        frames.append(
+            Frame(scene.objects(frame), pose_matrix(*scene.ego[frame]), seen, visible, counts)
+        )
     return Record(scene, tuple(frames))
 
 
@@ -229,7 +253,9 @@ def _write_picture(picture: np.ndarray, places: list[Path]) -> None:
         place.write_bytes(content)
 
 
-def _write_points(folder: Path, options: Options, scene: Scene, frame: int, visible: np.ndarray) -> np.ndarray:
+def _write_points(
+    folder: Path, options: Options, scene: Scene, frame: int, visible: np.ndarray
+) -> np.ndarray:
     """Writes the LiDAR's points for the layouts that have them; how many there are on each object."""
     points, counts = sweep(scene, frame, visible)
     blank = np.zeros((len(points), 2), dtype=np.float32)
@@ -238,9 +264,14 @@ def _write_points(folder: Path, options: Options, scene: Scene, frame: int, visi
         name = nuscenes_tables.sensor_file(scene, frame, 'LIDAR_TOP')
         clouds[f'nuscenes/{name}'] = np.column_stack([points, blank[:, :1]])
     if 'waymo' in options.formats:
-        clouds[f'waymo/{waymo.points_file(scene, frame)}'] = np.column_stack([to_ego(points), blank])
+        clouds[f'waymo/{waymo.points_file(scene, frame)}'] = np.column_stack(
+            [to_ego(points), blank]
+        )
     if 'kitti' in options.formats:
-        clouds |= {f'kitti/{name}': cloud for name, cloud in kitti.point_files(scene, frame, points).items()}
+        clouds |= {
+            f'kitti/{name}': cloud
+            for name, cloud in kitti.point_files(scene, frame, points).items()
+        }
     for name, cloud in clouds.items():
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)

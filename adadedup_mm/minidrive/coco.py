@@ -28,28 +28,60 @@ def write_coco(folder: Path, records: Sequence[Record], cameras: tuple[str, ...]
             for number, frame in enumerate(record.frames):
                 for camera in cameras:
                     images.append(_image(record.scene, number, camera, cameras))
-                    annotations += _annotations(record.scene, frame.objects, frame.seen[camera], images[-1]['id'],
-                                                len(annotations) + 1)
-        categories = [dict(id=i, name=name, supercategory='traffic') for i, name in enumerate(CLASSES, start=1)]
-        value = dict(info=INFO, licenses=LICENSES, categories=categories, images=images, annotations=annotations)
+                    annotations += _annotations(
+                        record.scene,
+                        frame.objects,
+                        frame.seen[camera],
+                        images[-1]['id'],
+                        len(annotations) + 1,
+                    )
+        categories = [
+            dict(id=i, name=name, supercategory='traffic')
+            for i, name in enumerate(CLASSES, start=1)
+        ]
+        value = dict(
+            info=INFO,
+            licenses=LICENSES,
+            categories=categories,
+            images=images,
+            annotations=annotations,
+        )
         with atomic_open(folder / 'annotations' / f'instances_{split}.json', 'w') as file:
             file.write(json.dumps(value, separators=(',', ':')))
 
 
 def _image(scene: Scene, frame: int, camera: str, cameras: tuple[str, ...]) -> dict[str, Any]:
-    return dict(id=image_id(scene, frame, camera, cameras), file_name=image_name(scene, frame, camera), width=WIDTH,
-                height=HEIGHT, license=1, scene=scene.name, frame_idx=frame, camera=camera,
-                timestamp=int(scene.timestamps[frame]))
+    return dict(
+        id=image_id(scene, frame, camera, cameras),
+        file_name=image_name(scene, frame, camera),
+        width=WIDTH,
+        height=HEIGHT,
+        license=1,
+        scene=scene.name,
+        frame_idx=frame,
+        camera=camera,
+        timestamp=int(scene.timestamps[frame]),
+    )
 
 
-def _annotations(scene: Scene, objects: Objects, seen: Seen, image: int, first_id: int) -> list[dict[str, Any]]:
+def _annotations(
+    scene: Scene, objects: Objects, seen: Seen, image: int, first_id: int
+) -> list[dict[str, Any]]:
     result: list[dict[str, Any]] = []
     for i in np.flatnonzero(seen.labelled):
         x1, y1, x2, y2 = (round(float(value), 2) for value in seen.boxes[i])
         width, height = round(x2 - x1, 2), round(y2 - y1, 2)
-        result.append(dict(
-            id=first_id + len(result), image_id=image, category_id=int(objects.labels[i]) + 1,
-            bbox=[x1, y1, width, height], area=round(width * height, 2), iscrowd=0,
-            segmentation=[[x1, y1, x2, y1, x2, y2, x1, y2]], visibility=round(float(seen.visibility[i]), 3),
-            instance_id=scene.index * 100_000 + int(objects.actors[i])))
+        result.append(
+            dict(
+                id=first_id + len(result),
+                image_id=image,
+                category_id=int(objects.labels[i]) + 1,
+                bbox=[x1, y1, width, height],
+                area=round(width * height, 2),
+                iscrowd=0,
+                segmentation=[[x1, y1, x2, y1, x2, y2, x1, y2]],
+                visibility=round(float(seen.visibility[i]), 3),
+                instance_id=scene.index * 100_000 + int(objects.actors[i]),
+            )
+        )
     return result

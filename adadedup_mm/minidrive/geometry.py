@@ -3,10 +3,12 @@
 import numpy as np
 
 
-def pose_matrix(x: float, y: float, yaw: float, z: float = 0.) -> np.ndarray:
+def pose_matrix(x: float, y: float, yaw: float, z: float = 0.0) -> np.ndarray:
     """The (4, 4) matrix that takes points of a frame at (x, y, z), turned by ``yaw``, to the outer frame."""
     cos, sin = np.cos(yaw), np.sin(yaw)
-    return np.array([[cos, -sin, 0, x], [sin, cos, 0, y], [0, 0, 1, z], [0, 0, 0, 1]], dtype=np.float64)
+    return np.array(
+        [[cos, -sin, 0, x], [sin, cos, 0, y], [0, 0, 1, z], [0, 0, 0, 1]], dtype=np.float64
+    )
 
 
 def inverse(pose: np.ndarray) -> np.ndarray:
@@ -42,25 +44,51 @@ def box_corners(boxes: np.ndarray) -> np.ndarray:
         boxes: (n, 7) x y z of the box's centre, length (along its heading), width, height, yaw.
 
     Returns:
-        (n, 8, 3); the first four lie at the bottom, counter-clockwise seen from above, the last four above them.
+        (n, 8, 3); the first four lie at the bottom, counter-clockwise seen from above, the last
+        four above them.
     """
-    signs = np.array([[1, 1, -1], [-1, 1, -1], [-1, -1, -1], [1, -1, -1],
-                      [1, 1, 1], [-1, 1, 1], [-1, -1, 1], [1, -1, 1]]) / 2
+    signs = (
+        np.array(
+            [
+                [1, 1, -1],
+                [-1, 1, -1],
+                [-1, -1, -1],
+                [1, -1, -1],
+                [1, 1, 1],
+                [-1, 1, 1],
+                [-1, -1, 1],
+                [1, -1, 1],
+            ]
+        )
+        / 2
+    )
     local = boxes[:, None, 3:6] * signs
     cos, sin = np.cos(boxes[:, 6])[:, None], np.sin(boxes[:, 6])[:, None]
     x, y = local[..., 0], local[..., 1]
-    return boxes[:, None, :3] + np.stack([x * cos - y * sin, x * sin + y * cos, local[..., 2]], axis=-1)
+    return boxes[:, None, :3] + np.stack(
+        [x * cos - y * sin, x * sin + y * cos, local[..., 2]], axis=-1
+    )
 
 
 def quaternion(rotation: np.ndarray) -> list[float]:
     """The unit quaternion w x y z, w >= 0, of a (3, 3) rotation matrix.
 
-    Bar-Itzhack's method: the quaternion is the eigenvector of a symmetric 4 x 4 matrix's largest eigenvalue.
+    Bar-Itzhack's method: the quaternion is the eigenvector of a symmetric 4 x 4 matrix's largest
+    eigenvalue.
     """
     (a, b, c), (d, e, f), (g, h, i) = rotation
-    matrix = np.array([[a - e - i, 0, 0, 0], [d + b, e - a - i, 0, 0],
-                       [g + c, h + f, i - a - e, 0], [h - f, c - g, d - b, a + e + i]]) / 3
+    matrix = (
+        np.array(
+            [
+                [a - e - i, 0, 0, 0],
+                [d + b, e - a - i, 0, 0],
+                [g + c, h + f, i - a - e, 0],
+                [h - f, c - g, d - b, a + e + i],
+            ]
+        )
+        / 3
+    )
     values, vectors = np.linalg.eigh(matrix)
     x, y, z, w = vectors[:, np.argmax(values)]
-    sign = -1. if w < 0 else 1.
+    sign = -1.0 if w < 0 else 1.0
     return [float(sign * value) for value in (w, x, y, z)]

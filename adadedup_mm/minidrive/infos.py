@@ -26,7 +26,8 @@ def matrix_list(matrix: np.ndarray) -> list[list[float]]:
 def camera_boxes(camera: Camera, ego_boxes: np.ndarray) -> np.ndarray:
     """Boxes (n, 7) in the ego frame to mmdet3d's camera boxes: x y z (centre), length, height, width, rotation.
 
-    The rotation is about the camera's y axis, which points down; a box with rotation 0 heads along x.
+    The rotation is about the camera's y axis, which points down; a box with rotation 0 heads along
+    x.
     """
     pose, yaw = inverse(camera.cam2ego), ego_boxes[:, 6]
     heading = np.column_stack([np.cos(yaw), np.sin(yaw), np.zeros(len(yaw))]) @ pose[:3, :3].T

@@ -42,11 +42,14 @@ def point_files(scene: Scene, frame: int, points: np.ndarray) -> dict[str, np.nd
     velodyne = to_ego(points)
     velodyne[:, :3] -= VELODYNE2EGO[:3, 3].astype(np.float32)
     in_camera = transform(VELODYNE2CAM, velodyne[:, :3].astype(np.float64))
-    ahead = in_camera[:, 2] > .1
-    pixels = project(CAMERA.intrinsic, np.where(ahead[:, None], in_camera, 1.))
+    ahead = in_camera[:, 2] > 0.1
+    pixels = project(CAMERA.intrinsic, np.where(ahead[:, None], in_camera, 1.0))
     shown = ahead & ((pixels >= 0) & (pixels < (WIDTH, HEIGHT))).all(axis=1)
     name = f'{sample_number(scene, frame):06d}.bin'
-    return {f'training/velodyne/{name}': velodyne, f'training/velodyne_reduced/{name}': velodyne[shown]}
+    return {
+        f'training/velodyne/{name}': velodyne,
+        f'training/velodyne_reduced/{name}': velodyne[shown],
+    }
 
 
 def write_kitti(folder: Path, records: Sequence[Record]) -> None:
@@ -57,13 +60,21 @@ def write_kitti(folder: Path, records: Sequence[Record]) -> None:
             info = _info(record.scene, number, frame)
             infos[record.scene.split].append(info)
             stem = f'{info["sample_idx"]:06d}.txt'
-            _write_lines(folder / 'training' / 'label_2' / stem,
-                         [_label_line(instance) for instance in info['instances']])
+            _write_lines(
+                folder / 'training' / 'label_2' / stem,
+                [_label_line(instance) for instance in info['instances']],
+            )
             _write_lines(folder / 'training' / 'calib' / stem, _calibration())
     infos['trainval'] = infos['train'] + infos['val']
     for split, data_list in infos.items():
-        metainfo = dict(categories={name: i for i, name in enumerate(CLASSES)}, dataset='kitti', info_version='1.1')
-        write_pickle(folder / f'kitti_infos_{split}.pkl', dict(metainfo=metainfo, data_list=data_list))
+        metainfo = dict(
+            categories={name: i for i, name in enumerate(CLASSES)},
+            dataset='kitti',
+            info_version='1.1',
+        )
+        write_pickle(
+            folder / f'kitti_infos_{split}.pkl', dict(metainfo=metainfo, data_list=data_list)
+        )
         lines = [f'{info["sample_idx"]:06d}' for info in data_list]
         with atomic_open(folder / 'ImageSets' / f'{split}.txt', 'w') as file:
             file.write('\n'.join(lines) + '\n')
@@ -76,16 +87,33 @@ def _write_lines(path: Path, lines: list[str]) -> None:
 
 def _info(scene: Scene, number: int, frame: Frame) -> dict[str, Any]:
     lidar2img = matrix_list(PROJECTION @ VELODYNE2CAM)
-    images: dict[str, Any] = {f'CAM{i}': dict(cam2img=PROJECTION.tolist(), lidar2img=lidar2img) for i in range(4)}
-    images['CAM2'] = dict(img_path=Path(image_file(scene, number)).name, height=HEIGHT, width=WIDTH,
-                          cam2img=PROJECTION.tolist(), lidar2cam=matrix_list(VELODYNE2CAM), lidar2img=lidar2img)
+    images: dict[str, Any] = {
+        f'CAM{i}': dict(cam2img=PROJECTION.tolist(), lidar2img=lidar2img) for i in range(4)
+    }
+    images['CAM2'] = dict(
+        img_path=Path(image_file(scene, number)).name,
+        height=HEIGHT,
+        width=WIDTH,
+        cam2img=PROJECTION.tolist(),
+        lidar2cam=matrix_list(VELODYNE2CAM),
+        lidar2img=lidar2img,
+    )
     images['R0_rect'] = np.eye(4).tolist()
     sample = sample_number(scene, number)
-    lidar = dict(num_pts_feats=4, lidar_path=f'{sample:06d}.bin', Tr_velo_to_cam=matrix_list(VELODYNE2CAM),
-                 Tr_imu_to_velo=matrix_list(inverse(VELODYNE2EGO)))
+    lidar = dict(
+        num_pts_feats=4,
+        lidar_path=f'{sample:06d}.bin',
+        Tr_velo_to_cam=matrix_list(VELODYNE2CAM),
+        Tr_imu_to_velo=matrix_list(inverse(VELODYNE2EGO)),
+    )
     instances = _instances(frame)
-    return dict(sample_idx=sample, images=images, lidar_points=lidar, instances=instances,
-                cam_instances=dict(CAM2=_camera_instances(instances)))
+    return dict(
+        sample_idx=sample,
+        images=images,
+        lidar_points=lidar,
+        instances=instances,
+        cam_instances=dict(CAM2=_camera_instances(instances)),
+    )
 
 
 def _instances(frame: Frame) -> list[dict[str, Any]]:
@@ -100,19 +128,32 @@ def _instances(frame: Frame) -> list[dict[str, Any]]:
             continue
         box = boxes[i]
         height, truncated = seen.boxes[i, 3] - seen.boxes[i, 1], float(1 - seen.inside[i])
-        occluded = int(np.searchsorted([.25, .6], 1 - seen.visibility[i], side='right'))
+        occluded = int(np.searchsorted([0.25, 0.6], 1 - seen.visibility[i], side='right'))
         alpha = float(wrap_angle(box[6] + np.arctan2(box[2], box[0]) - np.pi / 2))
-        result.append(dict(
-            bbox=seen.boxes[i].tolist(), bbox_label=label, bbox_3d=box.tolist(), bbox_label_3d=label,
-            depth=float(seen.centres[i, 2]), center_2d=seen.centres[i, :2].tolist(), num_lidar_pts=int(frame.points[i]),
-            difficulty=_difficulty(height, occluded, truncated), truncated=round(truncated, 2), occluded=occluded,
-            alpha=alpha, score=0., index=len(result), group_id=len(result)))
+        result.append(
+            dict(
+                bbox=seen.boxes[i].tolist(),
+                bbox_label=label,
+                bbox_3d=box.tolist(),
+                bbox_label_3d=label,
+                depth=float(seen.centres[i, 2]),
+                center_2d=seen.centres[i, :2].tolist(),
+                num_lidar_pts=int(frame.points[i]),
+                difficulty=_difficulty(height, occluded, truncated),
+                truncated=round(truncated, 2),
+                occluded=occluded,
+                alpha=alpha,
+                score=0.0,
+                index=len(result),
+                group_id=len(result),
+            )
+        )
     return result
 
 
 def _difficulty(height: float, occluded: int, truncated: float) -> int:
     """KITTI's rule: 0 easy, 1 moderate, 2 hard, -1 none of them; the focal length there is 2.8 times longer."""
-    for level, (least, hidden, cut) in enumerate(((40, 0, .15), (25, 1, .3), (25, 2, .5))):
+    for level, (least, hidden, cut) in enumerate(((40, 0, 0.15), (25, 1, 0.3), (25, 2, 0.5))):
         if height * 2.8 >= least and occluded <= hidden and truncated <= cut:
             return level
     return -1
@@ -120,8 +161,11 @@ def _difficulty(height: float, occluded: int, truncated: float) -> int:
 
 def _camera_instances(instances: list[dict[str, Any]]) -> list[dict[str, Any]]:
     keys = ('bbox', 'bbox_label', 'bbox_3d', 'bbox_label_3d', 'center_2d', 'depth')
-    return [dict({key: instance[key] for key in keys}, bbox_3d_isvalid=True, velocity=-1) for instance in instances
-            if instance['bbox_label'] <= 2]
+    return [
+        dict({key: instance[key] for key in keys}, bbox_3d_isvalid=True, velocity=-1)
+        for instance in instances
+        if instance['bbox_label'] <= 2
+    ]
 
 
 def _label_line(instance: dict[str, Any]) -> str:
@@ -135,5 +179,9 @@ def _calibration() -> list[str]:
     def line(name: str, matrix: np.ndarray) -> str:
         return f'{name}: ' + ' '.join(f'{value:.12e}' for value in matrix.ravel())
 
-    return [*(line(f'P{i}', PROJECTION[:3]) for i in range(4)), line('R0_rect', np.eye(3)),
-            line('Tr_velo_to_cam', VELODYNE2CAM[:3]), line('Tr_imu_to_velo', inverse(VELODYNE2EGO)[:3])]
+    return [
+        *(line(f'P{i}', PROJECTION[:3]) for i in range(4)),
+        line('R0_rect', np.eye(3)),
+        line('Tr_velo_to_cam', VELODYNE2CAM[:3]),
+        line('Tr_imu_to_velo', inverse(VELODYNE2EGO)[:3]),
+    ]

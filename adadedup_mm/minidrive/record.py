@@ -15,7 +15,8 @@ class Frame:
     Attributes:
         objects: who they are and where.
         ego2global: (4, 4).
-        seen: by camera name, what was seen of the objects; cameras whose pictures no layout holds are missing.
+        seen: by camera name, what was seen of the objects; cameras whose pictures no layout holds
+            are missing.
         visible: (n,) the largest share of an object that one camera sees, 0..1.
         points: (n,) int64 LiDAR points on each object.
     """
@@ -29,7 +30,7 @@ class Frame:
     @property
     def annotated(self) -> np.ndarray:
         """Indices of the objects that a 3D layout annotates: a sensor has noticed them."""
-        return np.flatnonzero((self.points > 0) | (self.visible >= .2))
+        return np.flatnonzero((self.points > 0) | (self.visible >= 0.2))
 
 
 @dataclass(frozen=True)

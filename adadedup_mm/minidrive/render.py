@@ -19,9 +19,9 @@ from .world import Scene
 
 SCALE = 2  # pictures are painted this much larger and averaged down
 _SHIFT = 3  # fractional bits of corner coordinates
-DETAIL = 95.  # metres beyond which windows and the like are left out
-HAZE = 170.  # metres after which 63 % of a colour is haze
-NIGHT = np.array([.24, .26, .36], dtype=np.float32)  # daylight that is left at night, R G B
+DETAIL = 95.0  # metres beyond which windows and the like are left out
+HAZE = 170.0  # metres after which 63 % of a colour is haze
+NIGHT = np.array([0.24, 0.26, 0.36], dtype=np.float32)  # daylight that is left at night, R G B
 
 
 @dataclass(frozen=True)
@@ -82,34 +82,51 @@ def render(stage: Stage, frame: int, camera: Camera, camera_index: int) -> np.nd
 
 def _sensor(picture: np.ndarray, scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """Exposure that flickers a little, and noise that is stronger in the dark."""
-    picture *= np.float32(1 + .005 * rng.standard_normal())
-    picture += (.9 if scene.night else .8) * rng.standard_normal((*picture.shape[:2], 1), dtype=np.float32)
-    return np.clip(picture + .5, 0, 255).astype(np.uint8)[..., ::-1]
+    picture *= np.float32(1 + 0.005 * rng.standard_normal())
+    picture += (0.9 if scene.night else 0.8) * rng.standard_normal(
+        (*picture.shape[:2], 1), dtype=np.float32
+    )
+    return np.clip(picture + 0.5, 0, 255).astype(np.uint8)[..., ::-1]
 
 
 @cache
-def _rays(name: str, focal: float, direction: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _rays(
+    name: str, focal: float, direction: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Azimuth in the ego frame and elevation of a camera's pixels: of the large sky, and of a small whole picture."""
     result = []
-    for scale, rows in ((SCALE, int(HEIGHT * SCALE * .56)), (.25, int(HEIGHT * .25))):
-        u, v = np.meshgrid((np.arange(int(WIDTH * scale)) + .5) / scale - WIDTH / 2,
-                           (np.arange(rows) + .5) / scale - HEIGHT * .53)
-        result += [(direction - np.arctan2(u, focal)).astype(np.float32),
-                   np.arctan2(-v, np.hypot(u, focal)).astype(np.float32)]
+    for scale, rows in ((SCALE, int(HEIGHT * SCALE * 0.56)), (0.25, int(HEIGHT * 0.25))):
+        u, v = np.meshgrid(
+            (np.arange(int(WIDTH * scale)) + 0.5) / scale - WIDTH / 2,
+            (np.arange(rows) + 0.5) / scale - HEIGHT * 0.53,
+        )
+        result += [
+            (direction - np.arctan2(u, focal)).astype(np.float32),
+            np.arctan2(-v, np.hypot(u, focal)).astype(np.float32),
+        ]
     return result[0], result[1], result[2], result[3]
 
 
 def _camera_rays(camera: Camera) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    return _rays(camera.name, float(camera.intrinsic[0, 0]),
-                 float(np.arctan2(camera.cam2ego[1, 2], camera.cam2ego[0, 2])))
+    return _rays(
+        camera.name,
+        float(camera.intrinsic[0, 0]),
+        float(np.arctan2(camera.cam2ego[1, 2], camera.cam2ego[0, 2])),
+    )
 
 
 def _paint_sky(canvas: np.ndarray, view: View, backdrop: Backdrop) -> None:
     azimuth, elevation, _, _ = _camera_rays(view.camera)
-    columns = (azimuth + np.float32(view.ego[2])) % np.float32(2 * np.pi) * np.float32(PANORAMA[1] / (2 * np.pi))
+    columns = (
+        (azimuth + np.float32(view.ego[2]))
+        % np.float32(2 * np.pi)
+        * np.float32(PANORAMA[1] / (2 * np.pi))
+    )
     rows = (HIGHEST - elevation) * np.float32((PANORAMA[0] - 1) / (HIGHEST - LOWEST))
-    sky = cv2.remap(backdrop.panorama, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    canvas[:len(sky)] = sky
+    sky = cv2.remap(
+        backdrop.panorama, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    canvas[: len(sky)] = sky
 
 
 def _pixels(view: View, points: np.ndarray) -> np.ndarray:
@@ -132,8 +149,13 @@ def clip_near(points: np.ndarray) -> np.ndarray:
     return np.array(result).reshape(-1, 3)
 
 
-def _fill(canvas: np.ndarray, view: View, polygons: Sequence[np.ndarray] | np.ndarray, colour: Colour,
-          shine: float = 0.) -> None:
+def _fill(
+    canvas: np.ndarray,
+    view: View,
+    polygons: Sequence[np.ndarray] | np.ndarray,
+    colour: Colour,
+    shine: float = 0.0,
+) -> None:
     """Fills polygons, each (k, 3) in the camera frame, that do not overlap; an array of them is quicker than a list."""
     flat = []
     if isinstance(polygons, np.ndarray):
@@ -150,15 +172,18 @@ def _fill(canvas: np.ndarray, view: View, polygons: Sequence[np.ndarray] | np.nd
 
 
 def _paint_ground(canvas: np.ndarray, view: View, scene: Scene, backdrop: Backdrop) -> None:
-    horizon = int(HEIGHT * .53 * SCALE)
+    horizon = int(HEIGHT * 0.53 * SCALE)
     canvas[horizon:] = (*backdrop.ground, 0)
     road = scene.road
     at = int(np.argmin(((road.points - view.ego[:2]) ** 2).sum(axis=1))) + road.start
-    s = np.arange(max(at - 75, road.start), min(at + 105, road.end) + 1, 3.)
+    s = np.arange(max(at - 75, road.start), min(at + 105, road.end) + 1, 3.0)
 
     def strips(*edges: tuple[float, float]) -> list[np.ndarray]:
         lines = _on_ground(view, road.place(s, np.array(edges).reshape(-1, 1))[..., :2])
-        return [np.concatenate([left, right[::-1]]) for left, right in zip(lines[::2], lines[1::2], strict=True)]
+        return [
+            np.concatenate([left, right[::-1]])
+            for left, right in zip(lines[::2], lines[1::2], strict=True)
+        ]
 
     for corners, colour in backdrop.fields:
         _fill(canvas, view, [_on_ground(view, corners)], colour)
@@ -166,9 +191,11 @@ def _paint_ground(canvas: np.ndarray, view: View, scene: Scene, backdrop: Backdr
     if road.pavement:
         wide = kerb + road.pavement
         _fill(canvas, view, strips((wide, kerb), (-kerb, -wide)), backdrop.pavement)
-        _fill(canvas, view, strips((kerb + .25, kerb), (-kerb, -kerb - .25)), (206, 204, 198))
-    _fill(canvas, view, [_on_ground(view, corners) for corners in backdrop.streets], backdrop.asphalt)
-    _fill(canvas, view, strips((kerb, -kerb)), shade(backdrop.asphalt, .9))
+        _fill(canvas, view, strips((kerb + 0.25, kerb), (-kerb, -kerb - 0.25)), (206, 204, 198))
+    _fill(
+        canvas, view, [_on_ground(view, corners) for corners in backdrop.streets], backdrop.asphalt
+    )
+    _fill(canvas, view, strips((kerb, -kerb)), shade(backdrop.asphalt, 0.9))
     _fill(canvas, view, strips((edge, -edge)), backdrop.asphalt)
     near = np.abs(backdrop.marks[:, 0] - view.ego[:2]).max(axis=1) < 100
     marks = _on_ground(view, backdrop.marks[near])
@@ -189,17 +216,27 @@ def _texture_ground(canvas: np.ndarray, view: View, backdrop: Backdrop, horizon:
     # Whole tiles are taken off to keep the numbers small.
     period = TILE / PIXELS_PER_METRE
     origin = np.floor(view.place[:2] / period) * period
-    to_metres = np.array([[1 / PIXELS_PER_METRE, 0, origin[0]], [0, 1 / PIXELS_PER_METRE, origin[1]], [0, 0, 1]])
+    to_metres = np.array(
+        [[1 / PIXELS_PER_METRE, 0, origin[0]], [0, 1 / PIXELS_PER_METRE, origin[1]], [0, 0, 1]]
+    )
     ground = canvas[horizon:]
     rows, columns = ground.shape[:2]
-    texture = cv2.warpPerspective(backdrop.texture, plane @ to_metres, (columns // SCALE, rows // SCALE),
-                                  flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-    depth = intrinsic[1, 1] * view.place[2] * SCALE / (np.arange(rows) + .5)
-    strength = np.minimum(1., 16 / depth).astype(np.float32)[:, None] / 128
+    texture = cv2.warpPerspective(
+        backdrop.texture,
+        plane @ to_metres,
+        (columns // SCALE, rows // SCALE),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_WRAP,
+    )
+    depth = intrinsic[1, 1] * view.place[2] * SCALE / (np.arange(rows) + 0.5)
+    strength = np.minimum(1.0, 16 / depth).astype(np.float32)[:, None] / 128
     share = (1 - np.exp(-depth / HAZE)).astype(np.float32)[:, None]
     large = cv2.resize(texture, (columns, rows), interpolation=cv2.INTER_LINEAR).astype(np.float32)
     factor = (1 + (large - 128) * strength) * (1 - share)
-    colours = ground[..., :3] * factor[..., None] + (share * np.array(backdrop.haze, dtype=np.float32))[:, None]
+    colours = (
+        ground[..., :3] * factor[..., None]
+        + (share * np.array(backdrop.haze, dtype=np.float32))[:, None]
+    )
     ground[..., :3] = np.minimum(colours, 255).astype(np.uint8)
 
 
@@ -213,17 +250,20 @@ def _paint_things(canvas: np.ndarray, view: View, stage: Stage, frame: int) -> N
     for prop, far in zip(backdrop.props, distance, strict=True):
         if far < (120 if prop.tall else 80):
             things.append((not prop.tall, -far, prop))
-    things += [(True, -far, i) for i, far in enumerate(np.hypot(*(objects.boxes[:, :2] - view.place[:2]).T))]
+    things += [
+        (True, -far, i)
+        for i, far in enumerate(np.hypot(*(objects.boxes[:, :2] - view.place[:2]).T))
+    ]
     for _, _, thing in sorted(things, key=lambda item: item[:2]):
         if isinstance(thing, Prop):
             _paint_mesh(canvas, view, thing.mesh, thing.pose, backdrop)
             continue
         actor, box = int(objects.actors[thing]), objects.boxes[thing]
         pose = box[[0, 1, 6]]
-        if not _in_view(view, pose, 7.):
+        if not _in_view(view, pose, 7.0):
             continue
         shadow = transform(view.pose, box_corners(box[None])[0, :4] * (1, 1, 0))
-        _fill(canvas, view, [shadow], shade(backdrop.asphalt, .5))
+        _fill(canvas, view, [shadow], shade(backdrop.asphalt, 0.5))
         for mesh in _from_far_to_near(_meshes(stage, actor, frame), pose, view):
             _paint_mesh(canvas, view, mesh, pose, backdrop)
 
@@ -233,7 +273,9 @@ def _from_far_to_near(meshes: tuple[Mesh, ...], pose: np.ndarray, view: View) ->
     if len(meshes) == 1 or meshes[-1].upright:
         return meshes
     matrix = pose_matrix(*pose)
-    return sorted(meshes, key=lambda mesh: -float(np.linalg.norm(transform(matrix, mesh.middle) - view.place)))
+    return sorted(
+        meshes, key=lambda mesh: -float(np.linalg.norm(transform(matrix, mesh.middle) - view.place))
+    )
 
 
 def _meshes(stage: Stage, actor: int, frame: int) -> tuple[Mesh, ...]:
@@ -242,10 +284,12 @@ def _meshes(stage: Stage, actor: int, frame: int) -> tuple[Mesh, ...]:
     step = 0
     if label == PEDESTRIAN and np.any(stage.scene.velocities[frame, actor]):
         walked = np.hypot(*(stage.scene.poses[frame, actor, :2] - stage.scene.poses[0, actor, :2]))
-        step = int(walked / .35 + actors.phase[actor]) % 4
+        step = int(walked / 0.35 + actors.phase[actor]) % 4
     key = actor, step
     if key not in stage.meshes:
-        stage.meshes[key] = actor_meshes(label, actors.size[actor], int(actors.look[actor]), (0., 1., 0., -1.)[step])
+        stage.meshes[key] = actor_meshes(
+            label, actors.size[actor], int(actors.look[actor]), (0.0, 1.0, 0.0, -1.0)[step]
+        )
     return stage.meshes[key]
 
 
@@ -256,7 +300,9 @@ def _in_view(view: View, pose: np.ndarray, radius: float) -> bool:
     return bool(z > -radius and abs(x) < slope * z + radius * np.hypot(1, slope))
 
 
-def _paint_mesh(canvas: np.ndarray, view: View, mesh: Mesh, pose: np.ndarray, backdrop: Backdrop) -> None:
+def _paint_mesh(
+    canvas: np.ndarray, view: View, mesh: Mesh, pose: np.ndarray, backdrop: Backdrop
+) -> None:
     if not _in_view(view, pose, float(np.abs(mesh.vertices[:, :2]).max()) * 1.5):
         return
     place = view.place[:2] - pose[:2]
@@ -270,14 +316,18 @@ def _paint_mesh(canvas: np.ndarray, view: View, mesh: Mesh, pose: np.ndarray, ba
     shown = two_sided | (np.einsum('fc,fc->f', normals, vertices[mesh.faces[:, 0]]) < 0)
     far = float(np.linalg.norm(place))
     if far > DETAIL:
-        shown[mesh.solid:] &= mesh.solid == 0
+        shown[mesh.solid :] &= mesh.solid == 0
     chosen = np.flatnonzero(shown)
     solid = chosen[chosen < mesh.solid]
     solid = solid[np.argsort(-vertices[mesh.faces[solid], 2].mean(axis=1), kind='stable')]
-    order = np.concatenate([solid, chosen[len(solid):]])
+    order = np.concatenate([solid, chosen[len(solid) :]])
     if not len(order):
         return
-    light = np.where(two_sided, .94, .72 + (mesh.normals @ (pose_matrix(0, 0, -yaw)[:3, :3] @ backdrop.sun)).clip(0))
+    light = np.where(
+        two_sided,
+        0.94,
+        0.72 + (mesh.normals @ (pose_matrix(0, 0, -yaw)[:3, :3] @ backdrop.sun)).clip(0),
+    )
     share = 1 - np.exp(-far / HAZE)
     colours = mesh.colours[order]
     lit = np.minimum(colours[:, :3] * light[order, None], 255)
@@ -299,22 +349,28 @@ def _night(small: np.ndarray, view: View, backdrop: Backdrop) -> np.ndarray:
     """Darkens a picture except for headlights, street lamps and what shines by itself."""
     _, _, azimuth, elevation = _camera_rays(view.camera)
     # The ego vehicle's beam: wide, low, straight ahead.
-    beam = .85 * np.exp(-(((azimuth + np.pi) % (2 * np.pi) - np.pi) / .42) ** 2 - ((elevation + .07) / .085) ** 2)
+    beam = 0.85 * np.exp(
+        -((((azimuth + np.pi) % (2 * np.pi) - np.pi) / 0.42) ** 2)
+        - ((elevation + 0.07) / 0.085) ** 2
+    )
     near = backdrop.lamps[np.hypot(*(backdrop.lamps - view.place[:2]).T) < 60]
     glow = beam.astype(np.float32)
     spots = transform(view.pose, np.column_stack([near, np.zeros(len(near))]))
     for x, y, z in spots[spots[:, 2] > 3]:
         intrinsic = view.camera.intrinsic / 4
-        centre = (int(x / z * intrinsic[0, 0] + intrinsic[0, 2]), int(y / z * intrinsic[1, 1] + intrinsic[1, 2]))
+        centre = (
+            int(x / z * intrinsic[0, 0] + intrinsic[0, 2]),
+            int(y / z * intrinsic[1, 1] + intrinsic[1, 2]),
+        )
         pool = np.zeros_like(glow)
-        radius = 5. / z * intrinsic[0, 0]
-        axes = (max(1, int(radius)), max(1, int(radius * (1.5 / z + .25))))
-        cv2.ellipse(pool, centre, axes, 0, 0, 360, [.28], -1)
+        radius = 5.0 / z * intrinsic[0, 0]
+        axes = (max(1, int(radius)), max(1, int(radius * (1.5 / z + 0.25))))
+        cv2.ellipse(pool, centre, axes, 0, 0, 360, [0.28], -1)
         glow += pool
     blurred = cv2.GaussianBlur(glow, (0, 0), 2.5)
     spread: np.ndarray = cv2.resize(blurred, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
     colour = small[..., :3].astype(np.float32)
     shine = small[..., 3:].astype(np.float32) / 255
-    light = NIGHT + spread[..., None] * np.array([1., .94, .8], dtype=np.float32)
-    halo = cv2.GaussianBlur(colour * shine, (0, 0), 3.) * .6
+    light = NIGHT + spread[..., None] * np.array([1.0, 0.94, 0.8], dtype=np.float32)
+    halo = cv2.GaussianBlur(colour * shine, (0, 0), 3.0) * 0.6
     return colour * np.maximum(light, shine) + halo

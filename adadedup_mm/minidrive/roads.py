@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# lanes per direction, lane width, parking strip, pavement and verge beside it, how much the road winds (radians)
+# lanes per direction, lane width, parking strip, pavement and verge beside it, how much the road
+# winds (radians)
 SETTINGS: dict[str, tuple[int, float, float, float, float, float]] = {
-    'city': (2, 3.3, 2.4, 4., 1., .10),
-    'suburb': (1, 3.5, 2.3, 2., 6., .20),
-    'country': (1, 3.6, 1.2, 0., 5., .35),
+    'city': (2, 3.3, 2.4, 4.0, 1.0, 0.10),
+    'suburb': (1, 3.5, 2.3, 2.0, 6.0, 0.20),
+    'country': (1, 3.6, 1.2, 0.0, 5.0, 0.35),
 }
 
 
@@ -60,7 +61,7 @@ class Road:
 
     def lane(self, number: int) -> float:
         """The middle of a lane, as d: from the centre line outwards 0, 1, ... ahead and -1, -2, ... oncoming."""
-        return -(number + .5) * self.lane_width
+        return -(number + 0.5) * self.lane_width
 
     def place(self, s: np.ndarray | float, d: np.ndarray | float) -> np.ndarray:
         """Places (s, d), broadcast together to shape (...), to x, y, heading in the global frame, (..., 3)."""
@@ -70,10 +71,12 @@ class Road:
         return np.stack([x - d * np.sin(heading), y + d * np.cos(heading), heading], axis=-1)
 
 
-def make_road(setting: str, length: float, crossings: tuple[float, ...], rng: np.random.Generator) -> Road:
+def make_road(
+    setting: str, length: float, crossings: tuple[float, ...], rng: np.random.Generator
+) -> Road:
     """A road whose middle part, s in [0, length], goes on for 130 m before and after it."""
     lanes, lane_width, parking, pavement, verge, winding = SETTINGS[setting]
-    start = -130.
+    start = -130.0
     s = np.arange(start, length + 131)
     period = rng.uniform(35, 70)
     headings = rng.uniform(-np.pi, np.pi) + winding * np.sin(s / period + rng.uniform(0, 2 * np.pi))

@@ -14,9 +14,20 @@ from .traffic import BICYCLE, BUS, CAR, PEDESTRIAN, TRUCK
 from .world import Scene
 
 # Waymo's cameras, in the order of their folders, and the cameras of the rig that stand for them.
-WAYMO_CAMERAS = {'CAM_FRONT': 'CAM_FRONT', 'CAM_FRONT_LEFT': 'CAM_FRONT_LEFT', 'CAM_FRONT_RIGHT': 'CAM_FRONT_RIGHT',
-                 'CAM_SIDE_LEFT': 'CAM_BACK_LEFT', 'CAM_SIDE_RIGHT': 'CAM_BACK_RIGHT'}
-LABELS = {CAR: 0, TRUCK: 0, BUS: 0, PEDESTRIAN: 1, BICYCLE: 2}  # Car, Pedestrian, Cyclist; cones are not labelled
+WAYMO_CAMERAS = {
+    'CAM_FRONT': 'CAM_FRONT',
+    'CAM_FRONT_LEFT': 'CAM_FRONT_LEFT',
+    'CAM_FRONT_RIGHT': 'CAM_FRONT_RIGHT',
+    'CAM_SIDE_LEFT': 'CAM_BACK_LEFT',
+    'CAM_SIDE_RIGHT': 'CAM_BACK_RIGHT',
+}
+LABELS = {
+    CAR: 0,
+    TRUCK: 0,
+    BUS: 0,
+    PEDESTRIAN: 1,
+    BICYCLE: 2,
+}  # Car, Pedestrian, Cyclist; cones are not labelled
 
 
 def file_name(scene: Scene, frame: int) -> str:
@@ -41,10 +52,17 @@ def points_file(scene: Scene, frame: int) -> str:
 def write_waymo(folder: Path, records: Sequence[Record]) -> None:
     """Writes the info files into ``folder/kitti_format``."""
     for split in ('train', 'val'):
-        data_list = [_info(record.scene, number, frame) for record in records if record.scene.split == split
-                     for number, frame in enumerate(record.frames)]
+        data_list = [
+            _info(record.scene, number, frame)
+            for record in records
+            if record.scene.split == split
+            for number, frame in enumerate(record.frames)
+        ]
         metainfo = dict(dataset='waymo', version='waymo_v1.4', info_version='mmdet3d_v1.4')
-        write_pickle(folder / 'kitti_format' / f'waymo_infos_{split}.pkl', dict(data_list=data_list, metainfo=metainfo))
+        write_pickle(
+            folder / 'kitti_format' / f'waymo_infos_{split}.pkl',
+            dict(data_list=data_list, metainfo=metainfo),
+        )
 
 
 def _info(scene: Scene, number: int, frame: Frame) -> dict[str, Any]:
@@ -56,13 +74,26 @@ def _info(scene: Scene, number: int, frame: Frame) -> dict[str, Any]:
         camera = rig[stands_for]
         cam2img, lidar2cam = np.eye(3, 4), inverse(camera.cam2ego)
         cam2img[:, :3] = camera.intrinsic
-        images[name] = dict(img_path=f'{stem}.jpg', height=HEIGHT, width=WIDTH, lidar2cam=matrix_list(lidar2cam),
-                            cam2img=matrix_list(cam2img), lidar2img=matrix_list(cam2img @ lidar2cam))
+        images[name] = dict(
+            img_path=f'{stem}.jpg',
+            height=HEIGHT,
+            width=WIDTH,
+            lidar2cam=matrix_list(lidar2cam),
+            cam2img=matrix_list(cam2img),
+            lidar2img=matrix_list(cam2img @ lidar2cam),
+        )
         cam_instances[name] = _camera_instances(camera, frame)
     return dict(
-        sample_idx=int(stem), timestamp=int(scene.timestamps[number]), ego2global=matrix_list(frame.ego2global),
-        context_name=scene.name, images=images, lidar_points=dict(lidar_path=f'{stem}.bin', num_pts_feats=6),
-        instances=instances, cam_sync_instances=[dict(instance) for instance in instances], cam_instances=cam_instances)
+        sample_idx=int(stem),
+        timestamp=int(scene.timestamps[number]),
+        ego2global=matrix_list(frame.ego2global),
+        context_name=scene.name,
+        images=images,
+        lidar_points=dict(lidar_path=f'{stem}.bin', num_pts_feats=6),
+        instances=instances,
+        cam_sync_instances=[dict(instance) for instance in instances],
+        cam_instances=cam_instances,
+    )
 
 
 def _instances(frame: Frame) -> list[dict[str, Any]]:
@@ -75,11 +106,21 @@ def _instances(frame: Frame) -> list[dict[str, Any]]:
         if label is None or frame.points[i] == 0:
             continue
         views = [frame.seen[name] for name in WAYMO_CAMERAS.values()]
-        seen = ((place, view.boxes[i].tolist()) for place, view in enumerate(views) if view.labelled[i])
-        place, box = next(seen, (0, [0.] * 4))
-        result.append(dict(
-            group_id=len(result) + 1, camera_id=place, bbox=box, bbox_label=label, bbox_label_3d=label,
-            bbox_3d=boxes[i].astype(np.float32).tolist(), num_lidar_pts=int(frame.points[i])))
+        seen = (
+            (place, view.boxes[i].tolist()) for place, view in enumerate(views) if view.labelled[i]
+        )
+        place, box = next(seen, (0, [0.0] * 4))
+        result.append(
+            dict(
+                group_id=len(result) + 1,
+                camera_id=place,
+                bbox=box,
+                bbox_label=label,
+                bbox_label_3d=label,
+                bbox_3d=boxes[i].astype(np.float32).tolist(),
+                num_lidar_pts=int(frame.points[i]),
+            )
+        )
     return result
 
 
@@ -91,8 +132,16 @@ def _camera_instances(camera: Camera, frame: Frame) -> list[dict[str, Any]]:
     for i in np.flatnonzero(seen.labelled & (seen.centres[:, 2] > 0) & (frame.points > 0)):
         label = LABELS.get(int(frame.objects.labels[i]))
         if label is not None:
-            result.append(dict(
-                bbox=seen.boxes[i].tolist(), bbox_label=label, bbox_3d=boxes[i].astype(np.float32).tolist(),
-                bbox_label_3d=label, center_2d=seen.centres[i, :2].tolist(), depth=float(seen.centres[i, 2]),
-                bbox_3d_isvalid=True, velocity=-1))
+            result.append(
+                dict(
+                    bbox=seen.boxes[i].tolist(),
+                    bbox_label=label,
+                    bbox_3d=boxes[i].astype(np.float32).tolist(),
+                    bbox_label_3d=label,
+                    center_2d=seen.centres[i, :2].tolist(),
+                    depth=float(seen.centres[i, 2]),
+                    bbox_3d_isvalid=True,
+                    velocity=-1,
+                )
+            )
     return result

@@ -11,34 +11,109 @@ from .traffic import Actors, Density
 
 KINDS = ('parked', 'slow', 'drive', 'fixed', 'rare')
 MOST_SCENES = 480  # for which ``NUMBERS`` has names
-RANGE = 60.  # metres around the ego vehicle within which objects exist
+RANGE = 60.0  # metres around the ego vehicle within which objects exist
 
-# What scene i is. A scene must not depend on how many others there are, so the table is fixed; entries 12.. repeat.
-# The first six hold every kind for training and one scene for validation. Validation has no parked scenes.
+# What scene i is. A scene must not depend on how many others there are, so the table is fixed;
+# entries 12.. repeat. The first six hold every kind for training and one scene for validation.
+# Validation has no parked scenes.
 SCHEDULE = (
-    'drive', 'parked', 'fixed', 'slow', 'rare', 'val rare',
-    'parked', 'val drive night', 'drive night', 'val fixed', 'parked', 'val slow',
-    'parked night', 'drive', 'fixed night', 'rare', 'val drive', 'parked',
-    'drive night', 'slow', 'parked', 'fixed', 'val rare night', 'drive',
-    'parked', 'rare night', 'drive', 'fixed', 'val fixed', 'parked',
-    'drive night', 'slow night', 'parked night', 'rare', 'val drive night', 'drive',
-    'parked', 'fixed', 'drive night', 'val slow', 'parked', 'rare',
-    'drive', 'fixed night', 'parked', 'val drive', 'slow', 'drive night')
+    'drive',
+    'parked',
+    'fixed',
+    'slow',
+    'rare',
+    'val rare',
+    'parked',
+    'val drive night',
+    'drive night',
+    'val fixed',
+    'parked',
+    'val slow',
+    'parked night',
+    'drive',
+    'fixed night',
+    'rare',
+    'val drive',
+    'parked',
+    'drive night',
+    'slow',
+    'parked',
+    'fixed',
+    'val rare night',
+    'drive',
+    'parked',
+    'rare night',
+    'drive',
+    'fixed',
+    'val fixed',
+    'parked',
+    'drive night',
+    'slow night',
+    'parked night',
+    'rare',
+    'val drive night',
+    'drive',
+    'parked',
+    'fixed',
+    'drive night',
+    'val slow',
+    'parked',
+    'rare',
+    'drive',
+    'fixed night',
+    'parked',
+    'val drive',
+    'slow',
+    'drive night',
+)
 
 # Long runs of scene numbers in nuScenes' official splits.
 NUMBERS = {
-    'train': ((41, 76), (120, 135), (157, 168), (170, 185), (224, 264), (283, 306), (347, 386), (388, 403), (410, 459),
-              (525, 539), (582, 600), (639, 679), (703, 719), (882, 903), (994, 1025), (1044, 1058), (1074, 1102)),
-    'val': ((12, 18), (92, 110), (268, 278), (519, 524), (552, 565), (632, 638), (780, 784), (794, 800), (904, 917),
-            (919, 931), (1059, 1073)),
+    'train': (
+        (41, 76),
+        (120, 135),
+        (157, 168),
+        (170, 185),
+        (224, 264),
+        (283, 306),
+        (347, 386),
+        (388, 403),
+        (410, 459),
+        (525, 539),
+        (582, 600),
+        (639, 679),
+        (703, 719),
+        (882, 903),
+        (994, 1025),
+        (1044, 1058),
+        (1074, 1102),
+    ),
+    'val': (
+        (12, 18),
+        (92, 110),
+        (268, 278),
+        (519, 524),
+        (552, 565),
+        (632, 638),
+        (780, 784),
+        (794, 800),
+        (904, 917),
+        (919, 931),
+        (1059, 1073),
+    ),
 }
 
 # kind -> slowest and fastest speed of the ego vehicle (m/s), seconds between frames
-MOTION = {'parked': (0., 0., .5), 'slow': (.7, 1.2, .5), 'drive': (7., 11., .5), 'fixed': (0., 0., 1.),
-          'rare': (5., 8., .5)}
+MOTION = {
+    'parked': (0.0, 0.0, 0.5),
+    'slow': (0.7, 1.2, 0.5),
+    'drive': (7.0, 11.0, 0.5),
+    'fixed': (0.0, 0.0, 1.0),
+    'rare': (5.0, 8.0, 0.5),
+}
 
 # setting -> share of parking places taken, people per 100 m of pavement
-BUSY = {'city': (.5, 6.), 'suburb': (.4, 4.), 'country': (.06, .8)}
+BUSY = {'city': (0.5, 6.0), 'suburb': (0.4, 4.0), 'country': (0.06, 0.8)}
 
 
 @dataclass(frozen=True)
@@ -64,7 +139,8 @@ class Scene:
 
     Attributes:
         index: its number; also where its private random streams start.
-        name: a name from nuScenes' list of scenes for its split, because nuScenes' evaluation goes by names.
+        name: a name from nuScenes' list of scenes for its split, because nuScenes' evaluation goes
+            by names.
         order: how many scenes of its split come before it.
         seed: the world's seed.
         kind: one of ``KINDS``.
@@ -147,7 +223,11 @@ def make_scene(seed: int, index: int, frames: int) -> Scene:
     kind, night, split = scene_plan(index)
     rng = stream(seed, index, 0)
     slowest, fastest, period = MOTION[kind]
-    setting = str(rng.choice(['city', 'suburb']) if kind == 'fixed' else rng.choice(list(SETTINGS), p=[.45, .35, .2]))
+    setting = str(
+        rng.choice(['city', 'suburb'])
+        if kind == 'fixed'
+        else rng.choice(list(SETTINGS), p=[0.45, 0.35, 0.2])
+    )
     speed = rng.uniform(slowest, fastest)
     clock = np.arange(frames) * period
     # In a parked scene time itself stands still: its frames differ by the sensor's noise alone.
@@ -169,32 +249,66 @@ def make_scene(seed: int, index: int, frames: int) -> Scene:
         velocities, ego_velocity = np.zeros_like(velocities), np.zeros_like(ego_velocity)
     stamps = 1_600_000_000_000_000 + index * 1_000_000_000 + (clock * 1e6).round().astype(np.int64)
     order = sum(scene_plan(earlier)[2] == split for earlier in range(index))
-    return Scene(index, scene_name(index, order, split), order, seed, kind, night, split, setting, road, stamps,
-                 ego_pose[:, 0], np.hypot(*ego_velocity[:, 0].T), actors, poses, velocities, near)
+    return Scene(
+        index,
+        scene_name(index, order, split),
+        order,
+        seed,
+        kind,
+        night,
+        split,
+        setting,
+        road,
+        stamps,
+        ego_pose[:, 0],
+        np.hypot(*ego_velocity[:, 0].T),
+        actors,
+        poses,
+        velocities,
+        near,
+    )
 
 
-def _crossings(kind: str, setting: str, length: float, rng: np.random.Generator) -> tuple[float, ...]:
+def _crossings(
+    kind: str, setting: str, length: float, rng: np.random.Generator
+) -> tuple[float, ...]:
     if kind == 'fixed':
         return (float(rng.uniform(32, 40)),)
     if setting == 'country':
         return ()
-    return tuple(float(s + rng.uniform(-12, 12)) for s in np.arange(-40 + rng.uniform(0, 50), length + 100, 75.))
+    return tuple(
+        float(s + rng.uniform(-12, 12))
+        for s in np.arange(-40 + rng.uniform(0, 50), length + 100, 75.0)
+    )
 
 
 def _ego(road: Road, speed: float, rng: np.random.Generator) -> Actors:
     """The ego vehicle as an actor at s = 0 in one of its lanes."""
     lane = int(rng.integers(road.lanes))
-    return traffic.make_actors(np.zeros(1), np.zeros(1), np.array([road.lane(lane) + rng.uniform(-.3, .3)]), rng,
-                               speed=speed, sway=min(1.5, speed / 5))
+    return traffic.make_actors(
+        np.zeros(1),
+        np.zeros(1),
+        np.array([road.lane(lane) + rng.uniform(-0.3, 0.3)]),
+        rng,
+        speed=speed,
+        sway=min(1.5, speed / 5),
+    )
 
 
-def _populate(kind: str, setting: str, road: Road, ego: Actors, times: np.ndarray, rng: np.random.Generator) -> Actors:
+def _populate(
+    kind: str, setting: str, road: Road, ego: Actors, times: np.ndarray, rng: np.random.Generator
+) -> Actors:
     """Everybody else."""
     rare = kind == 'rare'
     parked, pedestrians = BUSY[setting]
-    density = Density(gap=4. if kind == 'slow' else 20., parked=parked,
-                      pedestrians=2. if kind == 'fixed' else pedestrians, bicycles=2.6 if rare else .5,
-                      works=.6 if rare else .1, buses=.3 if rare else .04)
+    density = Density(
+        gap=4.0 if kind == 'slow' else 20.0,
+        parked=parked,
+        pedestrians=2.0 if kind == 'fixed' else pedestrians,
+        bicycles=2.6 if rare else 0.5,
+        works=0.6 if rare else 0.1,
+        buses=0.3 if rare else 0.04,
+    )
     first, last = -RANGE - 10, float(ego.path(times)[0].max()) + RANGE + 10
     groups = []
     for side in (-1, 1):
@@ -209,18 +323,24 @@ def _populate(kind: str, setting: str, road: Road, ego: Actors, times: np.ndarra
     return traffic.join(groups)
 
 
-def _lanes(road: Road, ego: Actors, times: np.ndarray, density: Density, rng: np.random.Generator) -> list[Actors]:
+def _lanes(
+    road: Road, ego: Actors, times: np.ndarray, density: Density, rng: np.random.Generator
+) -> list[Actors]:
     """The traffic of all lanes; in the ego vehicle's own those in front may draw away and those behind fall back."""
     own = int(np.argmin([abs(road.lane(number) - ego.d[0]) for number in range(road.lanes)]))
     s, speed = ego.path(times)[0], float(ego.speed[0])
     groups = []
     for number in range(-road.lanes, road.lanes):
         if number == own:
-            leaving = rng.choice([1., rng.uniform(1.1, 1.4)])
-            groups.append(traffic.lane_traffic(road.lane(own), speed * leaving, 8., RANGE, density, rng))
-            groups.append(traffic.lane_traffic(road.lane(own), speed / leaving, -RANGE, -10., density, rng))
+            leaving = rng.choice([1.0, rng.uniform(1.1, 1.4)])
+            groups.append(
+                traffic.lane_traffic(road.lane(own), speed * leaving, 8.0, RANGE, density, rng)
+            )
+            groups.append(
+                traffic.lane_traffic(road.lane(own), speed / leaving, -RANGE, -10.0, density, rng)
+            )
             continue
-        pace = speed * rng.uniform(.75, 1.3) * (1 if number >= 0 else -1)
+        pace = speed * rng.uniform(0.75, 1.3) * (1 if number >= 0 else -1)
         start = s - pace * times[:, None]
         first, last = float(start.min()) - RANGE, float(start.max()) + RANGE
         groups.append(traffic.lane_traffic(road.lane(number), pace, first, last, density, rng))
@@ -230,7 +350,7 @@ def _lanes(road: Road, ego: Actors, times: np.ndarray, density: Density, rng: np
 def _trace(road: Road, actors: Actors, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Poses (T, A, 3) and velocities (T, A, 2) in the global frame."""
     step = 1e-3
-    here, soon = (road.place(*actors.path(times + later)) for later in (0., step))
+    here, soon = (road.place(*actors.path(times + later)) for later in (0.0, step))
     poses = here.copy()
     poses[..., 2] = wrap_angle(here[..., 2] + actors.turn)
     return poses, (soon - here)[..., :2] / step

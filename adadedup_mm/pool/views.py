@@ -10,8 +10,8 @@ def choose_views(views: Sequence[str], use_views: str | Sequence[str]) -> list[i
 
     Args:
         views: V camera names.
-        use_views: ``'front'``: the camera called ``CAM_FRONT``, ``FRONT`` or ``image_0``, otherwise the first one;
-            ``'all'``; or names.
+        use_views: ``'front'``: the camera called ``CAM_FRONT``, ``FRONT`` or ``image_0``, otherwise
+            the first one; ``'all'``; or names.
 
     Raises:
         UserError: a name is not among the views.
@@ -23,6 +23,9 @@ def choose_views(views: Sequence[str], use_views: str | Sequence[str]) -> list[i
         return [next((names.index(name) for name in ('FRONT', 'IMAGE_0') if name in names), 0)]
     unknown = [name for name in use_views if name not in views]
     if unknown or not use_views:
-        raise UserError(f'adadedup.views names {", ".join(map(repr, unknown)) or "no camera"}, but the dataset has '
-                        f'{", ".join(map(repr, views))}')
+        raise UserError(
+            f'adadedup.views names {", ".join(map(repr, unknown)) or "no camera"}, but the dataset '
+            'has '
+            f'{", ".join(map(repr, views))}'
+        )
     return [views.index(name) for name in dict.fromkeys(use_views)]

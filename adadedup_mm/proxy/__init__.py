@@ -5,5 +5,11 @@ from ..detectors.losses import forward_losses_per_image, per_sample_losses
 from .score import merge_losses, score_shards
 from .train import train_proxy
 
-__all__ = ['forward_losses_per_image', 'merge_losses', 'per_sample_losses', 'proxy_config', 'score_shards',
-           'train_proxy']
+__all__ = [
+    'forward_losses_per_image',
+    'merge_losses',
+    'per_sample_losses',
+    'proxy_config',
+    'score_shards',
+    'train_proxy',
+]

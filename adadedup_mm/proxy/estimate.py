@@ -30,7 +30,9 @@ class Probe:
     parameters: int
 
 
-def probe_training(config: Config, dataset: Mapping[str, Any], folder: Path, batches: int = 4) -> Probe:
+def probe_training(
+    config: Config, dataset: Mapping[str, Any], folder: Path, batches: int = 4
+) -> Probe:
     """Trains for some batches, of which the first one does not count: it starts workers and fills caches.
 
     Args:
@@ -60,13 +62,15 @@ class _Clock(Hook):
 
     def __init__(self, batches: int) -> None:
         self.batches = batches
-        self.start = 0.
+        self.start = 0.0
         self.times: list[float] = []
 
     def before_train_epoch(self, runner: Runner) -> None:
         self.start = time.perf_counter()
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.times.append(time.perf_counter())

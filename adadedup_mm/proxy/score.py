@@ -24,17 +24,28 @@ from ..images.steps import failing_pictures_named, name_failing_pictures
 SHARD_SIZE = 256
 
 
-def score_shards(config: Config, checkpoint: str | Path, dataset: Mapping[str, Any], indices: np.ndarray,
-                 sizes: np.ndarray, folder: str | Path, seed: int = 0, rank: int = 0, world: int = 1) -> None:
+def score_shards(
+    config: Config,
+    checkpoint: str | Path,
+    dataset: Mapping[str, Any],
+    indices: np.ndarray,
+    sizes: np.ndarray,
+    folder: str | Path,
+    seed: int = 0,
+    rank: int = 0,
+    world: int = 1,
+) -> None:
     """Computes this process's share of the per-sample losses; parts that are already there are skipped.
 
-    Samples are taken in the order of their image sizes, because images of one padded shape go through the detector
-    together. Which samples form a batch does not depend on the number of processes.
+    Samples are taken in the order of their image sizes, because images of one padded shape go
+    through the detector together. Which samples form a batch does not depend on the number of
+    processes.
 
     Args:
         config: from ``proxy_config``.
         checkpoint: the proxy's weights.
-        dataset: config of the dataset; the pipeline is the test pipeline of ``config``, with annotations.
+        dataset: config of the dataset; the pipeline is the test pipeline of ``config``, with
+            annotations.
         indices: (n,) positions in the dataset of the samples to score, unique.
         sizes: (n, 2) height and width of their images, 0 where unknown.
         folder: where the parts go.
@@ -43,18 +54,28 @@ def score_shards(config: Config, checkpoint: str | Path, dataset: Mapping[str, A
         world: number of processes.
 
     Raises:
-        UserError: the checkpoint does not fit, the pipeline fails on a picture, or a loss is not finite.
+        UserError: the checkpoint does not fit, the pipeline fails on a picture, or a loss is not
+            finite.
     """
     folder = Path(folder)
-    shards = {path: part for path, part in list(_shards(indices, sizes, folder).items())[rank::world]
-              if not path.exists()}
+    shards = {
+        path: part
+        for path, part in list(_shards(indices, sizes, folder).items())[rank::world]
+        if not path.exists()
+    }
     if not shards:
         return
     # Without gradients twice as many images as in training fit.
     size = 2 * config.train_dataloader.get('batch_size', 8)
-    batches = {path: [part[i:i + size].tolist() for i in range(0, len(part), size)] for path, part in shards.items()}
-    with (isolated(folder / f'scoring_{rank}.log'), failing_pictures_named(),
-          progress(sum(map(len, shards.values())), 'proxy losses', 'image') as bar):
+    batches = {
+        path: [part[i : i + size].tolist() for i in range(0, len(part), size)]
+        for path, part in shards.items()
+    }
+    with (
+        isolated(folder / f'scoring_{rank}.log'),
+        failing_pictures_named(),
+        progress(sum(map(len, shards.values())), 'proxy losses', 'image') as bar,
+    ):
         model = load_detector(config, checkpoint)
         with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
             samples = DATASETS.build(name_failing_pictures(scoring_dataset(config, dataset)))
@@ -68,10 +89,18 @@ def score_shards(config: Config, checkpoint: str | Path, dataset: Mapping[str, A
             write_array(path, torch.cat(losses).numpy())
 
 
-def seeded_batches(config: Config, dataset: Any, batches: list[list[int]], seed: int) -> Iterator[Any]:
+def seeded_batches(
+    config: Config, dataset: Any, batches: list[list[int]], seed: int
+) -> Iterator[Any]:
     """Collated samples at the given positions, each of them independent of those before."""
-    return iter(DataLoader(_Seeded(dataset, seed), batch_sampler=batches, collate_fn=pseudo_collate,
-                           num_workers=config.train_dataloader.get('num_workers', 0)))
+    return iter(
+        DataLoader(
+            _Seeded(dataset, seed),
+            batch_sampler=batches,
+            collate_fn=pseudo_collate,
+            num_workers=config.train_dataloader.get('num_workers', 0),
+        )
+    )
 
 
 class _Seeded(Dataset):
@@ -89,8 +118,13 @@ class _Seeded(Dataset):
         return self.dataset[index]
 
 
-def merge_losses(indices: np.ndarray, sizes: np.ndarray, count: int, folder: str | Path,
-                 wait_for: Callable[[Callable[[], bool]], None]) -> np.ndarray:
+def merge_losses(
+    indices: np.ndarray,
+    sizes: np.ndarray,
+    count: int,
+    folder: str | Path,
+    wait_for: Callable[[Callable[[], bool]], None],
+) -> np.ndarray:
     """Puts the parts of all processes together.
 
     Args:
@@ -115,5 +149,7 @@ def merge_losses(indices: np.ndarray, sizes: np.ndarray, count: int, folder: str
 def _shards(indices: np.ndarray, sizes: np.ndarray, folder: Path) -> dict[Path, np.ndarray]:
     """File and indices of every part, in the order of image height, width and index."""
     order = np.asarray(indices)[np.lexsort((indices, sizes[:, 1], sizes[:, 0]))]
-    return {folder / f'losses_{i:05d}.npy': order[start:start + SHARD_SIZE]
-            for i, start in enumerate(range(0, len(order), SHARD_SIZE))}
+    return {
+        folder / f'losses_{i:05d}.npy': order[start : start + SHARD_SIZE]
+        for i, start in enumerate(range(0, len(order), SHARD_SIZE))
+    }

@@ -24,32 +24,43 @@ from ..detectors.isolation import isolated
 from ..images.steps import failing_pictures_named, name_failing_pictures
 
 # mmengine's own wrapper asks for the GPU of each process.
-WRAPPER_WITHOUT_GPU = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+WRAPPER_WITHOUT_GPU = dict(
+    type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False
+)
 
 
-def train_proxy(config: Config, dataset: Mapping[str, Any], folder: str | Path, seed: int = 0,
-                every_epoch: bool = False, distributed: bool = False) -> Path:
+def train_proxy(
+    config: Config,
+    dataset: Mapping[str, Any],
+    folder: str | Path,
+    seed: int = 0,
+    every_epoch: bool = False,
+    distributed: bool = False,
+) -> Path:
     """Trains a detector in this process, which is afterwards as it was before (see ``isolated``).
 
-    The last epoch's state is kept in ``folder``: called again after an interruption, training goes on from there, on a
-    CPU to bit-identical weights. For that every epoch starts from a random state of its own, and worker processes do
-    not outlive an epoch. Configs that count iterations instead of epochs start over.
+    The last epoch's state is kept in ``folder``: called again after an interruption, training goes
+    on from there, on a CPU to bit-identical weights. For that every epoch starts from a random
+    state of its own, and worker processes do not outlive an epoch. Configs that count iterations
+    instead of epochs start over.
 
     Args:
         config: from ``proxy_config``.
         dataset: config of the dataset to train on; the pipeline is that of ``config``.
         folder: where weights and logs go.
         seed: of initial weights, order, augmentation and RoI sampling.
-        every_epoch: whether ``folder/epoch_<n>.pth`` keeps the weights after each epoch, counted from 1.
-        distributed: whether all processes of the open process group train it together, each on an equal part of every
-            batch; all of them call this, with the same folder, and the first one writes.
+        every_epoch: whether ``folder/epoch_<n>.pth`` keeps the weights after each epoch, counted
+            from 1.
+        distributed: whether all processes of the open process group train it together, each on an
+            equal part of every batch; all of them call this, with the same folder, and the first
+            one writes.
 
     Returns:
         ``folder/proxy.pth``, the weights alone.
 
     Raises:
-        UserError: the loss is no finite number, the pipeline fails on a picture, or there is no process group for
-            ``distributed``.
+        UserError: the loss is no finite number, the pipeline fails on a picture, or there is no
+            process group for ``distributed``.
     """
     folder = Path(folder).absolute()
     result, state = folder / 'proxy.pth', folder / 'last_epoch.pth'
@@ -57,7 +68,10 @@ def train_proxy(config: Config, dataset: Mapping[str, Any], folder: str | Path, 
         runner_config = _runner_config(config, dataset, folder, seed)
         if distributed:
             _split(runner_config, config)
-        with isolated(folder / 'training.log', hide_group=not distributed), failing_pictures_named():
+        with (
+            isolated(folder / 'training.log', hide_group=not distributed),
+            failing_pictures_named(),
+        ):
             runner = Runner.from_cfg(runner_config)
             runner.register_hook(_ProxyHook(state, seed, every_epoch), priority='LOWEST')
             runner.train()
@@ -71,22 +85,43 @@ def train_proxy(config: Config, dataset: Mapping[str, Any], folder: str | Path, 
 
 def _runner_config(config: Config, dataset: Mapping[str, Any], folder: Path, seed: int) -> Config:
     samples = name_failing_pictures(training_dataset(config, dataset))
-    loader = dict(config.train_dataloader, dataset=samples, persistent_workers=False, drop_last=False)
-    wanted = ('model', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr', 'custom_hooks', 'env_cfg',
-              'load_from')
+    loader = dict(
+        config.train_dataloader, dataset=samples, persistent_workers=False, drop_last=False
+    )
+    wanted = (
+        'model',
+        'train_cfg',
+        'optim_wrapper',
+        'param_scheduler',
+        'auto_scale_lr',
+        'custom_hooks',
+        'env_cfg',
+        'load_from',
+    )
     # A copy: models and runners take their configs apart.
-    return Config(copy.deepcopy(dict(
-        {key: config[key] for key in wanted if config.get(key) is not None},
-        train_dataloader=loader, work_dir=str(folder / 'log'), experiment_name='proxy',
-        default_hooks=dict(checkpoint=None), default_scope=config.get('default_scope', 'mmdet'),
-        randomness=dict(seed=seed))), format_python_code=False)  # formatting fails for what is no plain value
+    return Config(
+        copy.deepcopy(
+            dict(
+                {key: config[key] for key in wanted if config.get(key) is not None},
+                train_dataloader=loader,
+                work_dir=str(folder / 'log'),
+                experiment_name='proxy',
+                default_hooks=dict(checkpoint=None),
+                default_scope=config.get('default_scope', 'mmdet'),
+                randomness=dict(seed=seed),
+            )
+        ),
+        format_python_code=False,
+    )  # formatting fails for what is no plain value
 
 
 def _split(runner_config: Config, config: Config) -> None:
     """Gives each process its part of the batch, so that the schedule and the learning rate still fit."""
     if not torch.distributed.is_initialized():
-        raise UserError('adadedup.proxy.distributed needs a process group: call '
-                        'adadedup_mm.engine.open_group(launcher) before')
+        raise UserError(
+            'adadedup.proxy.distributed needs a process group: call '
+            'adadedup_mm.engine.open_group(launcher) before'
+        )
     loader = runner_config.train_dataloader
     loader.batch_size = -(-loader.batch_size // get_world_size())
     runner_config.launcher = 'pytorch'  # Of any launcher: the group is open already.
@@ -101,8 +136,9 @@ class _ProxyHook(Hook):
     """Makes every epoch repeatable and resumable, stops when the loss is no number, and shows progress.
 
     Args:
-        state: file with everything that the next epoch depends on. mmengine's own checkpoints are not used because
-            they hold pickled objects, are not written atomically and leave out where the random states are.
+        state: file with everything that the next epoch depends on. mmengine's own checkpoints are
+            not used because they hold pickled objects, are not written atomically and leave out
+            where the random states are.
         seed: of the training.
         every_epoch: whether to keep the weights of each epoch beside the state.
     """
@@ -119,30 +155,37 @@ class _ProxyHook(Hook):
         self.bar.initial = self.bar.n = runner.iter
 
     def before_train_epoch(self, runner: Runner) -> None:
-        # A factor above any number of epochs, so that trainings with neighbouring seeds share no epoch.
-        # Another such factor between processes, which have samples of their own.
+        # A factor above any number of epochs, so that trainings with neighbouring seeds share no
+        # epoch. Another such factor between processes, which have samples of their own.
         seed = self.seed * 100_003 + runner.epoch + get_rank() * 10_000_019
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.manual_seed(seed)
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
-                         outputs: Any = None) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         self.bar.update()
         finite = torch.isfinite(outputs['loss']).float()
         all_reduce(finite, 'min')  # All stop together: none waits for the gradients of another.
         if not finite:
             self.bar.close()
-            raise UserError(f'the proxy detector diverged in epoch {runner.epoch + 1} (its loss is '
-                            f'{float(outputs["loss"])}): lower the learning rate of its config or clip gradients')
+            raise UserError(
+                f'the proxy detector diverged in epoch {runner.epoch + 1} (its loss is '
+                f'{float(outputs["loss"])}): lower the learning rate of its config or clip '
+                'gradients'
+            )
 
     def after_train_epoch(self, runner: Runner) -> None:
         if not is_main_process():
             return
         checkpoint = dict(
-            epoch=runner.epoch + 1, iter=runner.iter, state_dict=_bare(runner.model).state_dict(),
+            epoch=runner.epoch + 1,
+            iter=runner.iter,
+            state_dict=_bare(runner.model).state_dict(),
             optimizer=runner.optim_wrapper.state_dict(),
-            schedulers=[scheduler.state_dict() for scheduler in _schedulers(runner)])
+            schedulers=[scheduler.state_dict() for scheduler in _schedulers(runner)],
+        )
         # Hooks that keep weights of their own, such as EMAHook, put them in here.
         runner.call_hook('before_save_checkpoint', checkpoint=checkpoint)
         if self.every_epoch:
@@ -167,7 +210,11 @@ def _resume(runner: Runner, checkpoint: dict[str, Any]) -> None:
 
 def _schedulers(runner: Runner) -> Sequence[Any]:
     schedulers = runner.param_schedulers or []
-    return [item for group in schedulers.values() for item in group] if isinstance(schedulers, dict) else schedulers
+    return (
+        [item for group in schedulers.values() for item in group]
+        if isinstance(schedulers, dict)
+        else schedulers
+    )
 
 
 def _bare(model: nn.Module) -> nn.Module:

@@ -23,7 +23,7 @@ from .estimate import Estimate, estimate, measure, work_of
 from .results import bad_images_note
 
 _BY_DENSITY = ('adadedup', 'clip_dedup')
-RATIOS = tuple(round(.1 * step, 1) for step in range(1, 10))
+RATIOS = tuple(round(0.1 * step, 1) for step in range(1, 10))
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,10 @@ class Row:
     Attributes:
         keep_ratio: in (0, 1].
         kept: number of samples.
-        threshold: density score above which samples go; None for strategies that do not go by density.
-        near_duplicates: share of near-duplicates among what goes; None likewise, where nothing goes, and where nearly
-            all features are the same.
+        threshold: density score above which samples go; None for strategies that do not go by
+            density.
+        near_duplicates: share of near-duplicates among what goes; None likewise, where nothing
+            goes, and where nearly all features are the same.
         cost: of a whole run.
     """
 
@@ -66,7 +67,8 @@ class DryRun:
 def dry_run(config: Config, options: Options, work_dir: Path) -> DryRun:
     """Looks at several keep ratios; what density pruning would do, which some strategies start from, is computed.
 
-    Finished stages of ``work_dir`` are used; what is missing is computed in a temporary folder and removed with it.
+    Finished stages of ``work_dir`` are used; what is missing is computed in a temporary folder and
+    removed with it.
 
     Args:
         config: a training config.
@@ -77,8 +79,13 @@ def dry_run(config: Config, options: Options, work_dir: Path) -> DryRun:
         UserError: the config is wrong.
     """
     check_writable(config)
-    originals = [folder for path in inner_datasets(config) for folder in data_folders(value_at(config, path))]
-    with tempfile.TemporaryDirectory(prefix='adadedup_') as folder, untouched(originals, but=[tempfile.gettempdir()]):
+    originals = [
+        folder for path in inner_datasets(config) for folder in data_folders(value_at(config, path))
+    ]
+    with (
+        tempfile.TemporaryDirectory(prefix='adadedup_') as folder,
+        untouched(originals, but=[tempfile.gettempdir()]),
+    ):
         pool, sources = read_pool(config)
         print_notes(pool)
         run = Run(config, options, ReadingStore(folder, also=work_dir / 'stages'), pool, sources)
@@ -90,8 +97,10 @@ def dry_run(config: Config, options: Options, work_dir: Path) -> DryRun:
         if options.strategy_name in _BY_DENSITY:
             rows = _rows(run, ratios, costs)
         else:
-            rows = [Row(ratio, keep_count(ratio, len(pool)), None, None, cost)
-                    for ratio, cost in zip(ratios, costs, strict=True)]
+            rows = [
+                Row(ratio, keep_count(ratio, len(pool)), None, None, cost)
+                for ratio, cost in zip(ratios, costs, strict=True)
+            ]
         notes = _notes(run)
     return DryRun(rows, len(pool), reused, notes)
 
@@ -113,7 +122,7 @@ def _rows(run: Run, ratios: Sequence[float], costs: Sequence[Estimate]) -> list[
     for ratio, cost in zip(ratios, costs, strict=True):
         kept = np.zeros(len(usable), bool)
         count = keep_count(ratio, len(usable))
-        kept[usable], threshold = initial_set(similarity[usable], min(1., count / usable.sum()))
+        kept[usable], threshold = initial_set(similarity[usable], min(1.0, count / usable.sum()))
         partner, _ = nearest_kept(compared, run.clusters, kept)
         gone = run.likeness(np.where(usable, partner, -1))
         if run.same_features >= NEARLY_ALL:

@@ -27,10 +27,12 @@ from ..strategies.trainings import default_epochs
 
 # Below this many samples a run is over soon, and the proxy's probe would be a large part of it.
 PROBE_FROM = 2000
-# What a forward pass costs of a training step, which also goes backward through twice as many products.
+# What a forward pass costs of a training step, which also goes backward through twice as many
+# products.
 FORWARD = 1 / 3
-# Share of the speed of one large matrix product that clusters and density scores reach (see benchmarks/density.py).
-EFFICIENCY = .4
+# Share of the speed of one large matrix product that clusters and density scores reach (see
+# benchmarks/density.py).
+EFFICIENCY = 0.4
 # A proxy's files while it trains: weights, Adam's two moments, and the weights alone.
 COPIES = 4
 
@@ -58,7 +60,8 @@ class Rates:
     """What was measured on this machine.
 
     Attributes:
-        image: seconds for the features of an image on average, all workers together; 0 if they are there already.
+        image: seconds for the features of an image on average, all workers together; 0 if they are
+            there already.
         dim: length of a sample's feature.
         product: multiply-adds a second of a matrix product.
         proxy: of its training; None where it was not measured.
@@ -98,7 +101,9 @@ def work_of(run: Run, keep_ratio: float) -> Work:
     """What a run's strategy does; of a strategy that is not ours only that it uses features is assumed."""
     strategy, n = run.options.strategy_name, len(run.pool)
     arguments = _arguments(run)
-    features = arguments.get('per') == 'cluster' if strategy == 'random' else strategy not in _NO_FEATURES
+    features = (
+        arguments.get('per') == 'cluster' if strategy == 'random' else strategy not in _NO_FEATURES
+    )
     trained = scored = 0
     views = max(len(run.item_samples) // n, 1) if strategy in (*_SCORES, 'adadedup') else 1
     if strategy == 'adadedup':
@@ -122,7 +127,7 @@ def measure(run: Run, work: Work, with_proxy: bool = True) -> Rates:
     Raises:
         UserError: the embedder or the proxy cannot be used.
     """
-    image, dim = 0., 0
+    image, dim = 0.0, 0
     if work.features and not run.store.is_finished('features', run.features_key):
         columns = choose_views(run.pool.views, run.options.views)
         paths = [paths[column] for paths in run.pool.image_paths for column in columns]
@@ -135,7 +140,9 @@ def measure(run: Run, work: Work, with_proxy: bool = True) -> Rates:
         batch = run.proxy_config.train_dataloader.get('batch_size', 1)
         some = _first_readable(run, max(8 * batch, 64))
         with tempfile.TemporaryDirectory() as folder:
-            proxy = probe_training(run.proxy_config, run.training_data(some, Path(folder)), Path(folder))
+            proxy = probe_training(
+                run.proxy_config, run.training_data(some, Path(folder)), Path(folder)
+            )
     return Rates(image, dim, _product_rate(dim), proxy)
 
 
@@ -150,20 +157,24 @@ def estimate(run: Run, work: Work, rates: Rates, keep_ratio: float) -> Estimate:
     """
     n, world = len(run.pool), run.store.world
     features = n * len(choose_views(run.pool.views, run.options.views)) * rates.image / world
-    clusters, learn = _cluster_work(run, rates.dim) if work.features else (0., 0)
-    proxy = None if work.trained or work.scored else 0.
+    clusters, learn = _cluster_work(run, rates.dim) if work.features else (0.0, 0)
+    proxy = None if work.trained or work.scored else 0.0
     parameters = 0
     if rates.proxy is not None:
-        # Training is one process's work, but for the strategies with several trainings and proxy.distributed.
+        # Training is one process's work, but for the strategies with several trainings and
+        # proxy.distributed.
         together = run.options.proxy.distributed and run.options.strategy_name == 'adadedup'
         workers = world if together else min(world, _arguments(run).get('runs', 1))
-        proxy = rates.proxy.seconds_per_image * (work.trained / workers + FORWARD * work.scored / world)
+        proxy = rates.proxy.seconds_per_image * (
+            work.trained / workers + FORWARD * work.scored / world
+        )
         parameters = rates.proxy.parameters
     size = 4 * n * rates.dim
     # The joined vectors are read in passing, and have no part in the peak.
     memory = _peak_memory() + round(1.3 * size) + 4 * learn * rates.dim
     annotations = sum(source.ann_file.stat().st_size for source in run.sources if source.ann_file)
-    # Features are there twice while they are put together, and once more when they are joined with the label layouts.
+    # Features are there twice while they are put together, and once more when they are joined with
+    # the label layouts.
     joint = 4 * n * (rates.dim + LAYOUT + 1) if work.features and run.options.layout else 0
     disk = size + max(size, joint) + 4 * COPIES * parameters + round(keep_ratio * annotations)
     return Estimate(features, clusters / (EFFICIENCY * rates.product), proxy, memory, disk)
@@ -200,20 +211,29 @@ def estimate_line(run: Run) -> str:
     ratio, n = run.options.keep_ratio, len(run.pool)
     work = work_of(run, ratio)
     cost = estimate(run, work, measure(run, work, with_proxy=n >= PROBE_FROM), ratio)
-    parts = [f'features {words.duration(cost.features)}', f'clusters {words.duration(cost.clusters)}'] * work.features
+    parts = [
+        f'features {words.duration(cost.features)}',
+        f'clusters {words.duration(cost.clusters)}',
+    ] * work.features
     if cost.proxy:
         parts.append(f'proxy {words.duration(cost.proxy)}')
     more = ' and the proxy' if cost.proxy is None else ''
     detail = f' ({", ".join(parts)})' if len(parts) > 1 else ''
-    return (f'estimate for {n:,} samples: {words.duration(cost.seconds)}{detail}{more}, {words.size(cost.memory)} of '
-            f'memory, {words.size(cost.disk)} on disk').replace(words.SPACE, ' ')
+    return (
+        f'estimate for {n:,} samples: {words.duration(cost.seconds)}{detail}{more}, '
+        f'{words.size(cost.memory)} of '
+        f'memory, {words.size(cost.disk)} on disk'
+    ).replace(words.SPACE, ' ')
 
 
 def _arguments(run: Run) -> dict[str, Any]:
     """The strategy's arguments, defaults included."""
     function = find(STRATEGIES, run.options.strategy_name, 'adadedup.strategy')
     given = run.options.strategy if isinstance(run.options.strategy, dict) else {}
-    defaults = {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+    }
     return defaults | given
 
 
@@ -221,7 +241,8 @@ def _epochs(run: Run) -> int:
     settings = run.proxy_config.train_cfg
     if 'max_epochs' in settings:
         return settings.max_epochs
-    # A config that counts iterations sees as many images whatever is kept; as epochs of the whole set.
+    # A config that counts iterations sees as many images whatever is kept; as epochs of the whole
+    # set.
     batch = run.proxy_config.train_dataloader.get('batch_size', 1)
     return max(1, round(settings.get('max_iters', 0) * batch / len(run.pool)))
 

@@ -33,8 +33,16 @@ from .results import _write_config, _write_results
 from .update import update
 
 
-def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0, world: int = 1,
-          resume: bool = False, update_of: Path | None = None, patience: Patience | None = None) -> Config:
+def prune(
+    config: Config,
+    options: Options,
+    work_dir: str | Path,
+    rank: int = 0,
+    world: int = 1,
+    resume: bool = False,
+    update_of: Path | None = None,
+    patience: Patience | None = None,
+) -> Config:
     """Selects the samples worth keeping and writes DESIGN's files into ``work_dir``; does nothing if it is all there.
 
     Args:
@@ -44,15 +52,16 @@ def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0,
         rank: index of this process; the first one writes.
         world: number of processes. All of them call this and must see the same file system.
         resume: whether an interrupted run, or a run with other options, may be taken over.
-        update_of: work dir of a finished run whose decisions stay (see ``update``); None decides about all samples.
+        update_of: work dir of a finished run whose decisions stay (see ``update``); None decides
+            about all samples.
         patience: how long the processes wait for each other.
 
     Returns:
         The config with the training set replaced by the pruned one, and nothing of ours left in it.
 
     Raises:
-        UserError: the input is wrong; a work dir that did not exist before is removed again, unless a stage has
-            computed something, which another run with ``resume`` can use.
+        UserError: the input is wrong; a work dir that did not exist before is removed again, unless
+            a stage has computed something, which another run with ``resume`` can use.
         ProcessError: another process has failed, is gone or has not appeared.
     """
     work_dir = usable_path(work_dir)
@@ -61,8 +70,14 @@ def prune(config: Config, options: Options, work_dir: str | Path, rank: int = 0,
         return _prune(config, options, work_dir, store, resume, update_of)
 
 
-def _prune(config: Config, options: Options, work_dir: Path, store: StageStore, resume: bool,
-           update_of: Path | None) -> Config:
+def _prune(
+    config: Config,
+    options: Options,
+    work_dir: Path,
+    store: StageStore,
+    resume: bool,
+    update_of: Path | None,
+) -> Config:
     """What ``prune`` does once the processes know of each other."""
     started, rank = time.time(), store.rank
     check_writable(config)
@@ -70,14 +85,20 @@ def _prune(config: Config, options: Options, work_dir: Path, store: StageStore, 
         strategy = bind(STRATEGIES, options.strategy, 'adadedup.strategy')
     else:
         strategy = functools.partial(update, folder=_old_work_dir(update_of, work_dir))
-        options = dataclasses.replace(options, strategy=_old_strategy(update_of) or options.strategy)
+        options = dataclasses.replace(
+            options, strategy=_old_strategy(update_of) or options.strategy
+        )
     pool, sources = read_pool(config)
     if rank == 0:
         print_notes(pool)
     ann_files = [source.ann_file for source in sources if source.ann_file]
     pool_hash = pool_key(pool)
-    identity = dict(options=options.identity(), pool=pool_hash, records=[source.records for source in sources],
-                    inputs={str(path): sha256_file(path) for path in ann_files})
+    identity = dict(
+        options=options.identity(),
+        pool=pool_hash,
+        records=[source.records for source in sources],
+        inputs={str(path): sha256_file(path) for path in ann_files},
+    )
     if update_of is not None:
         identity['update'] = sha256_file(update_of / 'samples.parquet')
     store.shared = Path(options.shared_stages) / pool_hash[:16] if options.shared_stages else None
@@ -86,8 +107,11 @@ def _prune(config: Config, options: Options, work_dir: Path, store: StageStore, 
     manifest = finished_manifest(work_dir, identity)
     changed = manifest and _changed(run, manifest, work_dir)
     if changed and not resume:
-        raise UserError(f'work dir {work_dir} holds a finished run, but {changed}: add --resume to prune anew, or '
-                        'choose another --work-dir')
+        raise UserError(
+            f'work dir {work_dir} holds a finished run, but {changed}: add --resume to prune anew, '
+            'or '
+            'choose another --work-dir'
+        )
     if manifest is None:
         store.is_over = lambda: finished_manifest(work_dir, identity) is not None
     if manifest is None or changed:
@@ -119,7 +143,11 @@ def _prune(config: Config, options: Options, work_dir: Path, store: StageStore, 
 
 def _originals(run: Run) -> list[Path]:
     """The folders that the training set is read from."""
-    folders = [folder for source in run.sources for folder in data_folders(value_at(run.config, source.path))]
+    folders = [
+        folder
+        for source in run.sources
+        for folder in data_folders(value_at(run.config, source.path))
+    ]
     return [folder for folder in folders if folder.is_dir()]
 
 
@@ -132,10 +160,18 @@ def _own_folders(run: Run, work_dir: Path) -> list[Path]:
 def _common(run: Run, identity: dict[str, Any]) -> dict[str, Any]:
     """What all processes of a run must have in common before it begins."""
     dataset = json_like(run.config['train_dataloader'].get('dataset', {}))
-    return dict(options=identity['options'], dataset=dataset, files=identity['inputs'],
-                update=identity.get('update'), samples=identity['pool'],
-                records=identity['records'], processes=run.store.world,
-                version=__version__, packages=installed_versions(), code=_code_digest())
+    return dict(
+        options=identity['options'],
+        dataset=dataset,
+        files=identity['inputs'],
+        update=identity.get('update'),
+        samples=identity['pool'],
+        records=identity['records'],
+        processes=run.store.world,
+        version=__version__,
+        packages=installed_versions(),
+        code=_code_digest(),
+    )
 
 
 def _code_digest() -> str:
@@ -146,6 +182,7 @@ def _code_digest() -> str:
 
 def _remove_unless_begun(work_dir: Path, store: StageStore, error: UserError) -> None:
     """Removes a new work dir in which nothing was computed, once the other processes have left it."""
+
     def has_begun() -> bool:
         finished = [file.parent.name for file in store.root.glob('*/done.json')]
         # Which images can be read is soon found out again.
@@ -159,10 +196,15 @@ def _remove_unless_begun(work_dir: Path, store: StageStore, error: UserError) ->
 def _old_work_dir(folder: Path, work_dir: Path) -> Path:
     """The checked work dir of an older run; absolute."""
     if folder.resolve() == work_dir.resolve():
-        raise UserError(f'--update {folder} is the work dir itself: name a new one with --work-dir, the old selection '
-                        'stays as it is')
+        raise UserError(
+            f'--update {folder} is the work dir itself: name a new one with --work-dir, the old '
+            'selection '
+            'stays as it is'
+        )
     if not (folder / 'samples.parquet').is_file():
-        raise UserError(f'{folder} holds no finished run (samples.parquet): --update needs the work dir of one')
+        raise UserError(
+            f'{folder} holds no finished run (samples.parquet): --update needs the work dir of one'
+        )
     return folder.absolute()
 
 
@@ -170,16 +212,6 @@ def _old_strategy(folder: Path) -> str | None:
     """The strategy whose decisions an update goes on with; None where the manifest is damaged."""
     name = read_object(folder / 'manifest.json').get('strategy')
     return name if isinstance(name, str) else None
-
-
-
-
-
-
-
-
-
-
 
 
 def _remove_others(outputs: list[Path], work_dir: Path) -> None:
@@ -210,32 +242,13 @@ def _changed(run: Run, manifest: dict[str, Any], work_dir: Path) -> str:
     return ''
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 def _headline(work_dir: Path) -> str:
     manifest = read_object(work_dir / 'manifest.json')
     outputs = ', '.join(file['output'] for file in manifest['files'])
     due = '; '.join(map(str, manifest.get('update', {}).get('full_run_due', ())))
-    return (f"kept {manifest['kept']} of {manifest['samples']} samples ({manifest['kept'] / manifest['samples']:.1%}) "
-            f"in {manifest['seconds']:.0f} s: {outputs}; report: {work_dir / 'report.html'}"
-            + (f'; a full run is due: {due}' if due else ''))
+    return (
+        f'kept {manifest["kept"]} of {manifest["samples"]} samples '
+        f'({manifest["kept"] / manifest["samples"]:.1%}) '
+        f'in {manifest["seconds"]:.0f} s: {outputs}; report: {work_dir / "report.html"}'
+        + (f'; a full run is due: {due}' if due else '')
+    )

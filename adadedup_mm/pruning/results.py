@@ -23,10 +23,12 @@ from ..workdir.manifest import break_even, installed_versions
 from ..workdir.tables import classes_table, clusters_table, reasons, samples_table
 from .rules import apply_class_floor, apply_scenes, named_unreadable
 
-CURVE_RATIOS = tuple(round(.05 * step, 2) for step in range(1, 21))
+CURVE_RATIOS = tuple(round(0.05 * step, 2) for step in range(1, 21))
 
 
-def _write_results(run: Run, selection: Selection, work_dir: Path, identity: dict[str, Any], started: float) -> None:
+def _write_results(
+    run: Run, selection: Selection, work_dir: Path, identity: dict[str, Any], started: float
+) -> None:
     """Guards, then every file of the contract; the manifest comes last and marks the run as finished."""
     selection.notes[:0] = [f'{note}.' for note in run.pool.notes]
     before_guards = selection.kept
@@ -35,10 +37,14 @@ def _write_results(run: Run, selection: Selection, work_dir: Path, identity: dic
     if run.scenes is not None and not selection.update:
         missed = apply_scenes(run, selection, run.scenes, added=before_scenes & ~before_guards)
     elif run.scenes is not None:
-        selection.notes.append('group_by and min_gap are left aside: an update does not revise older decisions.')
+        selection.notes.append(
+            'group_by and min_gap are left aside: an update does not revise older decisions.'
+        )
     if missed:
-        selection.notes.append(f'The class floor of {listed(missed)} cannot be met: the keep ratio is too small'
-                               f'{"" if run.scenes is None else ", or the rule for scenes is in its way"}.')
+        selection.notes.append(
+            f'The class floor of {listed(missed)} cannot be met: the keep ratio is too small'
+            f'{"" if run.scenes is None else ", or the rule for scenes is in its way"}.'
+        )
     partner, partner_similarity, xy = _explain(run, selection)
     suspect = np.zeros(len(run.pool), bool)
     if selection.loss is not None:
@@ -48,8 +54,10 @@ def _write_results(run: Run, selection: Selection, work_dir: Path, identity: dic
     reason = reasons(selection, before_guards, before_scenes, unreadable, run.options)
     if selection.update:
         reason = [old or new for old, new in zip(selection.update.reason, reason, strict=True)]
-    write_table(work_dir / 'samples.parquet', samples_table(run.pool, selection, reason, partner, partner_similarity,
-                                                            suspect, xy))
+    write_table(
+        work_dir / 'samples.parquet',
+        samples_table(run.pool, selection, reason, partner, partner_similarity, suspect, xy),
+    )
     write_table(work_dir / 'clusters.parquet', clusters_table(selection))
     write_table(work_dir / 'classes.parquet', classes_table(run.pool, selection.kept))
     files = write_pruned(run.sources, selection.kept, work_dir / 'annotations')
@@ -67,13 +75,17 @@ def _note_databases(run: Run, selection: Selection, files: Sequence[Mapping[str,
     for path, count in outside.items():
         run.inputs[path] = sha256_file(path)
         if count:
-            selection.notes.append(f'{count} objects in {path} are of frames that are not in the training set: they '
-                                   'stay, as in a training on all samples.')
+            selection.notes.append(
+                f'{count} objects in {path} are of frames that are not in the training set: they '
+                'stay, as in a training on all samples.'
+            )
 
 
 def _write_config(run: Run, work_dir: Path) -> None:
     """The user's config with the pruned files in it, unless the work dir has this text already."""
-    write_config(pruned_config(run.config, run.sources, work_dir / 'annotations'), work_dir / 'config.py')
+    write_config(
+        pruned_config(run.config, run.sources, work_dir / 'annotations'), work_dir / 'config.py'
+    )
 
 
 def _explain(run: Run, selection: Selection) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -81,22 +93,26 @@ def _explain(run: Run, selection: Selection) -> tuple[np.ndarray, np.ndarray, np
     if not selection.has_scores:
         n = len(run.pool)
         return np.full(n, -1), np.full(n, np.nan, np.float32), None
-    partner, similarity = nearest_kept(run.compared(selection.layout), selection.assignment, selection.kept)
+    partner, similarity = nearest_kept(
+        run.compared(selection.layout), selection.assignment, selection.kept
+    )
     if run.same_features >= NEARLY_ALL:
         selection.notes.append(same_features_note(run.same_features))
         print(f'warning: {selection.notes[-1]}')
     else:
-        selection.notes.extend(_redundancy_notes(run.likeness(partner), run.embedder.near_duplicate))
+        selection.notes.extend(
+            _redundancy_notes(run.likeness(partner), run.embedder.near_duplicate)
+        )
     return partner, similarity, map_2d(run.features)
-
-
 
 
 def _note_bad_images(run: Run, selection: Selection) -> None:
     if run.looked_at_images and run.bad_images:
         stays = selection.kept[run.unreadable]
-        selection.notes.append(f'{bad_images_note(run.bad_images)} {stays.sum()} of their {len(stays)} samples were '
-                               'kept.')
+        selection.notes.append(
+            f'{bad_images_note(run.bad_images)} {stays.sum()} of their {len(stays)} samples were '
+            'kept.'
+        )
 
 
 def bad_images_note(bad: Sequence[dict[str, Any]]) -> str:
@@ -117,32 +133,63 @@ def _redundancy_notes(similarity: np.ndarray, near_duplicate: float) -> list[str
         return []
     share = float((similarity >= near_duplicate).mean())
     level = f'similarity to a kept sample at least {near_duplicate:g}'
-    if share < .05:
-        return [f'No duplicates found: {share:.0%} of the pruned samples are near-duplicates ({level}; the most '
-                f'similar pair has {similarity.max():.3f}). Pruning this dataset removes distinct content.']
+    if share < 0.05:
+        return [
+            f'No duplicates found: {share:.0%} of the pruned samples are near-duplicates ({level}; '
+            'the most '
+            f'similar pair has {similarity.max():.3f}). Pruning this dataset removes distinct '
+            'content.'
+        ]
     return [f'{share:.0%} of the pruned samples are near-duplicates ({level}).']
 
 
-def _manifest(run: Run, selection: Selection, identity: dict[str, Any], files: Sequence[dict[str, Any]],
-              started: float) -> dict[str, Any]:
+def _manifest(
+    run: Run,
+    selection: Selection,
+    identity: dict[str, Any],
+    files: Sequence[dict[str, Any]],
+    started: float,
+) -> dict[str, Any]:
     kept, n = int(selection.kept.sum()), len(run.pool)
     finished = time.time()
-    curve = threshold_curve(selection.similarity, CURVE_RATIOS) if selection.has_scores else np.empty(0)
+    curve = (
+        threshold_curve(selection.similarity, CURVE_RATIOS) if selection.has_scores else np.empty(0)
+    )
     # A resumed run has stages that another process paid for.
-    seconds = round(max(finished - started, sum(cost['seconds'] for cost in run.costs().values())), 3)
+    seconds = round(
+        max(finished - started, sum(cost['seconds'] for cost in run.costs().values())), 3
+    )
     return dict(
-        adadedup_mm=__version__, key=sha256_value(identity), versions=installed_versions(),
-        strategy=run.options.strategy_name, keep_ratio=run.options.keep_ratio, seed=run.options.seed,
-        samples=n, kept=kept, pruned=n - kept, options=identity['options'],
-        inputs=[dict(path=path, sha256=digest) for path, digest in (identity['inputs'] | run.inputs).items()],
-        facts=run.facts, layout=selection.layout,
-        files=[dict(file, sha256=sha256_file(file['output'])) for file in files], stages=run.costs(),
-        seconds=seconds, break_even=break_even(seconds, kept / n),
-        notes=selection.notes, gap_reliability=selection.reliability,
+        adadedup_mm=__version__,
+        key=sha256_value(identity),
+        versions=installed_versions(),
+        strategy=run.options.strategy_name,
+        keep_ratio=run.options.keep_ratio,
+        seed=run.options.seed,
+        samples=n,
+        kept=kept,
+        pruned=n - kept,
+        options=identity['options'],
+        inputs=[
+            dict(path=path, sha256=digest)
+            for path, digest in (identity['inputs'] | run.inputs).items()
+        ],
+        facts=run.facts,
+        layout=selection.layout,
+        files=[dict(file, sha256=sha256_file(file['output'])) for file in files],
+        stages=run.costs(),
+        seconds=seconds,
+        break_even=break_even(seconds, kept / n),
+        notes=selection.notes,
+        gap_reliability=selection.reliability,
         reader=dict(color_type=run.reader.color_type, backend=run.reader.backend),
-        threshold_curve=[dict(keep_ratio=ratio, threshold=float(tau))
-                         for ratio, tau in zip(CURVE_RATIOS, curve, strict=selection.has_scores)],
-        started=_utc(started), finished=_utc(finished))
+        threshold_curve=[
+            dict(keep_ratio=ratio, threshold=float(tau))
+            for ratio, tau in zip(CURVE_RATIOS, curve, strict=selection.has_scores)
+        ],
+        started=_utc(started),
+        finished=_utc(finished),
+    )
 
 
 def _utc(seconds: float) -> str:

@@ -23,13 +23,14 @@ from ..vectors.rows import cluster_members, read_rows
 from ..workdir.manifest import AGAIN
 from ..workdir.reading import CLASSES, CLUSTERS, SAMPLES, read_table
 
-# A full run is due beyond these: growth since the last one, and new samples in places where it saw next to none.
-MAX_GROWTH = .25
-MAX_FAR = .1
+# A full run is due beyond these: growth since the last one, and new samples in places where it saw
+# next to none.
+MAX_GROWTH = 0.25
+MAX_FAR = 0.1
 # Fewer than this many far ones are chance.
 LEAST_FAR = 3
 # Of the old samples, the share that counts as far from all centroids.
-FAR_QUANTILE = .01
+FAR_QUANTILE = 0.01
 BLOCK = 4096
 
 
@@ -73,17 +74,27 @@ def read_old_run(folder: Path) -> OldRun:
         samples_before = (manifest.get('update') or {}).get('full_samples', manifest['samples'])
         layout = manifest.get('layout')
         if layout is None:  # a run of an earlier version
-            layout = manifest['options']['feedback'].get('layout', 0) if manifest['strategy'] == 'adadedup' else 0
+            layout = (
+                manifest['options']['feedback'].get('layout', 0)
+                if manifest['strategy'] == 'adadedup'
+                else 0
+            )
         if type(samples_before) is not int or samples_before < 1 or not 0 <= layout < 1:
             raise ValueError('impossible values')
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f'{folder} holds no finished run (manifest.json): --update needs the work dir of one'
-                        ) from error
-    samples = read_table(folder / 'samples.parquet', SAMPLES | dict(order=pa.int32(), similarity=pa.float32()))
+        raise UserError(
+            f'{folder} holds no finished run (manifest.json): --update needs the work dir of one'
+        ) from error
+    samples = read_table(
+        folder / 'samples.parquet', SAMPLES | dict(order=pa.int32(), similarity=pa.float32())
+    )
     thresholds = read_table(folder / 'clusters.parquet', CLUSTERS)['threshold'].to_numpy()
     if not len(thresholds) or not np.isfinite(thresholds).all():
-        raise UserError(f'the run in {folder} has no thresholds (strategy {manifest.get("strategy")}): --update needs '
-                        'one of adadedup, clip_dedup or vlm_sse')
+        raise UserError(
+            f'the run in {folder} has no thresholds (strategy {manifest.get("strategy")}): '
+            '--update needs '
+            'one of adadedup, clip_dedup or vlm_sse'
+        )
     _check_samples(samples, len(thresholds), folder)
     classes = read_table(folder / 'classes.parquet', CLASSES)
     stage = folder / 'stages' / 'features'
@@ -93,31 +104,51 @@ def read_old_run(folder: Path) -> OldRun:
         origin = read_object(stage / 'origin.json')
     except Exception as error:
         # What a damaged array raises depends on the byte that is damaged.
-        raise UserError(f'{stage} has no features that can be used again: prune without --update') from error
+        raise UserError(
+            f'{stage} has no features that can be used again: prune without --update'
+        ) from error
     fitting = features.ndim == 2 and unreadable.dtype == bool and stamps.ndim == 3
     if not fitting or not len(features) == len(unreadable) == len(stamps) == len(samples):
-        raise UserError(f'{stage} belongs to another run than {folder}/samples.parquet: prune without --update')
+        raise UserError(
+            f'{stage} belongs to another run than {folder}/samples.parquet: prune without --update'
+        )
     present = {row['class'] for row in classes.to_pylist() if row['images']}
-    return OldRun(folder, samples, thresholds, frozenset(present), features, unreadable, stamps, origin,
-                  samples_before, float(layout))
+    return OldRun(
+        folder,
+        samples,
+        thresholds,
+        frozenset(present),
+        features,
+        unreadable,
+        stamps,
+        origin,
+        samples_before,
+        float(layout),
+    )
 
 
 def _check_samples(samples: pa.Table, clusters: int, folder: Path) -> None:
     """Raises UserError if a sample lacks what every sample of a run with thresholds has."""
-    empty = [name for name in ('image_paths', 'cluster', 'order', 'kept') if samples[name].null_count]
+    empty = [
+        name for name in ('image_paths', 'cluster', 'order', 'kept') if samples[name].null_count
+    ]
     numbers = samples['cluster'].to_numpy()
     if empty or not ((numbers >= 0) & (numbers < clusters)).all():
-        raise UserError(f'{folder}/samples.parquet has impossible values in the column {[*empty, "cluster"][0]}: '
-                        f'{AGAIN}, or prune without --update')
+        raise UserError(
+            f'{folder}/samples.parquet has impossible values in the column '
+            f'{[*empty, "cluster"][0]}: '
+            f'{AGAIN}, or prune without --update'
+        )
 
 
 def update(run: Run, folder: Path) -> Selection:
     """Keeps the decisions of an older run and decides about the samples that it did not have.
 
-    A sample is an old one if its images have the paths, sizes and modification times that they had. A new one belongs
-    to the cluster with the most similar centroid, the mean of the older run's features there, and stays unless it is
-    more similar than the cluster's threshold to a kept sample there, in the dataset's order (see ``greedy_keep``). The
-    keep ratio of the config has no part in this.
+    A sample is an old one if its images have the paths, sizes and modification times that they had.
+    A new one belongs to the cluster with the most similar centroid, the mean of the older run's
+    features there, and stays unless it is more similar than the cluster's threshold to a kept
+    sample there, in the dataset's order (see ``greedy_keep``). The keep ratio of the config has no
+    part in this.
 
     Args:
         run: the new run.
@@ -128,18 +159,27 @@ def update(run: Run, folder: Path) -> Selection:
     """
     old = read_old_run(folder)
     if old.origin != run.origin:
-        raise UserError(f'the features in {folder} come from another embedder or other views '
-                        f'({old.origin.get("embedder")}, {old.origin.get("views")}): give the same options, or prune '
-                        'without --update')
+        raise UserError(
+            f'the features in {folder} come from another embedder or other views '
+            f'({old.origin.get("embedder")}, {old.origin.get("views")}): give the same options, or '
+            'prune '
+            'without --update'
+        )
     if old.layout and not run.pool.labelled.all():
-        raise UserError(f'the run in {folder} compared labels (feedback.layout), which some of the samples do not '
-                        'have: prune without --update')
+        raise UserError(
+            f'the run in {folder} compared labels (feedback.layout), which some of the samples do '
+            'not '
+            'have: prune without --update'
+        )
     for name in ('samples.parquet', 'clusters.parquet'):
         run.digest(str(folder / name))
     rows = _match(run, old)
     if (rows < 0).all():
-        raise UserError(f'none of the {len(rows)} samples is one of {folder} (same path, size and modification time): '
-                        'prune without --update')
+        raise UserError(
+            f'none of the {len(rows)} samples is one of {folder} (same path, size and modification '
+            'time): '
+            'prune without --update'
+        )
     _compose_features(run, old, rows)
     _ = run.features  # The images have been read with them, and need not be read again.
     centroids, far_limit = _centroids(old)
@@ -150,24 +190,41 @@ def update(run: Run, folder: Path) -> Selection:
         assignment = old.samples['cluster'].to_numpy()[rows].astype(np.int32)
         assignment[new] = np.maximum(nearest_centroid(run.features, new, centroids), 0)
         kept = old.samples['kept'].to_numpy()[rows] & (rows >= 0)
-        chosen, similarity = greedy_keep(vectors, assignment, old.thresholds, (rows < 0) & usable, kept)
-        similarity = np.where(rows >= 0, old.samples['similarity'].to_numpy()[rows], similarity).astype(np.float32)
+        chosen, similarity = greedy_keep(
+            vectors, assignment, old.thresholds, (rows < 0) & usable, kept
+        )
+        similarity = np.where(
+            rows >= 0, old.samples['similarity'].to_numpy()[rows], similarity
+        ).astype(np.float32)
         write_array(target / 'assignment.npy', assignment)
         write_array(target / 'kept.npy', kept | chosen)
         write_array(target / 'similarity.npy', similarity)
 
-    inputs = dict(features=run.used['features'], rows=rows.tolist(), inputs=run.inputs, layout=old.layout,
-                  objects=run.objects_key)
+    inputs = dict(
+        features=run.used['features'],
+        rows=rows.tolist(),
+        inputs=run.inputs,
+        layout=old.layout,
+        objects=run.objects_key,
+    )
     if run.dropped.any():
         inputs['dropped'] = np.flatnonzero(run.dropped).tolist()
     target = run.stage('update', inputs, compute)
-    assignment, kept, similarity = (read_array(target / f'{name}.npy') for name in ('assignment', 'kept', 'similarity'))
+    assignment, kept, similarity = (
+        read_array(target / f'{name}.npy') for name in ('assignment', 'kept', 'similarity')
+    )
     loss = old.samples['loss'].to_numpy()[rows].astype(np.float32)
     loss[rows < 0] = np.nan
     order = _order(old.samples['order'].to_numpy()[rows], rows, assignment)
-    selection = Selection(kept, assignment, order, similarity, old.thresholds, loss=loss, layout=old.layout)
-    reason = [text if row >= 0 else None
-              for text, row in zip(old.samples['reason'].take(np.maximum(rows, 0)).to_pylist(), rows, strict=True)]
+    selection = Selection(
+        kept, assignment, order, similarity, old.thresholds, loss=loss, layout=old.layout
+    )
+    reason = [
+        text if row >= 0 else None
+        for text, row in zip(
+            old.samples['reason'].take(np.maximum(rows, 0)).to_pylist(), rows, strict=True
+        )
+    ]
     facts = _facts(run, old, rows, kept, centroids, far_limit)
     selection.update = Update(facts, reason)
     selection.notes += _notes(facts)
@@ -177,18 +234,30 @@ def update(run: Run, folder: Path) -> Selection:
 def _match(run: Run, old: OldRun) -> np.ndarray:
     """(N,) int64, the old run's row of each sample; -1 for new ones. Each row is used once.
 
-    Of several samples with the same images, those with the same id belong together; the others follow their order.
+    Of several samples with the same images, those with the same id belong together; the others
+    follow their order.
     """
     columns = choose_views(run.pool.views, run.options.views)
 
     def images(all_paths: Sequence[Sequence[str]], stamps: np.ndarray) -> list[tuple]:
-        return [(*(os.path.abspath(paths[column]) for column in columns if column < len(paths)), len(paths), str(stamp))
-                for paths, stamp in zip(all_paths, stamps.tolist(), strict=True)]
+        return [
+            (
+                *(os.path.abspath(paths[column]) for column in columns if column < len(paths)),
+                len(paths),
+                str(stamp),
+            )
+            for paths, stamp in zip(all_paths, stamps.tolist(), strict=True)
+        ]
 
     before = images(old.samples['image_paths'].to_pylist(), old.stamps)
     now = images(run.pool.image_paths, run.stamps())
-    row_of = {named: row for row, named in enumerate(zip(before, old.samples['sample_id'].to_pylist(), strict=True))}
-    rows = np.array([row_of.get(named, -1) for named in zip(now, run.pool.sample_ids, strict=True)], np.int64)
+    row_of = {
+        named: row
+        for row, named in enumerate(zip(before, old.samples['sample_id'].to_pylist(), strict=True))
+    }
+    rows = np.array(
+        [row_of.get(named, -1) for named in zip(now, run.pool.sample_ids, strict=True)], np.int64
+    )
     rest: dict[Any, list[int]] = defaultdict(list)
     for row in sorted(set(range(len(before))) - set(rows.tolist()), reverse=True):
         rest[before[row]].append(row)
@@ -208,21 +277,31 @@ def _compose_features(run: Run, old: OldRun, rows: np.ndarray) -> None:
 
     def merge(folder: Path) -> None:
         if len(new):
-            merge_shards(*images, folder, run.options.on_bad_image, run.store.wait_for, none_will_do=True)
+            merge_shards(
+                *images, folder, run.options.on_bad_image, run.store.wait_for, none_will_do=True
+            )
 
-    folder = run.stage('new_features', dict(features=run.features_key, new=new.tolist()), merge, extract)
+    folder = run.stage(
+        'new_features', dict(features=run.features_key, new=new.tolist()), merge, extract
+    )
 
     def compute(target: Path) -> None:
         unreadable = np.zeros(len(rows), bool)
         unreadable[rows >= 0] = old.unreadable[rows[rows >= 0]]
-        bad = [dict(sample=int(i), path=run.pool.image_paths[i][0], reason=f'unreadable in {old.folder}')
-               for i in np.flatnonzero(unreadable)]
+        bad = [
+            dict(
+                sample=int(i), path=run.pool.image_paths[i][0], reason=f'unreadable in {old.folder}'
+            )
+            for i in np.flatnonzero(unreadable)
+        ]
         new_features = np.empty((0, old.features.shape[1]), np.float32)
         if len(new):
             new_features = np.load(folder / 'features.npy', mmap_mode='r')
             unreadable[new] = np.load(folder / 'unreadable.npy')
-            bad += [dict(entry, sample=int(new[entry['sample']]))
-                    for entry in json.loads((folder / 'bad_images.json').read_text(encoding='utf-8'))]
+            bad += [
+                dict(entry, sample=int(new[entry['sample']]))
+                for entry in json.loads((folder / 'bad_images.json').read_text(encoding='utf-8'))
+            ]
         write_array(target / 'unreadable.npy', unreadable)
         write_json(target / 'bad_images.json', bad)
         _write_features(target / 'features.npy', rows, old.features, new_features)
@@ -236,11 +315,11 @@ def _write_features(path: Path, rows: np.ndarray, old: np.ndarray, new: np.ndarr
     row_of_new = np.cumsum(rows < 0) - 1
 
     def block(start: int) -> np.ndarray:
-        part = rows[start:start + BLOCK]
+        part = rows[start : start + BLOCK]
         is_old = part >= 0
         features = np.empty((len(part), old.shape[1]), np.float32)
         features[is_old] = old[part[is_old]]
-        features[~is_old] = new[row_of_new[start:start + BLOCK][~is_old]]
+        features[~is_old] = new[row_of_new[start : start + BLOCK][~is_old]]
         return features
 
     write_rows(path, (len(rows), old.shape[1]), map(block, range(0, len(rows), BLOCK)))
@@ -249,8 +328,8 @@ def _write_features(path: Path, rows: np.ndarray, old: np.ndarray, new: np.ndarr
 def _centroids(old: OldRun) -> tuple[np.ndarray, float]:
     """(K, d) float32 unit mean features of the old clusters, and the similarity below which a sample is far from all.
 
-    An old sample is compared with the mean of the others of its cluster: in small clusters it would resemble itself.
-    Clusters without a readable sample have a zero centroid.
+    An old sample is compared with the mean of the others of its cluster: in small clusters it would
+    resemble itself. Clusters without a readable sample have a zero centroid.
     """
     clusters = old.samples['cluster'].to_numpy()
     sums = np.zeros((len(old.thresholds), old.features.shape[1]))
@@ -263,10 +342,12 @@ def _centroids(old: OldRun) -> tuple[np.ndarray, float]:
         features, blank = read_rows(old.features, members)
         similarity = features @ centroids.T
         others = _unit(sums[clusters[members]] - features)
-        similarity[np.arange(len(members)), clusters[members]] = np.einsum('ij,ij->i', features, others)
+        similarity[np.arange(len(members)), clusters[members]] = np.einsum(
+            'ij,ij->i', features, others
+        )
         best.append(similarity.max(axis=1)[~blank])
     known = np.concatenate(best)
-    return centroids, float(np.quantile(known, FAR_QUANTILE)) if len(known) else -1.
+    return centroids, float(np.quantile(known, FAR_QUANTILE)) if len(known) else -1.0
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
@@ -276,37 +357,70 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 def _order(order: np.ndarray, rows: np.ndarray, assignment: np.ndarray) -> np.ndarray:
     """(N,) int32 positions inside the clusters: the old samples in their order, then the new ones."""
-    sequence = np.lexsort((np.arange(len(rows)), np.where(rows >= 0, order, 0), rows < 0, assignment))
+    sequence = np.lexsort(
+        (np.arange(len(rows)), np.where(rows >= 0, order, 0), rows < 0, assignment)
+    )
     sizes = np.bincount(assignment)
     positions = np.empty(len(rows), np.int32)
     positions[sequence] = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     return positions
 
 
-def _facts(run: Run, old: OldRun, rows: np.ndarray, kept: np.ndarray, centroids: np.ndarray,
-           far_limit: float) -> dict[str, Any]:
+def _facts(
+    run: Run,
+    old: OldRun,
+    rows: np.ndarray,
+    kept: np.ndarray,
+    centroids: np.ndarray,
+    far_limit: float,
+) -> dict[str, Any]:
     """What the manifest says about the update."""
     new = np.flatnonzero((rows < 0) & ~run.unreadable)
-    similarity = np.concatenate([(run.features[new[start:start + BLOCK]] @ centroids.T).max(axis=1)
-                                 for start in range(0, len(new), BLOCK)]) if len(new) else np.empty(0)
+    similarity = (
+        np.concatenate(
+            [
+                (run.features[new[start : start + BLOCK]] @ centroids.T).max(axis=1)
+                for start in range(0, len(new), BLOCK)
+            ]
+        )
+        if len(new)
+        else np.empty(0)
+    )
     far = int((similarity < far_limit).sum())
     count = int((rows < 0).sum())
     growth = len(rows) / old.full_samples - 1
     present = {run.pool.classes[label] for label in np.unique(run.pool.labels)}
     due = []
     if growth > MAX_GROWTH:
-        due.append(f'the data has grown by {growth:.0%} since the last full run (bound {MAX_GROWTH:.0%})')
+        due.append(
+            f'the data has grown by {growth:.0%} since the last full run (bound {MAX_GROWTH:.0%})'
+        )
     if far > MAX_FAR * count and far >= LEAST_FAR:
-        due.append(f'{far / count:.0%} of the new samples are far from all clusters (bound {MAX_FAR:.0%})')
+        due.append(
+            f'{far / count:.0%} of the new samples are far from all clusters (bound {MAX_FAR:.0%})'
+        )
     if unknown := sorted(present - old.classes):
-        due.append(f'new classes: {", ".join(unknown[:5])}{" and more" if len(unknown) > 5 else ""}')
-    return dict(of=str(old.folder), full_samples=old.full_samples, old=len(rows) - count, new=count,
-                new_kept=int(kept[rows < 0].sum()), gone=len(old.samples) - (len(rows) - count), far=far,
-                growth=round(growth, 4), full_run_due=due)
+        due.append(
+            f'new classes: {", ".join(unknown[:5])}{" and more" if len(unknown) > 5 else ""}'
+        )
+    return dict(
+        of=str(old.folder),
+        full_samples=old.full_samples,
+        old=len(rows) - count,
+        new=count,
+        new_kept=int(kept[rows < 0].sum()),
+        gone=len(old.samples) - (len(rows) - count),
+        far=far,
+        growth=round(growth, 4),
+        full_run_due=due,
+    )
 
 
 def _notes(facts: dict[str, Any]) -> list[str]:
-    text = (f'Update of {facts["of"]}: {facts["new_kept"]} of {facts["new"]} new samples were kept, {facts["old"]} old '
-            f'decisions stay, {facts["gone"]} samples are not in the dataset any more.')
+    text = (
+        f'Update of {facts["of"]}: {facts["new_kept"]} of {facts["new"]} new samples were kept, '
+        f'{facts["old"]} old '
+        f'decisions stay, {facts["gone"]} samples are not in the dataset any more.'
+    )
     due = '; '.join(facts['full_run_due'])
     return [text, f'A full run is due: {due}.' if due else 'No full run is due yet.']

@@ -52,8 +52,9 @@ class Example:
         return rows + self.alone
 
 
-def choose_clusters(gap: np.ndarray, pruned: np.ndarray, high: int = HIGH, low: int = LOW,
-                    most: int = MOST) -> dict[int, str]:
+def choose_clusters(
+    gap: np.ndarray, pruned: np.ndarray, high: int = HIGH, low: int = LOW, most: int = MOST
+) -> dict[int, str]:
     """Picks clusters with pruned samples: extreme gaps first, then those that lost most.
 
     Args:
@@ -64,8 +65,9 @@ def choose_clusters(gap: np.ndarray, pruned: np.ndarray, high: int = HIGH, low: 
         most: how many of the rest with the most pruned samples.
 
     Returns:
-        Index of each chosen cluster and why it was chosen, by falling gap, unknown gaps last by falling number of
-        pruned samples. If no more qualify than asked for, all of them, without a reason.
+        Index of each chosen cluster and why it was chosen, by falling gap, unknown gaps last by
+        falling number of pruned samples. If no more qualify than asked for, all of them, without a
+        reason.
     """
     candidates = np.flatnonzero(pruned > 0)
     order = candidates[np.lexsort((candidates, -pruned[candidates], -gap[candidates]))]
@@ -73,11 +75,11 @@ def choose_clusters(gap: np.ndarray, pruned: np.ndarray, high: int = HIGH, low: 
         return dict.fromkeys(order.tolist(), '')
     known = order[np.isfinite(gap[order])].tolist()
     chosen = dict.fromkeys(known[:high], 'among the highest gaps')
-    for index in known[max(high, len(known) - low):]:
+    for index in known[max(high, len(known) - low) :]:
         chosen[index] = 'among the lowest gaps'
     rest = sorted(set(order.tolist()) - set(chosen), key=lambda index: (-pruned[index], index))
     # Without gaps their places go to the clusters that lost most.
-    for index in rest[:high + low + most - len(chosen)]:
+    for index in rest[: high + low + most - len(chosen)]:
         chosen[index] = 'among the most pruned'
     return {index: chosen[index] for index in order.tolist() if index in chosen}
 
@@ -91,7 +93,9 @@ def group_by_partner(rows: np.ndarray, partner: np.ndarray, similarity: np.ndarr
         similarity: (N,) float, of each sample to its partner.
     """
     partners, inverse, counts = np.unique(partner[rows], return_inverse=True, return_counts=True)
-    most = 3 if len(partners) > 2 else 7  # with the partner that fills one or two lines of four pictures
+    most = (
+        3 if len(partners) > 2 else 7
+    )  # with the partner that fills one or two lines of four pictures
     groups = []
     for index in np.lexsort((partners, -counts, partners < 0)):
         members = rows[inverse == index]
@@ -109,9 +113,13 @@ def cluster_examples(run: Run) -> list[Example]:
         pruned = rows[~kept[rows]]
         groups = group_by_partner(pruned, run.partner, run.samples['partner_similarity'])
         alone = np.setdiff1d(rows[kept[rows]], run.partner[pruned])
-        spread = np.unique(np.linspace(0, len(alone) - 1, min(ALONE, len(alone))).round().astype(int))
+        spread = np.unique(
+            np.linspace(0, len(alone) - 1, min(ALONE, len(alone))).round().astype(int)
+        )
         partners = sum(group.partner >= 0 for group in groups)
-        examples.append(Example(index, why, groups[:GROUPS], partners, alone[spread].tolist(), len(alone)))
+        examples.append(
+            Example(index, why, groups[:GROUPS], partners, alone[spread].tolist(), len(alone))
+        )
     return examples
 
 

@@ -15,7 +15,9 @@ from ..images import Reader, is_plain_jpeg, read_file, read_pixels
 _USUAL = Reader()
 
 
-def make_thumbnail(path: str, reader: Reader = _USUAL, side: int = 240, quality: int = 60) -> tuple[str, float] | None:
+def make_thumbnail(
+    path: str, reader: Reader = _USUAL, side: int = 240, quality: int = 60
+) -> tuple[str, float] | None:
     """Reads an image and makes a WebP data URI of it.
 
     Args:
@@ -25,20 +27,26 @@ def make_thumbnail(path: str, reader: Reader = _USUAL, side: int = 240, quality:
         quality: of the WebP encoder, 0 to 100.
 
     Returns:
-        The URI and the ratio width / height; None if there is no such file or the training cannot read it.
+        The URI and the ratio width / height; None if there is no such file or the training cannot
+        read it.
     """
     try:
         small = _small_picture(read_file(path), reader, side)
-    # Pillow's readers raise nearly anything on a damaged file, and a picture is never worth the page.
+    # Pillow's readers raise nearly anything on a damaged file, and a picture is never worth the
+    # page.
     except Exception:
         return None
     target = io.BytesIO()
     small.save(target, 'WEBP', quality=quality)
-    return f'data:image/webp;base64,{base64.b64encode(target.getvalue()).decode()}', small.width / small.height
+    return (
+        f'data:image/webp;base64,{base64.b64encode(target.getvalue()).decode()}',
+        small.width / small.height,
+    )
 
 
-def make_thumbnails(paths: Sequence[str], reader: Reader = _USUAL, workers: int | None = None
-                    ) -> list[tuple[str, float] | None]:
+def make_thumbnails(
+    paths: Sequence[str], reader: Reader = _USUAL, workers: int | None = None
+) -> list[tuple[str, float] | None]:
     """``make_thumbnail`` for many files, in order, on several threads."""
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(functools.partial(make_thumbnail, reader=reader), paths))

@@ -19,11 +19,13 @@ def error_norms(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.linalg.norm(_errors(probabilities, labels), axis=1)
 
 
-def last_layer_gradient_norms(probabilities: np.ndarray, labels: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+def last_layer_gradient_norms(
+    probabilities: np.ndarray, labels: np.ndarray, inputs: np.ndarray
+) -> np.ndarray:
     """GraNd (arXiv 2107.07075) for the last layer of a classifier, a linear one under a softmax cross-entropy.
 
-    With the error g = p - y and the layer's input h, the gradient is g for the bias and the outer product of g and h
-    for the weights, so that its norm is ||g|| sqrt(||h||^2 + 1).
+    With the error g = p - y and the layer's input h, the gradient is g for the bias and the outer
+    product of g and h for the weights, so that its norm is ||g|| sqrt(||h||^2 + 1).
 
     Args:
         probabilities: (n, C) float, rows add up to 1.
@@ -56,7 +58,9 @@ def forgetting_counts(correct: np.ndarray) -> np.ndarray:
     return np.where(correct.any(axis=0), events, len(correct)).astype(np.int64)
 
 
-def per_object(errors: np.ndarray, right: np.ndarray, owner: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def per_object(
+    errors: np.ndarray, right: np.ndarray, owner: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
     """What the predictions assigned to each object say about it.
 
     Args:
@@ -66,8 +70,8 @@ def per_object(errors: np.ndarray, right: np.ndarray, owner: np.ndarray, count: 
         count: number of objects k.
 
     Returns:
-        (k,) float64, the mean error of the object's predictions, 1 where it has none, which is the error of scores that
-        are all 0; and (k,) bool, whether at least one of them is right.
+        (k,) float64, the mean error of the object's predictions, 1 where it has none, which is the
+        error of scores that are all 0; and (k,) bool, whether at least one of them is right.
     """
     number = np.bincount(owner, minlength=count)
     sums = np.bincount(owner, weights=errors, minlength=count)
@@ -97,7 +101,8 @@ def keep_highest(scores: np.ndarray, count: int) -> np.ndarray:
         count: how many, at most N.
 
     Returns:
-        (N,) bool, exactly ``count`` of them True. Sets of a larger count contain those of a smaller one.
+        (N,) bool, exactly ``count`` of them True. Sets of a larger count contain those of a smaller
+        one.
     """
     kept = np.zeros(len(scores), bool)
     kept[np.argsort(-scores, kind='stable')[:count]] = True
@@ -111,17 +116,18 @@ def run_agreement(scores: np.ndarray) -> tuple[float, float]:
         scores: (R, N) float, R at least 2.
 
     Returns:
-        The mean rank correlation r (Spearman) of two trainings, and the reliability of the mean of all R by the
-        formula of Spearman and Brown, R r / (1 + (R - 1) r); both 0 where a training scores all samples the same.
+        The mean rank correlation r (Spearman) of two trainings, and the reliability of the mean of
+        all R by the formula of Spearman and Brown, R r / (1 + (R - 1) r); both 0 where a training
+        scores all samples the same.
     """
     ranks = np.array([rankdata(row) for row in scores])
     centred = ranks - ranks.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(centred, axis=1)
     if not lengths.all():
-        return 0., 0.
+        return 0.0, 0.0
     unit = centred / lengths[:, None]
     r = float(np.mean([unit[i] @ unit[j] for i, j in combinations(range(len(unit)), 2)]))
-    return r, max(len(scores) * r / (1 + (len(scores) - 1) * r), 0.) if r > 0 else 0.
+    return r, max(len(scores) * r / (1 + (len(scores) - 1) * r), 0.0) if r > 0 else 0.0
 
 
 def shape_complexity(perimeter: np.ndarray, area: np.ndarray) -> np.ndarray:
@@ -132,7 +138,8 @@ def shape_complexity(perimeter: np.ndarray, area: np.ndarray) -> np.ndarray:
         area: (m,) float.
 
     Returns:
-        (m,) float64, P / (2 sqrt(pi A)): 1 for a circle, 1.13 for a square; 0 for objects without area.
+        (m,) float64, P / (2 sqrt(pi A)): 1 for a circle, 1.13 for a square; 0 for objects without
+        area.
     """
     circle = 2 * np.sqrt(np.pi * np.maximum(area.astype(np.float64), 0))
     return np.divide(perimeter, circle, out=np.zeros(len(circle)), where=circle > 0)

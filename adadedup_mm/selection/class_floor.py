@@ -8,13 +8,19 @@ from ..pool import Pool
 from ..pool.groups import class_membership
 
 
-def keep_class_floor(pool: Pool, kept: np.ndarray, margin: np.ndarray, floor_ratio: float,
-                     locked: np.ndarray | None = None) -> tuple[np.ndarray, list[str]]:
+def keep_class_floor(
+    pool: Pool,
+    kept: np.ndarray,
+    margin: np.ndarray,
+    floor_ratio: float,
+    locked: np.ndarray | None = None,
+) -> tuple[np.ndarray, list[str]]:
     """Swaps samples so that no class falls below its floor; the number of kept samples stays.
 
-    The floor of a class is ``ceil(floor_ratio * its samples)``. Rare classes are served first, by the least redundant
-    pruned samples that hold them; in exchange the most redundant kept samples go whose classes can spare them. Where
-    both the floors and the budget cannot be met, the budget wins.
+    The floor of a class is ``ceil(floor_ratio * its samples)``. Rare classes are served first, by
+    the least redundant pruned samples that hold them; in exchange the most redundant kept samples
+    go whose classes can spare them. Where both the floors and the budget cannot be met, the budget
+    wins.
 
     Args:
         pool: N samples.
@@ -40,16 +46,18 @@ def keep_class_floor(pool: Pool, kept: np.ndarray, margin: np.ndarray, floor_rat
             continue
         holders = samples[classes == name]
         holders = holders[~kept[holders] & ~locked[holders]]
-        for sample in holders[np.argsort(margin[holders], kind='stable')][:floor[name] - have[name]]:
+        for sample in holders[np.argsort(margin[holders], kind='stable')][
+            : floor[name] - have[name]
+        ]:
             kept[sample] = added[sample] = True
-            have[classes[starts[sample]:starts[sample + 1]]] += 1
+            have[classes[starts[sample] : starts[sample + 1]]] += 1
 
     surplus = int(added.sum())
     spare = np.flatnonzero(kept & ~added & ~locked)
     spare = spare[np.argsort(-margin[spare], kind='stable')]
     for respect_floor in (True, False):
         for sample in spare:
-            own = classes[starts[sample]:starts[sample + 1]]
+            own = classes[starts[sample] : starts[sample + 1]]
             if surplus == 0:
                 break
             if kept[sample] and not (respect_floor and (have[own] <= floor[own]).any()):
@@ -60,7 +68,7 @@ def keep_class_floor(pool: Pool, kept: np.ndarray, margin: np.ndarray, floor_rat
         newest = np.flatnonzero(added)
         for sample in newest[np.argsort(-margin[newest], kind='stable')][:surplus]:
             kept[sample] = False
-            have[classes[starts[sample]:starts[sample + 1]]] -= 1
+            have[classes[starts[sample] : starts[sample + 1]]] -= 1
     return kept, classes_below(pool, kept, floor_ratio)
 
 
@@ -68,7 +76,9 @@ def classes_below(pool: Pool, kept: np.ndarray, floor_ratio: float) -> list[str]
     """The classes that keep fewer samples than ``keep_class_floor`` guarantees."""
     samples, classes = class_membership(pool)
     have = np.bincount(classes[kept[samples]], minlength=len(pool.classes))
-    return [pool.classes[name] for name in np.flatnonzero(have < _floors(pool, classes, floor_ratio))]
+    return [
+        pool.classes[name] for name in np.flatnonzero(have < _floors(pool, classes, floor_ratio))
+    ]
 
 
 def _floors(pool: Pool, classes: np.ndarray, ratio: float) -> np.ndarray:

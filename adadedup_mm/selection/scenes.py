@@ -30,21 +30,29 @@ def scene_labels(pool: Pool, option: str) -> np.ndarray:
     """(N,) int32, the scene of each sample, numbered by first occurrence.
 
     Raises:
-        UserError: the annotations name no scenes, or not for all samples; the message names ``option``.
+        UserError: the annotations name no scenes, or not for all samples; the message names
+            ``option``.
     """
     scenes = pool.scenes or ('',) * len(pool)
     without = [name for name, scene in zip(pool.sample_ids, scenes, strict=True) if not scene]
     if without:
-        what = 'no scenes' if len(without) == len(pool) else (
-            f'no scene for {len(without)} of {len(pool)} samples, first {without[0]}')
-        raise UserError(f"adadedup.{option} needs scenes, but the annotation files name {what}: use infos with "
-                        "'scene_token' or 'context_name', put nuScenes' tables into data_root, give COCO images a "
-                        f"'scene' or 'video_id', or take {option} out")
+        what = (
+            'no scenes'
+            if len(without) == len(pool)
+            else (f'no scene for {len(without)} of {len(pool)} samples, first {without[0]}')
+        )
+        raise UserError(
+            f'adadedup.{option} needs scenes, but the annotation files name {what}: use infos with '
+            "'scene_token' or 'context_name', put nuScenes' tables into data_root, give COCO "
+            'images a '
+            f"'scene' or 'video_id', or take {option} out"
+        )
     return label(scenes)
 
 
-def preference(kept: np.ndarray, redundancy: np.ndarray, generator: np.random.Generator,
-               first: np.ndarray) -> np.ndarray:
+def preference(
+    kept: np.ndarray, redundancy: np.ndarray, generator: np.random.Generator, first: np.ndarray
+) -> np.ndarray:
     """How much a strategy wants each sample.
 
     Args:
@@ -62,12 +70,15 @@ def preference(kept: np.ndarray, redundancy: np.ndarray, generator: np.random.Ge
     return places
 
 
-def keep_groups(groups: np.ndarray, kept: np.ndarray, places: np.ndarray, usable: np.ndarray) -> np.ndarray:
+def keep_groups(
+    groups: np.ndarray, kept: np.ndarray, places: np.ndarray, usable: np.ndarray
+) -> np.ndarray:
     """Turns a choice of samples into one of whole groups.
 
-    Groups are wanted in the order of the share of their samples that was chosen, ties by the mean place of their
-    samples. They are taken in this order; which of the ``64`` on the edge of the decision are taken is settled so that
-    the number of kept samples comes as near to the one before as these allow (the lower one of two equally near).
+    Groups are wanted in the order of the share of their samples that was chosen, ties by the mean
+    place of their samples. They are taken in this order; which of the ``64`` on the edge of the
+    decision are taken is settled so that the number of kept samples comes as near to the one before
+    as these allow (the lower one of two equally near).
 
     Args:
         groups: (N,) int32 labels 0..G-1.
@@ -76,7 +87,8 @@ def keep_groups(groups: np.ndarray, kept: np.ndarray, places: np.ndarray, usable
         usable: (N,) bool, samples that may be kept at all.
 
     Returns:
-        (N,) bool; a group's usable samples are all kept or none. At least one group is kept if any sample was.
+        (N,) bool; a group's usable samples are all kept or none. At least one group is kept if any
+        sample was.
     """
     sizes = np.bincount(groups, usable)
     exists = np.flatnonzero(sizes)
@@ -92,7 +104,7 @@ def _take(sizes: list[int], budget: int) -> list[int]:
     """Positions of the groups to keep, of groups in the order in which they are wanted."""
     whole = int(np.searchsorted(np.cumsum(sizes), budget, side='right'))
     start = max(0, whole - _EDGE // 2)
-    edge = sizes[start:start + _EDGE]
+    edge = sizes[start : start + _EDGE]
     # Bit b of reach[i]: some of the groups from i on have b samples together.
     reach = [1]
     for size in reversed(edge):
@@ -110,18 +122,21 @@ def _take(sizes: list[int], budget: int) -> list[int]:
     return taken
 
 
-def spread_frames(scenes: np.ndarray, kept: np.ndarray, places: np.ndarray, usable: np.ndarray, min_gap: int) -> Spread:
+def spread_frames(
+    scenes: np.ndarray, kept: np.ndarray, places: np.ndarray, usable: np.ndarray, min_gap: int
+) -> Spread:
     """Moves a choice of frames so that kept frames of a scene are not near each other; their number stays.
 
-    Frames are taken in the order of their places, unless one that is taken already is too near, or the budget could
-    not be met any more. The gap is ``min_gap`` if the scenes have room for the budget then, otherwise the largest that
-    they have room with, in all scenes alike.
+    Frames are taken in the order of their places, unless one that is taken already is too near, or
+    the budget could not be met any more. The gap is ``min_gap`` if the scenes have room for the
+    budget then, otherwise the largest that they have room with, in all scenes alike.
 
     Args:
         scenes: (N,) int32 labels; the frames of a scene in the order of time.
         kept: (N,) bool, the choice.
         places: (N,) int64, from ``preference``.
-        usable: (N,) bool, frames that may be kept at all; the others count neither as kept nor as lying between.
+        usable: (N,) bool, frames that may be kept at all; the others count neither as kept nor as
+            lying between.
         min_gap: how many frames are to lie between two kept frames of a scene.
     """
     members = [group[usable[group]] for group in _members(scenes)]

@@ -32,7 +32,8 @@ class Selection:
         similarity: (N,) float32 density scores; NaN likewise.
         thresholds: (K,) float64, tau_k.
         initial: (N,) bool, the initial set; None for strategies without a proxy.
-        score: (N,) float64, higher stays; None for strategies that do not rank samples by one number.
+        score: (N,) float64, higher stays; None for strategies that do not rank samples by one
+            number.
         loss: (N,) float32 proxy losses, NaN where none was computed; None likewise.
         gaps: per-cluster losses and gaps; None likewise.
         shift: (K,) float64, tau_k - tau_0 before the budget is met; None likewise.
@@ -53,7 +54,7 @@ class Selection:
     gaps: Gaps | None = None
     shift: np.ndarray | None = None
     reliability: dict[str, Any] | None = None
-    layout: float = 0.
+    layout: float = 0.0
     notes: list[str] = field(default_factory=list)
     update: Update | None = None
 
@@ -61,8 +62,13 @@ class Selection:
     def without_features(cls, kept: np.ndarray) -> 'Selection':
         """A selection that looked at no image."""
         n = len(kept)
-        return cls(kept, np.full(n, -1, np.int32), np.full(n, -1, np.int32), np.full(n, np.nan, np.float32),
-                   np.empty(0))
+        return cls(
+            kept,
+            np.full(n, -1, np.int32),
+            np.full(n, -1, np.int32),
+            np.full(n, np.nan, np.float32),
+            np.empty(0),
+        )
 
     @property
     def has_scores(self) -> bool:

@@ -13,7 +13,8 @@ from ..base.errors import UserError
 def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Config:
     """Reads a config file whose bases may be written as ``adadedup_mm::...``, and imports its ``custom_imports``.
 
-    mmengine only resolves ``package::`` for packages of a fixed table, so ours is entered there first.
+    mmengine only resolves ``package::`` for packages of a fixed table, so ours is entered there
+    first.
 
     Args:
         path: a config file, or ``package::file`` of an installed package.

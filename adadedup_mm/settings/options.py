@@ -17,17 +17,20 @@ class ProxyOptions:
         config: mmdet or mmdet3d config file of the detector; the base config names the default.
         checkpoint: weights to use instead of training.
         epochs: training epochs; None takes them from the config.
-        max_loss_samples: how many samples get a loss at most, drawn evenly from both parts; None means all.
-        held_out: share of the initial set that stays out of the proxy's training; needed by ``gap='held_out'``.
-        distributed: whether all processes train it together (DDP), each on a part of the config's batch. That is
-            faster, but the weights, and with them the selection, then depend on the number of processes.
+        max_loss_samples: how many samples get a loss at most, drawn evenly from both parts; None
+            means all.
+        held_out: share of the initial set that stays out of the proxy's training; needed by
+            ``gap='held_out'``.
+        distributed: whether all processes train it together (DDP), each on a part of the config's
+            batch. That is faster, but the weights, and with them the selection, then depend on the
+            number of processes.
     """
 
     config: str = 'adadedup_mm::proxy/faster_rcnn_r18_small.py'
     checkpoint: str | None = None
     epochs: int | None = None
     max_loss_samples: int | None = None
-    held_out: float = 0.
+    held_out: float = 0.0
     distributed: bool = False
 
 
@@ -36,8 +39,8 @@ class FeedbackOptions:
     """What labels and proxy say about redundancy (see ``adadedup_mm.density.layout`` and ``adadedup_mm.feedback``).
 
     Attributes:
-        layout: share of the label layout in the density scores of ``adadedup``; the rest is the images'. 0 is the
-            paper's plain form.
+        layout: share of the label layout in the density scores of ``adadedup``; the rest is the
+            images'. 0 is the paper's plain form.
         gap: ``'mean'``, ``'paired'`` or ``'held_out'``.
         beta: adaptation strength, in units of the spread of the density scores; 0 needs no proxy.
         alpha_plus: factor of positive gaps (informative clusters, which keep more).
@@ -46,11 +49,11 @@ class FeedbackOptions:
         initial_ratio: keep ratio of the initial set; None takes the final one.
     """
 
-    layout: float = .3
+    layout: float = 0.3
     gap: str = 'paired'
-    beta: float = .5
-    alpha_plus: float = 1.
-    alpha_minus: float = 1.
+    beta: float = 0.5
+    alpha_plus: float = 1.0
+    alpha_minus: float = 1.0
     shrink: bool = True
     initial_ratio: float | None = None
 
@@ -60,11 +63,11 @@ class GuardOptions:
     """What a selection must never do.
 
     Attributes:
-        min_class_ratio: every class keeps at least this share of ``keep_ratio`` of its samples, and at least one; 0
-            switches the guard off.
+        min_class_ratio: every class keeps at least this share of ``keep_ratio`` of its samples, and
+            at least one; 0 switches the guard off.
     """
 
-    min_class_ratio: float = .5
+    min_class_ratio: float = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,25 +86,32 @@ class Options:
         proxy: see ``ProxyOptions``.
         feedback: see ``FeedbackOptions``.
         guards: see ``GuardOptions``.
-        group_by: ``'scene'`` keeps or drops whole scenes, by the share of their samples that the strategy chose; the
-            number of kept samples then comes as near to the budget as whole scenes allow.
-        min_gap: how many frames of a scene are to lie between two that are kept, as far as the budget allows.
-        temporal: what becomes of ``prev`` and ``next`` in infos of frames: ``'relink'`` joins them over the pruned
-            frames, ``'keep'`` leaves them.
-        trust_pickles: whether pickled annotation files may hold more than plain data, which can run code.
-        shared_stages: a folder where runs on the same data keep finished stages for each other; equal stages are then
-            computed once. ``tools/benchmark.py`` sets it.
-        work_dir: where training with ``AdaDeDupRunner`` keeps its pruning run; None means ``adadedup/`` in the
-            training's work dir. ``tools/prune.py --work-dir`` goes first.
+        group_by: ``'scene'`` keeps or drops whole scenes, by the share of their samples that the
+            strategy chose; the number of kept samples then comes as near to the budget as whole
+            scenes allow.
+        min_gap: how many frames of a scene are to lie between two that are kept, as far as the
+            budget allows.
+        temporal: what becomes of ``prev`` and ``next`` in infos of frames: ``'relink'`` joins them
+            over the pruned frames, ``'keep'`` leaves them.
+        trust_pickles: whether pickled annotation files may hold more than plain data, which can run
+            code.
+        shared_stages: a folder where runs on the same data keep finished stages for each other;
+            equal stages are then computed once. ``tools/benchmark.py`` sets it.
+        work_dir: where training with ``AdaDeDupRunner`` keeps its pruning run; None means
+            ``adadedup/`` in the training's work dir. ``tools/prune.py --work-dir`` goes first.
     """
 
-    keep_ratio: float = .8
+    keep_ratio: float = 0.8
     strategy: dict[str, Any] | str = 'adadedup'
     seed: int = 0
     views: str | list[str] = 'front'
     on_bad_image: str = 'keep'
-    embedder: dict[str, Any] = dataclasses.field(default_factory=lambda: dict(type='OpenCLIPEmbedder'))
-    clusterer: dict[str, Any] = dataclasses.field(default_factory=lambda: dict(type='SphericalKMeans'))
+    embedder: dict[str, Any] = dataclasses.field(
+        default_factory=lambda: dict(type='OpenCLIPEmbedder')
+    )
+    clusterer: dict[str, Any] = dataclasses.field(
+        default_factory=lambda: dict(type='SphericalKMeans')
+    )
     density: dict[str, Any] = dataclasses.field(default_factory=lambda: dict(type='KCenter'))
     proxy: ProxyOptions = dataclasses.field(default_factory=ProxyOptions)
     feedback: FeedbackOptions = dataclasses.field(default_factory=FeedbackOptions)
@@ -120,7 +130,7 @@ class Options:
     @property
     def layout(self) -> float:
         """Share of the label layout in the density scores: only ``adadedup`` looks at it."""
-        return self.feedback.layout if self.strategy_name == 'adadedup' else 0.
+        return self.feedback.layout if self.strategy_name == 'adadedup' else 0.0
 
     def identity(self) -> dict[str, Any]:
         """The options as a plain dict without what cannot change the result, for hashing and for the manifest."""
@@ -132,21 +142,25 @@ class Options:
         return values
 
 
-def resolve_options(config: Mapping[str, Any], keep_ratio: float | None = None,
-                    strategy: str | None = None) -> Options:
+def resolve_options(
+    config: Mapping[str, Any], keep_ratio: float | None = None, strategy: str | None = None
+) -> Options:
     """Reads the ``adadedup`` dict of a config.
 
     Args:
         config: the whole config.
         keep_ratio: overrides the dict's.
-        strategy: overrides the dict's; the arguments there stay if they are those of this strategy, or of
-            ``adadedup``, which takes none.
+        strategy: overrides the dict's; the arguments there stay if they are those of this strategy,
+            or of ``adadedup``, which takes none.
 
     Raises:
         UserError: the dict is missing, has unknown keys, or a value is out of range.
     """
     if not isinstance(config.get('adadedup'), Mapping):
-        raise UserError("the config has no 'adadedup' dict: add 'adadedup_mm::_base_/adadedup.py' to its _base_ list")
+        raise UserError(
+            "the config has no 'adadedup' dict: add 'adadedup_mm::_base_/adadedup.py' to its "
+            '_base_ list'
+        )
     raw = _named_types(plain(config['adadedup']))
     if keep_ratio is not None:
         raw['keep_ratio'] = keep_ratio
@@ -155,7 +169,11 @@ def resolve_options(config: Mapping[str, Any], keep_ratio: float | None = None,
         extra = isinstance(given, dict) and given.get('type') == 'adadedup' and len(given) > 1
         raw['strategy'] = dict(given, type=strategy) if extra else strategy
     values = dict(raw)
-    for name, kind in (('proxy', ProxyOptions), ('feedback', FeedbackOptions), ('guards', GuardOptions)):
+    for name, kind in (
+        ('proxy', ProxyOptions),
+        ('feedback', FeedbackOptions),
+        ('guards', GuardOptions),
+    ):
         raw[name] = _construct(kind, raw.get(name, {}), f'adadedup.{name}')
     options = _construct(Options, raw, 'adadedup')
     _check(options)
@@ -172,7 +190,11 @@ def _named_types(value: Any) -> Any:
     """The same with the names of classes in place of the classes that pure-Python configs give as ``type``."""
     if isinstance(value, dict):
         named = {key: _named_types(item) for key, item in value.items()}
-        return named | dict(type=value['type'].__name__) if isinstance(value.get('type'), type) else named
+        return (
+            named | dict(type=value['type'].__name__)
+            if isinstance(value.get('type'), type)
+            else named
+        )
     return [_named_types(item) for item in value] if isinstance(value, list) else value
 
 
@@ -187,7 +209,10 @@ def _require_json(value: Any, where: str) -> None:
         for index, item in enumerate(value):
             _require_json(item, f'{where}.{index}')
     elif not isinstance(value, (str, int, float, type(None))) or value != value:
-        raise UserError(f'{where} is {value!r}, but must be a text, a number, True, False, None, a list or a dict')
+        raise UserError(
+            f'{where} is {value!r}, but must be a text, a number, True, False, None, a list or a '
+            'dict'
+        )
 
 
 def plain(value: Any) -> Any:
@@ -199,8 +224,6 @@ def plain(value: Any) -> Any:
     return value
 
 
-
-
 def _construct(kind: Any, raw: Any, where: str) -> Any:
     if not isinstance(raw, Mapping):
         raise UserError(f'{where} must be a dict, but is {raw!r}')
@@ -208,10 +231,6 @@ def _construct(kind: Any, raw: Any, where: str) -> Any:
     for key in raw:
         choose(key, names, f'a key of {where}')
     return kind(**raw)
-
-
-
-
 
 
 def _check(options: Options) -> None:
@@ -223,15 +242,23 @@ def _check(options: Options) -> None:
         choose(options.group_by, ('scene',), 'adadedup.group_by (unless it is None)')
     whole(options.min_gap, 'adadedup.min_gap', 0)
     if options.group_by and options.min_gap:
-        raise UserError(f'adadedup.group_by={options.group_by!r} keeps whole scenes, adadedup.min_gap='
-                        f'{options.min_gap} thins them out: set one of the two')
+        raise UserError(
+            f'adadedup.group_by={options.group_by!r} keeps whole scenes, adadedup.min_gap='
+            f'{options.min_gap} thins them out: set one of the two'
+        )
     if not isinstance(options.trust_pickles, bool):
-        raise UserError(f'adadedup.trust_pickles is {options.trust_pickles!r}, but must be True or False')
+        raise UserError(
+            f'adadedup.trust_pickles is {options.trust_pickles!r}, but must be True or False'
+        )
     views = options.views
     if isinstance(views, str):
         choose(views, ('front', 'all'), 'adadedup.views (unless it is a list of camera names)')
-    elif not isinstance(views, list) or not views or not all(isinstance(view, str) for view in views):
-        raise UserError(f"adadedup.views is {views!r}, but must be 'front', 'all' or a list of camera names")
+    elif (
+        not isinstance(views, list) or not views or not all(isinstance(view, str) for view in views)
+    ):
+        raise UserError(
+            f"adadedup.views is {views!r}, but must be 'front', 'all' or a list of camera names"
+        )
     for name in ('embedder', 'clusterer', 'density'):
         value = getattr(options, name)
         if not isinstance(value, dict) or not isinstance(value.get('type'), str):
@@ -240,10 +267,15 @@ def _check(options: Options) -> None:
         number(options.embedder['near_duplicate'], 'adadedup.embedder.near_duplicate', -1, 1)
     for name in ('work_dir', 'shared_stages'):
         if not isinstance(getattr(options, name), (str, type(None))):
-            raise UserError(f'adadedup.{name} is {getattr(options, name)!r}, but must be a path or None')
+            raise UserError(
+                f'adadedup.{name} is {getattr(options, name)!r}, but must be a path or None'
+            )
     if not isinstance(options.strategy, str) and not (
-            isinstance(options.strategy, dict) and isinstance(options.strategy.get('type'), str)):
-        raise UserError(f"adadedup.strategy is {options.strategy!r}, but must be a name or a dict with a 'type'")
+        isinstance(options.strategy, dict) and isinstance(options.strategy.get('type'), str)
+    ):
+        raise UserError(
+            f"adadedup.strategy is {options.strategy!r}, but must be a name or a dict with a 'type'"
+        )
     _check_proxy(options.proxy)
     _check_feedback(options.feedback, options.proxy)
     number(options.guards.min_class_ratio, 'adadedup.guards.min_class_ratio', 0, 1)
@@ -251,25 +283,36 @@ def _check(options: Options) -> None:
 
 def _check_proxy(proxy: ProxyOptions) -> None:
     if not isinstance(proxy.config, str):
-        raise UserError(f'adadedup.proxy.config is {proxy.config!r}, but must be the path of a config file')
+        raise UserError(
+            f'adadedup.proxy.config is {proxy.config!r}, but must be the path of a config file'
+        )
     if proxy.checkpoint is not None and not isinstance(proxy.checkpoint, str):
-        raise UserError(f'adadedup.proxy.checkpoint is {proxy.checkpoint!r}, but must be a path or None')
+        raise UserError(
+            f'adadedup.proxy.checkpoint is {proxy.checkpoint!r}, but must be a path or None'
+        )
     for name in ('epochs', 'max_loss_samples'):
         if getattr(proxy, name) is not None:
             whole(getattr(proxy, name), f'adadedup.proxy.{name}', 1)
-    number(proxy.held_out, 'adadedup.proxy.held_out', 0, .9)
+    number(proxy.held_out, 'adadedup.proxy.held_out', 0, 0.9)
     if not isinstance(proxy.distributed, bool):
-        raise UserError(f'adadedup.proxy.distributed is {proxy.distributed!r}, but must be True or False')
+        raise UserError(
+            f'adadedup.proxy.distributed is {proxy.distributed!r}, but must be True or False'
+        )
 
 
 def _check_feedback(feedback: FeedbackOptions, proxy: ProxyOptions) -> None:
     choose(feedback.gap, ('mean', 'paired', 'held_out'), 'adadedup.feedback.gap')
     for name in ('beta', 'alpha_plus', 'alpha_minus'):
         number(getattr(feedback, name), f'adadedup.feedback.{name}', 0)
-    number(feedback.layout, 'adadedup.feedback.layout', 0, .9)
+    number(feedback.layout, 'adadedup.feedback.layout', 0, 0.9)
     if not isinstance(feedback.shrink, bool):
-        raise UserError(f'adadedup.feedback.shrink is {feedback.shrink!r}, but must be True or False')
+        raise UserError(
+            f'adadedup.feedback.shrink is {feedback.shrink!r}, but must be True or False'
+        )
     if feedback.initial_ratio is not None:
         number(feedback.initial_ratio, 'adadedup.feedback.initial_ratio', 0, 1, above=True)
     if feedback.gap == 'held_out' and not proxy.held_out:
-        raise UserError("adadedup.feedback.gap='held_out' needs adadedup.proxy.held_out above 0, for example 0.2")
+        raise UserError(
+            "adadedup.feedback.gap='held_out' needs adadedup.proxy.held_out above 0, for example "
+            '0.2'
+        )

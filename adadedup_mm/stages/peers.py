@@ -1,12 +1,15 @@
 """The processes of one run: who is there, who has failed, who is gone, and what the first one works on.
 
-All of it goes through small files in ``stages/processes``, because processes share nothing but a file system:
+All of it goes through small files in ``stages/processes``, because processes share nothing but a
+file system:
 
-- ``<rank>-<token>.json``, written anew every few seconds: signs of life, and why the process stopped.
+- ``<rank>-<token>.json``, written anew every few seconds: signs of life, and why the process
+  stopped.
 - ``<rank>-<token>.<stage>.json`` of the first process: the stage's keys and what they are made of.
 
-A token is new for every start of a process. Another process counts as met once its file has changed, or come up, while
-one looks: what earlier attempts left behind never changes. Clocks of two machines are never compared.
+A token is new for every start of a process. Another process counts as met once its file has
+changed, or come up, while one looks: what earlier attempts left behind never changes. Clocks of two
+machines are never compared.
 """
 
 import contextlib
@@ -38,14 +41,14 @@ class Patience:
 
     Attributes:
         beat: between two signs of life of a process; shorter while it looks for the others.
-        gone: after so long without one, a process counts as gone. More than a file system may serve old file contents,
-            and than a library may hold Python's lock.
+        gone: after so long without one, a process counts as gone. More than a file system may serve
+            old file contents, and than a library may hold Python's lock.
         appear: how much later than a waiting process another one may start.
     """
 
-    beat: float = 5.
-    gone: float = 90.
-    appear: float = 600.
+    beat: float = 5.0
+    gone: float = 90.0
+    appear: float = 600.0
 
 
 class Peers:
@@ -59,7 +62,9 @@ class Peers:
         poll: seconds between two looks at the others while they are awaited.
     """
 
-    def __init__(self, folder: Path, rank: int, world: int, patience: Patience, poll: float) -> None:
+    def __init__(
+        self, folder: Path, rank: int, world: int, patience: Patience, poll: float
+    ) -> None:
         self.folder = folder
         self.rank = rank
         self.world = world
@@ -103,7 +108,10 @@ class Peers:
             self._has_left = True
             with contextlib.suppress(OSError):
                 self._show()
-        for file in [*self.folder.glob(f'{self.name}.*.json'), *self.folder.glob(f'{self.name}.*.npy')]:
+        for file in [
+            *self.folder.glob(f'{self.name}.*.json'),
+            *self.folder.glob(f'{self.name}.*.npy'),
+        ]:
             file.unlink(missing_ok=True)
         # Folders that hold anything stay.
         with contextlib.suppress(OSError):
@@ -119,7 +127,9 @@ class Peers:
 
     def _live(self) -> None:
         quick = min(self.patience.beat, 3 * self.poll)
-        while not self._stop.wait(self.patience.beat if len(self.met) == len(self.others) else quick):
+        while not self._stop.wait(
+            self.patience.beat if len(self.met) == len(self.others) else quick
+        ):
             # A full disk or a lost connection may pass.
             with contextlib.suppress(OSError):
                 self._meet()
@@ -133,8 +143,13 @@ class Peers:
     def _show(self) -> None:
         with self._writing:
             self._beats += 1
-            content = dict(host=socket.gethostname(), process=os.getpid(), met=self.met, failure=self._failure,
-                           left=self._has_left)
+            content = dict(
+                host=socket.gethostname(),
+                process=os.getpid(),
+                met=self.met,
+                failure=self._failure,
+                left=self._has_left,
+            )
             _write(self._file(self.name), content | {_COUNT: self._beats})
 
     def _meet(self) -> None:
@@ -182,8 +197,12 @@ class Peers:
         if self._failure is not None:
             return
         is_from_other = isinstance(error, ProcessError) or isinstance(error.__cause__, ProcessError)
-        line = str(error) if is_from_other else f'{self._called(self.rank)} stopped: {_words(error)}'
-        self._failure = dict(line=line, user_error=isinstance(error, UserError), first_hand=not is_from_other)
+        line = (
+            str(error) if is_from_other else f'{self._called(self.rank)} stopped: {_words(error)}'
+        )
+        self._failure = dict(
+            line=line, user_error=isinstance(error, UserError), first_hand=not is_from_other
+        )
         with contextlib.suppress(OSError):
             if is_from_other:
                 self._end_signs()
@@ -214,7 +233,9 @@ class Peers:
         return True
 
     def _called(self, rank: int, content: dict[str, Any] | None = None) -> str:
-        host = socket.gethostname() if content is None else content.get('host', 'an unknown machine')
+        host = (
+            socket.gethostname() if content is None else content.get('host', 'an unknown machine')
+        )
         return f'process {rank} (of 0 to {self.world - 1}) on {host}'
 
     # Looking at the others.
@@ -240,12 +261,17 @@ class Peers:
         """Raises ProcessError for a process that has been silent for too long."""
         if rank in self.met:
             content = read_object(self._file(self.met[rank]))
-            raise ProcessError(f'{self._called(rank, content)} is gone: no sign of life for {self.patience.gone:g} '
-                               'seconds (it was ended, or its machine is lost); start all processes again with '
-                               '--resume to go on')
-        raise ProcessError(f'process {rank} (of 0 to {self.world - 1}) has not appeared within '
-                           f'{self.patience.appear:g} seconds: start as many processes as the launcher says, on '
-                           'machines that see the same work dir')
+            raise ProcessError(
+                f'{self._called(rank, content)} is gone: no sign of life for '
+                f'{self.patience.gone:g} '
+                'seconds (it was ended, or its machine is lost); start all processes again with '
+                '--resume to go on'
+            )
+        raise ProcessError(
+            f'process {rank} (of 0 to {self.world - 1}) has not appeared within '
+            f'{self.patience.appear:g} seconds: start as many processes as the launcher says, on '
+            'machines that see the same work dir'
+        )
 
     # What the first process works on.
 
@@ -280,8 +306,11 @@ class Peers:
 
     def refuse(self, difference: str) -> None:
         """Raises UserError: this process would work on something else than the first one."""
-        raise UserError(f'{self._called(self.rank)} cannot work with the first process: {difference}; all processes '
-                        'need the same config, data, software and kind of device')
+        raise UserError(
+            f'{self._called(self.rank)} cannot work with the first process: {difference}; all '
+            'processes '
+            'need the same config, data, software and kind of device'
+        )
 
     def publish_rows(self, name: str, rows: np.ndarray) -> None:
         """Says, as the first process, what an array holds that the work depends on."""
@@ -319,7 +348,7 @@ class Watch:
         self.last_look = time.monotonic()
         self.next_look = self.last_look
         self.counts: dict[int, Any] = {}
-        self.silence = dict.fromkeys(peers.others, 0.)
+        self.silence = dict.fromkeys(peers.others, 0.0)
 
     def look(self) -> None:
         """Looks at all others, unless it has done so shortly before.
@@ -342,7 +371,7 @@ class Watch:
         is_heard = count is not None and count != self.counts.get(rank)
         if is_heard:
             self.counts[rank] = count
-        self.silence[rank] = 0. if is_heard else self.silence[rank] + passed
+        self.silence[rank] = 0.0 if is_heard else self.silence[rank] + passed
         patience = self.peers.patience
         if self.silence[rank] > (patience.gone if rank in self.peers.met else patience.appear):
             self.peers.report_gone(rank)

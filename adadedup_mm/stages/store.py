@@ -24,26 +24,36 @@ _QUIET = 60
 class StageStore:
     """The folder ``stages/`` of a pruning run.
 
-    A stage is a folder of files plus ``done.json``, which is written last and holds the stage's key: a hash of all its
-    inputs and options. A finished stage is used again only under the same key. With several processes the first one
-    writes ``done.json`` and the others wait for it, so that no collective operation has to outlast a long stage; all
-    processes must see the same file system.
+    A stage is a folder of files plus ``done.json``, which is written last and holds the stage's
+    key: a hash of all its inputs and options. A finished stage is used again only under the same
+        key. With several processes the first one
+    writes ``done.json`` and the others wait for it, so that no collective operation has to outlast
+    a long stage; all processes must see the same file system.
 
-    Inside ``together`` the processes also know of each other: where one fails, is gone, does not appear or would
-    compute something else, no other waits for it. All waiting of a run is done by ``wait_for``.
+    Inside ``together`` the processes also know of each other: where one fails, is gone, does not
+    appear or would compute something else, no other waits for it. All waiting of a run is done by
+    ``wait_for``.
 
     Args:
         root: the folder, made on demand.
         rank: index of this process.
         world: number of processes.
         poll: seconds between two looks at what is awaited; five times as many when it takes long.
-        shared: a folder where several runs keep finished stages for each other, or None. A stage that one of them
-            computes, the others wait for; they get its files and its record, so that its cost is the full one.
+        shared: a folder where several runs keep finished stages for each other, or None. A stage
+            that one of them computes, the others wait for; they get its files and its record, so
+            that its cost is the full one.
         patience: how long this process waits for others of its run; see ``Patience``.
     """
 
-    def __init__(self, root: str | Path, rank: int = 0, world: int = 1, poll: float = .2,
-                 shared: str | Path | None = None, patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        rank: int = 0,
+        world: int = 1,
+        poll: float = 0.2,
+        shared: str | Path | None = None,
+        patience: Patience | None = None,
+    ) -> None:
         self.root = Path(root)
         self.shared = None if shared is None else Path(shared)
         self.rank = rank
@@ -59,8 +69,8 @@ class StageStore:
     def together(self) -> Iterator[None]:
         """Inside, the processes of a run know of each other; an exception of one of them ends the others' waits.
 
-        A process that fails stays until the others know, for ``patience.gone`` at most. Nothing happens for a single
-        process, and where the folder cannot be written.
+        A process that fails stays until the others know, for ``patience.gone`` at most. Nothing
+        happens for a single process, and where the folder cannot be written.
         """
         self._join()
         try:
@@ -122,7 +132,8 @@ class StageStore:
             key: their hash, if it is known.
 
         Raises:
-            UserError: the first process has other inputs; the message names the first one that differs.
+            UserError: the first process has other inputs; the message names the first one that
+                differs.
         """
         if self.peers is None:
             return
@@ -136,13 +147,16 @@ class StageStore:
             self.wait_for(lambda: peers.agrees(name, key, inputs, known) or self.is_over())
         known.add(key)
 
-    def agree_on_rows(self, name: str, rows: Callable[[], np.ndarray], said: Callable[[int, np.ndarray], str]) -> None:
+    def agree_on_rows(
+        self, name: str, rows: Callable[[], np.ndarray], said: Callable[[int, np.ndarray], str]
+    ) -> None:
         """As ``agree`` for an array that is too large for a message.
 
         Args:
             name: of the array.
             rows: returns the (N, ...) array of this process.
-            said: what the difference is, in words, given the first row that differs and what the first process has.
+            said: what the difference is, in words, given the first row that differs and what the
+                first process has.
 
         Raises:
             UserError: the first process has other rows.
@@ -167,19 +181,26 @@ class StageStore:
         """Whether the stage ended under this key."""
         return self.record(name).get('key') == key
 
-    def run(self, name: str, key: str, compute: Callable[[Path], None],
-            share: Callable[[Path], None] | None = None, inputs: dict[str, Any] | None = None) -> Path:
+    def run(
+        self,
+        name: str,
+        key: str,
+        compute: Callable[[Path], None],
+        share: Callable[[Path], None] | None = None,
+        inputs: dict[str, Any] | None = None,
+    ) -> Path:
         """Runs a stage unless it is finished, and returns its folder.
 
-        Files of another key are removed first; files of the same key that an interrupted run left are kept, so that
-        ``compute`` and ``share`` can pick up where it stopped.
+        Files of another key are removed first; files of the same key that an interrupted run left
+        are kept, so that ``compute`` and ``share`` can pick up where it stopped.
 
         Args:
             name: the stage, which is also its folder's name.
             key: hash of everything the result depends on.
             compute: writes the results into the folder; called by the first process only.
-            share: the part that is split over the processes, called by all of them before ``compute``. The first
-                process may find that others have not written their part yet: ``compute`` waits for it (``wait_for``).
+            share: the part that is split over the processes, called by all of them before
+                ``compute``. The first process may find that others have not written their part yet:
+                ``compute`` waits for it (``wait_for``).
             inputs: what the key is a hash of, so that processes whose keys differ can say why.
 
         Raises:
@@ -202,8 +223,13 @@ class StageStore:
             self.wait_for(lambda: self.is_finished(name, key))
         return folder
 
-    def _compute(self, name: str, key: str, compute: Callable[[Path], None],
-                 share: Callable[[Path], None] | None) -> None:
+    def _compute(
+        self,
+        name: str,
+        key: str,
+        compute: Callable[[Path], None],
+        share: Callable[[Path], None] | None,
+    ) -> None:
         """The first process's part of a claimed stage."""
         folder = self.root / name
         start = time.perf_counter()
@@ -221,7 +247,8 @@ class StageStore:
     def _for_all_runs(self, name: str, key: str) -> Iterator[bool]:
         """Yields whether another run's result is now in the stage's folder; if not, hands this run's on to the others.
 
-        One run at a time is inside for each key; where it is killed, the next one computes the stage itself.
+        One run at a time is inside for each key; where it is killed, the next one computes the
+        stage itself.
         """
         if self.shared is None:
             yield False
@@ -229,7 +256,9 @@ class StageStore:
         kept = _kept(self.shared, name, key)
         self.shared.mkdir(parents=True, exist_ok=True)
         with (self.shared / f'{kept.name}.lock').open('w', encoding='utf-8') as lock:
-            self.wait_for(lambda: _is_taken(lock), f'another run that computes {name} (lock {lock.name})')
+            self.wait_for(
+                lambda: _is_taken(lock), f'another run that computes {name} (lock {lock.name})'
+            )
             folder = self.root / name
             if kept.exists():
                 if not self._is_claimed(folder, key):
@@ -245,14 +274,19 @@ class StageStore:
 
     def _owes(self, name: str, key: str) -> bool:
         """Whether this run was killed before it handed a finished stage on to the others."""
-        return self.rank == 0 and self.shared is not None and not _kept(self.shared, name, key).exists()
+        return (
+            self.rank == 0
+            and self.shared is not None
+            and not _kept(self.shared, name, key).exists()
+        )
 
     def wait_for(self, condition: Callable[[], bool], stranger: str = '') -> None:
         """Returns once ``condition()`` holds. Long work is waited for as long as its process gives signs of life.
 
         Args:
             condition: what is awaited; asked again and again.
-            stranger: who is awaited if it is no process of this run, for a line on standard error after a minute.
+            stranger: who is awaited if it is no process of this run, for a line on standard error
+                after a minute.
 
         Raises:
             ProcessError: another process has failed, is gone or has not appeared.
@@ -329,8 +363,14 @@ class ReadingStore(StageStore):
     def record(self, name: str) -> dict[str, Any]:
         return super().record(name) or self.also.record(name)
 
-    def run(self, name: str, key: str, compute: Callable[[Path], None],
-            share: Callable[[Path], None] | None = None, inputs: dict[str, Any] | None = None) -> Path:
+    def run(
+        self,
+        name: str,
+        key: str,
+        compute: Callable[[Path], None],
+        share: Callable[[Path], None] | None = None,
+        inputs: dict[str, Any] | None = None,
+    ) -> Path:
         if self.also.is_finished(name, key):
             return self.also.root / name
         return super().run(name, key, compute, share, inputs)
@@ -353,9 +393,13 @@ def _kept(shared: Path, name: str, key: str) -> Path:
 def _link_files(source: Path, target: Path) -> None:
     """Gives all files of a stage further names below ``target``; copies where links are not possible.
 
-    Files of stages are replaced, never written to in place, so that the runs cannot disturb each other.
+    Files of stages are replaced, never written to in place, so that the runs cannot disturb each
+    other.
     """
-    last = [source / 'done.json', source / 'key']  # Who sees the key must not find the stage unfinished.
+    last = [
+        source / 'done.json',
+        source / 'key',
+    ]  # Who sees the key must not find the stage unfinished.
     files = [file for file in source.rglob('*') if file.is_file() and file not in last]
     for file in [*files, *last]:
         place = target / file.relative_to(source)

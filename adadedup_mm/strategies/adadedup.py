@@ -14,32 +14,6 @@ if TYPE_CHECKING:
     from .run import Run
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 @STRATEGIES.register_module()
 def clip_dedup(run: 'Run') -> Selection:
     """Density alone: one threshold for all clusters (the paper's CLIP-DeDup baseline)."""
@@ -55,44 +29,80 @@ def adadedup(run: 'Run') -> Selection:
         _ = run.for_proxy  # Nor should an image that is refused.
     density = _density(run, run.layout)
     if run.layout != options.layout:
-        density.notes.append('feedback.layout is left aside: some samples have no labels that could be compared.')
-    initial, tau = _initial(run, density.similarity, options.initial_ratio or run.options.keep_ratio)
+        density.notes.append(
+            'feedback.layout is left aside: some samples have no labels that could be compared.'
+        )
+    initial, tau = _initial(
+        run, density.similarity, options.initial_ratio or run.options.keep_ratio
+    )
     if density.kept.all() or initial.all():
         density.notes.append('Nothing is pruned initially, so there is nothing to adapt.')
         return density
     if options.beta == 0:
-        density.notes.append('feedback.beta is 0: the density scores decide alone, and no proxy is trained.')
+        density.notes.append(
+            'feedback.beta is 0: the density scores decide alone, and no proxy is trained.'
+        )
         return density
     labelled = run.pool.labelled
     usable = ~run.dropped & labelled
     nothing_to_learn = not (initial & usable & ~run.unreadable).any() or density.kept[usable].all()
     if not labelled.all() and nothing_to_learn:
-        density.notes.append('No labelled sample is kept or pruned initially: the density scores decide alone.')
+        density.notes.append(
+            'No labelled sample is kept or pruned initially: the density scores decide alone.'
+        )
         return density
     held_out = _held_out(run, initial & labelled)
     partner = run.partners(initial, run.layout)
     trained = initial & labelled & ~held_out & ~run.unreadable
     loss = run.losses(trained=trained, scored=_scored(run, initial, partner))
     density.notes.extend(left_out(run))
-    gaps = cluster_gaps(loss, initial, run.clusters, partner, options.gap, held_out, run.options.seed)
+    gaps = cluster_gaps(
+        loss, initial, run.clusters, partner, options.gap, held_out, run.options.seed
+    )
     delta, reliability = shrink(gaps) if options.shrink else standardise(gaps)
     # What the losses say is about labels: samples without any stay or go by their density score.
     share = density.kept[usable].sum() / usable.sum()
-    adaptive = adaptive_set(density.similarity[usable], run.clusters[usable], delta, tau, options.beta,
-                            options.alpha_plus, options.alpha_minus, float(share))
+    adaptive = adaptive_set(
+        density.similarity[usable],
+        run.clusters[usable],
+        delta,
+        tau,
+        options.beta,
+        options.alpha_plus,
+        options.alpha_minus,
+        float(share),
+    )
     kept = density.kept.copy()
     kept[usable] = adaptive.kept
-    return replace(density, kept=kept, thresholds=adaptive.thresholds, initial=initial, loss=loss, gaps=gaps,
-                   shift=adaptive.shift, reliability=reliability)
+    return replace(
+        density,
+        kept=kept,
+        thresholds=adaptive.thresholds,
+        initial=initial,
+        loss=loss,
+        gaps=gaps,
+        shift=adaptive.shift,
+        reliability=reliability,
+    )
 
 
-def _density(run: 'Run', layout: float = 0.) -> Selection:
+def _density(run: 'Run', layout: float = 0.0) -> Selection:
     """One threshold for all clusters; ``layout`` is the share of the labels in the density scores."""
     order, similarity = run.density(layout)
     kept, tau = _initial(run, similarity, run.options.keep_ratio)
-    notes = [f'Similarities are {layout:.0%} those of the labelled boxes and {1 - layout:.0%} those of the images.']
-    return Selection(kept, run.clusters, order, similarity, np.full(run.clusters.max() + 1, tau), layout=layout,
-                     notes=notes if layout else [])
+    notes = [
+        f'Similarities are {layout:.0%} those of the labelled boxes and {1 - layout:.0%} those of '
+        'the images.'
+    ]
+    return Selection(
+        kept,
+        run.clusters,
+        order,
+        similarity,
+        np.full(run.clusters.max() + 1, tau),
+        layout=layout,
+        notes=notes if layout else [],
+    )
 
 
 def _initial(run: 'Run', similarity: np.ndarray, keep_ratio: float) -> tuple[np.ndarray, float]:
@@ -105,7 +115,7 @@ def _initial(run: 'Run', similarity: np.ndarray, keep_ratio: float) -> tuple[np.
 def _usable_ratio(run: 'Run', keep_ratio: float) -> float:
     """The keep ratio among the samples that are not dropped, for the budget of all."""
     n = len(run.pool)
-    return min(1., keep_count(keep_ratio, n) / (n - run.dropped.sum()))
+    return min(1.0, keep_count(keep_ratio, n) / (n - run.dropped.sum()))
 
 
 def _held_out(run: 'Run', initial: np.ndarray) -> np.ndarray:
@@ -123,9 +133,11 @@ def _scored(run: 'Run', initial: np.ndarray, partner: np.ndarray) -> np.ndarray:
     budget = run.options.proxy.max_loss_samples
     if budget is None or budget >= readable.sum():
         return readable
-    pruned = run.generator('scored').permutation(np.flatnonzero(~initial & readable & (partner >= 0)))[:budget // 2]
+    pruned = run.generator('scored').permutation(
+        np.flatnonzero(~initial & readable & (partner >= 0))
+    )[: budget // 2]
     scored = np.zeros(len(initial), bool)
     scored[pruned] = scored[partner[pruned]] = True
     others = run.generator('scored kept').permutation(np.flatnonzero(initial & readable & ~scored))
-    scored[others[:budget - int(scored.sum())]] = True
+    scored[others[: budget - int(scored.sum())]] = True
     return scored & readable

@@ -20,8 +20,8 @@ def random(run: 'Run', per: str | None = None) -> Selection:
 
     Args:
         run: the pruning run.
-        per: ``'cluster'`` or ``'scene'``: each keeps ``keep_ratio`` of its samples, rounded by largest remainder so
-            that the budget of all is met exactly.
+        per: ``'cluster'`` or ``'scene'``: each keeps ``keep_ratio`` of its samples, rounded by
+            largest remainder so that the budget of all is met exactly.
 
     Raises:
         UserError: ``per`` is something else, or the samples' scenes are not known.
@@ -41,7 +41,12 @@ def random(run: 'Run', per: str | None = None) -> Selection:
     order = generator.permutation(usable)
     order = order[np.argsort(groups[order], kind='stable')]
     sizes = np.bincount(groups[usable])
-    kept[order[np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes) < np.repeat(counts, sizes)]] = True
+    kept[
+        order[
+            np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+            < np.repeat(counts, sizes)
+        ]
+    ] = True
     selection = Selection.without_features(kept)
     if per == 'cluster':
         selection.assignment = groups
@@ -56,10 +61,11 @@ def shares(sizes: np.ndarray, budget: int) -> np.ndarray:
         budget: at most the sum of the sizes.
 
     Returns:
-        (K,) int64, none above its group's size; their sum is the budget. Of equal remainders the first ones win.
+        (K,) int64, none above its group's size; their sum is the budget. Of equal remainders the
+        first ones win.
     """
     whole, rest = np.divmod(sizes * budget, max(int(sizes.sum()), 1))
-    whole[np.argsort(-rest, kind='stable')[:budget - whole.sum()]] += 1
+    whole[np.argsort(-rest, kind='stable')[: budget - whole.sum()]] += 1
     return whole
 
 

@@ -9,7 +9,14 @@ import numpy as np
 from ..base.checks import whole
 from ..base.errors import UserError
 from ..base.files import read_array, write_array
-from ..captions import caption_shards, captions_key, make_encoder, merge_captions, merge_text, text_shards
+from ..captions import (
+    caption_shards,
+    captions_key,
+    make_encoder,
+    merge_captions,
+    merge_text,
+    text_shards,
+)
 from ..clusters import SphericalKMeans
 from ..density import greedy_budget
 from ..feedback import keep_count
@@ -25,19 +32,25 @@ _LEAST = 10
 
 
 @STRATEGIES.register_module()
-def vlm_sse(run: 'Run', captions: dict[str, Any] | str | None = None, text: str = 'auto',
-            num_clusters: int = 300) -> Selection:
+def vlm_sse(
+    run: 'Run',
+    captions: dict[str, Any] | str | None = None,
+    text: str = 'auto',
+    num_clusters: int = 300,
+) -> Selection:
     """VLM-SSE (arXiv 2409.13860): samples that are described alike compete by how alike they look.
 
-    The paper's: a caption for each image, k-means of the captions' text features with k=300, and inside each cluster
-    the greedy rule that an image goes if 1 - cos(v_i, v_j) < epsilon for a kept image i, v being CLIP's image
-    features. Ours: the order of the greedy choice (the dataset's), epsilon by bisection so that the budget is met
-    exactly (see ``greedy_budget``), spherical k-means, at most a cluster for ten samples, and other sources of
-    captions and features than the paper's LLaVA and MPNet.
+    The paper's: a caption for each image, k-means of the captions' text features with k=300, and
+    inside each cluster the greedy rule that an image goes if 1 - cos(v_i, v_j) < epsilon for a kept
+    image i, v being CLIP's image features. Ours: the order of the greedy choice (the dataset's),
+    epsilon by bisection so that the budget is met exactly (see ``greedy_budget``), spherical
+    k-means, at most a cluster for ten samples, and other sources of captions and features than the
+    paper's LLaVA and MPNet.
 
     Args:
         run: the pruning run.
-        captions: a file with captions, or a dict built from ``CAPTIONERS``; None makes sentences of the annotations.
+        captions: a file with captions, or a dict built from ``CAPTIONERS``; None makes sentences of
+            the annotations.
         text: ``'clip'``, ``'ngrams'`` or ``'auto'`` (see ``make_encoder``).
         num_clusters: at most this many, and at most a tenth of the number of samples.
 
@@ -63,49 +76,77 @@ def vlm_sse(run: 'Run', captions: dict[str, Any] | str | None = None, text: str 
     if run.dropped.any():
         inputs['dropped'] = np.flatnonzero(run.dropped).tolist()
     folder = run.stage('greedy', inputs, compute)
-    kept, similarity, tau = (read_array(folder / f'{name}.npy') for name in ('kept', 'similarity', 'threshold'))
-    selection = Selection(kept, labels, _positions(labels), similarity, np.full(labels.max() + 1, float(tau)))
-    selection.notes.append(f'Captions: {captioned}. Text features: {described}. {labels.max() + 1} clusters of '
-                           f'captions; epsilon {1 - float(tau):.4f}.')
+    kept, similarity, tau = (
+        read_array(folder / f'{name}.npy') for name in ('kept', 'similarity', 'threshold')
+    )
+    selection = Selection(
+        kept, labels, _positions(labels), similarity, np.full(labels.max() + 1, float(tau))
+    )
+    selection.notes.append(
+        f'Captions: {captioned}. Text features: {described}. {labels.max() + 1} clusters of '
+        f'captions; epsilon {1 - float(tau):.4f}.'
+    )
     return selection
 
 
 def _captions(run: 'Run', captions: dict[str, Any] | str | None) -> tuple[list[str], str]:
     """The N captions, and where they come from in words."""
     from ..registry import CAPTIONERS, build  # which registers this module's strategy
+
     if not captions and not run.pool.labelled.all():
-        raise UserError('strategy vlm_sse makes captions of the annotations, but some samples have no labels: give '
-                        'adadedup.strategy.captions, or use clip_dedup')
+        raise UserError(
+            'strategy vlm_sse makes captions of the annotations, but some samples have no labels: '
+            'give '
+            'adadedup.strategy.captions, or use clip_dedup'
+        )
     options = captions or dict(type='AnnotationCaptioner')
     options = dict(type='CaptionFile', file=options) if isinstance(options, str) else options
     if not isinstance(options, dict) or not isinstance(options.get('type'), str):
-        raise UserError(f"adadedup.strategy.captions is {captions!r}, but must be a file, or a dict with a 'type'")
+        raise UserError(
+            f'adadedup.strategy.captions is {captions!r}, but must be a file, or a dict with a '
+            "'type'"
+        )
     captioner = build(CAPTIONERS, options, 'adadedup.strategy.captions')
     column = choose_views(run.pool.views, run.options.views)[0]
     paths = [views[column] if views else '' for views in run.pool.image_paths]
     if options['type'] == 'CaptionFile':
         run.inputs[str(captioner.file)] = captioner.key['sha256']
-    folder = run.stage('captions', dict(captioner=captions_key(captioner, options), column=column,
-                                        images=run.images_key, annotations=pool_key(run.pool),
-                                        sizes=run.pool.image_sizes.tolist()),
-                       lambda folder: merge_captions(captioner, len(run.pool), folder, run.store.wait_for),
-                       lambda folder: caption_shards(captioner, run.pool, paths, folder, run.store.rank,
-                                                     run.store.world))
+    folder = run.stage(
+        'captions',
+        dict(
+            captioner=captions_key(captioner, options),
+            column=column,
+            images=run.images_key,
+            annotations=pool_key(run.pool),
+            sizes=run.pool.image_sizes.tolist(),
+        ),
+        lambda folder: merge_captions(captioner, len(run.pool), folder, run.store.wait_for),
+        lambda folder: caption_shards(
+            captioner, run.pool, paths, folder, run.store.rank, run.store.world
+        ),
+    )
     texts = json.loads((folder / 'captions.json').read_text(encoding='utf-8'))
     return texts, getattr(captioner, 'source', f'made by {options["type"]}')
 
 
-def _text_clusters(run: 'Run', texts: list[str], kind: str, clusterer: SphericalKMeans) -> tuple[np.ndarray, str]:
+def _text_clusters(
+    run: 'Run', texts: list[str], kind: str, clusterer: SphericalKMeans
+) -> tuple[np.ndarray, str]:
     """(N,) int32 clusters of the captions, and what their features are in words."""
     different = sorted(set(texts))
     position = {text: row for row, text in enumerate(different)}
     rows = np.array([position[text] for text in texts])
     encoder = make_encoder(kind, run.embedder, different)
-    folder = run.stage('text', dict(captions=run.used['captions'], encoder=encoder.key),
-                       lambda folder: merge_text(different, rows, folder, run.store.wait_for),
-                       lambda folder: text_shards(different, encoder, folder, run.store.rank, run.store.world))
+    folder = run.stage(
+        'text',
+        dict(captions=run.used['captions'], encoder=encoder.key),
+        lambda folder: merge_text(different, rows, folder, run.store.wait_for),
+        lambda folder: text_shards(different, encoder, folder, run.store.rank, run.store.world),
+    )
     inputs = dict(text=run.used['text'], num_clusters=clusterer.num_clusters)
-    return run.cluster(clusterer, read_array(folder / 'text.npy', mmap_mode='r'), inputs), encoder.source
+    return run.cluster(
+        clusterer, read_array(folder / 'text.npy', mmap_mode='r'), inputs
+    ), encoder.source
 
 
 def _positions(labels: np.ndarray) -> np.ndarray:

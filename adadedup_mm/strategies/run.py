@@ -12,7 +12,15 @@ import numpy as np
 from mmengine.config import Config
 
 from ..base.errors import UserError
-from ..base.files import read_array, sha256_file, sha256_items, sha256_value, write_array, write_json, write_rows
+from ..base.files import (
+    read_array,
+    sha256_file,
+    sha256_items,
+    sha256_value,
+    write_array,
+    write_json,
+    write_rows,
+)
 from ..clusters import FixedClusterer, SphericalKMeans
 from ..datasets import Source, subset_config
 from ..datasets.images import camera_paths, missing_images
@@ -53,11 +61,13 @@ class Run:
         sources: the inner datasets that they come from.
 
     Raises:
-        UserError: a component's type or arguments are wrong, the proxy's checkpoint is missing, or ``group_by`` or
-            ``min_gap`` is set and the samples belong to no scenes.
+        UserError: a component's type or arguments are wrong, the proxy's checkpoint is missing, or
+            ``group_by`` or ``min_gap`` is set and the samples belong to no scenes.
     """
 
-    def __init__(self, config: Config, options: Options, store: StageStore, pool: Pool, sources: list[Source]) -> None:
+    def __init__(
+        self, config: Config, options: Options, store: StageStore, pool: Pool, sources: list[Source]
+    ) -> None:
         self.config = config
         self.options = options
         self.store = store
@@ -71,11 +81,15 @@ class Run:
         self.scenes = scene_labels(pool, by_scene) if by_scene else None
         checkpoint = options.proxy.checkpoint
         if checkpoint is not None and not os.path.isfile(checkpoint):
-            raise UserError(f"the proxy's checkpoint {checkpoint} does not exist: give the path of a local file")
+            raise UserError(
+                f"the proxy's checkpoint {checkpoint} does not exist: give the path of a local file"
+            )
         self.used: dict[str, str] = {}  # keys of the stages this run asked for, in their order
         self._made_of: dict[str, dict[str, Any]] = {}  # what the keys are hashes of
         self.inputs: dict[str, str] = {}  # SHA-256 of the files they read besides the dataset
-        self.facts: dict[str, str] = {}  # hashes of what else they look at: 'images' (``images_key``), 'proxy' (config)
+        self.facts: dict[
+            str, str
+        ] = {}  # hashes of what else they look at: 'images' (``images_key``), 'proxy' (config)
 
     def generator(self, purpose: str) -> np.random.Generator:
         """A random generator of its own for each purpose."""
@@ -84,10 +98,18 @@ class Run:
     def costs(self) -> dict[str, dict[str, float]]:
         """Seconds and bytes of the stages that this run used, in their order."""
         records = {name: self.store.record(name) for name in self.used if self.store.record(name)}
-        return {name: dict(seconds=record['seconds'], bytes=record['bytes']) for name, record in records.items()}
+        return {
+            name: dict(seconds=record['seconds'], bytes=record['bytes'])
+            for name, record in records.items()
+        }
 
-    def stage(self, name: str, inputs: dict[str, Any], compute: Callable[[Path], None],
-              share: Callable[[Path], None] | None = None) -> Path:
+    def stage(
+        self,
+        name: str,
+        inputs: dict[str, Any],
+        compute: Callable[[Path], None],
+        share: Callable[[Path], None] | None = None,
+    ) -> Path:
         """Runs a stage of a strategy's own, unless it is finished; see ``StageStore.run``.
 
         Args:
@@ -98,8 +120,13 @@ class Run:
         """
         return self._run(name, self._key(name, inputs), compute, share)
 
-    def _run(self, name: str, key: str, compute: Callable[[Path], None],
-             share: Callable[[Path], None] | None = None) -> Path:
+    def _run(
+        self,
+        name: str,
+        key: str,
+        compute: Callable[[Path], None],
+        share: Callable[[Path], None] | None = None,
+    ) -> Path:
         return self.store.run(name, key, compute, share, self._made_of[key])
 
     @functools.cached_property
@@ -136,9 +163,10 @@ class Run:
     def layout(self) -> float:
         """Share of the label layout in the density scores.
 
-        0 where some samples have no labels: with another measure for the others, one threshold would not be fair.
+        0 where some samples have no labels: with another measure for the others, one threshold
+        would not be fair.
         """
-        return self.options.layout if self.pool.labelled.all() else 0.
+        return self.options.layout if self.pool.labelled.all() else 0.0
 
     @property
     def dropped(self) -> np.ndarray:
@@ -167,9 +195,12 @@ class Run:
         """(N,) int32 labels 0..K-1."""
         features = self.features
         inputs = dict(features=self.used['features'], options=self.options.clusterer)
-        # What else it looks at: k-means at nothing, the user's own clusters at names; of others it is not known.
+        # What else it looks at: k-means at nothing, the user's own clusters at names; of others it
+        # is not known.
         if isinstance(self.clusterer, FixedClusterer):
-            inputs['samples'] = sha256_value([self.pool.sample_ids, self.pool.scenes, self.pool.dataset_index.tolist()])
+            inputs['samples'] = sha256_value(
+                [self.pool.sample_ids, self.pool.scenes, self.pool.dataset_index.tolist()]
+            )
         elif type(self.clusterer) is not SphericalKMeans:
             inputs['samples'] = self.objects_key
         file = getattr(self.clusterer, 'file', None)
@@ -191,14 +222,16 @@ class Run:
         work = cluster_work(clusterer, features, self.pool, self.options.seed, self.store)
         return read_array(self.stage('clusters', inputs, *work) / 'clusters.npy')
 
-    def compared(self, layout: float = 0.) -> np.ndarray:
+    def compared(self, layout: float = 0.0) -> np.ndarray:
         """The vectors whose cosine says how redundant a sample is beside another.
 
         Args:
-            layout: share of the label layout (see ``layout_features``) in that cosine; the rest is the images'.
+            layout: share of the label layout (see ``layout_features``) in that cosine; the rest is
+                the images'.
 
         Returns:
-            (N, e) float32; zero for unreadable images. A file itself, one copy for all processes of a machine.
+            (N, e) float32; zero for unreadable images. A file itself, one copy for all processes of
+            a machine.
         """
         if not layout:
             return self.features
@@ -211,9 +244,14 @@ class Run:
     def _write_joint(self, folder: Path, layout: float) -> None:
         """Writes ``joint.npy``, the features joined with the layouts of the labels."""
         features = self.features
-        blocks = joint_blocks(features, layout_blocks(*self._objects, len(self.pool), self.options.seed), layout)
-        write_rows(folder / 'joint.npy', (len(features), features.shape[1] + DIMENSIONS + 1),
-                   read_in_passing(features, blocks))
+        blocks = joint_blocks(
+            features, layout_blocks(*self._objects, len(self.pool), self.options.seed), layout
+        )
+        write_rows(
+            folder / 'joint.npy',
+            (len(features), features.shape[1] + DIMENSIONS + 1),
+            read_in_passing(features, blocks),
+        )
 
     @property
     def _objects(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -229,13 +267,13 @@ class Run:
         paired = np.flatnonzero(partner >= 0)
         similarity = np.empty(len(paired), np.float32)
         for start in range(0, len(paired), _ROWS):
-            block = paired[start:start + _ROWS]
+            block = paired[start : start + _ROWS]
             ours, theirs = self.features[block], self.features[partner[block]]
-            similarity[start:start + _ROWS] = np.einsum('nd,nd->n', ours, theirs)
+            similarity[start : start + _ROWS] = np.einsum('nd,nd->n', ours, theirs)
         drop_pages(self.features)
         return similarity
 
-    def density(self, layout: float = 0.) -> tuple[np.ndarray, np.ndarray]:
+    def density(self, layout: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
         """Order inside the cluster, (N,) int32, and density score, (N,) float32; ``layout`` as in ``compared``."""
         clusters, vectors = self.clusters, self.compared(layout)
         inputs: dict[str, Any] = dict(clusters=self.used['clusters'], options=self.options.density)
@@ -245,7 +283,7 @@ class Run:
         folder = self.stage('density', inputs, *work)
         return read_array(folder / 'order.npy'), read_array(folder / 'similarity.npy')
 
-    def partners(self, kept: np.ndarray, layout: float = 0.) -> np.ndarray:
+    def partners(self, kept: np.ndarray, layout: float = 0.0) -> np.ndarray:
         """(N,) int64 kept sample that stands for each pruned one, as ``nearest_kept`` finds it, -1 for none.
 
         Args:
@@ -267,8 +305,8 @@ class Run:
             scored: (N,) bool, the samples that get a loss.
 
         Returns:
-            (N,) float32, NaN where no loss was computed, also for samples that are not ``for_proxy``; the mean of its
-            views for a frame that the proxy sees view by view.
+            (N,) float32, NaN where no loss was computed, also for samples that are not
+            ``for_proxy``; the mean of its views for a frame that the proxy sees view by view.
         """
         trained, scored = trained & self.for_proxy, scored & self.for_proxy
         weights = self._proxy(trained)
@@ -280,12 +318,21 @@ class Run:
         def share(folder: Path) -> None:
             # A file of its own for each process: none has to wait for another.
             dataset = self.scoring_data(scored, folder / f'views_{self.store.rank}.json')
-            score_shards(self.proxy_config, weights, dataset, folder=folder, seed=self.options.seed,
-                         rank=self.store.rank, world=self.store.world, **arguments)
+            score_shards(
+                self.proxy_config,
+                weights,
+                dataset,
+                folder=folder,
+                seed=self.options.seed,
+                rank=self.store.rank,
+                world=self.store.world,
+                **arguments,
+            )
 
         def compute(folder: Path) -> None:
-            by_item = merge_losses(count=int(items.max()) + 1, folder=folder, wait_for=self.store.wait_for,
-                                   **arguments)
+            by_item = merge_losses(
+                count=int(items.max()) + 1, folder=folder, wait_for=self.store.wait_for, **arguments
+            )
             losses = mean_by_sample(by_item[items], owner[items], len(self.pool))
             write_array(folder / 'losses.npy', losses)
 
@@ -300,11 +347,23 @@ class Run:
         """
         options = self.options
         if not all(self.pool.image_paths):
-            raise UserError(f'the images of {dotted(self.sources[0].path)} are arrays, not files, so that strategy '
-                            f'{options.strategy_name} cannot look at them: use one without features, such as random, '
-                            'el2n, grand, forgetting or loss_topk')
-        return self._key('features', dict(images=self.images_key, embedder=self.embedder.key, views=options.views,
-                                          **self._reading), seeded=False)
+            raise UserError(
+                f'the images of {dotted(self.sources[0].path)} are arrays, not files, so that '
+                'strategy '
+                f'{options.strategy_name} cannot look at them: use one without features, such as '
+                'random, '
+                'el2n, grand, forgetting or loss_topk'
+            )
+        return self._key(
+            'features',
+            dict(
+                images=self.images_key,
+                embedder=self.embedder.key,
+                views=options.views,
+                **self._reading,
+            ),
+            seeded=False,
+        )
 
     @property
     def _reading(self) -> dict[str, Any]:
@@ -314,12 +373,16 @@ class Run:
     @functools.cached_property
     def _features_folder(self) -> Path:
         # Refused is what cannot be read before the network sees the rest, which takes far longer.
-        if self.options.on_bad_image == 'error' and not self.store.is_finished('features', self.features_key):
+        if self.options.on_bad_image == 'error' and not self.store.is_finished(
+            'features', self.features_key
+        ):
             _ = self._images_folder
         images = (self.pool.image_paths, self.pool.views, self.options.views)
 
         def share(folder: Path) -> None:
-            extract_shards(*images, self.embedder, folder, self.store.rank, self.store.world, self.reader)
+            extract_shards(
+                *images, self.embedder, folder, self.store.rank, self.store.world, self.reader
+            )
 
         def compute(folder: Path) -> None:
             merge_shards(*images, folder, self.options.on_bad_image, self.store.wait_for)
@@ -330,11 +393,14 @@ class Run:
         refuse_bad_images(folder, self.options.on_bad_image)
         return folder
 
-    def run_features(self, compute: Callable[[Path], None], share: Callable[[Path], None] | None = None) -> Path:
+    def run_features(
+        self, compute: Callable[[Path], None], share: Callable[[Path], None] | None = None
+    ) -> Path:
         """Runs the stage ``features``; see ``StageStore.run``.
 
         Raises:
-            UserError: the first process sees other images, or works with another embedder or other views.
+            UserError: the first process sees other images, or works with another embedder or other
+                views.
         """
         key = self.features_key
         self.store.agree_on_rows('images', lambda: self._stamps, self._said_of_image)
@@ -358,10 +424,14 @@ class Run:
             UserError: some cannot, and ``on_bad_image`` is ``'error'``.
         """
         images = (self.pool.image_paths, self.pool.views, views)
-        key = self._key(name, dict(images=self.images_key, views=views, **self._reading), seeded=False)
+        key = self._key(
+            name, dict(images=self.images_key, views=views, **self._reading), seeded=False
+        )
 
         def share(folder: Path) -> None:
-            extract_shards(*images, Glance(), folder, self.store.rank, self.store.world, self.reader)
+            extract_shards(
+                *images, Glance(), folder, self.store.rank, self.store.world, self.reader
+            )
 
         def compute(folder: Path) -> None:
             merge_shards(*images, folder, self.options.on_bad_image, self.store.wait_for)
@@ -381,8 +451,11 @@ class Run:
     def origin(self) -> dict[str, Any]:
         """What the features of an image depend on besides the image."""
         columns = choose_views(self.pool.views, self.options.views)
-        return dict(embedder=self.embedder.key, views=[self.pool.views[column] for column in columns],
-                    **self._reading)
+        return dict(
+            embedder=self.embedder.key,
+            views=[self.pool.views[column] for column in columns],
+            **self._reading,
+        )
 
     def stamps(self) -> np.ndarray:
         """(N, C, 2) int64, size and modification time (ns) of the images that features are taken from."""
@@ -392,7 +465,9 @@ class Run:
     @functools.cached_property
     def _stamps(self) -> np.ndarray:
         """(N, V, 2) int64, size and modification time (ns) of all images."""
-        return np.array([[_stamp(path) for path in paths] for paths in self.pool.image_paths], np.int64)
+        return np.array(
+            [[_stamp(path) for path in paths] for paths in self.pool.image_paths], np.int64
+        )
 
     def write_origin(self, folder: Path) -> None:
         """Notes beside the features what they are of, so that ``--update`` can use them for other sets of images."""
@@ -404,13 +479,18 @@ class Run:
         """Hash of every image's path, size and modification time; reading all bytes would cost as much as features."""
         paths = (path for paths in self.pool.image_paths for path in paths)
         stamps = self._stamps.reshape(-1, 2)
-        return sha256_items((path, *stamp.tolist()) for path, stamp in zip(paths, stamps, strict=True))
+        return sha256_items(
+            (path, *stamp.tolist()) for path, stamp in zip(paths, stamps, strict=True)
+        )
 
     @functools.cached_property
     def objects_key(self) -> str:
         """Hash of the pool with the sizes of its images, and of what all cameras of its frames show."""
-        shown = [list(map(sha256_items, vars(source.objects).values()))
-                 for source in self.sources if source.objects is not None]
+        shown = [
+            list(map(sha256_items, vars(source.objects).values()))
+            for source in self.sources
+            if source.objects is not None
+        ]
         return sha256_value([pool_key(self.pool), sha256_items(self.pool.image_sizes), shown])
 
     @functools.cached_property
@@ -428,14 +508,20 @@ class Run:
         except UserError as error:
             raise UserError(f'adadedup.proxy.config {proxy.config}: {error}') from error
         if is_classifier(self.config) and not is_classifier(config):
-            # A detector says nothing about samples without boxes; the training that the user is about to do does.
+            # A detector says nothing about samples without boxes; the training that the user is
+            # about to do does.
             config = self.config
         config = fit_proxy_config(config, len(self.pool.classes), proxy.epochs)
         if not is_3d(config):
             read_as_training(config, self.reader)
-        if is_3d(config) and any(source.objects is None or source.kind == 'coco' for source in self.sources):
-            raise UserError(f'adadedup.proxy.config {proxy.config} is a 3D detector, but the training set holds images '
-                            'with 2D boxes: name a 2D detector')
+        if is_3d(config) and any(
+            source.objects is None or source.kind == 'coco' for source in self.sources
+        ):
+            raise UserError(
+                f'adadedup.proxy.config {proxy.config} is a 3D detector, but the training set '
+                'holds images '
+                'with 2D boxes: name a 2D detector'
+            )
         if is_3d(config):
             self._require_all_cameras()
         return config
@@ -451,20 +537,28 @@ class Run:
         others = [column for column in range(len(self.pool.views)) if column not in chosen]
         missing = missing_images(camera_paths(self.pool.image_paths, others))
         if missing:
-            raise UserError(f'adadedup.proxy.config {self.options.proxy.config} is a 3D detector, which needs all '
-                            f'cameras, but {len(missing)} of their images do not exist, first {missing[0]}: complete '
-                            'them, or name a 2D detector')
+            raise UserError(
+                f'adadedup.proxy.config {self.options.proxy.config} is a 3D detector, which needs '
+                'all '
+                f'cameras, but {len(missing)} of their images do not exist, first {missing[0]}: '
+                'complete '
+                'them, or name a 2D detector'
+            )
 
     @functools.cached_property
     def for_proxy(self) -> np.ndarray:
         """(N,) bool, samples that the proxy trains on and gives a loss to.
 
-        These are the readable ones that its own pipeline can resize, by the sizes in the annotations; for a 3D
-        detector those that are readable in all cameras.
+        These are the readable ones that its own pipeline can resize, by the sizes in the
+        annotations; for a 3D detector those that are readable in all cameras.
         """
         longest = training_reader(self.proxy_config).longest
-        fits = ~vanishes(self.pool.image_sizes, longest) if longest else np.ones(len(self.pool), bool)
-        if is_3d(self.proxy_config) and len(choose_views(self.pool.views, self.options.views)) < len(self.pool.views):
+        fits = (
+            ~vanishes(self.pool.image_sizes, longest) if longest else np.ones(len(self.pool), bool)
+        )
+        if is_3d(self.proxy_config) and len(
+            choose_views(self.pool.views, self.options.views)
+        ) < len(self.pool.views):
             fits &= ~read_array(self._glance('all_images', 'all') / 'unreadable.npy')
         return fits & ~self.unreadable
 
@@ -500,7 +594,9 @@ class Run:
         key = self._key('proxy', inputs | dict(trained=_bits(trained)) | processes)
 
         def train(folder: Path) -> None:
-            data = self.training_data(trained, folder / f'process_{self.store.rank}' if together else folder)
+            data = self.training_data(
+                trained, folder / f'process_{self.store.rank}' if together else folder
+            )
             train_proxy(self.proxy_config, data, folder, self.options.seed, distributed=together)
 
         work = (lambda folder: None, train) if together else (train,)
@@ -510,9 +606,14 @@ class Run:
         """What a proxy depends on besides the samples that it learns from and the seed, for a stage's key."""
         self.facts |= dict(proxy=self.proxy_digest, images=self.images_key)
         dataset = json_like(self._dataset(self.config))
-        return dict(config=json_like(config.to_dict()), data=sha256_value(self.pool.sample_ids),
-                    records=self.records_key, images=self.images_key, dataset=dataset,
-                    views=[self.pool.views[i] for i in self._columns])
+        return dict(
+            config=json_like(config.to_dict()),
+            data=sha256_value(self.pool.sample_ids),
+            records=self.records_key,
+            images=self.images_key,
+            dataset=dataset,
+            views=[self.pool.views[i] for i in self._columns],
+        )
 
     def checkpoint_digest(self, path: str) -> str:
         """SHA-256 of weights that the user gives, which are among the run's inputs from now on.
@@ -536,7 +637,9 @@ class Run:
             folder: where lists and annotations that it needs are written.
         """
         if self._columns:
-            return write_view_samples(self.pool, self.sources, self._columns, trained, folder / 'views.json')
+            return write_view_samples(
+                self.pool, self.sources, self._columns, trained, folder / 'views.json'
+            )
         subset = subset_config(self.config, self._taught, trained, folder / 'samples')
         return self._dataset(subset)
 
@@ -566,8 +669,13 @@ class Run:
         """(N,) int64, how many lines of each sample the proxy sees."""
         if self._columns:
             return np.ones(len(self.pool), np.int64)
-        return np.sum([np.bincount(source.item_samples, minlength=len(self.pool)) // source.items
-                       for source in self._taught], axis=0)
+        return np.sum(
+            [
+                np.bincount(source.item_samples, minlength=len(self.pool)) // source.items
+                for source in self._taught
+            ],
+            axis=0,
+        )
 
     def _dataset(self, config: Config) -> Any:
         """The labelled inner datasets as one, without the wrappers that repeat or mix samples."""

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 def el2n(run: 'Run', runs: int = 3, epochs: int | None = None) -> Selection:
     """The samples with the largest errors early in training (EL2N, arXiv 2107.07075).
 
-    For every object the norm of (class scores - one-hot) of the predictions that are assigned to it, averaged over
-    them; summed over the objects of an image, averaged over trainings. A classifier has one prediction per image.
+    For every object the norm of (class scores - one-hot) of the predictions that are assigned to
+    it, averaged over them; summed over the objects of an image, averaged over trainings. A
+    classifier has one prediction per image.
 
     Args:
         run: the pruning run.
@@ -34,7 +35,8 @@ def el2n(run: 'Run', runs: int = 3, epochs: int | None = None) -> Selection:
         epochs: of each training; see ``default_epochs``.
 
     Raises:
-        UserError: an argument is out of range, or the proxy does not tell which predictions belong to which object.
+        UserError: an argument is out of range, or the proxy does not tell which predictions belong
+            to which object.
     """
     return _by_training(run, 'error', runs, epochs)
 
@@ -43,8 +45,8 @@ def el2n(run: 'Run', runs: int = 3, epochs: int | None = None) -> Selection:
 def grand(run: 'Run', runs: int = 3, epochs: int | None = None) -> Selection:
     """The samples with the largest gradients early in training (GraNd, arXiv 2107.07075).
 
-    The norm of the gradient of a sample's loss with respect to all of a detector's parameters after backbone and neck,
-    and to the last layer of a classifier; averaged over trainings.
+    The norm of the gradient of a sample's loss with respect to all of a detector's parameters after
+    backbone and neck, and to the last layer of a classifier; averaged over trainings.
 
     Args:
         run: the pruning run.
@@ -61,8 +63,9 @@ def grand(run: 'Run', runs: int = 3, epochs: int | None = None) -> Selection:
 def forgetting(run: 'Run', runs: int = 3, epochs: int | None = None) -> Selection:
     """The samples whose objects are forgotten most often (arXiv 1812.05159).
 
-    How often an object is right after one epoch and wrong after the next; objects that are never right count as many
-    times as there are epochs. Summed over the objects of an image, averaged over trainings.
+    How often an object is right after one epoch and wrong after the next; objects that are never
+    right count as many times as there are epochs. Summed over the objects of an image, averaged
+    over trainings.
 
     Args:
         run: the pruning run.
@@ -94,8 +97,9 @@ def loss_topk(run: 'Run', runs: int = 3, epochs: int | None = None) -> Selection
 def tfdp(run: 'Run') -> Selection:
     """The samples with the most complex shapes, without any training (TFDP, arXiv 2503.00828).
 
-    For every object the perimeter of its mask over that of a circle of equal area, divided by the sum of these ratios
-    over its class; summed over the objects of an image. Objects without a mask count with their box.
+    For every object the perimeter of its mask over that of a circle of equal area, divided by the
+    sum of these ratios over its class; summed over the objects of an image. Objects without a mask
+    count with their box.
 
     Raises:
         UserError: the samples have neither masks nor boxes.
@@ -106,19 +110,27 @@ def tfdp(run: 'Run') -> Selection:
     def compute(folder: Path) -> None:
         outlines = read_outlines(run.config, run.sources, run.pool)
         complexity = shape_complexity(outlines.sizes[:, 0], outlines.sizes[:, 1])
-        scores = sum_per_sample(class_shares(complexity, outlines.labels), outlines.owner, len(run.pool))
+        scores = sum_per_sample(
+            class_shares(complexity, outlines.labels), outlines.owner, len(run.pool)
+        )
         write_array(folder / 'scores.npy', scores[None])
-        write_json(folder / 'outlines.json', dict(objects=len(outlines.owner), masks=outlines.masks))
+        write_json(
+            folder / 'outlines.json', dict(objects=len(outlines.owner), masks=outlines.masks)
+        )
 
     folder = run.stage('scores', inputs, compute)
     selection = _highest(run, read_array(folder / 'scores.npy'))
     outlines = json.loads((folder / 'outlines.json').read_text(encoding='utf-8'))
-    selection.notes.append(f'{outlines["masks"]} of {outlines["objects"]} objects have a mask; the others count with '
-                           'their box.')
+    selection.notes.append(
+        f'{outlines["masks"]} of {outlines["objects"]} objects have a mask; the others count with '
+        'their box.'
+    )
     return selection
 
 
-def _trained_scores(run: 'Run', measure: Measure, runs: int, epochs: int | None, late: bool = False) -> np.ndarray:
+def _trained_scores(
+    run: 'Run', measure: Measure, runs: int, epochs: int | None, late: bool = False
+) -> np.ndarray:
     """(R, N) float64 scores of R short trainings."""
     _require_labels(run)
     whole(runs, 'adadedup.strategy.runs', 1)
@@ -133,11 +145,16 @@ def _require_labels(run: 'Run') -> None:
     """Raises UserError if some samples have no labels that a score could be made of."""
     count = int((~run.pool.labelled).sum())
     if count:
-        raise UserError(f'strategy {run.options.strategy_name} scores labels, but {count} of {len(run.pool)} samples '
-                        'have none: use adadedup, clip_dedup or random, or prune the labelled part alone')
+        raise UserError(
+            f'strategy {run.options.strategy_name} scores labels, but {count} of {len(run.pool)} '
+            'samples '
+            'have none: use adadedup, clip_dedup or random, or prune the labelled part alone'
+        )
 
 
-def _by_training(run: 'Run', measure: Measure, runs: int, epochs: int | None, late: bool = False) -> Selection:
+def _by_training(
+    run: 'Run', measure: Measure, runs: int, epochs: int | None, late: bool = False
+) -> Selection:
     """The samples with the highest scores of short trainings; those that the proxy cannot look at stay."""
     scores = _trained_scores(run, measure, runs, epochs, late)
     selection = _highest(run, scores, ~run.for_proxy)
@@ -157,9 +174,13 @@ def _highest(run: 'Run', scores: np.ndarray, unknown: np.ndarray | None = None) 
     selection.score = score
     if len(scores) > 1:
         r, reliability = run_agreement(scores[:, ~unknown])
-        selection.notes.append(f'The scores of {len(scores)} trainings have a rank correlation of {r:.2f}; their mean '
-                               f'has a reliability of {reliability:.2f}.')
+        selection.notes.append(
+            f'The scores of {len(scores)} trainings have a rank correlation of {r:.2f}; their mean '
+            f'has a reliability of {reliability:.2f}.'
+        )
     empty = int((score[~unknown] == 0).sum())
     if empty:
-        selection.notes.append(f'{empty} samples have a score of 0, such as those without objects: they go first.')
+        selection.notes.append(
+            f'{empty} samples have a score of 0, such as those without objects: they go first.'
+        )
     return selection

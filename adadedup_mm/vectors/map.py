@@ -19,7 +19,8 @@ def map_2d(features: np.ndarray) -> np.ndarray:
         features: (N, d) float32 or float16, in memory or memory-mapped.
 
     Returns:
-        (N, 2) float32; signs are fixed, so that equal features give an equal map. Zeros where all samples are equal.
+        (N, 2) float32; signs are fixed, so that equal features give an equal map. Zeros where all
+        samples are equal.
     """
     blocks = [slice(start, start + _BLOCK) for start in range(0, len(features), _BLOCK)]
     if min(features.shape) < 2 or all((features[block] == features[0]).all() for block in blocks):

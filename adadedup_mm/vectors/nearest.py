@@ -17,7 +17,7 @@ def most_similar(queries: np.ndarray, anchors: np.ndarray) -> tuple[np.ndarray, 
     for row in range(0, len(queries), QUERIES):
         block = slice(row, row + QUERIES)
         for column in range(0, len(anchors), CHUNK):
-            tile = snap(queries[block] @ anchors[column:column + CHUNK].T)
+            tile = snap(queries[block] @ anchors[column : column + CHUNK].T)
             top = tile.argmax(1)
             value = tile[np.arange(len(tile)), top]
             better = value > best[block]
@@ -26,11 +26,13 @@ def most_similar(queries: np.ndarray, anchors: np.ndarray) -> tuple[np.ndarray, 
     return best, position
 
 
-def nearest_centroid(features: np.ndarray, members: np.ndarray, centroids: np.ndarray, rank: int = 0,
-                     world: int = 1) -> np.ndarray:
+def nearest_centroid(
+    features: np.ndarray, members: np.ndarray, centroids: np.ndarray, rank: int = 0, world: int = 1
+) -> np.ndarray:
     """(n,) int64, the most similar centroid of each given row, the first one of several; -1 for blank rows.
 
-    With several processes these are the rows of this one's share; all shares in their order are the whole.
+    With several processes these are the rows of this one's share; all shares in their order are the
+    whole.
 
     Args:
         features: (N, d) float32 or float16, in memory or memory-mapped.
@@ -41,8 +43,8 @@ def nearest_centroid(features: np.ndarray, members: np.ndarray, centroids: np.nd
     """
     # Shares are made of whole blocks, because BLAS may round the rows of other blocks differently.
     starts = range(0, len(members), BLOCK)
-    starts = starts[len(starts) * rank // world:len(starts) * (rank + 1) // world]
-    blocks = [members[start:start + BLOCK] for start in starts]
+    starts = starts[len(starts) * rank // world : len(starts) * (rank + 1) // world]
+    blocks = [members[start : start + BLOCK] for start in starts]
     count = sum(map(len, blocks))
     if not len(centroids):
         return np.full(count, -1, np.int64)

@@ -12,7 +12,7 @@ from threadpoolctl import ThreadpoolController
 
 Result = TypeVar('Result')
 # Seconds of reading after which a mapped file's pages are given back.
-_PASSING = .5
+_PASSING = 0.5
 
 
 def read_rows(features: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -41,8 +41,8 @@ def read_rows(features: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np
 def drop_pages(features: np.ndarray) -> None:
     """Gives back the memory that reading a memory-mapped file has taken; what is read again comes from the file.
 
-    The system would do so by itself when memory is short. Until then the pages count as memory of the process, which
-    some clusters end for it. Nothing happens to other arrays.
+    The system would do so by itself when memory is short. Until then the pages count as memory of
+    the process, which some clusters end for it. Nothing happens to other arrays.
 
     Args:
         features: any shape; an array mapped for reading only, or a view of one.
@@ -73,15 +73,16 @@ def read_in_passing(features: np.ndarray, results: Iterable[Result]) -> Iterator
 def snap(similarity: np.ndarray) -> np.ndarray:
     """Cosines as multiples of 2**-20 in [-1, 1], in place.
 
-    BLAS sums in an order that depends on the shapes it is given. Without the last bits, equal images have equal scores
-    and ties are decided by the sample's index instead of by rounding errors.
+    BLAS sums in an order that depends on the shapes it is given. Without the last bits, equal
+    images have equal scores and ties are decided by the sample's index instead of by rounding
+    errors.
 
     Args:
         similarity: any shape, float32.
     """
-    similarity *= 2 ** 20
+    similarity *= 2**20
     np.rint(similarity, out=similarity)
-    similarity *= 2 ** -20
+    similarity *= 2**-20
     np.minimum(similarity, 1, out=similarity)
     return np.maximum(similarity, -1, out=similarity)
 
@@ -96,7 +97,7 @@ def cluster_members(assignment: np.ndarray) -> list[np.ndarray]:
         K int64 arrays; empty clusters give empty ones.
     """
     # NumPy sorts 16-bit integers by radix, ten times faster than longer ones.
-    short = assignment.astype(np.uint16) if assignment.max(initial=0) < 2 ** 16 else assignment
+    short = assignment.astype(np.uint16) if assignment.max(initial=0) < 2**16 else assignment
     return np.split(np.argsort(short, kind='stable'), np.cumsum(np.bincount(assignment)))[:-1]
 
 
@@ -105,11 +106,13 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController().select(user_api='blas')
 
 
-def run_parallel(job: Callable[[Any], Any], items: list[Any], workers: int | None = None) -> Iterator[Any]:
+def run_parallel(
+    job: Callable[[Any], Any], items: list[Any], workers: int | None = None
+) -> Iterator[Any]:
     """Results of ``job`` for each item, in order, from threads that use one BLAS thread each.
 
-    On matrices of a cluster's size this beats one multi-threaded product after the other, and the result does not
-    depend on the number of threads.
+    On matrices of a cluster's size this beats one multi-threaded product after the other, and the
+    result does not depend on the number of threads.
 
     Args:
         job: a function that spends its time in NumPy.
@@ -120,5 +123,7 @@ def run_parallel(job: Callable[[Any], Any], items: list[Any], workers: int | Non
     with _blas().limit(limits=1), ThreadPoolExecutor(workers) as pool:
         yield from pool.map(job, items)
 
-# The grid of density scores. Shifts on the same grid make score - shift exact, so that thresholds mean what they say.
-GRID = 2. ** -20
+
+# The grid of density scores. Shifts on the same grid make score - shift exact, so that thresholds
+# mean what they say.
+GRID = 2.0**-20

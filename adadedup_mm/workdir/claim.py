@@ -10,8 +10,16 @@ from ..base.errors import UserError
 from ..base.files import read_object, sha256_value, write_json
 from ..stages import PROCESSES, StageStore
 
-OUTPUTS = ('annotations', 'config.py', 'samples.parquet', 'clusters.parquet', 'classes.parquet', 'manifest.json',
-           'report.html', 'stages')
+OUTPUTS = (
+    'annotations',
+    'config.py',
+    'samples.parquet',
+    'clusters.parquet',
+    'classes.parquet',
+    'manifest.json',
+    'report.html',
+    'stages',
+)
 _LOCK = 'lock'
 
 
@@ -23,8 +31,10 @@ def usable_path(work_dir: str | Path) -> Path:
         with contextlib.suppress(FileNotFoundError):
             path.stat()
     except (OSError, ValueError) as error:
-        raise UserError(f'work dir {str(work_dir)[:100]!r} is no possible name '
-                        f'({getattr(error, "strerror", None) or error}): choose another --work-dir') from error
+        raise UserError(
+            f'work dir {str(work_dir)[:100]!r} is no possible name '
+            f'({getattr(error, "strerror", None) or error}): choose another --work-dir'
+        ) from error
     return path
 
 
@@ -46,13 +56,22 @@ def written_files(work_dir: Path) -> list[Path]:
 
 def _is_whole(manifest: dict[str, Any]) -> bool:
     """Whether what is told about a finished run is there: a damaged manifest is written anew."""
-    files, inputs, update = manifest.get('files'), manifest.get('inputs'), manifest.get('update', {})
-    return (all(type(manifest.get(name)) in (int, float) for name in ('samples', 'kept', 'seconds'))
-            and manifest['samples'] > 0 and isinstance(files, list)
-            and all(isinstance(file, dict) and isinstance(file.get('output'), str) for file in files)
-            and isinstance(inputs, list) and isinstance(manifest.get('facts', {}), dict)
-            and all(isinstance(entry, dict) and isinstance(entry.get('path'), str) for entry in inputs)
-            and isinstance(update, dict) and isinstance(update.get('full_run_due', []), list))
+    files, inputs, update = (
+        manifest.get('files'),
+        manifest.get('inputs'),
+        manifest.get('update', {}),
+    )
+    return (
+        all(type(manifest.get(name)) in (int, float) for name in ('samples', 'kept', 'seconds'))
+        and manifest['samples'] > 0
+        and isinstance(files, list)
+        and all(isinstance(file, dict) and isinstance(file.get('output'), str) for file in files)
+        and isinstance(inputs, list)
+        and isinstance(manifest.get('facts', {}), dict)
+        and all(isinstance(entry, dict) and isinstance(entry.get('path'), str) for entry in inputs)
+        and isinstance(update, dict)
+        and isinstance(update.get('full_run_due', []), list)
+    )
 
 
 @contextlib.contextmanager
@@ -66,13 +85,16 @@ def held(folder: Path, what: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / _LOCK).open('w', encoding='utf-8')
     except OSError as error:
-        raise UserError(f'{folder} cannot be written ({error.strerror}): choose another --work-dir') from error
+        raise UserError(
+            f'{folder} cannot be written ({error.strerror}): choose another --work-dir'
+        ) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f'{folder} is in use by another {what}: wait for it, or choose another --work-dir'
-                            ) from None
+            raise UserError(
+                f'{folder} is in use by another {what}: wait for it, or choose another --work-dir'
+            ) from None
         yield
 
 
@@ -98,14 +120,16 @@ def failures_told(work_dir: str | Path | None, rank: int, world: int) -> Iterato
 
 
 @contextlib.contextmanager
-def claim(work_dir: Path, identity: dict[str, Any], store: StageStore, resume: bool) -> Iterator[bool]:
+def claim(
+    work_dir: Path, identity: dict[str, Any], store: StageStore, resume: bool
+) -> Iterator[bool]:
     """Holds a work dir for the duration of a run; yields whether the folder is new.
 
     The first process checks and locks for all of them.
 
     Raises:
-        UserError: the folder belongs to another run, holds an interrupted one and ``resume`` is False, is in use by
-            another process, or cannot be written.
+        UserError: the folder belongs to another run, holds an interrupted one and ``resume`` is
+            False, is in use by another process, or cannot be written.
     """
     record = work_dir / 'stages' / 'run.json'
     is_new = _holds_nothing(work_dir)
@@ -123,19 +147,26 @@ def claim(work_dir: Path, identity: dict[str, Any], store: StageStore, resume: b
         record.parent.mkdir(parents=True, exist_ok=True)
         lock_file.touch()
     except OSError as error:
-        raise UserError(f'work dir {work_dir} cannot be written ({error.strerror}): choose another '
-                        '--work-dir') from error
+        raise UserError(
+            f'work dir {work_dir} cannot be written ({error.strerror}): choose another --work-dir'
+        ) from error
     with lock_file.open('w', encoding='utf-8') as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f'work dir {work_dir} is in use by another run: wait for it, or choose another '
-                            '--work-dir') from None
+            raise UserError(
+                f'work dir {work_dir} is in use by another run: wait for it, or choose another '
+                '--work-dir'
+            ) from None
         _check_owner(work_dir, identity, resume)
-        # Without its manifest, a run that is being redone counts as unfinished wherever it is killed.
+        # Without its manifest, a run that is being redone counts as unfinished wherever it is
+        # killed.
         (work_dir / 'manifest.json').unlink(missing_ok=True)
-        for leftover in [*work_dir.glob('.*.tmp'), *(work_dir / 'annotations').rglob('.*.tmp'),
-                         *record.parent.glob('.*.tmp')]:
+        for leftover in [
+            *work_dir.glob('.*.tmp'),
+            *(work_dir / 'annotations').rglob('.*.tmp'),
+            *record.parent.glob('.*.tmp'),
+        ]:
             leftover.unlink()
         write_json(record, identity)
         store.forget_earlier_processes()
@@ -163,21 +194,36 @@ def _check_owner(work_dir: Path, identity: dict[str, Any], resume: bool) -> None
         return
     owner = read_object(work_dir / 'stages' / 'run.json')
     if not owner:
-        raise UserError(f'work dir {work_dir} already holds {found[0]!r}, which is not from a pruning run: choose '
-                        'another --work-dir')
+        raise UserError(
+            f'work dir {work_dir} already holds {found[0]!r}, which is not from a pruning run: '
+            'choose '
+            'another --work-dir'
+        )
     other = _other_dataset(owner, identity)
     if other:
-        raise UserError(f'work dir {work_dir} belongs to a run on another dataset ({other}): choose another --work-dir')
+        raise UserError(
+            f'work dir {work_dir} belongs to a run on another dataset ({other}): choose another '
+            '--work-dir'
+        )
     changed = _changed_data(owner, identity)
     if not resume and changed:
-        raise UserError(f'work dir {work_dir} holds a run, but {changed}: add --resume to compute anew what depends on '
-                        'it, or choose another --work-dir')
+        raise UserError(
+            f'work dir {work_dir} holds a run, but {changed}: add --resume to compute anew what '
+            'depends on '
+            'it, or choose another --work-dir'
+        )
     if not resume and owner != identity:
-        raise UserError(f'work dir {work_dir} belongs to another run ({_difference(owner, identity)}): choose another '
-                        '--work-dir, or add --resume to take it over')
+        raise UserError(
+            f'work dir {work_dir} belongs to another run ({_difference(owner, identity)}): choose '
+            'another '
+            '--work-dir, or add --resume to take it over'
+        )
     if not resume:
-        raise UserError(f'work dir {work_dir} holds an interrupted run: add --resume to go on with it, or choose '
-                        'another --work-dir')
+        raise UserError(
+            f'work dir {work_dir} holds an interrupted run: add --resume to go on with it, or '
+            'choose '
+            'another --work-dir'
+        )
 
 
 def _other_dataset(owner: dict[str, Any], identity: dict[str, Any]) -> str:
@@ -199,8 +245,11 @@ def _changed_data(owner: dict[str, Any], identity: dict[str, Any]) -> str:
         if before[path] != now[path]:
             return f'{path} has changed since'
     if any(owner.get(name) != identity[name] for name in ('pool', 'records')):
-        return ('its samples or labels have changed since, by the settings of the training set in the config or in '
-                'files beside the annotation file')
+        return (
+            'its samples or labels have changed since, by the settings of the training set in the '
+            'config or in '
+            'files beside the annotation file'
+        )
     return ''
 
 
@@ -212,8 +261,10 @@ def _inputs(owner: dict[str, Any]) -> dict[str, Any]:
 
 def _just_begun(stages: Path) -> bool:
     """Whether a run has not noted yet whose work dir this is, or was killed before."""
-    return stages.is_dir() and all(file.name in (_LOCK, PROCESSES) or file.match('.run.json.*.tmp')
-                                   for file in stages.iterdir())
+    return stages.is_dir() and all(
+        file.name in (_LOCK, PROCESSES) or file.match('.run.json.*.tmp')
+        for file in stages.iterdir()
+    )
 
 
 def _difference(owner: dict[str, Any], identity: dict[str, Any]) -> str:

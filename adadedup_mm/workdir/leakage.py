@@ -59,4 +59,6 @@ def read_summary(work_dir: Path) -> Summary | None:
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError) as error:
-        raise UserError(f'{path} cannot be read ({error}): run tools/leakage.py again, or remove the folder') from error
+        raise UserError(
+            f'{path} cannot be read ({error}): run tools/leakage.py again, or remove the folder'
+        ) from error

@@ -11,19 +11,35 @@ from ..base.errors import UserError
 from ..base.files import write_json
 from ..images import Reader
 
-VERSIONS = ('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmdet3d', 'faiss-cpu', 'timm', 'open_clip_torch')
+VERSIONS = (
+    'torch',
+    'numpy',
+    'mmengine',
+    'mmcv',
+    'mmdet',
+    'mmdet3d',
+    'faiss-cpu',
+    'timm',
+    'open_clip_torch',
+)
 
 
 def record_training(work_dir: Path, seconds: float) -> None:
     """Writes the measured seconds of a training on the pruned set into the manifest."""
     manifest = json.loads((work_dir / 'manifest.json').read_text(encoding='utf-8'))
     share = manifest['kept'] / manifest['samples']
-    manifest['break_even'] = break_even(manifest['seconds'], share, seconds / share, 'measured on the pruned set')
+    manifest['break_even'] = break_even(
+        manifest['seconds'], share, seconds / share, 'measured on the pruned set'
+    )
     write_json(work_dir / 'manifest.json', manifest)
 
 
-def break_even(pruning_seconds: float, kept_share: float, training_seconds: float | None = None,
-               source: str | None = None) -> dict[str, Any]:
+def break_even(
+    pruning_seconds: float,
+    kept_share: float,
+    training_seconds: float | None = None,
+    source: str | None = None,
+) -> dict[str, Any]:
     """After how many trainings the pruning pays back.
 
     Args:
@@ -37,13 +53,24 @@ def break_even(pruning_seconds: float, kept_share: float, training_seconds: floa
     if kept_share == 1:
         text = 'Nothing was pruned, so nothing is saved.'
     elif trainings is None:
-        text = (f'Pays back in the first training if that takes longer than '
-                f'{pruning_seconds / (1 - kept_share) / 60:.1f} minutes on all samples.')
+        text = (
+            f'Pays back in the first training if that takes longer than '
+            f'{pruning_seconds / (1 - kept_share) / 60:.1f} minutes on all samples.'
+        )
     else:
-        text = (f'Pays back after {trainings:.2f} trainings: each one saves {saved:.0f} of {training_seconds:.0f} '
-                'seconds.')
-    return dict(pruning_seconds=round(pruning_seconds, 3), training_seconds=training_seconds,
-                training_seconds_source=source, saved_seconds_per_training=saved, trainings=trainings, text=text)
+        text = (
+            f'Pays back after {trainings:.2f} trainings: each one saves {saved:.0f} of '
+            f'{training_seconds:.0f} '
+            'seconds.'
+        )
+    return dict(
+        pruning_seconds=round(pruning_seconds, 3),
+        training_seconds=training_seconds,
+        training_seconds_source=source,
+        saved_seconds_per_training=saved,
+        trainings=trainings,
+        text=text,
+    )
 
 
 def installed_versions() -> dict[str, str]:
@@ -55,6 +82,7 @@ def installed_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return installed
+
 
 AGAIN = 'make the tables again with tools/prune.py'
 
@@ -142,7 +170,9 @@ def read_manifest(path: Path) -> Manifest:
     try:
         return msgspec.convert(json.loads(path.read_text(encoding='utf-8')), Manifest)
     except FileNotFoundError:
-        raise UserError(f'{path} is missing: name the work dir of a finished tools/prune.py run') from None
+        raise UserError(
+            f'{path} is missing: name the work dir of a finished tools/prune.py run'
+        ) from None
     except (OSError, ValueError, RecursionError, msgspec.ValidationError) as error:
         raise UserError(f'{path} cannot be read ({one_line(error)}): {AGAIN}') from None
 

@@ -7,7 +7,8 @@ models = dict(faster_rcnn='../minidrive/faster_rcnn_lite0_minidrive.py')
 common = dict(
     train_dataloader=dict(dataset=dict(data_root=_coco)),
     val_dataloader=dict(dataset=dict(data_root=_coco)),
-    val_evaluator=dict(ann_file=f'{_coco}annotations/instances_val.json'))
+    val_evaluator=dict(ann_file=f'{_coco}annotations/instances_val.json'),
+)
 variants = dict(
     full=dict(),
     random=dict(adadedup=dict(strategy='random')),
@@ -18,12 +19,14 @@ variants = dict(
     loss_topk=dict(adadedup=dict(strategy='loss_topk')),
     el2n=dict(adadedup=dict(strategy='el2n')),
     grand=dict(adadedup=dict(strategy='grand')),
-    # One training instead of three: asking it about all images after each epoch takes longer than training it.
+    # One training instead of three: asking it about all images after each epoch takes longer than
+    # training it.
     forgetting=dict(adadedup=dict(strategy=dict(type='forgetting', runs=1))),
     tfdp=dict(adadedup=dict(strategy='tfdp')),
     # The paper's plain form: the difference of the mean losses, as it is.
     adadedup_plain=dict(adadedup=dict(feedback=dict(layout=0, gap='mean', shrink=False))),
-    adadedup=dict(adadedup=dict()))
-keep_ratios = [.3, .5, .7]
+    adadedup=dict(adadedup=dict()),
+)
+keep_ratios = [0.3, 0.5, 0.7]
 seeds = [0, 1, 2, 3, 4]
 metric = 'coco/bbox_mAP'

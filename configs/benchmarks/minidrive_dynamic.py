@@ -10,8 +10,9 @@ variants = dict(
     epsilon_greedy=dict(_base_=f'{_base}epsilon_greedy.py', dynamic=dict(period=2)),
     ucb=dict(_base_=f'{_base}ucb.py', dynamic=dict(period=2)),
     infobatch=dict(_base_=f'{_base}infobatch.py'),
-    seta=dict(_base_=f'{_base}seta.py'))
-keep_ratios = [.5]
+    seta=dict(_base_=f'{_base}seta.py'),
+)
+keep_ratios = [0.5]
 seeds = [0, 1, 2]
 metric = 'coco/bbox_mAP'
 compare_with = 'full'

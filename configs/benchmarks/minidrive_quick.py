@@ -7,12 +7,14 @@ models = dict(faster_rcnn='../minidrive/faster_rcnn_lite0_minidrive.py')
 common = dict(
     train_dataloader=dict(dataset=dict(data_root=_coco)),
     val_dataloader=dict(dataset=dict(data_root=_coco)),
-    val_evaluator=dict(ann_file=f'{_coco}annotations/instances_val.json'))
+    val_evaluator=dict(ann_file=f'{_coco}annotations/instances_val.json'),
+)
 variants = dict(
     full=dict(),
     random=dict(adadedup=dict(strategy='random')),
     clip_dedup=dict(adadedup=dict(strategy='clip_dedup')),
-    adadedup=dict(adadedup=dict()))
-keep_ratios = [.5]
+    adadedup=dict(adadedup=dict()),
+)
+keep_ratios = [0.5]
 seeds = [0, 1]
 metric = 'coco/bbox_mAP'

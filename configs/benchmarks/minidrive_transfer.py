@@ -4,12 +4,14 @@ _base_ = './minidrive.py'
 models = dict(
     _delete_=True,
     retinanet='../minidrive/retinanet_lite0_minidrive.py',
-    fcos='../minidrive/fcos_lite0_minidrive.py')
+    fcos='../minidrive/fcos_lite0_minidrive.py',
+)
 variants = dict(
     _delete_=True,
     full=dict(),
     random=dict(adadedup=dict(strategy='random')),
     clip_dedup=dict(adadedup=dict(strategy='clip_dedup')),
-    adadedup=dict(adadedup=dict()))
-keep_ratios = [.5]
+    adadedup=dict(adadedup=dict()),
+)
+keep_ratios = [0.5]
 seeds = [0, 1]

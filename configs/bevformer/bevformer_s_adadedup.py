@@ -1,2 +1,2 @@
 _base_ = ['./bevformer_s.py', '../_base_/adadedup.py']
-adadedup = dict(keep_ratio=.8)
+adadedup = dict(keep_ratio=0.8)

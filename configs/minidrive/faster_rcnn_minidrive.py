@@ -17,7 +17,9 @@ train_dataloader = dict(
         data_prefix=dict(img='images/'),
         metainfo=metainfo,
         filter_cfg=dict(filter_empty_gt=True),
-        pipeline={{_base_.train_pipeline}}))
+        pipeline={{_base_.train_pipeline}},
+    ),
+)
 val_dataloader = dict(
     batch_size=8,
     num_workers=0,
@@ -29,14 +31,19 @@ val_dataloader = dict(
         data_prefix=dict(img='images/'),
         metainfo=metainfo,
         test_mode=True,
-        pipeline={{_base_.test_pipeline}}))
+        pipeline={{_base_.test_pipeline}},
+    ),
+)
 test_dataloader = val_dataloader
-val_evaluator = dict(type='CocoMetric', ann_file=data_root + 'annotations/instances_val.json', metric='bbox')
+val_evaluator = dict(
+    type='CocoMetric', ann_file=data_root + 'annotations/instances_val.json', metric='bbox'
+)
 test_evaluator = val_evaluator
 train_cfg = dict(max_epochs=12, val_interval=12)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=10),
-    checkpoint=dict(type='CheckpointHook', max_keep_ckpts=1))
+    checkpoint=dict(type='CheckpointHook', max_keep_ckpts=1),
+)
 randomness = dict(seed=0)

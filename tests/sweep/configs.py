@@ -158,7 +158,8 @@ def write_config(path, name, training_set, options):
         f'_base_ = [{str(PACKAGED / name)!r}]\n'
         "default_scope = 'mmdet'\n"
         f'adadedup = {options!r}\n'
-        f'train_dataloader = dict(dataset=dict({replaces}**{training_set!r}))\n')
+        f'train_dataloader = dict(dataset=dict({replaces}**{training_set!r}))\n'
+    )
     return path
 
 

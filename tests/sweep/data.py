@@ -57,7 +57,7 @@ def boxes(number):
     """Left, top, right and bottom of the one or two objects in a picture."""
     first = (4 + number, 6, 48 + number, 46)
     second = (50, 30 + number, 92, 76)
-    return [first, second][:1 + number % 2]
+    return [first, second][: 1 + number % 2]
 
 
 def label(number, position, classes):
@@ -69,8 +69,11 @@ def objects_by_class(settings):
     if settings['type'] not in NAMED or 'unlabeled' in settings['ann_file']:
         return Counter()
     classes = class_names(settings)
-    return Counter(classes[label(number, position, classes)]
-                   for number in range(COUNT) for position in range(len(boxes(number))))
+    return Counter(
+        classes[label(number, position, classes)]
+        for number in range(COUNT)
+        for position in range(len(boxes(number)))
+    )
 
 
 def write_picture(path, number, settings):
@@ -109,10 +112,17 @@ def coco_content(settings, file_names):
         images.append(dict(id=number + 1, file_name=file_name, height=HEIGHT, width=WIDTH))
         for position, box in enumerate(boxes(number)):
             _, _, width, height = coco_box(box)
-            annotations.append(dict(
-                id=len(annotations) + 1, image_id=number + 1, bbox=coco_box(box),
-                category_id=label(number, position, classes) + 1, area=width * height, iscrowd=0,
-                segmentation=outline(box)))
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=number + 1,
+                    bbox=coco_box(box),
+                    category_id=label(number, position, classes) + 1,
+                    area=width * height,
+                    iscrowd=0,
+                    segmentation=outline(box),
+                )
+            )
     categories = [dict(id=index + 1, name=name) for index, name in enumerate(classes)]
     return dict(images=images, annotations=annotations, categories=categories)
 
@@ -181,7 +191,7 @@ def make_video(settings):
     for number, image in enumerate(content['images']):
         image.update(video_id=number // 5 + 1, frame_id=number % 5)
     for annotation in content['annotations']:
-        annotation.update(instance_id=1, visibility=1., mot_conf=1.)
+        annotation.update(instance_id=1, visibility=1.0, mot_conf=1.0)
     ann_file(settings).write_text(json.dumps(content))
     write_pictures(settings, names)
 
@@ -210,7 +220,8 @@ def make_panoptic(settings):
         segments[number].append(rest)
     content['annotations'] = [
         dict(image_id=number + 1, file_name=f'{name}.png', segments_info=segments[number])
-        for number, name in enumerate(names)]
+        for number, name in enumerate(names)
+    ]
     ann_file(settings).write_text(json.dumps(content))
     for number, name in enumerate(names):
         write_picture(image_folder(settings) / f'{name}.jpg', number, settings)
@@ -240,8 +251,10 @@ def xml_content(number, classes, folder):
     for position, (left, top, right, bottom) in enumerate(boxes(number)):
         name = classes[label(number, position, classes)]
         corners = f'<xmin>{left}</xmin><ymin>{top}</ymin><xmax>{right}</xmax><ymax>{bottom}</ymax>'
-        objects += (f'<object><name>{name}</name><difficult>0</difficult>'
-                    f'<bndbox>{corners}</bndbox></object>')
+        objects += (
+            f'<object><name>{name}</name><difficult>0</difficult>'
+            f'<bndbox>{corners}</bndbox></object>'
+        )
     size = f'<size><width>{WIDTH}</width><height>{HEIGHT}</height><depth>3</depth></size>'
     return f'<annotation><folder>{folder}</folder>{size}{objects}</annotation>'
 
@@ -268,8 +281,10 @@ def make_wider_face(settings):
 def make_crowd_human(settings):
     lines = []
     for number, name in enumerate(picture_names(settings)):
-        people = [dict(tag='person', fbox=coco_box(box), hbox=coco_box(box), vbox=coco_box(box))
-                  for box in boxes(number)]
+        people = [
+            dict(tag='person', fbox=coco_box(box), hbox=coco_box(box), vbox=coco_box(box))
+            for box in boxes(number)
+        ]
         lines.append(json.dumps(dict(ID=name, gtboxes=people)))
         write_picture(image_folder(settings) / f'{name}.jpg', number, settings)
     ann_file(settings).write_text('\n'.join(lines))
@@ -292,8 +307,10 @@ def write_open_images_metas(settings):
 def make_open_images(settings):
     """Boxes as lines of a CSV file, classes as identifiers that another file explains."""
     classes = ['Person', 'Car', 'Tree']
-    columns = ('ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,'
-               'IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside')
+    columns = (
+        'ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,'
+        'IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside'
+    )
     rows = [columns.split(',')]
     for number, name in enumerate(picture_names(settings)):
         for position, box in enumerate(boxes(number)):
@@ -336,12 +353,15 @@ def make_odvg(settings):
         record = dict(filename=f'{name}.jpg', height=HEIGHT, width=WIDTH)
         if settings.get('label_map_file'):
             labels = [label(number, position, classes) for position in range(len(boxes(number)))]
-            objects = [dict(bbox=box, label=index, category=classes[index])
-                       for box, index in zip(boxes(number), labels, strict=True)]
+            objects = [
+                dict(bbox=box, label=index, category=classes[index])
+                for box, index in zip(boxes(number), labels, strict=True)
+            ]
             record['detection'] = dict(instances=objects)
         else:
-            regions = [dict(bbox=box, phrase='a thing', tokens_positive=[[0, 7]])
-                       for box in boxes(number)]
+            regions = [
+                dict(bbox=box, phrase='a thing', tokens_positive=[[0, 7]]) for box in boxes(number)
+            ]
             record['grounding'] = dict(caption='a thing .', regions=regions)
         lines.append(json.dumps(record))
         write_picture(image_folder(settings) / f'{name}.jpg', number, settings)
@@ -357,10 +377,15 @@ def make_ref_coco(settings):
     content = coco_content(settings | dict(metainfo=dict(classes=['thing'])), names)
     ann_file(settings).write_text(json.dumps(content))
     references = [
-        dict(ref_id=item['id'], ann_id=item['id'], image_id=item['image_id'],
-             split=settings['split'],
-             sentences=[dict(raw='the left one'), dict(raw='the bright one')])
-        for item in content['annotations']]
+        dict(
+            ref_id=item['id'],
+            ann_id=item['id'],
+            image_id=item['image_id'],
+            split=settings['split'],
+            sentences=[dict(raw='the left one'), dict(raw='the bright one')],
+        )
+        for item in content['annotations']
+    ]
     (root(settings) / settings['split_file']).write_bytes(pickle.dumps(references))
     write_pictures(settings, names)
 
@@ -394,9 +419,19 @@ def make_reid(settings):
 
 # Their classes are those of the config or of the dataset class.
 NAMED = (
-    'ADE20KInstanceDataset', 'ADE20KPanopticDataset', 'CityscapesDataset', 'CocoDataset',
-    'CocoPanopticDataset', 'CrowdHumanDataset', 'DeepFashionDataset', 'iSAIDDataset',
-    'Objects365V1Dataset', 'Objects365V2Dataset', 'VOCDataset', 'WIDERFaceDataset')
+    'ADE20KInstanceDataset',
+    'ADE20KPanopticDataset',
+    'CityscapesDataset',
+    'CocoDataset',
+    'CocoPanopticDataset',
+    'CrowdHumanDataset',
+    'DeepFashionDataset',
+    'iSAIDDataset',
+    'Objects365V1Dataset',
+    'Objects365V2Dataset',
+    'VOCDataset',
+    'WIDERFaceDataset',
+)
 # Their files are read by packages of their own, whose formats are not made here.
 WITHOUT_DATA = ('DSDLDetDataset', 'DODDataset')
 
@@ -427,4 +462,5 @@ MAKERS = dict(
     VOCDataset=make_voc,
     WIDERFaceDataset=make_wider_face,
     YouTubeVISDataset=make_youtube_vis,
-    iSAIDDataset=make_coco)
+    iSAIDDataset=make_coco,
+)

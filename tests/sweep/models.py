@@ -26,7 +26,8 @@ MOST = dict(num=64, nms_pre=200, max_per_img=200, num_queries=30)
 NUMBERS = ('rand', 'rand_like', 'randint', 'randint_like', 'randn', 'randn_like')
 RANDOM = {
     torch: ('multinomial', 'randperm', *NUMBERS),
-    np.random: ('choice', 'permutation', 'randint', 'shuffle', 'uniform')}
+    np.random: ('choice', 'permutation', 'randint', 'shuffle', 'uniform'),
+}
 
 
 def small_model(name):
@@ -112,10 +113,10 @@ def settle(model, batch):
     for module in model.modules():
         for attribute in ('p', 'drop_prob', 'drop', 'dropout'):
             if isinstance(getattr(module, attribute, None), float):
-                setattr(module, attribute, 0.)
+                setattr(module, attribute, 0.0)
     for layer in layers:
         layer.train()
-        layer.momentum = 1.
+        layer.momentum = 1.0
     with torch.no_grad(), repeatable():
         model.loss(*copy_batch(batch))
     for layer in layers:
@@ -188,24 +189,34 @@ def make_track(frames):
 def make_sample(rng, number, classes, stuff, side, has_masks):
     """Two or more objects: each model takes what it needs."""
     count = number + 2
-    corners = rng.uniform(0, side * .4, (count, 2))
-    sizes = rng.uniform(side * .25, side * .5, (count, 2))
+    corners = rng.uniform(0, side * 0.4, (count, 2))
+    sizes = rng.uniform(side * 0.25, side * 0.5, (count, 2))
     boxes = torch.from_numpy(np.concatenate([corners, corners + sizes], axis=1)).float()
     masks = np.zeros((count, side, side), np.uint8)
     for mask, (left, top, right, bottom) in zip(masks, boxes.int().tolist(), strict=True):
         mask[top:bottom, left:right] = 1
-    sample = DetDataSample(metainfo=dict(
-        img_id=number, img_shape=(side, side), ori_shape=(side, side), pad_shape=(side, side),
-        scale_factor=(1., 1.), flip=False, flip_direction=None))
+    sample = DetDataSample(
+        metainfo=dict(
+            img_id=number,
+            img_shape=(side, side),
+            ori_shape=(side, side),
+            pad_shape=(side, side),
+            scale_factor=(1.0, 1.0),
+            flip=False,
+            flip_direction=None,
+        )
+    )
     sample.gt_instances = InstanceData(
-        bboxes=HorizontalBoxes(boxes), labels=torch.arange(count) % classes)
+        bboxes=HorizontalBoxes(boxes), labels=torch.arange(count) % classes
+    )
     sample.ignored_instances = InstanceData(
-        bboxes=HorizontalBoxes(boxes[:0]), labels=torch.zeros(0, dtype=torch.long))
+        bboxes=HorizontalBoxes(boxes[:0]), labels=torch.zeros(0, dtype=torch.long)
+    )
     if has_masks:
         sample.gt_instances.masks = BitmapMasks(masks, side, side)
         sample.ignored_instances.masks = BitmapMasks(masks[:0], side, side)
     covered = torch.from_numpy(masks.max(0, keepdims=True)).long()
     sample.gt_sem_seg = PixelData(sem_seg=covered + stuff)
-    moved = boxes[None] + torch.tensor([-6., 0, 2, 9])[:, None, None]
+    moved = boxes[None] + torch.tensor([-6.0, 0, 2, 9])[:, None, None]
     sample.proposals = InstanceData(bboxes=moved.reshape(-1, 4), scores=torch.ones(4 * count))
     return sample

@@ -1,14 +1,17 @@
 """Deformable attention in the three forms that BEVFormer uses: over the BEV, over two BEVs in time, over cameras.
 
-All tensors are batch first. Sampling runs in float32 whatever the autocast dtype: on a map of 128 pixels a bfloat16
-coordinate is half a pixel off.
+All tensors are batch first. Sampling runs in float32 whatever the autocast dtype: on a map of 128
+pixels a bfloat16 coordinate is half a pixel off.
 """
 
 import math
 from dataclasses import dataclass
 
 import torch
-from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction, multi_scale_deformable_attn_pytorch
+from mmcv.ops.multi_scale_deform_attn import (
+    MultiScaleDeformableAttnFunction,
+    multi_scale_deformable_attn_pytorch,
+)
 from torch import Tensor, nn
 
 Shapes = list[tuple[int, int]]
@@ -34,7 +37,13 @@ def deformable_sample(value: Tensor, shapes: Shapes, locations: Tensor, weights:
         starts = torch.cat([sizes.new_zeros(1), sizes.prod(1).cumsum(0)[:-1]])
         # The kernel asks for a step that divides the batch.
         return MultiScaleDeformableAttnFunction.apply(
-            value.contiguous(), sizes, starts, locations.contiguous(), weights.contiguous(), len(value))
+            value.contiguous(),
+            sizes,
+            starts,
+            locations.contiguous(),
+            weights.contiguous(),
+            len(value),
+        )
 
 
 class DeformableAttention(nn.Module):
@@ -49,8 +58,15 @@ class DeformableAttention(nn.Module):
         with_output_proj: whether the heads' results pass a last linear layer.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int = 8, num_levels: int = 1, num_points: int = 4,
-                 num_queues: int = 1, with_output_proj: bool = True) -> None:
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int = 8,
+        num_levels: int = 1,
+        num_points: int = 4,
+        num_queues: int = 1,
+        with_output_proj: bool = True,
+    ) -> None:
         super().__init__()
         self.num_heads, self.num_levels = num_heads, num_levels
         self.num_points, self.num_queues = num_points, num_queues
@@ -67,7 +83,9 @@ class DeformableAttention(nn.Module):
         ring = torch.stack([angles.cos(), angles.sin()], -1)
         ring = ring / ring.abs().max(-1, keepdim=True).values
         steps = torch.arange(1, self.num_points + 1).view(1, 1, -1, 1)
-        bias = (ring.view(-1, 1, 1, 2) * steps).expand(-1, self.num_queues * self.num_levels, -1, -1)
+        bias = (ring.view(-1, 1, 1, 2) * steps).expand(
+            -1, self.num_queues * self.num_levels, -1, -1
+        )
         for layer in (self.sampling_offsets, self.attention_weights):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -84,8 +102,8 @@ class DeformableAttention(nn.Module):
         Args:
             query: (B, Q, num_queues * C); what offsets and weights are computed from.
             value: (B * num_queues, S, C), queues of one sample side by side.
-            references: (B * num_queues, Q, R, 2) in [0, 1]; R divides the number of points, and point p belongs to
-                reference p % R.
+            references: (B * num_queues, Q, R, 2) in [0, 1]; R divides the number of points, and
+                point p belongs to reference p % R.
             shapes: (height, width) per level.
 
         Returns:
@@ -100,18 +118,26 @@ class DeformableAttention(nn.Module):
         anchors = references.float().repeat(1, 1, repeats, 1)[:, :, None, None]
         locations = anchors + offsets / offsets.new_tensor([(w, h) for h, w in shapes])[:, None]
         values = self.value_proj(value)
-        return deformable_sample(values.view(*values.shape[:2], self.num_heads, -1), shapes, locations, weights)
+        return deformable_sample(
+            values.view(*values.shape[:2], self.num_heads, -1), shapes, locations, weights
+        )
 
 
 class BEVCrossAttention(DeformableAttention):
     """The decoder's attention: object queries look at the BEV around their reference point."""
 
-    def __init__(self, embed_dims: int, num_heads: int = 8, dropout: float = .1) -> None:
+    def __init__(self, embed_dims: int, num_heads: int = 8, dropout: float = 0.1) -> None:
         super().__init__(embed_dims, num_heads)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, query: Tensor, query_pos: Tensor, bev: Tensor, references: Tensor,
-                shape: tuple[int, int]) -> Tensor:
+    def forward(
+        self,
+        query: Tensor,
+        query_pos: Tensor,
+        bev: Tensor,
+        references: Tensor,
+        shape: tuple[int, int],
+    ) -> Tensor:
         """(B, Q, C) from query and query_pos (B, Q, C), bev (B, H * W, C) and references (B, Q, 2) as (x, y)."""
         found = self.sample(query + query_pos, bev, references[:, :, None], [shape])
         return self.dropout(self.output_proj(found)) + query
@@ -120,18 +146,25 @@ class BEVCrossAttention(DeformableAttention):
 class TemporalSelfAttention(DeformableAttention):
     """BEV queries look at the previous BEV and at the current one; the mean of both is taken (BEVFormer, eq. 5)."""
 
-    def __init__(self, embed_dims: int, num_heads: int = 8, dropout: float = .1) -> None:
+    def __init__(self, embed_dims: int, num_heads: int = 8, dropout: float = 0.1) -> None:
         super().__init__(embed_dims, num_heads, num_queues=2)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, query: Tensor, query_pos: Tensor, values: Tensor, references: Tensor,
-                shape: tuple[int, int]) -> Tensor:
+    def forward(
+        self,
+        query: Tensor,
+        query_pos: Tensor,
+        values: Tensor,
+        references: Tensor,
+        shape: tuple[int, int],
+    ) -> Tensor:
         """Attends over time.
 
         Args:
             query: (B, H * W, C).
             query_pos: (B, H * W, C), added to the query alone.
-            values: (B, 2, H * W, C), the previous BEV (aligned with the current one) and the current one.
+            values: (B, 2, H * W, C), the previous BEV (aligned with the current one) and the
+                current one.
             references: (B, 2, H * W, 2), where each query sits on either map, as (x, y) in [0, 1].
             shape: (H, W).
 
@@ -139,7 +172,9 @@ class TemporalSelfAttention(DeformableAttention):
             (B, H * W, C).
         """
         both = torch.cat([values[:, 0], query + query_pos], -1)
-        found = self.sample(both, values.flatten(0, 1), references.flatten(0, 1)[:, :, None], [shape])
+        found = self.sample(
+            both, values.flatten(0, 1), references.flatten(0, 1)[:, :, None], [shape]
+        )
         found = found.view(len(query), 2, *query.shape[1:]).mean(1)
         return self.dropout(self.output_proj(found)) + query
 
@@ -179,11 +214,18 @@ def camera_view(points: Tensor, visible: Tensor) -> CameraView:
 class SpatialCrossAttention(nn.Module):
     """BEV queries look into the cameras that see their pillar; the mean over them is taken (BEVFormer, eq. 3)."""
 
-    def __init__(self, embed_dims: int, num_levels: int, num_heads: int = 8, num_points: int = 8,
-                 dropout: float = .1) -> None:
+    def __init__(
+        self,
+        embed_dims: int,
+        num_levels: int,
+        num_heads: int = 8,
+        num_points: int = 8,
+        dropout: float = 0.1,
+    ) -> None:
         super().__init__()
-        self.deformable_attention = DeformableAttention(embed_dims, num_heads, num_levels, num_points,
-                                                        with_output_proj=False)
+        self.deformable_attention = DeformableAttention(
+            embed_dims, num_heads, num_levels, num_points, with_output_proj=False
+        )
         self.output_proj = nn.Linear(embed_dims, embed_dims)
         self.dropout = nn.Dropout(dropout)
 
@@ -209,7 +251,9 @@ class SpatialCrossAttention(nn.Module):
         channels = query.shape[-1]
         flat = view.index.flatten(1).unsqueeze(-1).expand(-1, -1, channels)
         asked = query.gather(1, flat).view(batch * cameras, longest, channels)
-        found = self.deformable_attention.sample(asked, features.flatten(0, 1), view.references.flatten(0, 1), shapes)
+        found = self.deformable_attention.sample(
+            asked, features.flatten(0, 1), view.references.flatten(0, 1), shapes
+        )
         found = found.view(batch, cameras, longest, channels) * view.seen.unsqueeze(-1)
         slots = torch.zeros(query.shape, dtype=found.dtype, device=query.device)
         slots = slots.scatter_add(1, flat, found.flatten(1, 2)) / view.count

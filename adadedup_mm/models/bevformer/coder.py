@@ -1,8 +1,10 @@
 """Boxes: mmdet3d's convention outside, BEVFormer's code inside the head.
 
-Outside: (x, y, z of the bottom, length, width, height, yaw counter-clockwise from +x[, vx, vy]), in metres, radians and
-metres per second. The code is that of the official weights, whose boxes follow mmdet3d 0.x: (cx, cy, log width,
-log length, cz, log height, sin yaw', cos yaw'[, vx, vy]) with the gravity centre and yaw' = -yaw - pi / 2.
+Outside: (x, y, z of the bottom, length, width, height, yaw counter-clockwise from +x[, vx, vy]), in
+    metres, radians and
+metres per second. The code is that of the official weights, whose boxes follow mmdet3d 0.x: (cx,
+cy, log width, log length, cz, log height, sin yaw', cos yaw'[, vx, vy]) with the gravity centre and
+yaw' = -yaw - pi / 2.
 """
 
 import math
@@ -16,7 +18,16 @@ def encode_boxes(boxes: Tensor) -> Tensor:
     """(N, 7 or 9) boxes to (N, 8 or 10) codes, both float32."""
     x, y, bottom, length, width, height, yaw = boxes[:, :7].unbind(-1)
     turned = -yaw - math.pi / 2
-    code = [x, y, width.log(), length.log(), bottom + height / 2, height.log(), turned.sin(), turned.cos()]
+    code = [
+        x,
+        y,
+        width.log(),
+        length.log(),
+        bottom + height / 2,
+        height.log(),
+        turned.sin(),
+        turned.cos(),
+    ]
     return torch.cat([torch.stack(code, -1), boxes[:, 7:]], -1)
 
 
@@ -24,7 +35,15 @@ def decode_boxes(codes: Tensor) -> Tensor:
     """(..., 8 or 10) codes to (..., 7 or 9) boxes; yaw in [-3 pi / 2, pi / 2]."""
     x, y, log_width, log_length, z, log_height, sine, cosine = codes[..., :8].unbind(-1)
     height = log_height.exp()
-    box = [x, y, z - height / 2, log_length.exp(), log_width.exp(), height, -torch.atan2(sine, cosine) - math.pi / 2]
+    box = [
+        x,
+        y,
+        z - height / 2,
+        log_length.exp(),
+        log_width.exp(),
+        height,
+        -torch.atan2(sine, cosine) - math.pi / 2,
+    ]
     return torch.cat([torch.stack(box, -1), codes[..., 8:]], -1)
 
 
@@ -35,8 +54,13 @@ def scale_centres(codes: Tensor, pc_range: Sequence[float]) -> Tensor:
     return torch.cat([centre[..., :2], codes[..., 2:4], centre[..., 2:], codes[..., 5:]], -1)
 
 
-def select_boxes(logits: Tensor, codes: Tensor, post_center_range: Sequence[float], max_num: int,
-                 score_threshold: float | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def select_boxes(
+    logits: Tensor,
+    codes: Tensor,
+    post_center_range: Sequence[float],
+    max_num: int,
+    score_threshold: float | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """One sample's detections, without non-maximum suppression: the best (query, class) pairs.
 
     A query may appear under several classes.
@@ -44,7 +68,8 @@ def select_boxes(logits: Tensor, codes: Tensor, post_center_range: Sequence[floa
     Args:
         logits: (Q, classes).
         codes: (Q, 8 or 10), centres in metres.
-        post_center_range: (x_min, y_min, z_min, x_max, y_max, z_max); gravity centres outside are dropped.
+        post_center_range: (x_min, y_min, z_min, x_max, y_max, z_max); gravity centres outside are
+            dropped.
         max_num: detections before that.
         score_threshold: scores must exceed it. Where none does, it is lowered in steps of 10 %.
 
@@ -64,8 +89,8 @@ def select_boxes(logits: Tensor, codes: Tensor, post_center_range: Sequence[floa
 def _above(scores: Tensor, threshold: float) -> Tensor:
     keep = scores > threshold
     while not keep.any():
-        threshold *= .9
-        if threshold < .01:
+        threshold *= 0.9
+        if threshold < 0.01:
             return torch.ones_like(keep)
         keep = scores >= threshold
     return keep

@@ -26,16 +26,17 @@ from .infos import frame_name, temporal_records
 class BEVFormerDataset(NuScenesDataset):
     """nuScenes from BEVFormer's temporal infos, or from mmdet3d's for single frames.
 
-    With ``queue_length`` q > 1 a training sample is a queue: the frame itself and q - 1 earlier ones, drawn from the q
-    before it. ``img`` is (q * cameras, 3, H, W), the ground truth is the last frame's, and the data sample's meta data
-    hold ``queue``: per frame ``lidar2img``, ``can_bus`` (changes since the frame before), ``prev_bev_exists`` (False
-    where a scene begins), ``token``. In test mode frames come alone, in order of time, with ``scene_token`` and
+    With ``queue_length`` q > 1 a training sample is a queue: the frame itself and q - 1 earlier
+    ones, drawn from the q before it. ``img`` is (q * cameras, 3, H, W), the ground truth is the
+    last frame's, and the data sample's meta data hold ``queue``: per frame ``lidar2img``,
+    ``can_bus`` (changes since the frame before), ``prev_bev_exists`` (False where a scene begins),
+    ``token``. In test mode frames come alone, in order of time, with ``scene_token`` and
     ``can_bus`` (absolute). Only the last frame of a queue must hold objects (``filter_empty_gt``).
 
     Args:
         queue_length: frames per training sample.
-        data_prefix: as NuScenesDataset's, for mmdet3d's infos. Image paths of temporal infos are taken from
-            ``samples/`` on, under ``data_root``.
+        data_prefix: as NuScenesDataset's, for mmdet3d's infos. Image paths of temporal infos are
+            taken from ``samples/`` on, under ``data_root``.
         use_valid_flag: whether objects without any LiDAR or radar point are left out.
         modality: as NuScenesDataset's.
         trust_pickles: whether the infos may hold more than plain data, which can run code.
@@ -47,13 +48,25 @@ class BEVFormerDataset(NuScenesDataset):
 
     is_temporal = False
 
-    def __init__(self, *args: Any, queue_length: int = 1, data_prefix: Mapping[str, str] | None = None,
-                 use_valid_flag: bool = True, modality: Mapping[str, bool] | None = None, trust_pickles: bool = False,
-                 **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        queue_length: int = 1,
+        data_prefix: Mapping[str, str] | None = None,
+        use_valid_flag: bool = True,
+        modality: Mapping[str, bool] | None = None,
+        trust_pickles: bool = False,
+        **kwargs: Any,
+    ) -> None:
         self.queue_length = queue_length
         self.trust_pickles = trust_pickles
-        super().__init__(*args, data_prefix=dict(data_prefix or {'img': ''}), use_valid_flag=use_valid_flag,
-                         modality=dict(modality or {'use_camera': True}), **kwargs)
+        super().__init__(
+            *args,
+            data_prefix=dict(data_prefix or {'img': ''}),
+            use_valid_flag=use_valid_flag,
+            modality=dict(modality or {'use_camera': True}),
+            **kwargs,
+        )
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Frames of temporal infos in order of time, others in the file's order.
@@ -63,14 +76,18 @@ class BEVFormerDataset(NuScenesDataset):
         """
         annotations = load_pickle(self.ann_file, self.trust_pickles)
         if not isinstance(annotations, Mapping):
-            raise UserError(f'{self.ann_file} holds a {type(annotations).__name__} instead of a dict with infos')
+            raise UserError(
+                f'{self.ann_file} holds a {type(annotations).__name__} instead of a dict with infos'
+            )
         if 'data_list' in annotations and self.queue_length == 1:
             records = info_records(annotations, self.ann_file)
             check_pictures(records, self.ann_file)
             for key, value in _header(annotations, 'metainfo', self.ann_file).items():
                 self._metainfo.setdefault(key, value)
             return [self._parse(record) for record in records]
-        records = temporal_records(annotations, self.METAINFO['classes'], self.ann_file, self.queue_length > 1)
+        records = temporal_records(
+            annotations, self.METAINFO['classes'], self.ann_file, self.queue_length > 1
+        )
         self.is_temporal = True
         metadata = _header(annotations, 'metadata', self.ann_file)
         self._metainfo['version'] = metadata.get('version', self._metainfo['version'])
@@ -95,13 +112,17 @@ class BEVFormerDataset(NuScenesDataset):
         frames = [*(self._frame(i) for i in draw_history(index, self.queue_length)), frame]
         images = multiview_img_stack_batch([one['inputs']['img'] for one in frames])
         frame['inputs']['img'] = images.flatten(0, 1)
-        frame['data_samples'].set_metainfo({'queue': queue_metas([one['data_samples'].metainfo for one in frames])})
+        frame['data_samples'].set_metainfo(
+            {'queue': queue_metas([one['data_samples'].metainfo for one in frames])}
+        )
         return frame
 
     def _frame(self, index: int) -> dict[str, Any]:
         info = self.get_data_info(index)
         known = {key: info[key] for key in ('token', 'scene_token', 'can_bus') if key in info}
-        frame = self.pipeline({**info, 'box_type_3d': self.box_type_3d, 'box_mode_3d': self.box_mode_3d})
+        frame = self.pipeline(
+            {**info, 'box_type_3d': self.box_type_3d, 'box_mode_3d': self.box_mode_3d}
+        )
         frame['data_samples'].set_metainfo(known)
         return frame
 
@@ -110,8 +131,10 @@ def _header(annotations: Mapping[str, Any], key: str, path: str) -> Mapping[str,
     """What the infos say of the whole file; empty if they say nothing."""
     header = annotations.get(key) or {}
     if not isinstance(header, Mapping):
-        raise UserError(f"{path}: '{key}' is a {type(header).__name__} instead of a dict, such as "
-                        "dict(version='v1.0-trainval'): correct it in the file")
+        raise UserError(
+            f"{path}: '{key}' is a {type(header).__name__} instead of a dict, such as "
+            "dict(version='v1.0-trainval'): correct it in the file"
+        )
     return header
 
 
@@ -129,8 +152,14 @@ def queue_metas(metas: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for i, meta in enumerate(metas):
         before = metas[i - 1] if i and metas[i - 1]['scene_token'] == meta['scene_token'] else None
         signals = relative_can_bus(meta['can_bus'], before['can_bus'] if before else None)
-        queue.append(dict(token=meta['token'], lidar2img=meta['lidar2img'], can_bus=signals,
-                          prev_bev_exists=before is not None))
+        queue.append(
+            dict(
+                token=meta['token'],
+                lidar2img=meta['lidar2img'],
+                can_bus=signals,
+                prev_bev_exists=before is not None,
+            )
+        )
     return queue
 
 
@@ -169,21 +198,30 @@ class BEVFormerNuScenesMetric(NuScenesMetric):
         self.trust_pickles = trust_pickles
         super().__init__(*args, **kwargs)
 
-    def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[Mapping[str, Any]]) -> None:
+    def process(
+        self, data_batch: Mapping[str, Any], data_samples: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Data samples need ``token`` in their meta data."""
         super().process(data_batch, data_samples)
-        for result, sample in zip(self.results[-len(data_samples):], data_samples, strict=True):
+        for result, sample in zip(self.results[-len(data_samples) :], data_samples, strict=True):
             result['sample_idx'] = sample['token']
 
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
         """The official devkit's detection metrics."""
         annotations = load_pickle(self.ann_file, self.trust_pickles)
-        records = annotations.get('data_list') or temporal_records(annotations, [], self.ann_file, with_can_bus=False)
+        records = annotations.get('data_list') or temporal_records(
+            annotations, [], self.ann_file, with_can_bus=False
+        )
         position = {record['token']: index for index, record in enumerate(records)}
-        unknown = [result['sample_idx'] for result in results if result['sample_idx'] not in position]
+        unknown = [
+            result['sample_idx'] for result in results if result['sample_idx'] not in position
+        ]
         if unknown:
-            raise UserError(f'{self.ann_file}: no frame {unknown[0]}; the metric needs the annotation file of the '
-                            'dataset that is evaluated')
+            raise UserError(
+                f'{self.ann_file}: no frame {unknown[0]}; the metric needs the annotation file of '
+                'the '
+                'dataset that is evaluated'
+            )
         results = [{**result, 'sample_idx': position[result['sample_idx']]} for result in results]
         original = self.ann_file
         with tempfile.TemporaryDirectory() as folder:

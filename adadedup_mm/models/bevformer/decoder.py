@@ -18,7 +18,8 @@ def refine(branch: nn.Module, states: Tensor, references: Tensor) -> Tensor:
     """Box codes around references, in float32.
 
     Args:
-        branch: maps C to the code size; entries 0, 1 and 4 of the code are offsets of x, y and z in logit space.
+        branch: maps C to the code size; entries 0, 1 and 4 of the code are offsets of x, y and z in
+            logit space.
         states: (B, Q, C).
         references: (B, Q, 3) as (x, y, z) in [0, 1].
 
@@ -38,15 +39,29 @@ class BEVFormerDecoderLayer(BaseModule):
 
     def __init__(self, embed_dims: int, ffn_channels: int, num_heads: int, dropout: float) -> None:
         super().__init__()
-        self.attentions = nn.ModuleList([
-            MultiheadAttention(embed_dims, num_heads, attn_drop=dropout,
-                               dropout_layer=dict(type='Dropout', drop_prob=dropout), batch_first=True),
-            BEVCrossAttention(embed_dims, num_heads, dropout)])
+        self.attentions = nn.ModuleList(
+            [
+                MultiheadAttention(
+                    embed_dims,
+                    num_heads,
+                    attn_drop=dropout,
+                    dropout_layer=dict(type='Dropout', drop_prob=dropout),
+                    batch_first=True,
+                ),
+                BEVCrossAttention(embed_dims, num_heads, dropout),
+            ]
+        )
         self.ffns = nn.ModuleList([FFN(embed_dims, ffn_channels, ffn_drop=dropout)])
         self.norms = nn.ModuleList([nn.LayerNorm(embed_dims) for _ in range(3)])
 
-    def forward(self, query: Tensor, query_pos: Tensor, bev: Tensor, references: Tensor,
-                bev_shape: tuple[int, int]) -> Tensor:
+    def forward(
+        self,
+        query: Tensor,
+        query_pos: Tensor,
+        bev: Tensor,
+        references: Tensor,
+        bev_shape: tuple[int, int],
+    ) -> Tensor:
         """Args: query and query_pos (B, Q, C), bev (B, H * W, C), references (B, Q, 2). Returns (B, Q, C)."""
         itself, cross = self.attentions
         query = self.norms[0](itself(query, query_pos=query_pos, key_pos=query_pos))
@@ -65,14 +80,31 @@ class BEVFormerDecoder(BaseModule):
         dropout: everywhere.
     """
 
-    def __init__(self, num_layers: int, embed_dims: int, ffn_channels: int = 512, num_heads: int = 8,
-                 dropout: float = .1) -> None:
+    def __init__(
+        self,
+        num_layers: int,
+        embed_dims: int,
+        ffn_channels: int = 512,
+        num_heads: int = 8,
+        dropout: float = 0.1,
+    ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList([
-            BEVFormerDecoderLayer(embed_dims, ffn_channels, num_heads, dropout) for _ in range(num_layers)])
+        self.layers = nn.ModuleList(
+            [
+                BEVFormerDecoderLayer(embed_dims, ffn_channels, num_heads, dropout)
+                for _ in range(num_layers)
+            ]
+        )
 
-    def forward(self, query: Tensor, query_pos: Tensor, bev: Tensor, references: Tensor, bev_shape: tuple[int, int],
-                branches: nn.ModuleList) -> tuple[list[Tensor], list[Tensor]]:
+    def forward(
+        self,
+        query: Tensor,
+        query_pos: Tensor,
+        bev: Tensor,
+        references: Tensor,
+        bev_shape: tuple[int, int],
+        branches: nn.ModuleList,
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Decodes one frame.
 
         Args:
@@ -84,8 +116,8 @@ class BEVFormerDecoder(BaseModule):
             branches: one regression branch per layer.
 
         Returns:
-            Per layer the states (B, Q, C), and the box codes of :func:`refine` (B, Q, code size). Each layer starts
-            from the detached centres of the layer before.
+            Per layer the states (B, Q, C), and the box codes of :func:`refine` (B, Q, code size).
+            Each layer starts from the detached centres of the layer before.
         """
         states, codes = [], []
         for layer, branch in zip(self.layers, branches, strict=True):

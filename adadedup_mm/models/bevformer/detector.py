@@ -34,13 +34,14 @@ class History:
 class BEVFormer(Base3DDetector):
     """BEVFormer (arXiv 2203.17270), and with ``temporal=False`` BEVFormer-S, which looks at single frames.
 
-    Images come as (B, frames * cameras, 3, H, W), frames in order of time. With several frames per sample, the data
-    sample's meta data hold ``queue``, one dict per frame with ``lidar2img``, ``can_bus`` (changes since the frame
-    before) and ``prev_bev_exists``; :class:`BEVFormerDataset` makes them. Single frames have ``lidar2img``, ``can_bus``
-    (absolute) and ``scene_token`` in the meta data itself.
+    Images come as (B, frames * cameras, 3, H, W), frames in order of time. With several frames per
+    sample, the data sample's meta data hold ``queue``, one dict per frame with ``lidar2img``,
+    ``can_bus`` (changes since the frame before) and ``prev_bev_exists``; :class:`BEVFormerDataset`
+    makes them. Single frames have ``lidar2img``, ``can_bus`` (absolute) and ``scene_token`` in the
+    meta data itself.
 
-    At test time a frame's history is the BEV of the frame before it in the same scene, so frames must come in order:
-    on several GPUs with :class:`ContiguousSampler`.
+    At test time a frame's history is the BEV of the frame before it in the same scene, so frames
+    must come in order: on several GPUs with :class:`ContiguousSampler`.
 
     Args:
         img_backbone: config of the backbone.
@@ -52,9 +53,16 @@ class BEVFormer(Base3DDetector):
         init_cfg: mmengine's.
     """
 
-    def __init__(self, img_backbone: dict[str, Any], img_neck: dict[str, Any], pts_bbox_head: dict[str, Any],
-                 temporal: bool = True, use_grid_mask: bool = True, data_preprocessor: dict[str, Any] | None = None,
-                 init_cfg: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        img_backbone: dict[str, Any],
+        img_neck: dict[str, Any],
+        pts_bbox_head: dict[str, Any],
+        temporal: bool = True,
+        use_grid_mask: bool = True,
+        data_preprocessor: dict[str, Any] | None = None,
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.img_backbone = MODELS.build(img_backbone)
         self.img_neck = MODELS.build(img_neck)
@@ -72,8 +80,9 @@ class BEVFormer(Base3DDetector):
         features = self.img_neck(self.img_backbone(images.flatten(0, 1)))
         return [level.unflatten(0, images.shape[:2]) for level in features]
 
-    def loss(self, batch_inputs_dict: dict[str, Tensor],
-             batch_data_samples: Sequence[Det3DDataSample]) -> dict[str, Tensor]:
+    def loss(
+        self, batch_inputs_dict: dict[str, Tensor], batch_data_samples: Sequence[Det3DDataSample]
+    ) -> dict[str, Tensor]:
         """The losses of the last frame of each sample.
 
         Args:
@@ -82,43 +91,68 @@ class BEVFormer(Base3DDetector):
         """
         frames = _frames(batch_data_samples)
         images = batch_inputs_dict['imgs'].unflatten(1, (len(frames), -1))
-        prev_bev = self._encode_history(images[:, :-1], frames[:-1]) if len(frames) > 1 and self.temporal else None
+        prev_bev = (
+            self._encode_history(images[:, :-1], frames[:-1])
+            if len(frames) > 1 and self.temporal
+            else None
+        )
         current = images[:, -1]
         if self.training and self.use_grid_mask:
-            # mmengine seeds numpy's global state per process; nothing here may carry a generator of its own.
+            # mmengine seeds numpy's global state per process; nothing here may carry a generator of
+            # its own.
             current = apply_grid_mask(current, np.random)
         bev = self._encode(self.extract_feat(current), frames[-1], current.shape[-2:], prev_bev)
-        return self.pts_bbox_head.loss(*self.pts_bbox_head.decode(bev),
-                                       [sample.gt_instances_3d for sample in batch_data_samples])
+        return self.pts_bbox_head.loss(
+            *self.pts_bbox_head.decode(bev),
+            [sample.gt_instances_3d for sample in batch_data_samples],
+        )
 
     @torch.no_grad()
-    def _encode_history(self, images: Tensor, frames: Sequence[Sequence[Mapping[str, Any]]]) -> Tensor | None:
+    def _encode_history(
+        self, images: Tensor, frames: Sequence[Sequence[Mapping[str, Any]]]
+    ) -> Tensor | None:
         """The BEV of the frame before the last; images (B, frames, cameras, 3, H, W). No dropout, no gradient."""
         training = self.training
         self.eval()
-        features = [level.unflatten(0, images.shape[:2]) for level in self.extract_feat(images.flatten(0, 1))]
+        features = [
+            level.unflatten(0, images.shape[:2])
+            for level in self.extract_feat(images.flatten(0, 1))
+        ]
         bev: Tensor | None = None
         for index, metas in enumerate(frames):
-            bev = self._encode([level[:, index] for level in features], metas, images.shape[-2:], bev)
+            bev = self._encode(
+                [level[:, index] for level in features], metas, images.shape[-2:], bev
+            )
         self.train(training)
         return bev
 
-    def _encode(self, features: Sequence[Tensor], metas: Sequence[Mapping[str, Any]], image_size: Sequence[int],
-                prev_bev: Tensor | None) -> Tensor:
+    def _encode(
+        self,
+        features: Sequence[Tensor],
+        metas: Sequence[Mapping[str, Any]],
+        image_size: Sequence[int],
+        prev_bev: Tensor | None,
+    ) -> Tensor:
         known = [bool(meta.get('prev_bev_exists', False)) for meta in metas]
         if not any(known):
             prev_bev = None
-        return self.pts_bbox_head.encode(features, metas, (image_size[0], image_size[1]), prev_bev, known)
+        return self.pts_bbox_head.encode(
+            features, metas, (image_size[0], image_size[1]), prev_bev, known
+        )
 
-    def _forward(self, batch_inputs_dict: dict[str, Tensor],
-                 batch_data_samples: Sequence[Det3DDataSample]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    def _forward(
+        self, batch_inputs_dict: dict[str, Tensor], batch_data_samples: Sequence[Det3DDataSample]
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """BEV, and logits and codes per decoder layer, of single frames without history."""
         images = batch_inputs_dict['imgs']
-        bev = self._encode(self.extract_feat(images), _first_frames(batch_data_samples), images.shape[-2:], None)
+        bev = self._encode(
+            self.extract_feat(images), _first_frames(batch_data_samples), images.shape[-2:], None
+        )
         return (bev, *self.pts_bbox_head.decode(bev))
 
-    def predict(self, batch_inputs_dict: dict[str, Tensor],
-                batch_data_samples: Sequence[Det3DDataSample]) -> Sequence[Det3DDataSample]:
+    def predict(
+        self, batch_inputs_dict: dict[str, Tensor], batch_data_samples: Sequence[Det3DDataSample]
+    ) -> Sequence[Det3DDataSample]:
         """Detections as ``pred_instances_3d``; several frames of a scene in one batch follow each other in time.
 
         Args:
@@ -129,26 +163,44 @@ class BEVFormer(Base3DDetector):
         features, image_size = self.extract_feat(images), images.shape[-2:]
         metas = [sample.metainfo for sample in batch_data_samples]
         if self.temporal:
-            bev = torch.cat([self._encode_next([level[i:i + 1] for level in features], meta, image_size)
-                             for i, meta in enumerate(metas)])
+            bev = torch.cat(
+                [
+                    self._encode_next([level[i : i + 1] for level in features], meta, image_size)
+                    for i, meta in enumerate(metas)
+                ]
+            )
         else:
             bev = self._encode(features, _first_frames(batch_data_samples), image_size, None)
         logits, codes = self.pts_bbox_head.decode(bev)
-        found = self.pts_bbox_head.predict(logits[-1], codes[-1], [meta['box_type_3d'] for meta in metas])
+        found = self.pts_bbox_head.predict(
+            logits[-1], codes[-1], [meta['box_type_3d'] for meta in metas]
+        )
         return self.add_pred_to_datasample(batch_data_samples, found)
 
-    def _encode_next(self, features: Sequence[Tensor], meta: Mapping[str, Any], image_size: Sequence[int]) -> Tensor:
+    def _encode_next(
+        self, features: Sequence[Tensor], meta: Mapping[str, Any], image_size: Sequence[int]
+    ) -> Tensor:
         """The BEV of one frame after the remembered one, features (1, cameras, C, h, w)."""
-        history = self.history if self.history is not None and self.history.scene == meta.get('scene_token') else None
-        bev = self._encode(features, [_relative(meta, history)], image_size, history.bev if history else None)
+        history = (
+            self.history
+            if self.history is not None and self.history.scene == meta.get('scene_token')
+            else None
+        )
+        bev = self._encode(
+            features, [_relative(meta, history)], image_size, history.bev if history else None
+        )
         if 'scene_token' in meta and 'can_bus' in meta:
-            self.history = History(meta['scene_token'], bev.detach(), np.array(meta['can_bus'], dtype=np.float64))
+            self.history = History(
+                meta['scene_token'], bev.detach(), np.array(meta['can_bus'], dtype=np.float64)
+            )
         return bev
 
 
 def _frames(samples: Sequence[Det3DDataSample]) -> list[list[Mapping[str, Any]]]:
     """Meta data per frame and sample."""
-    queues = [sample.metainfo.get('queue') or [_relative(sample.metainfo, None)] for sample in samples]
+    queues = [
+        sample.metainfo.get('queue') or [_relative(sample.metainfo, None)] for sample in samples
+    ]
     return [list(frame) for frame in zip(*queues, strict=True)]
 
 

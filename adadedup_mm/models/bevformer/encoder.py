@@ -14,16 +14,30 @@ from .geometry import bev_centres, pillar_points, project
 class BEVFormerEncoderLayer(BaseModule):
     """One layer, normalised after each of its three parts."""
 
-    def __init__(self, embed_dims: int, num_levels: int, ffn_channels: int, num_heads: int, dropout: float) -> None:
+    def __init__(
+        self, embed_dims: int, num_levels: int, ffn_channels: int, num_heads: int, dropout: float
+    ) -> None:
         super().__init__()
-        self.attentions = nn.ModuleList([
-            TemporalSelfAttention(embed_dims, num_heads, dropout),
-            SpatialCrossAttention(embed_dims, num_levels, num_heads, dropout=dropout)])
+        self.attentions = nn.ModuleList(
+            [
+                TemporalSelfAttention(embed_dims, num_heads, dropout),
+                SpatialCrossAttention(embed_dims, num_levels, num_heads, dropout=dropout),
+            ]
+        )
         self.ffns = nn.ModuleList([FFN(embed_dims, ffn_channels, ffn_drop=dropout)])
         self.norms = nn.ModuleList([nn.LayerNorm(embed_dims) for _ in range(3)])
 
-    def forward(self, query: Tensor, query_pos: Tensor, values: Tensor, references: Tensor, bev_shape: tuple[int, int],
-                features: Tensor, view: CameraView, shapes: Shapes) -> Tensor:
+    def forward(
+        self,
+        query: Tensor,
+        query_pos: Tensor,
+        values: Tensor,
+        references: Tensor,
+        bev_shape: tuple[int, int],
+        features: Tensor,
+        view: CameraView,
+        shapes: Shapes,
+    ) -> Tensor:
         """Args and shapes: as the two attentions'."""
         temporal, spatial = self.attentions
         query = self.norms[0](temporal(query, query_pos, values, references, bev_shape))
@@ -39,24 +53,46 @@ class BEVFormerEncoder(BaseModule):
         embed_dims: C.
         num_levels: feature levels.
         pc_range: (x_min, y_min, z_min, x_max, y_max, z_max) in metres.
-        num_points_in_pillar: Z, heights at which a BEV cell is projected into the images; divides 8.
+        num_points_in_pillar: Z, heights at which a BEV cell is projected into the images; divides
+            8.
         ffn_channels: hidden channels of the feed-forward nets.
         num_heads: attention heads.
         dropout: everywhere.
     """
 
-    def __init__(self, num_layers: int, embed_dims: int, num_levels: int, pc_range: Sequence[float],
-                 num_points_in_pillar: int = 4, ffn_channels: int = 512, num_heads: int = 8,
-                 dropout: float = .1) -> None:
+    def __init__(
+        self,
+        num_layers: int,
+        embed_dims: int,
+        num_levels: int,
+        pc_range: Sequence[float],
+        num_points_in_pillar: int = 4,
+        ffn_channels: int = 512,
+        num_heads: int = 8,
+        dropout: float = 0.1,
+    ) -> None:
         super().__init__()
         self.pc_range, self.num_points_in_pillar = list(pc_range), num_points_in_pillar
-        self.layers = nn.ModuleList([
-            BEVFormerEncoderLayer(embed_dims, num_levels, ffn_channels, num_heads, dropout)
-            for _ in range(num_layers)])
+        self.layers = nn.ModuleList(
+            [
+                BEVFormerEncoderLayer(embed_dims, num_levels, ffn_channels, num_heads, dropout)
+                for _ in range(num_layers)
+            ]
+        )
 
-    def forward(self, queries: Tensor, bev_pos: Tensor, bev_shape: tuple[int, int], features: Tensor, shapes: Shapes,
-                lidar2img: Tensor, image_size: tuple[int, int], prev_bev: Tensor | None = None,
-                has_history: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        queries: Tensor,
+        bev_pos: Tensor,
+        bev_shape: tuple[int, int],
+        features: Tensor,
+        shapes: Shapes,
+        lidar2img: Tensor,
+        image_size: tuple[int, int],
+        prev_bev: Tensor | None = None,
+        has_history: Tensor | None = None,
+        shift: Tensor | None = None,
+    ) -> Tensor:
         """Encodes one frame.
 
         Args:
@@ -69,18 +105,23 @@ class BEVFormerEncoder(BaseModule):
             image_size: height and width of the padded images.
             prev_bev: (B, H * W, C), already rotated; None if no sample has a previous frame.
             has_history: (B,) bool, whose row of ``prev_bev`` counts. Needed with ``prev_bev``.
-            shift: (B, 2) float32, where the previous BEV lies, as fractions of the BEV. Needed with ``prev_bev``.
+            shift: (B, 2) float32, where the previous BEV lies, as fractions of the BEV. Needed with
+                ``prev_bev``.
 
         Returns:
             (B, H * W, C).
         """
         points, visible = project(
-            pillar_points(*bev_shape, self.num_points_in_pillar, self.pc_range, queries.device), lidar2img, image_size)
+            pillar_points(*bev_shape, self.num_points_in_pillar, self.pc_range, queries.device),
+            lidar2img,
+            image_size,
+        )
         view = camera_view(points, visible)
         references = bev_centres(*bev_shape, queries.device).expand(len(queries), 2, -1, -1)
         history = None
         if prev_bev is not None and has_history is not None and shift is not None:
-            # The current half of the history is the initial queries in every layer, not refreshed by deeper ones.
+            # The current half of the history is the initial queries in every layer, not refreshed
+            # by deeper ones.
             history = torch.stack([prev_bev, queries], 1)
             moved = shift * has_history[:, None]
             references = references + torch.stack([moved, torch.zeros_like(moved)], 1)[:, :, None]

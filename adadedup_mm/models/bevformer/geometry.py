@@ -1,7 +1,7 @@
 """Where BEV cells lie, where cameras see them, and how the ego vehicle moved: pure float32 geometry.
 
-A BEV of H x W cells is flattened row-major. Rows run along +y of the LiDAR frame, columns along +x. ``pc_range`` is
-(x_min, y_min, z_min, x_max, y_max, z_max) in metres.
+A BEV of H x W cells is flattened row-major. Rows run along +y of the LiDAR frame, columns along +x.
+``pc_range`` is (x_min, y_min, z_min, x_max, y_max, z_max) in metres.
 """
 
 from collections.abc import Sequence
@@ -16,39 +16,51 @@ MIN_DEPTH = 1e-5
 
 def bev_centres(bev_h: int, bev_w: int, device: torch.device | None = None) -> Tensor:
     """The cells' centres, (H * W, 2) as (x, y) in [0, 1]."""
-    rows = (torch.arange(bev_h, dtype=torch.float32, device=device) + .5) / bev_h
-    columns = (torch.arange(bev_w, dtype=torch.float32, device=device) + .5) / bev_w
+    rows = (torch.arange(bev_h, dtype=torch.float32, device=device) + 0.5) / bev_h
+    columns = (torch.arange(bev_w, dtype=torch.float32, device=device) + 0.5) / bev_w
     y, x = torch.meshgrid(rows, columns, indexing='ij')
     return torch.stack([x.flatten(), y.flatten()], -1)
 
 
-def pillar_points(bev_h: int, bev_w: int, heights: int, pc_range: Sequence[float],
-                  device: torch.device | None = None) -> Tensor:
+def pillar_points(
+    bev_h: int,
+    bev_w: int,
+    heights: int,
+    pc_range: Sequence[float],
+    device: torch.device | None = None,
+) -> Tensor:
     """Points of the pillars over the cells: (H * W, Z, 3) in metres, half a metre off the lower and upper bound."""
     lower = torch.tensor(pc_range[:3], dtype=torch.float32, device=device)
     upper = torch.tensor(pc_range[3:], dtype=torch.float32, device=device)
     extent = pc_range[5] - pc_range[2]
-    z = torch.linspace(.5, extent - .5, heights, device=device) / extent
+    z = torch.linspace(0.5, extent - 0.5, heights, device=device) / extent
     xy = bev_centres(bev_h, bev_w, device)
-    points = torch.cat([xy[:, None].expand(-1, heights, -1), z[None, :, None].expand(len(xy), -1, -1)], -1)
+    points = torch.cat(
+        [xy[:, None].expand(-1, heights, -1), z[None, :, None].expand(len(xy), -1, -1)], -1
+    )
     return points * (upper - lower) + lower
 
 
-def project(points: Tensor, lidar2img: Tensor, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def project(
+    points: Tensor, lidar2img: Tensor, image_size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
     """Projects points into the cameras.
 
     Args:
         points: (Q, Z, 3), metres in the LiDAR frame.
         lidar2img: (B, cameras, 4, 4).
-        image_size: height and width in pixels of the images the features come from, padding included.
+        image_size: height and width in pixels of the images the features come from, padding
+            included.
 
     Returns:
-        (B, cameras, Q, Z, 2) as (x, y) in [0, 1] over the image, unbounded for points that are not seen, and
-        (B, cameras, Q, Z) bool: in front of the camera and strictly inside the image.
+        (B, cameras, Q, Z, 2) as (x, y) in [0, 1] over the image, unbounded for points that are not
+        seen, and (B, cameras, Q, Z) bool: in front of the camera and strictly inside the image.
     """
     with torch.autocast(points.device.type, enabled=False):
         matrix = lidar2img.float()[:, :, None, None]
-        pixels = (matrix[..., :3, :3] @ points.float().unsqueeze(-1)).squeeze(-1) + matrix[..., :3, 3]
+        pixels = (matrix[..., :3, :3] @ points.float().unsqueeze(-1)).squeeze(-1) + matrix[
+            ..., :3, 3
+        ]
     depth = pixels[..., 2:]
     height, width = image_size
     found = pixels[..., :2] / depth.clamp(min=MIN_DEPTH) / pixels.new_tensor([width, height])
@@ -60,7 +72,8 @@ def ego_shift(can_bus: np.ndarray, pc_range: Sequence[float]) -> np.ndarray:
     """How far the ego vehicle moved since the previous BEV, as fractions of the BEV's extent.
 
     Args:
-        can_bus: (B, 18) float64; [0:2] the movement in metres in the global frame, [-2] the ego's heading in radians.
+        can_bus: (B, 18) float64; [0:2] the movement in metres in the global frame, [-2] the ego's
+            heading in radians.
         pc_range: the BEV's range.
 
     Returns:
@@ -73,7 +86,9 @@ def ego_shift(can_bus: np.ndarray, pc_range: Sequence[float]) -> np.ndarray:
     return np.stack([along_x, along_y], -1).astype(np.float32)
 
 
-def rotate_bev(bev: Tensor, degrees: Sequence[float], shape: tuple[int, int], centre: Sequence[float]) -> Tensor:
+def rotate_bev(
+    bev: Tensor, degrees: Sequence[float], shape: tuple[int, int], centre: Sequence[float]
+) -> Tensor:
     """Turns each sample's BEV by its angle: nearest neighbour, zeros from outside.
 
     Args:
@@ -83,7 +98,10 @@ def rotate_bev(bev: Tensor, degrees: Sequence[float], shape: tuple[int, int], ce
         centre: (x, y) = (column, row) of the pivot in cells; (W / 2, H / 2) is the middle.
     """
     maps = bev.float().transpose(1, 2).unflatten(2, shape)
-    turned = [rotate(one, float(angle), center=list(centre)) for one, angle in zip(maps, degrees, strict=True)]
+    turned = [
+        rotate(one, float(angle), center=list(centre))
+        for one, angle in zip(maps, degrees, strict=True)
+    ]
     return torch.stack(turned).flatten(2).transpose(1, 2)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-SHARE_OF_BATCHES = .7
+SHARE_OF_BATCHES = 0.7
 
 
 def grid_mask(height: int, width: int, rng: Any) -> np.ndarray:
@@ -20,12 +20,12 @@ def grid_mask(height: int, width: int, rng: Any) -> np.ndarray:
         (height, width) bool, True where pixels stay.
     """
     period = rng.randint(2, height)
-    band = min(max(int(period / 2 + .5), 1), period - 1)
+    band = min(max(int(period / 2 + 0.5), 1), period - 1)
     row, column = rng.randint(period), rng.randint(period)
     # The grid lies on a canvas of one and a half times the size, whose middle is taken.
     tall, wide = int(1.5 * height), int(1.5 * width)
-    rows = _bands(tall, period, band, row)[(tall - height) // 2:][:height]
-    columns = _bands(wide, period, band, column)[(wide - width) // 2:][:width]
+    rows = _bands(tall, period, band, row)[(tall - height) // 2 :][:height]
+    columns = _bands(wide, period, band, column)[(wide - width) // 2 :][:width]
     return rows[:, None] | columns
 
 
@@ -33,7 +33,7 @@ def _bands(length: int, period: int, band: int, start: int) -> np.ndarray:
     """The canvas has room for whole periods only; a band that would begin behind them is missing."""
     kept = np.zeros(length, dtype=bool)
     for i in range(length // period):
-        kept[period * i + start:period * i + start + band] = True
+        kept[period * i + start : period * i + start + band] = True
     return kept
 
 

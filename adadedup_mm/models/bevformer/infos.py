@@ -13,8 +13,9 @@ HOW_TO_MAKE = "made by BEVFormer's tools/create_data.py or by tools/make_minidri
 _COMPLETE = 'complete the frame, or take it out of the infos'
 
 
-def temporal_records(annotations: Mapping[str, Any], classes: Sequence[str], path: str,
-                     with_can_bus: bool) -> list[dict[str, Any]]:
+def temporal_records(
+    annotations: Mapping[str, Any], classes: Sequence[str], path: str, with_can_bus: bool
+) -> list[dict[str, Any]]:
     """Converts a temporal info file.
 
     Args:
@@ -24,30 +25,38 @@ def temporal_records(annotations: Mapping[str, Any], classes: Sequence[str], pat
         with_can_bus: whether frames without ``can_bus`` are an error.
 
     Returns:
-        One record per frame in the file's order, as mmdet3d's NuScenesDataset reads them, with ``scene_token`` and
-        ``can_bus`` besides. Boxes follow the new convention: (x, y, z, length, width, height,
-        yaw) with the gravity centre.
+        One record per frame in the file's order, as mmdet3d's NuScenesDataset reads them, with
+        ``scene_token`` and ``can_bus`` besides. Boxes follow the new convention: (x, y, z, length,
+        width, height, yaw) with the gravity centre.
 
     Raises:
         UserError: the file is no temporal info file, or a frame is incomplete.
     """
     if 'infos' not in annotations:
-        raise UserError(f'{path}: no temporal infos; mmdet3d 1.x infos hold no history and no can_bus, which BEVFormer '
-                        f'needs: nuscenes_infos_temporal_*.pkl, {HOW_TO_MAKE} (BEVFormer-S reads mmdet3d infos)')
+        raise UserError(
+            f'{path}: no temporal infos; mmdet3d 1.x infos hold no history and no can_bus, which '
+            'BEVFormer '
+            f'needs: nuscenes_infos_temporal_*.pkl, {HOW_TO_MAKE} (BEVFormer-S reads mmdet3d infos)'
+        )
     infos = annotations['infos']
     if not isinstance(infos, Sequence) or not all(isinstance(info, Mapping) for info in infos):
-        raise UserError(f"{path}: 'infos' is no list of dicts; BEVFormer needs nuscenes_infos_temporal_*.pkl, "
-                        f'{HOW_TO_MAKE}')
+        raise UserError(
+            f"{path}: 'infos' is no list of dicts; BEVFormer needs nuscenes_infos_temporal_*.pkl, "
+            f'{HOW_TO_MAKE}'
+        )
     labels = {name: index for index, name in enumerate(classes)}
     cameras: list[str] = []
     records = []
     for index, info in enumerate(infos):
-        name = f"{path}, frame {info.get('token', index)}"
+        name = f'{path}, frame {info.get("token", index)}'
         _check_keys(info, name, with_can_bus)
         cameras = cameras or list(info['cams'])
         missing = [camera for camera in cameras if camera not in info['cams']]
         if missing or len(info['cams']) != len(cameras):
-            raise UserError(f'{name}: has cameras {", ".join(info["cams"])}; the first frame has {", ".join(cameras)}')
+            raise UserError(
+                f'{name}: has cameras {", ".join(info["cams"])}; the first frame has '
+                f'{", ".join(cameras)}'
+            )
         if (info.get('gt_boxes') is None) != (infos[0].get('gt_boxes') is None):
             raise UserError(f"{name}: only some of the frames have 'gt_boxes'; {_COMPLETE}")
         with naming_frame(name):
@@ -61,24 +70,47 @@ def frame_name(record: Mapping[str, Any]) -> str:
 
 
 def _check_keys(info: Mapping[str, Any], name: str, with_can_bus: bool) -> None:
-    needed = ['token', 'scene_token', 'cams', 'lidar2ego_translation', 'lidar2ego_rotation', 'ego2global_translation',
-              'ego2global_rotation', 'timestamp', *(['can_bus'] if with_can_bus else [])]
+    needed = [
+        'token',
+        'scene_token',
+        'cams',
+        'lidar2ego_translation',
+        'lidar2ego_rotation',
+        'ego2global_translation',
+        'ego2global_rotation',
+        'timestamp',
+        *(['can_bus'] if with_can_bus else []),
+    ]
     missing = [key for key in needed if key not in info]
     if missing:
-        raise UserError(f"{name}: no '{missing[0]}'; BEVFormer needs nuscenes_infos_temporal_*.pkl, {HOW_TO_MAKE}")
+        raise UserError(
+            f"{name}: no '{missing[0]}'; BEVFormer needs nuscenes_infos_temporal_*.pkl, "
+            f'{HOW_TO_MAKE}'
+        )
     if not isinstance(info['cams'], Mapping):
-        raise UserError(f"{name}: 'cams' is no dict of cameras; BEVFormer needs nuscenes_infos_temporal_*.pkl, "
-                        f'{HOW_TO_MAKE}')
+        raise UserError(
+            f"{name}: 'cams' is no dict of cameras; BEVFormer needs nuscenes_infos_temporal_*.pkl, "
+            f'{HOW_TO_MAKE}'
+        )
 
 
-def _record(info: Mapping[str, Any], labels: Mapping[str, int], cameras: Sequence[str], name: str) -> dict[str, Any]:
+def _record(
+    info: Mapping[str, Any], labels: Mapping[str, int], cameras: Sequence[str], name: str
+) -> dict[str, Any]:
     ego2global = _pose(info, 'ego2global', name)
     record = dict(
-        token=info['token'], scene_token=info['scene_token'], timestamp=info['timestamp'] / 1e6, ego2global=ego2global,
-        lidar_points=dict(lidar_path=info.get('lidar_path', ''), num_pts_feats=5,
-                          lidar2ego=_pose(info, 'lidar2ego', name)),
+        token=info['token'],
+        scene_token=info['scene_token'],
+        timestamp=info['timestamp'] / 1e6,
+        ego2global=ego2global,
+        lidar_points=dict(
+            lidar_path=info.get('lidar_path', ''),
+            num_pts_feats=5,
+            lidar2ego=_pose(info, 'lidar2ego', name),
+        ),
         images={camera: _image(info['cams'][camera], f'{name}, {camera}') for camera in cameras},
-        instances=_instances(info, labels, name) if info.get('gt_boxes') is not None else [])
+        instances=_instances(info, labels, name) if info.get('gt_boxes') is not None else [],
+    )
     if 'can_bus' in info:
         record['can_bus'] = _can_bus(info, ego2global, name)
     return record
@@ -108,26 +140,39 @@ def _image(camera: Any, name: str) -> dict[str, Any]:
         raise UserError(f"{name}: 'data_path' is no text; {_COMPLETE}")
     # The infos' paths begin with where the data lay when they were made.
     inside = path.rpartition('samples/')
-    return dict(img_path=f'samples/{inside[2]}' if inside[1] else path,
-                cam2img=_array(camera, 'cam_intrinsic', (3, 3), name), lidar2cam=np.linalg.inv(sensor2lidar))
+    return dict(
+        img_path=f'samples/{inside[2]}' if inside[1] else path,
+        cam2img=_array(camera, 'cam_intrinsic', (3, 3), name),
+        lidar2cam=np.linalg.inv(sensor2lidar),
+    )
 
 
-def _instances(info: Mapping[str, Any], labels: Mapping[str, int], name: str) -> list[dict[str, Any]]:
+def _instances(
+    info: Mapping[str, Any], labels: Mapping[str, int], name: str
+) -> list[dict[str, Any]]:
     """A frame's objects; they lack what the file does not say, which the dataset may not need."""
     boxes = np.asarray(info['gt_boxes'], dtype=np.float64)
     boxes = boxes if boxes.size else np.zeros((0, 7))
     if boxes.ndim != 2 or boxes.shape[1] not in (7, 9):
-        raise UserError(f"{name}: 'gt_boxes' has shape {boxes.shape}, expected (n, 7), or (n, 9) with velocities; "
-                        f'{_COMPLETE}')
+        raise UserError(
+            f"{name}: 'gt_boxes' has shape {boxes.shape}, expected (n, 7), or (n, 9) with "
+            'velocities; '
+            f'{_COMPLETE}'
+        )
     count = len(boxes)
     names = np.asarray(info['gt_names'], dtype=object)
     if names.shape != (count,) or not all(isinstance(one, str) for one in names):
-        raise UserError(f"{name}: 'gt_names' has shape {names.shape}, expected ({count},) texts, one for each of "
-                        f"'gt_boxes'; {_COMPLETE}")
+        raise UserError(
+            f"{name}: 'gt_names' has shape {names.shape}, expected ({count},) texts, one for each "
+            'of '
+            f"'gt_boxes'; {_COMPLETE}"
+        )
     found = [labels.get(one, -1) for one in names]
     # (w, l, h, yaw') of mmdet3d 0.x to (l, w, h, yaw), where yaw' = -yaw - pi / 2.
     turned = np.concatenate([boxes[:, [0, 1, 2, 4, 3, 5]], -boxes[:, 6:7] - np.pi / 2], axis=1)
-    columns: dict[str, list[Any]] = dict(bbox_3d=turned.tolist(), bbox_label=found, bbox_label_3d=found)
+    columns: dict[str, list[Any]] = dict(
+        bbox_3d=turned.tolist(), bbox_label=found, bbox_label_3d=found
+    )
     if info.get('gt_velocity') is not None:
         columns['velocity'] = _column(info, 'gt_velocity', (count, 2), name).tolist()
     elif boxes.shape[1] == 9:
@@ -167,7 +212,9 @@ def _array(values: Mapping[str, Any], key: str, shape: tuple[int, ...], name: st
     try:
         array = np.asarray(values[key], dtype=np.float64)
     except (TypeError, ValueError):
-        raise UserError(f"{name}: '{key}' is no array of numbers, expected shape {shape}; {_COMPLETE}") from None
+        raise UserError(
+            f"{name}: '{key}' is no array of numbers, expected shape {shape}; {_COMPLETE}"
+        ) from None
     if array.shape != shape:
         raise UserError(f"{name}: '{key}' has shape {array.shape}, expected {shape}; {_COMPLETE}")
     if not np.isfinite(array).all():

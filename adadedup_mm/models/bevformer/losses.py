@@ -5,14 +5,20 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-ALPHA = .25
+ALPHA = 0.25
 EPS = 1e-12
 # The L1 cost covers the box, not its velocity.
 MATCHED_ENTRIES = 8
 
 
-def match(logits: Tensor, codes: Tensor, labels: Tensor, targets: Tensor, cls_weight: float,
-          box_weight: float) -> tuple[Tensor, Tensor]:
+def match(
+    logits: Tensor,
+    codes: Tensor,
+    labels: Tensor,
+    targets: Tensor,
+    cls_weight: float,
+    box_weight: float,
+) -> tuple[Tensor, Tensor]:
     """The cheapest one-to-one assignment for one sample.
 
     Args:
@@ -29,14 +35,18 @@ def match(logits: Tensor, codes: Tensor, labels: Tensor, targets: Tensor, cls_we
     with torch.no_grad():
         p = logits.float().sigmoid()
         positive = -(p + EPS).log() * ALPHA * (1 - p) ** 2
-        negative = -(1 - p + EPS).log() * (1 - ALPHA) * p ** 2
+        negative = -(1 - p + EPS).log() * (1 - ALPHA) * p**2
         cost = cls_weight * (positive - negative)[:, labels]
         cost = cost + box_weight * torch.cdist(
-            codes[:, :MATCHED_ENTRIES].float(), targets[:, :MATCHED_ENTRIES].float(), p=1)
+            codes[:, :MATCHED_ENTRIES].float(), targets[:, :MATCHED_ENTRIES].float(), p=1
+        )
         # A diverging model or a box of zero size must not stop the solver.
         cost = torch.nan_to_num(cost, nan=1e6, posinf=1e6, neginf=-1e6)
     rows, columns = linear_sum_assignment(cost.cpu().numpy())
-    return (torch.as_tensor(rows, device=logits.device), torch.as_tensor(columns, device=logits.device))
+    return (
+        torch.as_tensor(rows, device=logits.device),
+        torch.as_tensor(columns, device=logits.device),
+    )
 
 
 def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -48,7 +58,7 @@ def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """
     p = logits.sigmoid()
     missed = (1 - p) * targets + p * (1 - targets)
-    weight = (ALPHA * targets + (1 - ALPHA) * (1 - targets)) * missed ** 2
+    weight = (ALPHA * targets + (1 - ALPHA) * (1 - targets)) * missed**2
     return (binary_cross_entropy_with_logits(logits, targets, reduction='none') * weight).sum()
 
 

@@ -32,18 +32,30 @@ class BEVFormerTransformer(BaseModule):
         ffn_channels: hidden channels of the feed-forward nets.
         num_heads: attention heads.
         dropout: everywhere.
-        use_can_bus: whether the BEV queries know the CAN bus signals. Without it frames need none, as long as they have
-            no history.
+        use_can_bus: whether the BEV queries know the CAN bus signals. Without it frames need none,
+            as long as they have no history.
         use_shift: whether the previous BEV is shifted by the ego vehicle's movement.
         rotate_prev_bev: whether the previous BEV is turned by the ego vehicle's rotation.
         rotate_center: (column, row) of the pivot in cells; None for the middle of the BEV.
     """
 
-    def __init__(self, pc_range: Sequence[float], embed_dims: int = 256, num_cams: int = 6, num_levels: int = 4,
-                 encoder_layers: int = 6, decoder_layers: int = 6, num_points_in_pillar: int = 4,
-                 ffn_channels: int = 512, num_heads: int = 8, dropout: float = .1, use_can_bus: bool = True,
-                 use_shift: bool = True, rotate_prev_bev: bool = True,
-                 rotate_center: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        pc_range: Sequence[float],
+        embed_dims: int = 256,
+        num_cams: int = 6,
+        num_levels: int = 4,
+        encoder_layers: int = 6,
+        decoder_layers: int = 6,
+        num_points_in_pillar: int = 4,
+        ffn_channels: int = 512,
+        num_heads: int = 8,
+        dropout: float = 0.1,
+        use_can_bus: bool = True,
+        use_shift: bool = True,
+        rotate_prev_bev: bool = True,
+        rotate_center: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.pc_range, self.embed_dims = list(pc_range), embed_dims
         self.num_cams, self.num_levels = num_cams, num_levels
@@ -52,13 +64,26 @@ class BEVFormerTransformer(BaseModule):
         # The published weights hold four level embeddings for any number of levels.
         self.level_embeds = nn.Parameter(torch.empty(max(num_levels, 4), embed_dims))
         self.cams_embeds = nn.Parameter(torch.empty(num_cams, embed_dims))
-        self.encoder = BEVFormerEncoder(encoder_layers, embed_dims, num_levels, pc_range, num_points_in_pillar,
-                                        ffn_channels, num_heads, dropout)
-        self.decoder = BEVFormerDecoder(decoder_layers, embed_dims, ffn_channels, num_heads, dropout)
+        self.encoder = BEVFormerEncoder(
+            encoder_layers,
+            embed_dims,
+            num_levels,
+            pc_range,
+            num_points_in_pillar,
+            ffn_channels,
+            num_heads,
+            dropout,
+        )
+        self.decoder = BEVFormerDecoder(
+            decoder_layers, embed_dims, ffn_channels, num_heads, dropout
+        )
         self.reference_points = nn.Linear(embed_dims, 3)
         self.can_bus_mlp = nn.Sequential(
-            nn.Linear(CAN_BUS_SIZE, embed_dims // 2), nn.ReLU(inplace=True),
-            nn.Linear(embed_dims // 2, embed_dims), nn.ReLU(inplace=True))
+            nn.Linear(CAN_BUS_SIZE, embed_dims // 2),
+            nn.ReLU(inplace=True),
+            nn.Linear(embed_dims // 2, embed_dims),
+            nn.ReLU(inplace=True),
+        )
         self.can_bus_mlp.add_module('norm', nn.LayerNorm(embed_dims))
 
     def init_weights(self) -> None:
@@ -73,9 +98,18 @@ class BEVFormerTransformer(BaseModule):
         nn.init.normal_(self.cams_embeds)
         nn.init.zeros_(self.reference_points.bias)
 
-    def encode(self, features: Sequence[Tensor], bev_queries: Tensor, bev_pos: Tensor, bev_shape: tuple[int, int],
-               lidar2img: Tensor, image_size: tuple[int, int], can_bus: np.ndarray, prev_bev: Tensor | None = None,
-               has_history: Sequence[bool] | None = None) -> Tensor:
+    def encode(
+        self,
+        features: Sequence[Tensor],
+        bev_queries: Tensor,
+        bev_pos: Tensor,
+        bev_shape: tuple[int, int],
+        lidar2img: Tensor,
+        image_size: tuple[int, int],
+        can_bus: np.ndarray,
+        prev_bev: Tensor | None = None,
+        has_history: Sequence[bool] | None = None,
+    ) -> Tensor:
         """One frame's BEV.
 
         Args:
@@ -94,30 +128,56 @@ class BEVFormerTransformer(BaseModule):
         """
         batch = len(features[0])
         signals = torch.as_tensor(can_bus, dtype=torch.float32, device=bev_queries.device)
-        # The MLP runs in any case, so that its parameters are never without a gradient in distributed training.
-        queries = bev_queries.expand(batch, -1, -1) + self.can_bus_mlp(signals)[:, None] * float(self.use_can_bus)
+        # The MLP runs in any case, so that its parameters are never without a gradient in
+        # distributed training.
+        queries = bev_queries.expand(batch, -1, -1) + self.can_bus_mlp(signals)[:, None] * float(
+            self.use_can_bus
+        )
         known = shift = None
         if prev_bev is not None:
             if self.rotate_prev_bev:
                 centre = self.rotate_center or (bev_shape[1] / 2, bev_shape[0] / 2)
                 prev_bev = rotate_bev(prev_bev, can_bus[:, -1].tolist(), bev_shape, centre)
             known = torch.tensor(has_history or [True] * batch, device=queries.device)
-            shift = torch.as_tensor(ego_shift(can_bus, self.pc_range), device=queries.device) * float(self.use_shift)
+            shift = torch.as_tensor(
+                ego_shift(can_bus, self.pc_range), device=queries.device
+            ) * float(self.use_shift)
         flat, shapes = self._flatten(features)
-        return self.encoder(queries, bev_pos.expand(batch, -1, -1), bev_shape, flat, shapes, lidar2img, image_size,
-                            prev_bev, known, shift)
+        return self.encoder(
+            queries,
+            bev_pos.expand(batch, -1, -1),
+            bev_shape,
+            flat,
+            shapes,
+            lidar2img,
+            image_size,
+            prev_bev,
+            known,
+            shift,
+        )
 
     def _flatten(self, features: Sequence[Tensor]) -> tuple[Tensor, Shapes]:
         if len(features) != self.num_levels or features[0].shape[1] != self.num_cams:
-            raise UserError(f'BEVFormer was built for {self.num_cams} cameras and {self.num_levels} feature levels, '
-                            f'but got {features[0].shape[1]} and {len(features)}: see num_cams and num_levels of its '
-                            'transformer')
-        flat = [level.flatten(3).transpose(2, 3) + self.cams_embeds[:, None] + embed
-                for level, embed in zip(features, self.level_embeds, strict=False)]
+            raise UserError(
+                f'BEVFormer was built for {self.num_cams} cameras and {self.num_levels} feature '
+                'levels, '
+                f'but got {features[0].shape[1]} and {len(features)}: see num_cams and num_levels '
+                'of its '
+                'transformer'
+            )
+        flat = [
+            level.flatten(3).transpose(2, 3) + self.cams_embeds[:, None] + embed
+            for level, embed in zip(features, self.level_embeds, strict=False)
+        ]
         return torch.cat(flat, 2), [(level.shape[-2], level.shape[-1]) for level in features]
 
-    def decode(self, bev: Tensor, query_embedding: Tensor, bev_shape: tuple[int, int],
-               branches: nn.ModuleList) -> tuple[list[Tensor], list[Tensor]]:
+    def decode(
+        self,
+        bev: Tensor,
+        query_embedding: Tensor,
+        bev_shape: tuple[int, int],
+        branches: nn.ModuleList,
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Object queries' states and box codes per decoder layer.
 
         Args:
@@ -129,7 +189,9 @@ class BEVFormerTransformer(BaseModule):
         Returns:
             As :meth:`BEVFormerDecoder.forward`.
         """
-        query_pos, query = (part.expand(len(bev), -1, -1) for part in query_embedding.split(self.embed_dims, -1))
+        query_pos, query = (
+            part.expand(len(bev), -1, -1) for part in query_embedding.split(self.embed_dims, -1)
+        )
         with torch.autocast(bev.device.type, enabled=False):
             references = self.reference_points(query_pos.float()).sigmoid()
         return self.decoder(query, query_pos, bev, references, bev_shape, branches)

@@ -1,8 +1,8 @@
 """The steps of a multi-camera pipeline that mmdet3d lacks.
 
-``results['img']`` is a list of (H, W, 3) float32 BGR images, one per camera, and ``results['lidar2img']`` a list of
-4 x 4 float64 matrices from LiDAR coordinates to pixels of those images. Normalising and padding is left to
-``Det3DDataPreprocessor``.
+``results['img']`` is a list of (H, W, 3) float32 BGR images, one per camera, and
+``results['lidar2img']`` a list of 4 x 4 float64 matrices from LiDAR coordinates to pixels of those
+images. Normalising and padding is left to ``Det3DDataPreprocessor``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,8 +23,8 @@ from .infos import frame_name
 class LoadMultiViewImages(BaseTransform):
     """Reads a frame's images and calibration from ``results['images']``, as mmdet3d's infos describe them.
 
-    Adds ``img``, ``img_path``, ``lidar2img``, ``img_shape`` and ``ori_shape``. Smaller images are padded right and
-    bottom to the largest.
+    Adds ``img``, ``img_path``, ``lidar2img``, ``img_shape`` and ``ori_shape``. Smaller images are
+    padded right and bottom to the largest.
 
     Args:
         backend_args: mmengine's file backend.
@@ -40,7 +40,9 @@ class LoadMultiViewImages(BaseTransform):
         shape = np.max([image.shape[:2] for image in images], axis=0)
         results['img'] = [_pad(image, shape).astype(np.float32) for image in images]
         results['img_path'] = [camera['img_path'] for camera in cameras.values()]
-        results['lidar2img'] = [lidar2img(camera, f'{frame_name(results)}, {name}') for name, camera in cameras.items()]
+        results['lidar2img'] = [
+            lidar2img(camera, f'{frame_name(results)}, {name}') for name, camera in cameras.items()
+        ]
         results['img_shape'] = results['ori_shape'] = tuple(int(n) for n in shape)
         return results
 
@@ -67,17 +69,21 @@ def lidar2img(camera: Mapping[str, Any], name: str) -> np.ndarray:
     intrinsic = _matrix(camera, 'cam2img', ((3, 3), (3, 4), (4, 4)), name)
     extrinsic = _matrix(camera, 'lidar2cam', ((4, 4),), name)
     square = np.eye(4)
-    square[:intrinsic.shape[0], :intrinsic.shape[1]] = intrinsic
+    square[: intrinsic.shape[0], : intrinsic.shape[1]] = intrinsic
     return square @ extrinsic
 
 
-def _matrix(camera: Mapping[str, Any], key: str, shapes: Sequence[tuple[int, int]], name: str) -> np.ndarray:
+def _matrix(
+    camera: Mapping[str, Any], key: str, shapes: Sequence[tuple[int, int]], name: str
+) -> np.ndarray:
     if key not in camera:
         raise UserError(f"frame {name}: '{key}' is missing from the infos")
     matrix = np.asarray(camera[key], dtype=np.float64)
     if matrix.shape not in shapes:
-        raise UserError(f"frame {name}: '{key}' has shape {matrix.shape}, expected "
-                        f"{' or '.join(str(shape) for shape in shapes)}")
+        raise UserError(
+            f"frame {name}: '{key}' has shape {matrix.shape}, expected "
+            f'{" or ".join(str(shape) for shape in shapes)}'
+        )
     return matrix
 
 
@@ -101,8 +107,11 @@ class MultiViewScale(BaseTransform):
         """Sizes are rounded down."""
         scale = self.scales[np.random.randint(len(self.scales))]
         size = tuple(int(n * scale) for n in results['img'][0].shape[:2])
-        results['img'] = [cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR) for image in results['img']]
-        factors = np.diag([scale, scale, 1., 1.])
+        results['img'] = [
+            cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+            for image in results['img']
+        ]
+        factors = np.diag([scale, scale, 1.0, 1.0])
         results['lidar2img'] = [factors @ matrix for matrix in results['lidar2img']]
         results['img_shape'] = size
         results['scale_factor'] = scale
@@ -133,17 +142,17 @@ def photometric_distortion(image: np.ndarray, rng: Any) -> np.ndarray:
         image = image + np.float32(rng.uniform(-32, 32))
     contrast_first = rng.randint(2)
     if contrast_first and rng.randint(2):
-        image = image * np.float32(rng.uniform(.5, 1.5))
+        image = image * np.float32(rng.uniform(0.5, 1.5))
     hsv: np.ndarray = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2HSV), dtype=np.float32)
     if rng.randint(2):
-        hsv[..., 1] *= np.float32(rng.uniform(.5, 1.5))
+        hsv[..., 1] *= np.float32(rng.uniform(0.5, 1.5))
     if rng.randint(2):
         hsv[..., 0] += np.float32(rng.uniform(-18, 18))
         hsv[..., 0][hsv[..., 0] > 360] -= 360
         hsv[..., 0][hsv[..., 0] < 0] += 360
     image = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
     if not contrast_first and rng.randint(2):
-        image = image * np.float32(rng.uniform(.5, 1.5))
+        image = image * np.float32(rng.uniform(0.5, 1.5))
     if rng.randint(2):
         image = np.ascontiguousarray(image[..., rng.permutation(3)])
     return image
