@@ -279,7 +279,7 @@ PROJECT = """
 import sys
 from mmengine.registry import DATASETS, init_default_scope
 from adadedup_mm.cli.prune import main
-from adadedup_mm.config import load_config
+from adadedup_mm.settings.load import load_config
 main([sys.argv[1], '--work-dir', sys.argv[2], '--strategy', 'random'])
 config = load_config(sys.argv[2] + '/config.py')
 init_default_scope('mmdet3d')

@@ -153,7 +153,7 @@ def other_code(patch):
 
 
 def other_folder_of_images(patch):
-    import adadedup_mm.config
+    import adadedup_mm.settings.load
 
     load = adadedup_mm.settings.load.load_config
 

@@ -351,7 +351,7 @@ def test_an_error_is_said_once_a_machine_and_by_a_process_that_is_alone_with_it(
 
 def test_processes_of_torchrun_that_all_fail_print_one_line(port, tmp_path):
     (tmp_path / 'tool.py').write_text(
-        'from adadedup_mm.cli.common import run\nfrom adadedup_mm.errors import UserError\n'
+        'from adadedup_mm.cli.common import run\nfrom adadedup_mm.base.errors import UserError\n'
         "def main(arguments):\n    raise UserError('wrong')\nrun(main)\n"
     )
     done = subprocess.run(
