@@ -1,9 +1,9 @@
 """Captions of images, and features of the captions: what the strategy ``vlm_sse`` clusters by."""
 
 from .annotations import AnnotationCaptioner
-from .captioner import Captioner, caption_shards, captions_key, merge_captions
+from .captioner import Captioner, caption_shards, captions_key
 from .file import CaptionFile
-from .text import make_encoder, merge_text, text_shards
+from .text import make_encoder, text_shards
 
 __all__ = [
     'AnnotationCaptioner',
@@ -12,7 +12,5 @@ __all__ = [
     'caption_shards',
     'captions_key',
     'make_encoder',
-    'merge_captions',
-    'merge_text',
     'text_shards',
 ]

@@ -1,4 +1,4 @@
-"""The captions stage: what a captioner is, and its work split over processes and resumable."""
+"""What a captioner is, and its work in pieces."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -9,10 +9,11 @@ import numpy as np
 
 from ..base.errors import UserError
 from ..base.files import write_json
-from ..base.progress import progress
 from ..pool import Pool
+from ..stages import Done, Shards
 
 BATCH = 64
+RESULT = 'captions.json'
 
 
 class Captioner(Protocol):
@@ -44,97 +45,58 @@ def captions_key(captioner: Any, options: dict[str, Any]) -> dict[str, Any]:
     return getattr(captioner, 'key', options)
 
 
-def caption_shards(
-    captioner: Captioner,
-    pool: Pool,
-    paths: Sequence[str],
-    folder: Path,
-    rank: int = 0,
-    world: int = 1,
-) -> None:
-    """Writes this process's share of the captions; shards that are already there stay.
+def caption_shards(captioner: Captioner, pool: Pool, paths: Sequence[str]) -> Shards:
+    """The work of the stage ``captions``, which writes ``captions.json``, a list of N texts.
 
     Args:
         captioner: see ``Captioner``.
         pool: N samples.
         paths: N image files.
-        folder: of the stage.
-        rank: index of this process.
-        world: number of processes.
 
     Raises:
-        UserError: the captioner returns anything but a text for every sample.
+        UserError: when the work is done, the captioner returns anything but a text for every
+            sample.
     """
-    if (folder / 'captions.json').exists():
-        return
-    shards = _shards(captioner, len(pool), folder)
-    with progress(len(pool), 'captions', 'image') as bar:
-        for file, samples in list(shards.items())[rank::world]:
-            if not file.exists():
-                captions = captioner(pool, samples, [paths[sample] for sample in samples])
-                _check(
-                    captions,
-                    [pool.sample_ids[sample] for sample in samples],
-                    type(captioner).__name__,
-                )
-                write_json(file, list(captions))
-            bar.update(len(samples) * world)
-
-
-def merge_captions(
-    captioner: Captioner, count: int, folder: Path, wait_for: Callable[[Callable[[], bool]], None]
-) -> None:
-    """Turns the shards of all processes into ``captions.json``, a list of N texts, and removes them.
-
-    Args:
-        captioner: as for ``caption_shards``.
-        count: N.
-        folder: of the stage.
-        wait_for: returns when its argument returns True, such as ``StageStore.wait_for``.
-    """
-    shards = list(_shards(captioner, count, folder))
-    if not (folder / 'captions.json').exists():
-        for file in shards:
-            wait_for(file.exists)
-        write_json(
-            folder / 'captions.json',
-            [text for file in shards for text in json.loads(file.read_text(encoding='utf-8'))],
-        )
-    for file in shards:
-        file.unlink(missing_ok=True)
-
-
-def _shards(captioner: Any, count: int, folder: Path) -> dict[Path, np.ndarray]:
+    count = len(pool)
     size = getattr(captioner, 'batch_size', BATCH) or count
-    return {
-        folder / f'part_{i:06d}.json': np.arange(start, min(start + size, count))
-        for i, start in enumerate(range(0, count, size))
-    }
+    starts = range(0, count, size)
+    parts = [np.arange(start, min(start + size, count)) for start in starts]
+    files = [f'part_{number:06d}.json' for number in range(len(parts))]
+
+    def compute(folder: Path, pieces: Sequence[int], done: Done) -> None:
+        for piece in pieces:
+            samples = parts[piece]
+            captions = captioner(pool, samples, [paths[sample] for sample in samples])
+            names = [pool.sample_ids[sample] for sample in samples]
+            _check(captions, names, type(captioner).__name__)
+            write_json(folder / files[piece], list(captions))
+            done(len(samples))
+
+    def lead(folder: Path, share: Callable[[], None]) -> None:
+        share()
+        if (folder / RESULT).exists():
+            return
+        captions: list[str] = []
+        for file in files:
+            captions += json.loads((folder / file).read_text(encoding='utf-8'))
+        write_json(folder / RESULT, captions)
+
+    sizes = [len(part) for part in parts]
+    return Shards(files, sizes, compute, lead, RESULT, label='captions', unit='image')
 
 
 def _check(captions: Any, sample_ids: list[str], name: str) -> None:
-    if (
-        not isinstance(captions, Sequence)
-        or isinstance(captions, str)
-        or len(captions) != len(sample_ids)
-    ):
+    """Raises UserError unless ``captions`` is a text for each sample; ``name`` is the captioner's."""
+    is_list = isinstance(captions, Sequence) and not isinstance(captions, str)
+    if not is_list or len(captions) != len(sample_ids):
+        returned = len(captions) if is_list else type(captions).__name__
         raise UserError(
             f'the captioner {name} must return {len(sample_ids)} captions for {len(sample_ids)} '
-            'images, '
-            f'but returned {_what(captions)}'
+            f'images, but returned {returned}'
         )
     for sample, text in zip(sample_ids, captions, strict=True):
         if not isinstance(text, str) or not text.strip():
             raise UserError(
                 f'the captioner {name} returned {text!r} for sample {sample!r}; every caption must '
-                'be a '
-                'text that is not empty'
+                'be a text that is not empty'
             )
-
-
-def _what(value: Any) -> str:
-    return (
-        f'{len(value)}'
-        if isinstance(value, Sequence) and not isinstance(value, str)
-        else type(value).__name__
-    )

@@ -17,12 +17,13 @@ from torch.nn import functional
 from ..base.checks import choose
 from ..base.errors import UserError
 from ..base.files import write_array, write_rows
-from ..base.progress import progress
 from ..features import OpenCLIPEmbedder
+from ..stages import Done, Shards
 
-# Texts per shard. Batches end where shards end, so that the features do not depend on who computes
-# which shard.
+# Texts per piece. Batches end where pieces end, so that the features do not depend on who computes
+# which piece.
 SHARD = 256
+RESULT = 'text.npy'
 DIM = 512
 # Samples whose features are written at a time.
 _ROWS = 8192
@@ -144,48 +145,29 @@ def _column(gram: str) -> tuple[int, int]:
     return number % DIM, 1 - 2 * (number >> 31)
 
 
-def text_shards(
-    texts: Sequence[str], encoder: TextEncoder, folder: Path, rank: int = 0, world: int = 1
-) -> None:
-    """Writes this process's share of the features of texts; shards that are already there stay.
+def text_shards(texts: Sequence[str], rows: np.ndarray, encoder: TextEncoder) -> Shards:
+    """The work of the stage ``text``, which writes ``text.npy``, (N, d) float32.
 
     Args:
         texts: different ones.
-        encoder: see ``TextEncoder``.
-        folder: of the stage.
-        rank: index of this process.
-        world: number of processes.
-    """
-    if (folder / 'text.npy').exists():
-        return
-    with progress(len(texts), 'text features', 'text') as bar:
-        for number, start in list(enumerate(range(0, len(texts), SHARD)))[rank::world]:
-            file = folder / f'text_{number:05d}.npy'
-            if not file.exists():
-                write_array(file, encoder(texts[start : start + SHARD]))
-            bar.update(SHARD * world)
-
-
-def merge_text(
-    texts: Sequence[str],
-    rows: np.ndarray,
-    folder: Path,
-    wait_for: Callable[[Callable[[], bool]], None],
-) -> None:
-    """Turns the shards of all processes into ``text.npy``, (N, d) float32, and removes them.
-
-    Args:
-        texts: as for ``text_shards``.
         rows: (N,) int64, which text each sample has.
-        folder: of the stage.
-        wait_for: returns when its argument returns True, such as ``StageStore.wait_for``.
+        encoder: see ``TextEncoder``.
     """
-    files = [folder / f'text_{number:05d}.npy' for number in range(-(-len(texts) // SHARD))]
-    if not (folder / 'text.npy').exists():
-        for file in files:
-            wait_for(file.exists)
-        features = np.concatenate([np.load(file) for file in files])
+    parts = [texts[start : start + SHARD] for start in range(0, len(texts), SHARD)]
+    files = [f'text_{number:05d}.npy' for number in range(len(parts))]
+
+    def compute(folder: Path, pieces: Sequence[int], done: Done) -> None:
+        for piece in pieces:
+            write_array(folder / files[piece], encoder(parts[piece]))
+            done(len(parts[piece]))
+
+    def lead(folder: Path, share: Callable[[], None]) -> None:
+        share()
+        if (folder / RESULT).exists():
+            return
+        features = np.concatenate([np.load(folder / file) for file in files])
         blocks = (features[rows[start : start + _ROWS]] for start in range(0, len(rows), _ROWS))
-        write_rows(folder / 'text.npy', (len(rows), features.shape[1]), blocks)
-    for file in files:
-        file.unlink(missing_ok=True)
+        write_rows(folder / RESULT, (len(rows), features.shape[1]), blocks)
+
+    sizes = [len(part) for part in parts]
+    return Shards(files, sizes, compute, lead, RESULT, label='text features', unit='text')

@@ -28,7 +28,9 @@ def run(
         main(arguments)
     except UserError as error:
         # A DataLoader's worker hands on its whole traceback as the message; its last line is ours.
-        line = str(error).strip().splitlines()[-1].removeprefix('adadedup_mm.base.errors.UserError: ')
+        line = (
+            str(error).strip().splitlines()[-1].removeprefix('adadedup_mm.base.errors.UserError: ')
+        )
         if _is_first_to_say(line):
             print(f'error: {line}', file=sys.stderr)
         sys.exit(2)

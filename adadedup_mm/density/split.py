@@ -1,25 +1,32 @@
-"""Clusters and density scores by all processes together: who does what, and how the parts become one result."""
+"""Clusters, density scores and partners in pieces, for all processes together."""
 
 import heapq
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..base.files import write_array
+from ..base.progress import hidden_progress
 from ..pool import Pool
-from ..stages import StageStore
-from ..vectors.nearest import nearest_centroid
-from . import nearest_kept
+from ..stages import Done, Shards, Work
+from ..vectors.nearest import BLOCK, nearest_centroid
+from .partners import nearest_kept
 
-# What ``StageStore.run`` takes: ``compute`` and ``share``.
-Work = tuple[Callable[[Path], None], Callable[[Path], None] | None]
+# Clusters are dealt into this many pieces; that many processes at most have something to do.
+PIECES = 64
+# So many pieces are computed at a time: enough clusters to keep the threads of a process busy.
+_AT_A_TIME = 8
+# Samples whose nearest centroids make a piece: whole blocks, because BLAS may round the rows of
+# other blocks differently.
+_ROWS = 64 * BLOCK
 
 
 def balanced(costs: np.ndarray, parts: int) -> np.ndarray:
-    """Deals jobs out: the most expensive one first, each to the part that has the least to do (Graham 1969, LPT).
+    """Deals jobs out: the most expensive one first, each to the part that has the least to do.
+
+    Graham 1969, LPT.
 
     Args:
         costs: (K,) int64 of the jobs, not negative.
@@ -37,142 +44,155 @@ def balanced(costs: np.ndarray, parts: int) -> np.ndarray:
     return part
 
 
-def cluster_work(
-    clusterer: Any, features: np.ndarray, pool: Pool, seed: int, store: StageStore
-) -> Work:
-    """The stage ``clusters``, which writes ``clusters.npy``.
+def cluster_work(clusterer: Any, features: np.ndarray, pool: Pool | None, seed: int) -> Work:
+    """The work of the stage ``clusters``, which writes ``clusters.npy``, (N,) int32.
 
-    The first process learns the centroids. A clusterer whose call takes an argument ``assign``
-    leaves it to that function to find the nearest one of (K, d) centroids for all samples, (N,)
-    int64 and -1 for blank ones: each process does so for some blocks of samples. Other clusterers
-    work on the first process alone.
+    A clusterer that ``learns_centroids`` leaves it to all processes to find the nearest one for
+    every sample. Others work on the first process alone.
 
     Args:
         clusterer: built from ``CLUSTERERS``.
         features: (N, d) float32.
         pool: the N samples.
         seed: for the clusterer.
-        store: says which process this is.
     """
-    splits = store.world > 1 and _takes(clusterer, 'assign')
+    result, centroids_file = 'clusters.npy', 'part_centroids.npy'
 
-    def assign_share(folder: Path) -> None:
-        store.write_part(
-            folder,
-            'clusters.npy',
-            lambda: nearest_centroid(
-                features,
-                np.arange(len(features)),
-                np.load(folder / 'part_centroids.npy'),
-                store.rank,
-                store.world,
-            ),
-        )
+    def alone(folder: Path) -> None:
+        write_array(folder / result, clusterer(features, pool, seed))
 
-    def share(folder: Path) -> None:
-        if store.rank > 0:
-            store.wait_for(
-                lambda: any(
-                    (folder / name).exists() for name in ('part_centroids.npy', 'clusters.npy')
-                )
-            )
-            assign_share(folder)
+    if not getattr(clusterer, 'learns_centroids', False):
+        return alone
+    starts = range(0, len(features), _ROWS)
+    parts = [np.arange(start, min(start + _ROWS, len(features))) for start in starts]
+    files = [f'part_{number:05d}.npy' for number in range(len(parts))]
 
-    def compute(folder: Path) -> None:
+    def compute(folder: Path, pieces: Sequence[int], done: Done) -> None:
+        centroids = np.load(folder / centroids_file)
+        for piece in pieces:
+            with hidden_progress():
+                nearest = nearest_centroid(features, parts[piece], centroids)
+            write_array(folder / files[piece], nearest)
+            done(len(nearest))
+
+    def lead(folder: Path, share: Callable[[], None]) -> None:
         def assign(centroids: np.ndarray) -> np.ndarray:
-            # The parts that an interrupted run left belong to its own centroids.
-            if not (folder / 'part_centroids.npy').exists():
-                write_array(folder / 'part_centroids.npy', centroids)
-            assign_share(folder)
-            return np.concatenate(store.read_parts(folder))
+            # The pieces that an interrupted run left belong to its own centroids.
+            if not (folder / centroids_file).exists():
+                write_array(folder / centroids_file, centroids)
+            share()
+            return np.concatenate([np.load(folder / file) for file in files])
 
-        if not (folder / 'clusters.npy').exists():
-            arguments = dict(assign=assign) if splits else {}
-            write_array(folder / 'clusters.npy', clusterer(features, pool, seed, **arguments))
-        store.remove_parts(folder)
+        if not (folder / result).exists():
+            write_array(folder / result, clusterer(features, pool, seed, assign=assign))
+        (folder / centroids_file).unlink(missing_ok=True)
 
-    return compute, share if splits else None
+    sizes = [len(part) for part in parts]
+    return Shards(
+        files, sizes, compute, lead, result, centroids_file, label='clusters', unit='sample'
+    )
 
 
-def density_work(
-    method: Any, features: np.ndarray, assignment: np.ndarray, seed: int, store: StageStore
-) -> Work:
-    """The stage ``density``, which writes ``order.npy`` and ``similarity.npy``.
+def density_work(method: Any, features: np.ndarray, assignment: np.ndarray, seed: int) -> Work:
+    """The work of the stage ``density``, which writes ``order.npy`` and ``similarity.npy``.
 
-    A method whose call takes an argument ``clusters`` is asked by each process for some of the
-    clusters, so that all have equally many pairs of samples to compare. Other methods work on the
-    first process alone.
+    A method that works ``by_cluster`` is asked by every process for some of the clusters. Others
+    work on the first process alone.
 
     Args:
         method: built from ``DENSITIES``.
         features: (N, d) float32.
         assignment: (N,) int32, labels 0..K-1.
         seed: for the method.
-        store: says which process this is.
     """
-    splits = store.world > 1 and _takes(method, 'clusters')
-    owner = balanced(np.bincount(assignment) ** 2, store.world)
 
-    def part() -> np.ndarray:
-        mine = np.flatnonzero(owner == store.rank)
-        order, similarity = method(features, assignment, seed, clusters=mine)
-        members = owner[assignment] == store.rank
-        rows = np.empty(
-            np.count_nonzero(members), [('order', order.dtype), ('similarity', similarity.dtype)]
-        )
-        rows['order'], rows['similarity'] = order[members], similarity[members]
-        return rows
+    def write(folder: Path, order: np.ndarray, similarity: np.ndarray) -> None:
+        write_array(folder / 'order.npy', order)
+        write_array(folder / 'similarity.npy', similarity)
 
-    def share(folder: Path) -> None:
-        store.write_part(folder, 'similarity.npy', part)
+    def alone(folder: Path) -> None:
+        write(folder, *method(features, assignment, seed))
 
-    def merge(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-        parts = store.read_parts(folder)
-        scores = np.empty(len(assignment), parts[0].dtype)
-        for rank, rows in enumerate(parts):
-            scores[owner[assignment] == rank] = rows
-        return scores['order'], scores['similarity']
+    if not getattr(method, 'by_cluster', False):
+        return alone
+    # A cluster's pairs of samples are compared.
+    piece_of = balanced(np.bincount(assignment) ** 2, PIECES)
 
-    def compute(folder: Path) -> None:
-        if not (folder / 'similarity.npy').exists():
-            order, similarity = merge(folder) if splits else method(features, assignment, seed)
-            write_array(folder / 'order.npy', order)
-            write_array(folder / 'similarity.npy', similarity)
-        store.remove_parts(folder)
+    def score(clusters: np.ndarray) -> np.ndarray:
+        order, similarity = method(features, assignment, seed, clusters=clusters)
+        scores = np.empty(len(order), [('order', order.dtype), ('similarity', similarity.dtype)])
+        scores['order'] = order
+        scores['similarity'] = similarity
+        return scores
 
-    return compute, share if splits else None
+    def finish(folder: Path, scores: np.ndarray) -> None:
+        write(folder, scores['order'], scores['similarity'])
+
+    return _by_cluster(assignment, piece_of, score, finish, 'similarity.npy', 'density scores')
 
 
-def partner_work(
-    features: np.ndarray, assignment: np.ndarray, kept: np.ndarray, store: StageStore
-) -> Work:
-    """The stage ``partners``, which writes ``partner.npy``: each process looks for those of some clusters' samples.
+def partner_work(features: np.ndarray, assignment: np.ndarray, kept: np.ndarray) -> Shards:
+    """The work of the stage ``partners``, which writes ``partner.npy``, (N,) int64.
 
     Args:
         features: (N, d) float32.
         assignment: (N,) int32, labels 0..K-1.
         kept: (N,) bool.
-        store: says which process this is.
     """
     stays = np.bincount(assignment, kept).astype(np.int64)
-    owner = balanced(stays * (np.bincount(assignment) - stays), store.world)
+    goes = np.bincount(assignment) - stays
+    piece_of = balanced(stays * goes, PIECES)
 
-    def share(folder: Path) -> None:
-        mine = np.flatnonzero(owner == store.rank)
-        store.write_part(
-            folder,
-            'partner.npy',
-            lambda: nearest_kept(features, assignment, kept, clusters=mine)[0],
-        )
+    def find(clusters: np.ndarray) -> np.ndarray:
+        return nearest_kept(features, assignment, kept, clusters=clusters)[0]
 
-    def compute(folder: Path) -> None:
-        if not (folder / 'partner.npy').exists():
-            # Samples of other processes' clusters are -1.
-            write_array(folder / 'partner.npy', np.max(store.read_parts(folder), axis=0))
-        store.remove_parts(folder)
+    def finish(folder: Path, partner: np.ndarray) -> None:
+        write_array(folder / 'partner.npy', partner)
 
-    return compute, share
+    return _by_cluster(assignment, piece_of, find, finish, 'partner.npy', 'partners')
 
 
-def _takes(function: Any, name: str) -> bool:
-    return name in inspect.signature(function).parameters
+def _by_cluster(
+    assignment: np.ndarray,
+    piece_of: np.ndarray,
+    compute_clusters: Callable[[np.ndarray], np.ndarray],
+    finish: Callable[[Path, np.ndarray], None],
+    result: str,
+    label: str,
+) -> Shards:
+    """Work on clusters that do not depend on each other.
+
+    Args:
+        assignment: (N,) int32, labels 0..K-1.
+        piece_of: (K,) int64, the piece of each cluster.
+        compute_clusters: given (J,) int64 clusters, (N,) values that are right for their samples.
+        finish: given the stage's folder and (N,) values, writes the result.
+        result: the file that ``finish`` writes last.
+        label: for the progress bar.
+    """
+    pieces = np.unique(piece_of)
+    members = [np.flatnonzero(piece_of[assignment] == piece) for piece in pieces]
+    files = [f'part_{number:02d}.npy' for number in range(len(pieces))]
+
+    def compute(folder: Path, chosen: Sequence[int], done: Done) -> None:
+        for start in range(0, len(chosen), _AT_A_TIME):
+            some = chosen[start : start + _AT_A_TIME]
+            clusters = np.flatnonzero(np.isin(piece_of, pieces[some]))
+            with hidden_progress():
+                values = compute_clusters(clusters)
+            for piece in some:
+                write_array(folder / files[piece], values[members[piece]])
+                done(len(members[piece]))
+
+    def lead(folder: Path, share: Callable[[], None]) -> None:
+        share()
+        if (folder / result).exists():
+            return
+        parts = [np.load(folder / file) for file in files]
+        values = np.empty(len(assignment), parts[0].dtype)
+        for part, own in zip(parts, members, strict=True):
+            values[own] = part
+        finish(folder, values)
+
+    sizes = [len(own) for own in members]
+    return Shards(files, sizes, compute, lead, result, label=label, unit='sample')

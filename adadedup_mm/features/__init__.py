@@ -5,7 +5,7 @@ from ..pool import choose_views
 from .baselines import Glance, PixelEmbedder, RandomEmbedder
 from .decode import Transform, decode, plain_decode
 from .embedder import Embedder
-from .extract import extract_shards, merge_shards, refuse_bad_images
+from .extract import feature_shards, refuse_bad_images
 from .open_clip import OpenCLIPEmbedder
 from .timm import OfflineEmbedder, TimmEmbedder
 
@@ -21,8 +21,7 @@ __all__ = [
     'Transform',
     'choose_views',
     'decode',
-    'extract_shards',
-    'merge_shards',
+    'feature_shards',
     'plain_decode',
     'refuse_bad_images',
 ]

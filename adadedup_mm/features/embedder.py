@@ -8,7 +8,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,6 +23,39 @@ from .decode import Transform
 
 _DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 OFFLINE_HINT = 'give a local file, or use the offline default: _base_/adadedup_offline.py in place of adadedup.py'
+
+
+class ImageEncoder(Protocol):
+    """What looks at images, batch by batch.
+
+    Attributes:
+        batch_size: images at a time.
+        workers: threads that decode, and on a CPU also encode.
+    """
+
+    batch_size: int
+    workers: int
+
+    @property
+    def transform(self) -> Transform:
+        """How images become its input."""
+
+    def encode(self, images: Tensor) -> np.ndarray:
+        """(B, 3, S, S) uint8 to (B, d) float32, unit rows."""
+
+
+class AnyEmbedder(ImageEncoder, Protocol):
+    """What a class registered in ``EMBEDDERS`` must be.
+
+    Attributes:
+        near_duplicate: similarity from which two samples count as near-duplicates.
+    """
+
+    near_duplicate: float
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """Everything the features depend on besides the images, as plain values."""
 
 
 class Embedder:

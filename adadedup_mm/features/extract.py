@@ -1,210 +1,177 @@
-"""The features stage: every image decoded once, in shards that any process can write and any later run can reuse."""
+"""The work of the features stage: every image decoded once, in pieces."""
 
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..base.errors import UserError
 from ..base.files import write_array, write_json, write_rows
-from ..base.progress import progress
 from ..images import BadImage, Reader
 from ..pool.views import choose_views
+from ..stages import Done, Shards
 from .cpu import keep_freed_pages, single_threads
 from .decode import Transform, decode
+from .embedder import ImageEncoder
 
-# Images per shard. Batches end where shards end, so that the features do not depend on who computes
-# which shard.
+# Images per piece. Batches end where pieces end, so that the features do not depend on who computes
+# which piece.
 SHARD = 256
+RESULT = 'features.npy'
 _ROWS = 1024
 _USUAL = Reader()
 
 
-class AnyEmbedder(Protocol):
-    """What the stage needs of an embedder."""
-
-    batch_size: int
-    workers: int
-
-    @property
-    def transform(self) -> Transform:
-        """How images become its input."""
-
-    def encode(self, images: Tensor) -> np.ndarray:
-        """(B, 3, S, S) uint8 to (B, d) float32, unit rows."""
-
-
-def extract_shards(
+def feature_shards(
     image_paths: Sequence[Sequence[str]],
     views: Sequence[str],
     use_views: str | Sequence[str],
-    embedder: AnyEmbedder,
-    folder: Path,
-    rank: int = 0,
-    world: int = 1,
+    embedder: ImageEncoder,
+    on_bad_image: str = 'keep',
     reader: Reader = _USUAL,
-) -> None:
-    """Writes this process's share of the features into ``folder``; shards that are already there stay.
+    none_will_do: bool = False,
+) -> Shards:
+    """The work of a features stage.
 
-    Images that cannot be read, or whose features are not finite, get NaN and a line in the shard's
-    ``.json``.
+    It writes ``features.npy``, (N, d) float32 with unit rows (several views: concatenated /
+    sqrt(V), so that a product of two rows is the mean of the views' cosines; zero for samples with
+    a bad image), ``unreadable.npy``, (N,) bool, and ``bad_images.json``, a list of dicts of
+    ``sample`` (its index), ``path`` and ``reason``. Bad are images that cannot be read, or whose
+    features are not finite. Memory holds a block of rows only.
 
     Args:
         image_paths: N tuples of V paths. A path that occurs more than once is decoded once.
         views: V camera names.
         use_views: see ``choose_views``.
         embedder: see ``Embedder``.
-        folder: of the stage.
-        rank: index of this process.
-        world: number of processes.
-        reader: how the training reads the images.
-    """
-    paths = list(_positions(image_paths, choose_views(views, use_views)))
-    shards = [
-        shard
-        for shard in range(rank, _shard_count(paths), world)
-        if not _shard_file(folder, shard).exists()
-    ]
-    if not shards or (folder / 'features.npy').exists():
-        return
-    # Loads the network before the threads start.
-    transform = dataclasses.replace(embedder.transform, reader=reader)
-    parts = {shard: paths[shard * SHARD : (shard + 1) * SHARD] for shard in shards}
-    batches = [
-        part[start : start + embedder.batch_size]
-        for part in parts.values()
-        for start in range(0, len(part), embedder.batch_size)
-    ]
-    with (
-        keep_freed_pages(),
-        single_threads(embedder.workers) as threads,
-        progress(
-            sum(map(len, parts.values())), getattr(embedder, 'task', 'features'), 'img'
-        ) as bar,
-    ):
-        results = _in_order(
-            threads, functools.partial(_embed, embedder, transform), batches, 2 * embedder.workers
-        )
-        for shard, part in parts.items():
-            rows: list[np.ndarray] = []
-            bad: dict[int, str] = {}
-            for start in range(0, len(part), embedder.batch_size):
-                features, reasons = next(results)
-                rows.append(features)
-                bad |= {shard * SHARD + start + row: reason for row, reason in reasons.items()}
-                bar.update(len(features))
-            if bad:
-                write_json(_reasons_file(folder, shard), bad)
-            else:  # an interrupted run may have left one
-                _reasons_file(folder, shard).unlink(missing_ok=True)
-            write_array(_shard_file(folder, shard), np.concatenate(rows))
-
-
-def merge_shards(
-    image_paths: Sequence[Sequence[str]],
-    views: Sequence[str],
-    use_views: str | Sequence[str],
-    folder: Path,
-    on_bad_image: str = 'keep',
-    wait_for: Callable[[Callable[[], bool]], None] | None = None,
-    none_will_do: bool = False,
-) -> list[dict[str, Any]]:
-    """Turns the shards of all processes into the stage's result, and removes them.
-
-    Writes ``features.npy``, (N, d) float32 with unit rows (several views: concatenated / sqrt(V),
-    so that a product of two rows is the mean of the views' cosines; zero for samples with a bad
-    image), ``unreadable.npy``, (N,) bool, and ``bad_images.json``. Needs memory for a block of rows
-    only.
-
-    Args:
-        image_paths: as for ``extract_shards``.
-        views: likewise.
-        use_views: likewise.
-        folder: of the stage.
         on_bad_image: ``'error'`` refuses bad images; ``'keep'`` and ``'drop'`` differ in what the
             caller makes of them.
-        wait_for: returns once its argument, a condition, holds; None where no other process writes
-            shards.
+        reader: how the training reads the images.
         none_will_do: whether not a single image need be readable.
 
-    Returns:
-        What ``bad_images.json`` says: dicts of ``sample`` (its index), ``path`` and ``reason``.
-
     Raises:
-        UserError: there are bad images and ``on_bad_image`` is ``'error'``, or no image at all is
-            readable and one is needed. Their shards are removed, so that a later run looks at them
-            again.
+        UserError: when the work is done, there are bad images and ``on_bad_image`` is ``'error'``,
+            or no image at all is readable and one is needed. Their pieces are removed, so that a
+            later run looks at them again.
     """
-    if not (folder / 'features.npy').exists():
-        _merge(
-            image_paths,
-            choose_views(views, use_views),
-            folder,
-            on_bad_image,
-            wait_for,
-            none_will_do,
-        )
-    for file in folder.glob('shard_*'):
-        file.unlink()
-    return json.loads((folder / 'bad_images.json').read_text(encoding='utf-8'))
+    columns = choose_views(views, use_views)
+    positions = _positions(image_paths, columns)
+    paths = list(positions)
+    parts = [paths[start : start + SHARD] for start in range(0, len(paths), SHARD)]
+    files = [_shard_file(number) for number in range(len(parts))]
+
+    def compute(folder: Path, pieces: Sequence[int], done: Done) -> None:
+        chosen = {piece: parts[piece] for piece in pieces}
+        _extract(folder, chosen, embedder, reader, done)
+
+    def lead(folder: Path, share: Callable[[], None]) -> None:
+        share()
+        if not (folder / RESULT).exists():
+            shards = [folder / file for file in files]
+            reasons = _read_reasons(shards)
+            none_is_good = len(reasons) == len(paths) and not none_will_do
+            if reasons and (on_bad_image == 'error' or none_is_good):
+                _forget(shards, reasons)
+                raise UserError(_message(reasons, paths))
+            _merge(folder, shards, reasons, image_paths, columns, positions)
+        for file in folder.glob('shard_*.json'):
+            file.unlink()
+
+    return Shards(
+        files,
+        [len(part) for part in parts],
+        compute,
+        lead,
+        result=RESULT,
+        label=getattr(embedder, 'task', 'features'),
+        unit='img',
+    )
+
+
+def _extract(
+    folder: Path,
+    parts: Mapping[int, Sequence[str]],
+    embedder: ImageEncoder,
+    reader: Reader,
+    done: Done,
+) -> None:
+    """Writes a shard of features for each part of the images, and why some are NaN beside it."""
+    # Loads the network before the threads start.
+    transform = dataclasses.replace(embedder.transform, reader=reader)
+    embed = functools.partial(_embed, embedder, transform)
+    batches = {number: _batches(part, embedder.batch_size) for number, part in parts.items()}
+    in_order = itertools.chain.from_iterable(batches.values())
+    with keep_freed_pages(), single_threads(embedder.workers) as threads:
+        results = _in_order(threads, embed, in_order, 2 * embedder.workers)
+        for number, own in batches.items():
+            shard = folder / _shard_file(number)
+            rows: list[np.ndarray] = []
+            reasons: dict[int, str] = {}
+            position = number * SHARD
+            for features, bad in itertools.islice(results, len(own)):
+                reasons |= {position + row: reason for row, reason in bad.items()}
+                position += len(features)
+                rows.append(features)
+                done(len(features))
+            _write_reasons(shard, reasons)
+            write_array(shard, np.concatenate(rows))
+
+
+def _shard_file(number: int) -> str:
+    return f'shard_{number:05d}.npy'
+
+
+def _batches(paths: Sequence[str], size: int) -> list[Sequence[str]]:
+    return [paths[start : start + size] for start in range(0, len(paths), size)]
 
 
 def refuse_bad_images(folder: Path, on_bad_image: str) -> None:
-    """Raises UserError if ``on_bad_image`` is ``'error'`` and a finished stage, of another setting, has bad images."""
-    if on_bad_image == 'error':
-        bad = json.loads((folder / 'bad_images.json').read_text(encoding='utf-8'))
-        reasons = {entry['path']: entry['reason'] for entry in bad}
-        if reasons:
-            raise UserError(f'{len(reasons)} images {_advice(reasons)}')
+    """Refuses the bad images of a finished stage, which may be of another setting.
+
+    Raises:
+        UserError: ``on_bad_image`` is ``'error'`` and there are some.
+    """
+    if on_bad_image != 'error':
+        return
+    bad = json.loads((folder / 'bad_images.json').read_text(encoding='utf-8'))
+    reasons = {entry['path']: entry['reason'] for entry in bad}
+    if reasons:
+        raise UserError(f'{len(reasons)} images {_advice(reasons)}')
 
 
 def _merge(
+    folder: Path,
+    shards: Sequence[Path],
+    reasons: dict[int, str],
     image_paths: Sequence[Sequence[str]],
     columns: Sequence[int],
-    folder: Path,
-    on_bad_image: str,
-    wait_for: Callable[[Callable[[], bool]], None] | None,
-    none_will_do: bool,
+    positions: Mapping[str, int],
 ) -> None:
-    positions = _positions(image_paths, columns)
-    shards = [_shard_file(folder, shard) for shard in range(_shard_count(positions))]
-    if wait_for is not None:
-        for shard in shards:
-            wait_for(shard.exists)
-    reasons = _read_reasons(folder, len(shards))
-    none_is_good = len(reasons) == len(positions) and not none_will_do
-    if reasons and (on_bad_image == 'error' or none_is_good):
-        for number in {position // SHARD for position in reasons}:
-            shards[number].unlink()
-            _reasons_file(folder, number).unlink()
-        raise UserError(_message(reasons, list(positions)))
+    """Writes the stage's results from its shards; ``reasons`` are those of images by position."""
     rows = np.array([[positions[paths[column]] for column in columns] for paths in image_paths])
     is_bad = np.isin(rows, list(reasons))
-    bad = [
-        dict(
-            sample=int(sample),
-            path=_printable(image_paths[sample][columns[view]]),
-            reason=reasons[rows[sample, view]],
-        )
-        for sample, view in np.argwhere(is_bad)
-    ]
+    bad = []
+    for sample, view in np.argwhere(is_bad):
+        path = _printable(image_paths[sample][columns[view]])
+        bad.append(dict(sample=int(sample), path=path, reason=reasons[rows[sample, view]]))
+    unreadable = is_bad.any(axis=1)
     write_json(folder / 'bad_images.json', bad)
-    write_array(folder / 'unreadable.npy', is_bad.any(axis=1))
-    _write_features(folder / 'features.npy', shards, rows, is_bad.any(axis=1))
+    write_array(folder / 'unreadable.npy', unreadable)
+    _write_features(folder / RESULT, shards, rows, unreadable)
 
 
 def time_images(
-    paths: Sequence[str], embedder: AnyEmbedder, most: int = 64, reader: Reader = _USUAL
+    paths: Sequence[str], embedder: ImageEncoder, most: int = 64, reader: Reader = _USUAL
 ) -> tuple[float, int]:
     """How long the features of an image take here on average, all workers together.
 
@@ -219,21 +186,18 @@ def time_images(
     """
     # Loads the network before the clock starts.
     transform = dataclasses.replace(embedder.transform, reader=reader)
-    chosen = [
-        paths[i]
-        for i in np.unique(np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int))
-    ]
+    places = np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int)
+    chosen = [paths[place] for place in np.unique(places)]
     # Small batches keep all workers busy.
     size = max(1, min(embedder.batch_size, len(chosen) // embedder.workers))
-    batches = [chosen[start : start + size] for start in range(0, len(chosen), size)]
+    embed = functools.partial(_embed, embedder, transform)
     with keep_freed_pages(), single_threads(embedder.workers) as threads:
-        dim = _embed(embedder, transform, chosen[:1])[0].shape[1]
+        features, _ = embed(chosen[:1])
         start = time.perf_counter()
-        for _ in _in_order(
-            threads, functools.partial(_embed, embedder, transform), batches, 2 * embedder.workers
-        ):
+        for _ in _in_order(threads, embed, _batches(chosen, size), 2 * embedder.workers):
             pass
-    return (time.perf_counter() - start) / len(chosen), dim
+        seconds = time.perf_counter() - start
+    return seconds / len(chosen), features.shape[1]
 
 
 def _positions(image_paths: Sequence[Sequence[str]], columns: Sequence[int]) -> dict[str, int]:
@@ -243,7 +207,7 @@ def _positions(image_paths: Sequence[Sequence[str]], columns: Sequence[int]) -> 
 
 
 def _embed(
-    embedder: AnyEmbedder, transform: Transform, paths: Sequence[str]
+    embedder: ImageEncoder, transform: Transform, paths: Sequence[str]
 ) -> tuple[np.ndarray, dict[int, str]]:
     """One batch: (B, d) float32 features, and for the rows that are NaN the reason."""
     # Bad images stay in the batch as black ones: the other features must not depend on them.
@@ -278,9 +242,11 @@ def _write_features(
     path: Path, shards: Sequence[Path], rows: np.ndarray, unreadable: np.ndarray
 ) -> None:
     """Gathers rows of the shards, given as (N, V) positions, block by block."""
-    open_shard = functools.lru_cache(maxsize=64)(
-        lambda shard: np.load(shards[shard], mmap_mode='r')
-    )
+
+    @functools.lru_cache(maxsize=64)
+    def open_shard(shard: int) -> np.ndarray:
+        return np.load(shards[shard], mmap_mode='r')
+
     n, v = rows.shape
     d = open_shard(0).shape[1]
 
@@ -297,15 +263,31 @@ def _write_features(
     write_rows(path, (n, v * d), map(gather, range(0, n, _ROWS)))
 
 
-def _read_reasons(folder: Path, count: int) -> dict[int, str]:
-    """Why images are bad, by their place in the shards."""
+def _write_reasons(shard: Path, reasons: Mapping[int, str]) -> None:
+    """Writes beside a shard why images are bad, by position; an interrupted run may have left others."""
+    file = shard.with_suffix('.json')
+    if reasons:
+        write_json(file, reasons)
+    else:
+        file.unlink(missing_ok=True)
+
+
+def _read_reasons(shards: Sequence[Path]) -> dict[int, str]:
+    """Why images are bad, by their position in all shards."""
     reasons: dict[int, str] = {}
-    for file in filter(Path.exists, (_reasons_file(folder, shard) for shard in range(count))):
-        reasons |= {
-            int(position): reason
-            for position, reason in json.loads(file.read_text(encoding='utf-8')).items()
-        }
+    for shard in shards:
+        file = shard.with_suffix('.json')
+        if file.exists():
+            own = json.loads(file.read_text(encoding='utf-8'))
+            reasons |= {int(position): reason for position, reason in own.items()}
     return reasons
+
+
+def _forget(shards: Sequence[Path], positions: Iterable[int]) -> None:
+    """Removes the shards of images, so that a later run looks at them again."""
+    for number in {position // SHARD for position in positions}:
+        shards[number].unlink()
+        shards[number].with_suffix('.json').unlink()
 
 
 def _message(reasons: dict[int, str], paths: Sequence[str]) -> str:
@@ -313,16 +295,16 @@ def _message(reasons: dict[int, str], paths: Sequence[str]) -> str:
     if len(reasons) == len(paths):
         return (
             f"none of the {len(paths)} images can be read: check the dataset's data_root and "
-            'data_prefix; '
-            f'first: {_first(named)}'
+            f'data_prefix; first: {_first(named)}'
         )
     return f'{len(reasons)} of {len(paths)} images {_advice(named)}'
 
 
 def _advice(reasons: dict[str, str]) -> str:
+    which = 'all' if len(reasons) <= 5 else 'first'
     return (
-        f"cannot be read: repair them, or set adadedup.on_bad_image to 'keep' or 'drop'; "
-        f'{"all" if len(reasons) <= 5 else "first"}: {_first(reasons)}'
+        "cannot be read: repair them, or set adadedup.on_bad_image to 'keep' or 'drop'; "
+        f'{which}: {_first(reasons)}'
     )
 
 
@@ -333,15 +315,3 @@ def _first(reasons: dict[str, str]) -> str:
 def _printable(path: str) -> str:
     """The path with whatever is no text in it escaped."""
     return path.encode(errors='backslashreplace').decode()
-
-
-def _shard_count(images: Sequence[str] | dict[str, int]) -> int:
-    return math.ceil(len(images) / SHARD)
-
-
-def _shard_file(folder: Path, shard: int) -> Path:
-    return folder / f'shard_{shard:05d}.npy'
-
-
-def _reasons_file(folder: Path, shard: int) -> Path:
-    return folder / f'shard_{shard:05d}.json'

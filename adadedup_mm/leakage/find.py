@@ -1,6 +1,5 @@
 """A leakage run, from the config to its tables and its page."""
 
-import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +14,14 @@ from ..base.errors import UserError
 from ..base.files import atomic_open, write_json, write_table
 from ..datasets import read_pool
 from ..features.alike import NEARLY_ALL, same_features_note
+from ..features.stage import ImageStages
 from ..images import Reader
-from ..pool import Pool, choose_views
+from ..images.training import training_reader
+from ..pool import Pool
+from ..registry import EMBEDDERS, build
 from ..report import build_report
 from ..settings.options import Options
-from ..stages import ReadingStore
-from ..strategies.run import Run
+from ..stages import Ledger, ReadingStore
 from ..workdir.claim import held
 from ..workdir.leakage import FOLDER, SplitSummary, Summary
 from .page import leakage_page
@@ -57,40 +58,57 @@ def find_leakage(
         raise UserError(
             f'--threshold is {threshold}, but must be a similarity above 0 and at most 1'
         )
-    options = dataclasses.replace(options, group_by=None, min_gap=0)
     pools = {'train': _read_split(config, 'train')} | _evaluation_pools(config)
     folder = work_dir / FOLDER
-    runs = {
-        name: Run(
-            config,
-            options,
-            ReadingStore(folder / 'stages' / name, also=work_dir / 'stages'),
-            pool,
-            [],
-        )
-        for name, pool in pools.items()
-    }
-    train = runs.pop('train')
+    splits = _image_stages(config, options, pools, folder / 'stages', work_dir / 'stages')
+    train = splits.pop('train')
     level = train.embedder.near_duplicate if threshold is None else threshold
-    tables, splits = [], []
+    tables, summaries = [], []
     with held(folder, 'run'):
-        for name, run in runs.items():
-            if run.features.shape[1] != train.features.shape[1]:
-                raise UserError(
-                    f'{name} has {len(_columns(run))} cameras to compare, train has '
-                    f"{len(_columns(train))}: set adadedup.views to 'front' or to cameras that "
-                    'both have'
-                )
-            pairs = similar_pairs(run.features, train.features, level, most)
-            tables.append(_pairs_table(name, run, train, pairs))
-            splits.append(_summarise(name, run, train, pairs))
+        for name, split in splits.items():
+            _require_same_cameras(name, split, train)
+            pairs = similar_pairs(split.features, train.features, level, most)
+            tables.append(_pairs_table(name, split, train, pairs))
+            summaries.append(_summarise(name, split, train, pairs))
         if train.same_features >= NEARLY_ALL:
             print(f'warning: {same_features_note(train.same_features)}')
-        summary = Summary(level, options.embedder['type'], len(train.pool), splits)
+        summary = Summary(level, options.embedder['type'], len(train.pool), summaries)
         _write(folder, summary, pa.concat_tables(tables), train.reader)
     if (work_dir / 'report.html').exists():
         build_report(work_dir)
     return summary
+
+
+def _image_stages(
+    config: Config, options: Options, pools: Mapping[str, Pool], stages: Path, also: Path
+) -> dict[str, ImageStages]:
+    """What is known of the images of each split.
+
+    Args:
+        config: the training config.
+        options: its ``adadedup`` dict.
+        pools: the splits by name.
+        stages: the folder where each split's stages live.
+        also: the stages of a pruning run, whose features are used if they are the same.
+    """
+    embedder = build(EMBEDDERS, options.embedder, 'adadedup.embedder')
+    reader = training_reader(config)
+    splits = {}
+    for name, pool in pools.items():
+        ledger = Ledger(ReadingStore(stages / name, also=also), options.seed)
+        splits[name] = ImageStages(
+            ledger, pool, embedder, reader, options.views, options.on_bad_image
+        )
+    return splits
+
+
+def _require_same_cameras(name: str, split: ImageStages, train: ImageStages) -> None:
+    """Raises UserError if the features of a split cannot be compared with the training set's."""
+    if split.features.shape[1] != train.features.shape[1]:
+        raise UserError(
+            f'{name} has {len(split.columns)} cameras to compare, train has '
+            f"{len(train.columns)}: set adadedup.views to 'front' or to cameras that both have"
+        )
 
 
 def _evaluation_pools(config: Config) -> dict[str, Pool]:
@@ -129,14 +147,14 @@ def _read_split(config: Config, name: str) -> Pool:
     return pool
 
 
-def _pairs_table(name: str, run: Run, train: Run, pairs: Pairs) -> pa.Table:
+def _pairs_table(name: str, split: ImageStages, train: ImageStages, pairs: Pairs) -> pa.Table:
     """``pairs.parquet``: a row a pair, the most similar one of each sample with rank 0."""
-    paths, train_paths = _first_paths(run), _first_paths(train)
+    paths, train_paths = _first_paths(split), _first_paths(train)
     rank = np.arange(len(pairs.query)) - np.searchsorted(pairs.query, pairs.query)
     return pa.table(
         {
             'split': pa.array([name] * len(pairs.query), pa.string()),
-            'sample_id': pa.array([run.pool.sample_ids[i] for i in pairs.query], pa.string()),
+            'sample_id': pa.array([split.pool.sample_ids[i] for i in pairs.query], pa.string()),
             'image_path': pa.array([paths[i] for i in pairs.query], pa.string()),
             'train_sample_id': pa.array(
                 [train.pool.sample_ids[i] for i in pairs.anchor], pa.string()
@@ -149,18 +167,20 @@ def _pairs_table(name: str, run: Run, train: Run, pairs: Pairs) -> pa.Table:
     )
 
 
-def _summarise(name: str, run: Run, train: Run, pairs: Pairs) -> SplitSummary:
+def _summarise(name: str, split: ImageStages, train: ImageStages, pairs: Pairs) -> SplitSummary:
     known = pairs.nearest[np.isfinite(pairs.nearest)]
     files = {_real_path(path) for paths in train.pool.image_paths for path in paths}
-    shared = sum(any(_real_path(path) in files for path in paths) for paths in run.pool.image_paths)
+    shared = sum(
+        any(_real_path(path) in files for path in paths) for paths in split.pool.image_paths
+    )
     return SplitSummary(
         name,
-        len(run.pool),
+        len(split.pool),
         int((pairs.matches > 0).sum()),
         int((known >= IDENTICAL).sum()),
         shared,
         float(known.max()) if len(known) else None,
-        int(run.unreadable.sum()),
+        int(split.unreadable.sum()),
     )
 
 
@@ -169,13 +189,9 @@ def _real_path(path: str) -> str:
     return path if '\0' in path else os.path.realpath(path)
 
 
-def _columns(run: Run) -> list[int]:
-    return choose_views(run.pool.views, run.options.views)
-
-
-def _first_paths(run: Run) -> list[str]:
-    column = _columns(run)[0]
-    return [paths[column] for paths in run.pool.image_paths]
+def _first_paths(split: ImageStages) -> list[str]:
+    column = split.columns[0]
+    return [paths[column] for paths in split.pool.image_paths]
 
 
 def _write(folder: Path, summary: Summary, pairs: pa.Table, reader: Reader) -> None:

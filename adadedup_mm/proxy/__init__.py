@@ -2,14 +2,13 @@
 
 from ..detectors.config import proxy_config
 from ..detectors.losses import forward_losses_per_image, per_sample_losses
-from .score import merge_losses, score_shards
+from .score import loss_shards
 from .train import train_proxy
 
 __all__ = [
     'forward_losses_per_image',
-    'merge_losses',
+    'loss_shards',
     'per_sample_losses',
     'proxy_config',
-    'score_shards',
     'train_proxy',
 ]

@@ -14,11 +14,11 @@ from mmengine.runner import Runner
 
 from ..detectors.isolation import isolated
 from ..images.steps import failing_pictures_named
-from .train import _runner_config
+from .train import runner_config
 
 
 @dataclass(frozen=True)
-class Probe:
+class TrainingSpeed:
     """What a few batches showed.
 
     Attributes:
@@ -30,9 +30,9 @@ class Probe:
     parameters: int
 
 
-def probe_training(
+def time_training(
     config: Config, dataset: Mapping[str, Any], folder: Path, batches: int = 4
-) -> Probe:
+) -> TrainingSpeed:
     """Trains for some batches, of which the first one does not count: it starts workers and fills caches.
 
     Args:
@@ -42,15 +42,15 @@ def probe_training(
         batches: how many are trained.
     """
     clock = _Clock(batches)
-    with isolated(folder / 'probe.log'), failing_pictures_named():
-        runner = Runner.from_cfg(_runner_config(config, dataset, folder, 0))
+    with isolated(folder / 'timing.log'), failing_pictures_named():
+        runner = Runner.from_cfg(runner_config(config, dataset, folder, 0))
         runner.register_hook(clock, priority='LOWEST')
         with contextlib.suppress(_EnoughError):
             runner.train()
         parameters = sum(parameter.numel() for parameter in runner.model.parameters())
     times = clock.times if len(clock.times) > 1 else [clock.start, *clock.times]
     images = config.train_dataloader.get('batch_size', 1) * (len(times) - 1)
-    return Probe((times[-1] - times[0]) / images, parameters)
+    return TrainingSpeed((times[-1] - times[0]) / images, parameters)
 
 
 class _EnoughError(Exception):

@@ -1,8 +1,8 @@
-"""The proxy's losses on many samples, split over processes and resumable."""
+"""The proxy's losses on many samples, in pieces."""
 
 import itertools
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,79 +14,104 @@ from mmengine.registry import DATASETS, DefaultScope
 from torch.utils.data import DataLoader, Dataset
 
 from ..base.files import write_array
-from ..base.progress import progress
 from ..detectors.checkpoint import load_detector
 from ..detectors.config import scoring_dataset
 from ..detectors.isolation import isolated
 from ..detectors.losses import per_sample_losses
 from ..images.steps import failing_pictures_named, name_failing_pictures
+from ..stages import Done, Shards
 
 SHARD_SIZE = 256
+RESULT = 'losses.npy'
 
 
-def score_shards(
+def loss_shards(
     config: Config,
     checkpoint: str | Path,
-    dataset: Mapping[str, Any],
+    dataset: Callable[[Path], Mapping[str, Any]],
     indices: np.ndarray,
     sizes: np.ndarray,
-    folder: str | Path,
+    finish: Callable[[Path, np.ndarray], None],
     seed: int = 0,
-    rank: int = 0,
-    world: int = 1,
-) -> None:
-    """Computes this process's share of the per-sample losses; parts that are already there are skipped.
+    process: int = 0,
+) -> Shards:
+    """The work of the stage ``losses``, which writes ``losses.npy``.
 
     Samples are taken in the order of their image sizes, because images of one padded shape go
-    through the detector together. Which samples form a batch does not depend on the number of
-    processes.
+    through the detector together.
 
     Args:
         config: from ``proxy_config``.
         checkpoint: the proxy's weights.
-        dataset: config of the dataset; the pipeline is the test pipeline of ``config``, with
-            annotations.
-        indices: (n,) positions in the dataset of the samples to score, unique.
+        dataset: given the stage's folder, the config of the dataset; the pipeline is the test
+            pipeline of ``config``, with annotations.
+        indices: (n,) int64, positions in the dataset of the samples to score, unique.
         sizes: (n, 2) height and width of their images, 0 where unknown.
-        folder: where the parts go.
+        finish: given the path of the result and (n,) float32 losses in the order of ``indices``,
+            writes it.
         seed: of the RoI sampling.
-        rank: index of this process.
-        world: number of processes.
+        process: index of this process, which has a log file of its own.
 
     Raises:
-        UserError: the checkpoint does not fit, the pipeline fails on a picture, or a loss is not
-            finite.
+        UserError: when the work is done, the checkpoint does not fit, the pipeline fails on a
+            picture, or a loss is not finite.
     """
-    folder = Path(folder)
-    shards = {
-        path: part
-        for path, part in list(_shards(indices, sizes, folder).items())[rank::world]
-        if not path.exists()
-    }
-    if not shards:
-        return
+    order = np.lexsort((indices, sizes[:, 1], sizes[:, 0]))
+    parts = [order[start : start + SHARD_SIZE] for start in range(0, len(order), SHARD_SIZE)]
+    files = [f'losses_{number:05d}.npy' for number in range(len(parts))]
+
+    def compute(folder: Path, pieces: Sequence[int], done: Done) -> None:
+        chosen = {folder / files[piece]: indices[parts[piece]] for piece in pieces}
+        with isolated(folder / f'scoring_{process}.log'), failing_pictures_named():
+            _score(config, checkpoint, dataset(folder), chosen, seed, done)
+
+    def lead(folder: Path, share: Callable[[], None]) -> None:
+        share()
+        if (folder / RESULT).exists():
+            return
+        losses = np.empty(len(indices), np.float32)
+        for file, part in zip(files, parts, strict=True):
+            losses[part] = np.load(folder / file, allow_pickle=False)
+        finish(folder / RESULT, losses)
+
+    lengths = [len(part) for part in parts]
+    return Shards(files, lengths, compute, lead, RESULT, label='proxy losses', unit='image')
+
+
+def _score(
+    config: Config,
+    checkpoint: str | Path,
+    dataset: Mapping[str, Any],
+    parts: Mapping[Path, np.ndarray],
+    seed: int,
+    done: Done,
+) -> None:
+    """Writes the losses of the samples of each part, given as (m,) positions in the dataset."""
     # Without gradients twice as many images as in training fit.
     size = 2 * config.train_dataloader.get('batch_size', 8)
-    batches = {
-        path: [part[i : i + size].tolist() for i in range(0, len(part), size)]
-        for path, part in shards.items()
-    }
-    with (
-        isolated(folder / f'scoring_{rank}.log'),
-        failing_pictures_named(),
-        progress(sum(map(len, shards.values())), 'proxy losses', 'image') as bar,
-    ):
-        model = load_detector(config, checkpoint)
-        with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
-            samples = DATASETS.build(name_failing_pictures(scoring_dataset(config, dataset)))
-        samples.full_init()
-        stream = seeded_batches(config, samples, list(itertools.chain(*batches.values())), seed)
-        for path, positions in batches.items():
-            losses = []
-            for _ in positions:
-                losses.append(per_sample_losses(model, next(stream), seed=seed).cpu())
-                bar.update(len(losses[-1]))
-            write_array(path, torch.cat(losses).numpy())
+    batches = {file: batches_of(positions, size) for file, positions in parts.items()}
+    in_order = list(itertools.chain.from_iterable(batches.values()))
+    model = load_detector(config, checkpoint)
+    stream = seeded_batches(config, build_dataset(config, dataset), in_order, seed)
+    for file, own in batches.items():
+        losses = []
+        for batch in itertools.islice(stream, len(own)):
+            losses.append(per_sample_losses(model, batch, seed=seed).cpu())
+            done(len(losses[-1]))
+        write_array(file, torch.cat(losses).numpy())
+
+
+def build_dataset(config: Config, dataset: Mapping[str, Any]) -> Any:
+    """The dataset that a proxy is asked about, ready for use; failing pictures are named."""
+    with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
+        built = DATASETS.build(name_failing_pictures(scoring_dataset(config, dataset)))
+    built.full_init()
+    return built
+
+
+def batches_of(items: np.ndarray, size: int) -> list[list[int]]:
+    """(n,) positions in batches of ``size``, the last of which may be shorter."""
+    return [items[start : start + size].tolist() for start in range(0, len(items), size)]
 
 
 def seeded_batches(
@@ -116,40 +141,3 @@ class _Seeded(Dataset):
         np.random.seed(seed)
         torch.default_generator.manual_seed(seed)
         return self.dataset[index]
-
-
-def merge_losses(
-    indices: np.ndarray,
-    sizes: np.ndarray,
-    count: int,
-    folder: str | Path,
-    wait_for: Callable[[Callable[[], bool]], None],
-) -> np.ndarray:
-    """Puts the parts of all processes together.
-
-    Args:
-        indices: as for ``score_shards``.
-        sizes: as for ``score_shards``.
-        count: number of samples in the dataset.
-        folder: as for ``score_shards``.
-        wait_for: returns when its argument returns True, such as ``StageStore.wait_for``.
-
-    Returns:
-        (count,) float32, NaN where no loss was computed.
-    """
-    shards = _shards(indices, sizes, Path(folder))
-    for path in shards:
-        wait_for(path.exists)
-    losses = np.full(count, np.nan, np.float32)
-    for path, part in shards.items():
-        losses[part] = np.load(path, allow_pickle=False)
-    return losses
-
-
-def _shards(indices: np.ndarray, sizes: np.ndarray, folder: Path) -> dict[Path, np.ndarray]:
-    """File and indices of every part, in the order of image height, width and index."""
-    order = np.asarray(indices)[np.lexsort((indices, sizes[:, 1], sizes[:, 0]))]
-    return {
-        folder / f'losses_{i:05d}.npy': order[start : start + SHARD_SIZE]
-        for i, start in enumerate(range(0, len(order), SHARD_SIZE))
-    }

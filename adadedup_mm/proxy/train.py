@@ -65,7 +65,7 @@ def train_proxy(
     folder = Path(folder).absolute()
     result, state = folder / 'proxy.pth', folder / 'last_epoch.pth'
     if not result.exists():
-        runner_config = _runner_config(config, dataset, folder, seed)
+        runner_config = runner_config(config, dataset, folder, seed)
         if distributed:
             _split(runner_config, config)
         with (
@@ -83,7 +83,7 @@ def train_proxy(
     return result
 
 
-def _runner_config(config: Config, dataset: Mapping[str, Any], folder: Path, seed: int) -> Config:
+def runner_config(config: Config, dataset: Mapping[str, Any], folder: Path, seed: int) -> Config:
     samples = name_failing_pictures(training_dataset(config, dataset))
     loader = dict(
         config.train_dataloader, dataset=samples, persistent_workers=False, drop_last=False

@@ -18,11 +18,11 @@ from ..pool import print_notes
 from ..settings.config_text import check_writable
 from ..settings.options import Options
 from ..stages import ReadingStore
+from ..strategies.needs import needs_of
 from ..strategies.run import Run
-from .estimate import Estimate, estimate, measure, work_of
+from .estimate import Estimate, estimate, measure_rates
 from .results import bad_images_note
 
-_BY_DENSITY = ('adadedup', 'clip_dedup')
 RATIOS = tuple(round(0.1 * step, 1) for step in range(1, 10))
 
 
@@ -90,43 +90,77 @@ def dry_run(config: Config, options: Options, work_dir: Path) -> DryRun:
         print_notes(pool)
         run = Run(config, options, ReadingStore(folder, also=work_dir / 'stages'), pool, sources)
         ratios = sorted({*RATIOS, options.keep_ratio})
-        work = work_of(run, options.keep_ratio)
-        reused = work.features and run.store.is_finished('features', run.features_key)
-        rates = measure(run, work)
-        costs = [estimate(run, work_of(run, ratio), rates, ratio) for ratio in ratios]
-        if options.strategy_name in _BY_DENSITY:
-            rows = _rows(run, ratios, costs)
+        needs = needs_of(run, options.keep_ratio)
+        reused = needs.features and _has_features(run)
+        rates = measure_rates(run, needs)
+        costs = [estimate(run, needs_of(run, ratio), rates, ratio) for ratio in ratios]
+        if needs.by_density:
+            rows = _rows_by_density(run, needs.layout, ratios, costs)
         else:
-            rows = [
-                Row(ratio, keep_count(ratio, len(pool)), None, None, cost)
-                for ratio, cost in zip(ratios, costs, strict=True)
-            ]
+            rows = _rows(len(pool), ratios, costs)
         notes = _notes(run)
     return DryRun(rows, len(pool), reused, notes)
 
 
+def _has_features(run: Run) -> bool:
+    return run.ledger.is_finished('features', run.image_stages.features_key)
+
+
 def _notes(run: Run) -> list[str]:
     """What the features say about the images themselves, if they were computed."""
+    images = run.image_stages
     notes = []
-    if run.looked_at_images and run.bad_images:
-        notes.append(bad_images_note(run.bad_images))
-    if run.looked_at_features and run.same_features >= NEARLY_ALL:
-        notes.append(same_features_note(run.same_features))
+    if images.looked_at_images and images.bad_images:
+        notes.append(bad_images_note(images.bad_images))
+    if images.looked_at_features and images.same_features >= NEARLY_ALL:
+        notes.append(same_features_note(images.same_features))
     return notes
 
 
-def _rows(run: Run, ratios: Sequence[float], costs: Sequence[Estimate]) -> list[Row]:
-    _, similarity = run.density(run.layout)
-    compared, usable = run.compared(run.layout), ~run.dropped
+def _rows(samples: int, ratios: Sequence[float], costs: Sequence[Estimate]) -> list[Row]:
+    """For strategies that do not go by density: what is kept, and the cost."""
     rows = []
     for ratio, cost in zip(ratios, costs, strict=True):
-        kept = np.zeros(len(usable), bool)
-        count = keep_count(ratio, len(usable))
-        kept[usable], threshold = initial_set(similarity[usable], min(1.0, count / usable.sum()))
-        partner, _ = nearest_kept(compared, run.clusters, kept)
-        gone = run.likeness(np.where(usable, partner, -1))
-        if run.same_features >= NEARLY_ALL:
-            gone = gone[:0]
-        share = float((gone >= run.embedder.near_duplicate).mean()) if len(gone) else None
-        rows.append(Row(ratio, int(kept.sum()), threshold, share, cost))
+        kept = keep_count(ratio, samples)
+        rows.append(Row(ratio, kept, threshold=None, near_duplicates=None, cost=cost))
     return rows
+
+
+def _rows_by_density(
+    run: Run, layout: float, ratios: Sequence[float], costs: Sequence[Estimate]
+) -> list[Row]:
+    """What one threshold over the density scores would do at each keep ratio.
+
+    Args:
+        run: the run.
+        layout: share of the label layout in the scores.
+        ratios: R keep ratios.
+        costs: R estimates.
+    """
+    _, similarity = run.density(layout)
+    compared = run.density_stages.compared(layout)
+    usable = ~run.dropped
+    rows = []
+    for ratio, cost in zip(ratios, costs, strict=True):
+        budget = keep_count(ratio, len(usable))
+        usable_ratio = min(1.0, budget / usable.sum())
+        kept = np.zeros(len(usable), bool)
+        kept[usable], threshold = initial_set(similarity[usable], usable_ratio)
+        partner, _ = nearest_kept(compared, run.clusters, kept)
+        duplicates = _near_duplicates(run, np.where(usable, partner, -1))
+        rows.append(Row(ratio, int(kept.sum()), threshold, duplicates, cost))
+    return rows
+
+
+def _near_duplicates(run: Run, partner: np.ndarray) -> float | None:
+    """Share of near-duplicates among the samples with a partner; None where that says nothing.
+
+    Args:
+        run: the run.
+        partner: (N,) int64, -1 for none.
+    """
+    images = run.image_stages
+    likeness = run.density_stages.likeness(partner)
+    if not len(likeness) or images.same_features >= NEARLY_ALL:
+        return None
+    return float((likeness >= images.embedder.near_duplicate).mean())

@@ -235,9 +235,9 @@ def _changed(run: Run, manifest: dict[str, Any], work_dir: Path) -> str:
         if not os.path.isfile(path) or sha256_file(path) != entry.get('sha256'):
             return f'{path} has changed since'
     facts = manifest.get('facts', {})
-    if facts.get('images') not in (None, run.images_key):
+    if facts.get('images') not in (None, run.image_stages.images_key):
         return 'images have changed since (path, size or modification time)'
-    if 'proxy' in facts and facts['proxy'] != run.proxy_digest:
+    if 'proxy' in facts and facts['proxy'] != run.proxy_stages.config_digest:
         return f"the proxy's config {run.options.proxy.config} has changed since"
     return ''
 

@@ -73,7 +73,7 @@ def _note_databases(run: Run, selection: Selection, files: Sequence[Mapping[str,
     """Ground-truth databases are inputs too, and may have objects of frames that are not in the training set."""
     outside = {file['input']: file['outside'] for file in files if 'outside' in file}
     for path, count in outside.items():
-        run.inputs[path] = sha256_file(path)
+        run.ledger.inputs[path] = sha256_file(path)
         if count:
             selection.notes.append(
                 f'{count} objects in {path} are of frames that are not in the training set: they '
@@ -94,23 +94,25 @@ def _explain(run: Run, selection: Selection) -> tuple[np.ndarray, np.ndarray, np
         n = len(run.pool)
         return np.full(n, -1), np.full(n, np.nan, np.float32), None
     partner, similarity = nearest_kept(
-        run.compared(selection.layout), selection.assignment, selection.kept
+        run.density_stages.compared(selection.layout), selection.assignment, selection.kept
     )
-    if run.same_features >= NEARLY_ALL:
-        selection.notes.append(same_features_note(run.same_features))
+    if run.image_stages.same_features >= NEARLY_ALL:
+        selection.notes.append(same_features_note(run.image_stages.same_features))
         print(f'warning: {selection.notes[-1]}')
     else:
         selection.notes.extend(
-            _redundancy_notes(run.likeness(partner), run.embedder.near_duplicate)
+            _redundancy_notes(
+                run.density_stages.likeness(partner), run.image_stages.embedder.near_duplicate
+            )
         )
     return partner, similarity, map_2d(run.features)
 
 
 def _note_bad_images(run: Run, selection: Selection) -> None:
-    if run.looked_at_images and run.bad_images:
+    if run.image_stages.looked_at_images and run.image_stages.bad_images:
         stays = selection.kept[run.unreadable]
         selection.notes.append(
-            f'{bad_images_note(run.bad_images)} {stays.sum()} of their {len(stays)} samples were '
+            f'{bad_images_note(run.image_stages.bad_images)} {stays.sum()} of their {len(stays)} samples were '
             'kept.'
         )
 
@@ -157,7 +159,7 @@ def _manifest(
     )
     # A resumed run has stages that another process paid for.
     seconds = round(
-        max(finished - started, sum(cost['seconds'] for cost in run.costs().values())), 3
+        max(finished - started, sum(cost['seconds'] for cost in run.ledger.costs().values())), 3
     )
     return dict(
         adadedup_mm=__version__,
@@ -172,17 +174,19 @@ def _manifest(
         options=identity['options'],
         inputs=[
             dict(path=path, sha256=digest)
-            for path, digest in (identity['inputs'] | run.inputs).items()
+            for path, digest in (identity['inputs'] | run.ledger.inputs).items()
         ],
-        facts=run.facts,
+        facts=run.ledger.facts,
         layout=selection.layout,
         files=[dict(file, sha256=sha256_file(file['output'])) for file in files],
-        stages=run.costs(),
+        stages=run.ledger.costs(),
         seconds=seconds,
         break_even=break_even(seconds, kept / n),
         notes=selection.notes,
         gap_reliability=selection.reliability,
-        reader=dict(color_type=run.reader.color_type, backend=run.reader.backend),
+        reader=dict(
+            color_type=run.image_stages.reader.color_type, backend=run.image_stages.reader.backend
+        ),
         threshold_curve=[
             dict(keep_ratio=ratio, threshold=float(tau))
             for ratio, tau in zip(CURVE_RATIOS, curve, strict=selection.has_scores)

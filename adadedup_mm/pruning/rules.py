@@ -60,7 +60,7 @@ def apply_scenes(
 
 def named_unreadable(run: Run, selection: Selection) -> np.ndarray:
     """(N,) bool, the samples about which their image alone decided: nothing else is known of it."""
-    if not run.looked_at_images:
+    if not run.image_stages.looked_at_images:
         return np.zeros(len(run.pool), bool)
     is_ranked = selection.has_scores or selection.score is not None
     return run.unreadable if is_ranked else run.dropped

@@ -14,7 +14,6 @@ import pyarrow as pa
 from ..base.errors import UserError
 from ..base.files import read_array, read_object, write_array, write_json, write_rows
 from ..density import greedy_keep
-from ..features import extract_shards, merge_shards
 from ..pool import choose_views
 from ..selection import Selection, Update
 from ..strategies.run import Run
@@ -158,7 +157,7 @@ def update(run: Run, folder: Path) -> Selection:
         UserError: the older run cannot be used, or shares no image with this one.
     """
     old = read_old_run(folder)
-    if old.origin != run.origin:
+    if old.origin != run.image_stages.origin:
         raise UserError(
             f'the features in {folder} come from another embedder or other views '
             f'({old.origin.get("embedder")}, {old.origin.get("views")}): give the same options, or '
@@ -172,7 +171,7 @@ def update(run: Run, folder: Path) -> Selection:
             'have: prune without --update'
         )
     for name in ('samples.parquet', 'clusters.parquet'):
-        run.digest(str(folder / name))
+        run.ledger.digest(str(folder / name))
     rows = _match(run, old)
     if (rows < 0).all():
         raise UserError(
@@ -183,7 +182,7 @@ def update(run: Run, folder: Path) -> Selection:
     _compose_features(run, old, rows)
     _ = run.features  # The images have been read with them, and need not be read again.
     centroids, far_limit = _centroids(old)
-    usable, vectors = ~run.dropped, run.compared(old.layout)
+    usable, vectors = ~run.dropped, run.density_stages.compared(old.layout)
 
     def compute(target: Path) -> None:
         new = np.flatnonzero(rows < 0)
@@ -201,11 +200,11 @@ def update(run: Run, folder: Path) -> Selection:
         write_array(target / 'similarity.npy', similarity)
 
     inputs = dict(
-        features=run.used['features'],
+        features=run.ledger.used['features'],
         rows=rows.tolist(),
-        inputs=run.inputs,
+        inputs=run.ledger.inputs,
         layout=old.layout,
-        objects=run.objects_key,
+        objects=run.density_stages.objects_key,
     )
     if run.dropped.any():
         inputs['dropped'] = np.flatnonzero(run.dropped).tolist()
@@ -250,7 +249,7 @@ def _match(run: Run, old: OldRun) -> np.ndarray:
         ]
 
     before = images(old.samples['image_paths'].to_pylist(), old.stamps)
-    now = images(run.pool.image_paths, run.stamps())
+    now = images(run.pool.image_paths, run.image_stages.stamps())
     row_of = {
         named: row
         for row, named in enumerate(zip(before, old.samples['sample_id'].to_pylist(), strict=True))
@@ -269,45 +268,33 @@ def _match(run: Run, old: OldRun) -> np.ndarray:
 
 def _compose_features(run: Run, old: OldRun, rows: np.ndarray) -> None:
     """The features stage, from the old run's features and those of the new images."""
+    images = run.image_stages
     new = np.flatnonzero(rows < 0)
-    images = (tuple(run.pool.image_paths[i] for i in new), run.pool.views, run.options.views)
-
-    def extract(folder: Path) -> None:
-        extract_shards(*images, run.embedder, folder, run.store.rank, run.store.world, run.reader)
-
-    def merge(folder: Path) -> None:
-        if len(new):
-            merge_shards(
-                *images, folder, run.options.on_bad_image, run.store.wait_for, none_will_do=True
-            )
-
-    folder = run.stage(
-        'new_features', dict(features=run.features_key, new=new.tolist()), merge, extract
+    shards = images.shards(
+        tuple(run.pool.image_paths[row] for row in new), images.embedder, none_will_do=True
     )
+    inputs = dict(features=images.features_key, new=new.tolist())
+    new_folder = run.stage('new_features', inputs, shards if len(new) else lambda folder: None)
 
-    def compute(target: Path) -> None:
+    def compose(target: Path) -> None:
         unreadable = np.zeros(len(rows), bool)
         unreadable[rows >= 0] = old.unreadable[rows[rows >= 0]]
-        bad = [
-            dict(
-                sample=int(i), path=run.pool.image_paths[i][0], reason=f'unreadable in {old.folder}'
-            )
-            for i in np.flatnonzero(unreadable)
-        ]
+        bad = []
+        for sample in np.flatnonzero(unreadable):
+            path = run.pool.image_paths[sample][0]
+            bad.append(dict(sample=int(sample), path=path, reason=f'unreadable in {old.folder}'))
         new_features = np.empty((0, old.features.shape[1]), np.float32)
         if len(new):
-            new_features = np.load(folder / 'features.npy', mmap_mode='r')
-            unreadable[new] = np.load(folder / 'unreadable.npy')
-            bad += [
-                dict(entry, sample=int(new[entry['sample']]))
-                for entry in json.loads((folder / 'bad_images.json').read_text(encoding='utf-8'))
-            ]
+            new_features = np.load(new_folder / 'features.npy', mmap_mode='r')
+            unreadable[new] = np.load(new_folder / 'unreadable.npy')
+            for entry in json.loads((new_folder / 'bad_images.json').read_text(encoding='utf-8')):
+                bad.append(dict(entry, sample=int(new[entry['sample']])))
         write_array(target / 'unreadable.npy', unreadable)
         write_json(target / 'bad_images.json', bad)
         _write_features(target / 'features.npy', rows, old.features, new_features)
-        run.write_origin(target)
+        images.write_origin(target)
 
-    run.run_features(compute)
+    images.run_features(compose)
 
 
 def _write_features(path: Path, rows: np.ndarray, old: np.ndarray, new: np.ndarray) -> None:

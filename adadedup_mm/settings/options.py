@@ -8,6 +8,9 @@ from typing import Any
 from ..base.checks import choose, number, whole
 from ..base.errors import UserError
 
+# The strategy of a config that names none.
+DEFAULT_STRATEGY = 'adadedup'
+
 
 @dataclasses.dataclass(frozen=True)
 class ProxyOptions:
@@ -102,7 +105,7 @@ class Options:
     """
 
     keep_ratio: float = 0.8
-    strategy: dict[str, Any] | str = 'adadedup'
+    strategy: dict[str, Any] | str = DEFAULT_STRATEGY
     seed: int = 0
     views: str | list[str] = 'front'
     on_bad_image: str = 'keep'
@@ -126,11 +129,6 @@ class Options:
     @property
     def strategy_name(self) -> str:
         return self.strategy if isinstance(self.strategy, str) else self.strategy['type']
-
-    @property
-    def layout(self) -> float:
-        """Share of the label layout in the density scores: only ``adadedup`` looks at it."""
-        return self.feedback.layout if self.strategy_name == 'adadedup' else 0.0
 
     def identity(self) -> dict[str, Any]:
         """The options as a plain dict without what cannot change the result, for hashing and for the manifest."""
@@ -166,7 +164,7 @@ def resolve_options(
         raw['keep_ratio'] = keep_ratio
     given = raw.get('strategy')
     if strategy is not None and not (isinstance(given, dict) and given.get('type') == strategy):
-        extra = isinstance(given, dict) and given.get('type') == 'adadedup' and len(given) > 1
+        extra = isinstance(given, dict) and given.get('type') == DEFAULT_STRATEGY and len(given) > 1
         raw['strategy'] = dict(given, type=strategy) if extra else strategy
     values = dict(raw)
     for name, kind in (

@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -74,6 +75,8 @@ class Peers:
         self.others = [other for other in range(world) if other != rank]
         # The names of those that were met, by rank.
         self.met: dict[int, str] = {}
+        # The ranks of those that were met and are gone.
+        self.lost: set[int] = set()
         self._seen: dict[str, Any] | None = None
         self._beats = 0
         self._failure: dict[str, Any] | None = None
@@ -99,7 +102,7 @@ class Peers:
         self._end_signs()
         if self.rank == 0 and self._failure is None:
             self.clear()
-        if not any(map(self._is_there, self.met.values())):
+        if not any(self._is_there(rank) for rank in self.met):
             for name in [*self.met.values(), self.name]:
                 self._remove(name)
         elif self._failure is None:
@@ -176,12 +179,14 @@ class Peers:
         with contextlib.suppress(OSError):
             self._file(name).unlink(missing_ok=True)
 
-    def _is_there(self, name: str) -> bool:
-        """Whether a process that was met has not left, as far as it has said so.
+    def _is_there(self, rank: int) -> bool:
+        """Whether a process that was met has not left, as far as one can see.
 
         One that failed by itself stays until the others have heard of it.
         """
-        content = read_object(self._file(name))
+        if rank in self.lost:
+            return False
+        content = read_object(self._file(self.met[rank]))
         failure = content.get('failure')
         if failure is None:
             return bool(content)
@@ -214,7 +219,7 @@ class Peers:
 
     def wait_until_alone(self) -> bool:
         """Whether the others have left; waits for them for ``patience.gone`` at most."""
-        return self._stay(lambda rank: rank not in self.met or not self._is_there(self.met[rank]))
+        return self._stay(lambda rank: rank not in self.met or not self._is_there(rank))
 
     def _is_known(self, rank: int) -> bool:
         """Whether another process will find this one's failure."""
@@ -226,7 +231,7 @@ class Peers:
 
     def _stay(self, is_done: Callable[[int], bool]) -> bool:
         end = time.monotonic() + self.patience.gone
-        while not all(is_done(rank) for rank in self.others):
+        while not all(rank in self.lost or is_done(rank) for rank in self.others):
             if time.monotonic() > end:
                 return False
             time.sleep(self.poll)
@@ -256,6 +261,16 @@ class Peers:
                 raise UserError(str(error)) from error
             raise error
         return content.get(_COUNT)
+
+    def lose(self, rank: int) -> None:
+        """Notes, and says on standard error, that a process is gone and the others do its pieces."""
+        self.lost.add(rank)
+        content = read_object(self._file(self.met[rank]))
+        print(
+            f'warning: {self._called(rank, content)} is gone: no sign of life for '
+            f'{self.patience.gone:g} seconds; the others do its work',
+            file=sys.stderr,
+        )
 
     def report_gone(self, rank: int) -> None:
         """Raises ProcessError for a process that has been silent for too long."""
@@ -354,7 +369,7 @@ class Watch:
         """Looks at all others, unless it has done so shortly before.
 
         Raises:
-            ProcessError: one of them has failed, is gone or has not appeared.
+            ProcessError: one of them has failed or has not appeared, or the first one is gone.
             UserError: one of them has found that the user's input is wrong.
         """
         now = time.monotonic()
@@ -364,7 +379,8 @@ class Watch:
         passed = min(now - self.last_look, 3 * self.interval)
         self.last_look, self.next_look = now, now + self.interval
         for rank in self.peers.others:
-            self._look_at(rank, passed)
+            if rank not in self.peers.lost:
+                self._look_at(rank, passed)
 
     def _look_at(self, rank: int, passed: float) -> None:
         count = self.peers.look_at(rank)
@@ -372,8 +388,14 @@ class Watch:
         if is_heard:
             self.counts[rank] = count
         self.silence[rank] = 0.0 if is_heard else self.silence[rank] + passed
-        patience = self.peers.patience
-        if self.silence[rank] > (patience.gone if rank in self.peers.met else patience.appear):
+        has_appeared = rank in self.peers.met
+        patience = self.peers.patience.gone if has_appeared else self.peers.patience.appear
+        if self.silence[rank] <= patience:
+            return
+        # What the first process does, no other can.
+        if has_appeared and rank != 0:
+            self.peers.lose(rank)
+        else:
             self.peers.report_gone(rank)
 
 

@@ -6,16 +6,18 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from ..base.errors import ProcessError, UserError
-from ..base.files import read_object, sha256_value, write_array, write_json
+from ..base.files import read_object, sha256_value, write_json
 from .differences import shortened
+from .engine import Engine, remove_pieces
 from .peers import PROCESSES, Patience, Peers, Watch
+from .shards import Shards, Together, Work
 
 # Seconds after which a process says what of another run it waits for.
 _QUIET = 60
@@ -26,13 +28,13 @@ class StageStore:
 
     A stage is a folder of files plus ``done.json``, which is written last and holds the stage's
     key: a hash of all its inputs and options. A finished stage is used again only under the same
-        key. With several processes the first one
-    writes ``done.json`` and the others wait for it, so that no collective operation has to outlast
-    a long stage; all processes must see the same file system.
+    key. With several processes the first one writes ``done.json`` and the others wait for it, so
+    that no collective operation has to outlast a long stage; all processes must see the same file
+    system.
 
-    Inside ``together`` the processes also know of each other: where one fails, is gone, does not
-    appear or would compute something else, no other waits for it. All waiting of a run is done by
-    ``wait_for``.
+    Inside ``together`` the processes also know of each other: where one fails, does not appear or
+    would compute something else, no other waits for it; where one is gone, the others do its
+    pieces (see ``Engine``). All waiting of a run is done by ``wait_for``.
 
     Args:
         root: the folder, made on demand.
@@ -181,30 +183,22 @@ class StageStore:
         """Whether the stage ended under this key."""
         return self.record(name).get('key') == key
 
-    def run(
-        self,
-        name: str,
-        key: str,
-        compute: Callable[[Path], None],
-        share: Callable[[Path], None] | None = None,
-        inputs: dict[str, Any] | None = None,
-    ) -> Path:
+    def run(self, name: str, key: str, work: Work, inputs: dict[str, Any] | None = None) -> Path:
         """Runs a stage unless it is finished, and returns its folder.
 
         Files of another key are removed first; files of the same key that an interrupted run left
-        are kept, so that ``compute`` and ``share`` can pick up where it stopped.
+        are kept, so that the work can be picked up where it stopped.
 
         Args:
             name: the stage, which is also its folder's name.
             key: hash of everything the result depends on.
-            compute: writes the results into the folder; called by the first process only.
-            share: the part that is split over the processes, called by all of them before
-                ``compute``. The first process may find that others have not written their part yet:
-                ``compute`` waits for it (``wait_for``).
+            work: writes the results into the folder: a function for the first process alone,
+                ``Shards`` for all processes, or ``Together``.
             inputs: what the key is a hash of, so that processes whose keys differ can say why.
 
         Raises:
-            ProcessError: another process has failed, is gone or has not appeared.
+            ProcessError: the first process, or one that must not be missing, has failed, is gone or
+                has not appeared.
             UserError: another process has found the user's input wrong, or works on something else.
         """
         folder = self.root / name
@@ -215,33 +209,55 @@ class StageStore:
             with self._for_all_runs(name, key) as found:
                 if not found and not self.is_finished(name, key):
                     self._claim(folder, key)
-                    self._compute(name, key, compute, share)
+                    self._lead(name, key, work)
         else:
             self.wait_for(lambda: self._is_claimed(folder, key) or self.is_finished(name, key))
-            if share is not None and not self.is_finished(name, key):
-                share(folder)
-            self.wait_for(lambda: self.is_finished(name, key))
+            self._help(name, key, work)
         return folder
 
-    def _compute(
-        self,
-        name: str,
-        key: str,
-        compute: Callable[[Path], None],
-        share: Callable[[Path], None] | None,
-    ) -> None:
+    def _lead(self, name: str, key: str, work: Work) -> None:
         """The first process's part of a claimed stage."""
         folder = self.root / name
         start = time.perf_counter()
-        if share is not None:
-            share(folder)
-        compute(folder)
+        if isinstance(work, Shards):
+            work.lead(folder, lambda: self._engine.share(work, folder))
+            remove_pieces(work, folder)
+        elif isinstance(work, Together):
+            self._require_all()
+            work.compute(folder)
+        else:
+            work(folder)
+        self._finish(folder, key, time.perf_counter() - start)
+
+    def _help(self, name: str, key: str, work: Work) -> None:
+        """The part of the other processes; returns once the first one has finished the stage."""
+
+        def is_over() -> bool:
+            return self.is_finished(name, key)
+
+        if isinstance(work, Shards):
+            self._engine.share(work, self.root / name, is_over)
+        elif isinstance(work, Together) and not is_over():
+            work.compute(self.root / name)
+        self.wait_for(is_over)
+
+    def _finish(self, folder: Path, key: str, seconds: float) -> None:
+        """Marks a stage as finished."""
         # Only now is no other process writing any more.
         for leftover in folder.rglob('.*.tmp'):
             leftover.unlink(missing_ok=True)
         size = sum(file.stat().st_size for file in folder.rglob('*') if file.is_file())
-        seconds = time.perf_counter() - start
         write_json(folder / 'done.json', dict(key=key, seconds=round(seconds, 3), bytes=size))
+
+    @property
+    def _engine(self) -> Engine:
+        return Engine(self.rank, self.world, self.wait_for, self.peers)
+
+    def _require_all(self) -> None:
+        """Raises ProcessError if a process is gone, where all have to work at the same time."""
+        if self.peers is not None:
+            for rank in self.peers.lost:
+                self.peers.report_gone(rank)
 
     @contextlib.contextmanager
     def _for_all_runs(self, name: str, key: str) -> Iterator[bool]:
@@ -289,7 +305,7 @@ class StageStore:
                 after a minute.
 
         Raises:
-            ProcessError: another process has failed, is gone or has not appeared.
+            ProcessError: another process has failed or has not appeared, or the first one is gone.
             UserError: another process has found the user's input wrong.
         """
         start = time.monotonic()
@@ -302,38 +318,6 @@ class StageStore:
                 print(f'waiting for {stranger}', file=sys.stderr)
                 stranger = ''
             time.sleep(min(5 * self.poll, max(self.poll, waited / 50)))
-
-    def wait_for_files(self, files: Iterable[Path]) -> None:
-        """Returns once all files are there; see ``wait_for``."""
-        for file in files:
-            self.wait_for(file.exists)
-
-    def write_part(self, folder: Path, result: str, compute: Callable[[], np.ndarray]) -> None:
-        """Writes this process's part of an array, unless the part is there already or nobody needs it any more.
-
-        Args:
-            folder: of the stage.
-            result: the file in it that the first process writes last, before it removes the parts.
-            compute: makes the part.
-        """
-        part = self._parts(folder)[self.rank]
-        # In this order: a part that is gone has become a result.
-        if not part.exists() and not (folder / result).exists():
-            write_array(part, compute())
-
-    def read_parts(self, folder: Path) -> list[np.ndarray]:
-        """The parts of all processes in their order, once they are there."""
-        parts = self._parts(folder)
-        self.wait_for_files(parts)
-        return [np.load(part) for part in parts]
-
-    def remove_parts(self, folder: Path) -> None:
-        """Also those of interrupted runs with another number of processes."""
-        for part in folder.glob('part_*'):
-            part.unlink()
-
-    def _parts(self, folder: Path) -> list[Path]:
-        return [folder / f'part_{rank}_of_{self.world}.npy' for rank in range(self.world)]
 
     def _is_claimed(self, folder: Path, key: str) -> bool:
         try:
@@ -363,17 +347,10 @@ class ReadingStore(StageStore):
     def record(self, name: str) -> dict[str, Any]:
         return super().record(name) or self.also.record(name)
 
-    def run(
-        self,
-        name: str,
-        key: str,
-        compute: Callable[[Path], None],
-        share: Callable[[Path], None] | None = None,
-        inputs: dict[str, Any] | None = None,
-    ) -> Path:
+    def run(self, name: str, key: str, work: Work, inputs: dict[str, Any] | None = None) -> Path:
         if self.also.is_finished(name, key):
             return self.also.root / name
-        return super().run(name, key, compute, share, inputs)
+        return super().run(name, key, work, inputs)
 
 
 def _is_taken(lock: IO[str]) -> bool:
@@ -396,10 +373,8 @@ def _link_files(source: Path, target: Path) -> None:
     Files of stages are replaced, never written to in place, so that the runs cannot disturb each
     other.
     """
-    last = [
-        source / 'done.json',
-        source / 'key',
-    ]  # Who sees the key must not find the stage unfinished.
+    # Who sees the key must not find the stage unfinished.
+    last = [source / 'done.json', source / 'key']
     files = [file for file in source.rglob('*') if file.is_file() and file not in last]
     for file in [*files, *last]:
         place = target / file.relative_to(source)

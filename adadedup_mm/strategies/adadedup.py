@@ -1,13 +1,23 @@
-"""The ways to choose samples. Every strategy is a function from a ``Run`` to a ``Selection`` that meets the budget."""
+"""The strategies ``clip_dedup`` and ``adadedup``: density, and what a proxy's losses make of it."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..feedback import adaptive_set, cluster_gaps, initial_set, keep_count, shrink, standardise
+from ..feedback import (
+    AdaptiveSet,
+    Gaps,
+    adaptive_set,
+    cluster_gaps,
+    initial_set,
+    keep_count,
+    shrink,
+    standardise,
+)
 from ..registry import STRATEGIES
 from ..selection import Selection
+from .needs import Needs, says
 from .trainings import left_out
 
 if TYPE_CHECKING:
@@ -15,52 +25,130 @@ if TYPE_CHECKING:
 
 
 @STRATEGIES.register_module()
+@says(lambda run, keep_ratio: Needs(by_density=True))
 def clip_dedup(run: 'Run') -> Selection:
     """Density alone: one threshold for all clusters (the paper's CLIP-DeDup baseline)."""
     return _density(run)
 
 
+def _needs(run: 'Run', keep_ratio: float) -> Needs:
+    """What ``adadedup`` does: features, density scores, and one proxy."""
+    options = run.options
+    count = len(run.pool)
+    proxy = run.proxy_stages
+    initial = keep_count(options.feedback.initial_ratio or keep_ratio, count)
+    trained = 0
+    if options.proxy.checkpoint is None:
+        trained = round(initial * (1 - options.proxy.held_out)) * proxy.epochs
+    scored = min(count, options.proxy.max_loss_samples or count)
+    return Needs(
+        by_density=True,
+        layout=_layout(run),
+        trained=proxy.views_per_sample * trained,
+        scored=proxy.views_per_sample * scored,
+        together=options.proxy.distributed,
+    )
+
+
 @STRATEGIES.register_module()
+@says(_needs)
 def adadedup(run: 'Run') -> Selection:
-    """AdaDeDup (arXiv 2507.00049): the proxy's losses on kept and pruned samples move every cluster's threshold."""
+    """AdaDeDup (arXiv 2507.00049): a proxy's losses move every cluster's threshold.
+
+    They are compared between the samples that density keeps and those that it prunes.
+    """
     options = run.options.feedback
-    _ = run.proxy_config  # A wrong proxy config should not come to light after hours of other work.
+    # A wrong proxy config should not come to light after hours of other work.
+    _ = run.proxy_stages.config
     if options.beta and run.options.on_bad_image == 'error':
         _ = run.for_proxy  # Nor should an image that is refused.
-    density = _density(run, run.layout)
-    if run.layout != options.layout:
+    layout = _layout(run)
+    density = _density(run, layout)
+    if layout != options.layout:
         density.notes.append(
             'feedback.layout is left aside: some samples have no labels that could be compared.'
         )
-    initial, tau = _initial(
-        run, density.similarity, options.initial_ratio or run.options.keep_ratio
+    initial_ratio = options.initial_ratio or run.options.keep_ratio
+    initial, tau = _initial(run, density.similarity, initial_ratio)
+    why_not = _why_not_adapted(run, density.kept, initial)
+    if why_not:
+        density.notes.append(why_not)
+        return density
+    gaps, loss = _gaps(run, initial, layout)
+    density.notes.extend(left_out(run))
+    delta, reliability = shrink(gaps) if options.shrink else standardise(gaps)
+    adaptive, kept = _adapted(run, density, delta, tau)
+    return replace(
+        density,
+        kept=kept,
+        thresholds=adaptive.thresholds,
+        initial=initial,
+        loss=loss,
+        gaps=gaps,
+        shift=adaptive.shift,
+        reliability=reliability,
     )
-    if density.kept.all() or initial.all():
-        density.notes.append('Nothing is pruned initially, so there is nothing to adapt.')
-        return density
-    if options.beta == 0:
-        density.notes.append(
-            'feedback.beta is 0: the density scores decide alone, and no proxy is trained.'
-        )
-        return density
+
+
+def _layout(run: 'Run') -> float:
+    """Share of the label layout in the density scores.
+
+    0 where some samples have no labels: with another measure for the others, one threshold would
+    not be fair.
+    """
+    return run.options.feedback.layout if run.pool.labelled.all() else 0.0
+
+
+def _why_not_adapted(run: 'Run', kept: np.ndarray, initial: np.ndarray) -> str:
+    """Why density decides alone; '' where a proxy is to be asked.
+
+    Args:
+        run: the pruning run.
+        kept: (N,) bool, what density keeps.
+        initial: (N,) bool, the initial set.
+    """
+    if kept.all() or initial.all():
+        return 'Nothing is pruned initially, so there is nothing to adapt.'
+    if run.options.feedback.beta == 0:
+        return 'feedback.beta is 0: the density scores decide alone, and no proxy is trained.'
     labelled = run.pool.labelled
+    if labelled.all():
+        return ''
     usable = ~run.dropped & labelled
-    nothing_to_learn = not (initial & usable & ~run.unreadable).any() or density.kept[usable].all()
-    if not labelled.all() and nothing_to_learn:
-        density.notes.append(
-            'No labelled sample is kept or pruned initially: the density scores decide alone.'
-        )
-        return density
+    can_learn = (initial & usable & ~run.unreadable).any()
+    if not can_learn or kept[usable].all():
+        return 'No labelled sample is kept or pruned initially: the density scores decide alone.'
+    return ''
+
+
+def _gaps(run: 'Run', initial: np.ndarray, layout: float) -> tuple[Gaps, np.ndarray]:
+    """What a proxy that learned from the initial set, (N,) bool, says: gaps, and (N,) losses."""
+    options = run.options.feedback
+    labelled = run.pool.labelled
     held_out = _held_out(run, initial & labelled)
-    partner = run.partners(initial, run.layout)
+    partner = run.partners(initial, layout)
     trained = initial & labelled & ~held_out & ~run.unreadable
     loss = run.losses(trained=trained, scored=_scored(run, initial, partner))
-    density.notes.extend(left_out(run))
-    gaps = cluster_gaps(
-        loss, initial, run.clusters, partner, options.gap, held_out, run.options.seed
-    )
-    delta, reliability = shrink(gaps) if options.shrink else standardise(gaps)
-    # What the losses say is about labels: samples without any stay or go by their density score.
+    seed = run.options.seed
+    gaps = cluster_gaps(loss, initial, run.clusters, partner, options.gap, held_out, seed)
+    return gaps, loss
+
+
+def _adapted(
+    run: 'Run', density: Selection, delta: np.ndarray, tau: float
+) -> tuple[AdaptiveSet, np.ndarray]:
+    """The thresholds after the proxy's feedback, and (N,) bool, what they keep.
+
+    What the losses say is about labels: samples without any stay or go by their density score.
+
+    Args:
+        run: the pruning run.
+        density: what density decides.
+        delta: (K,) float64, the standardised gaps.
+        tau: the threshold that all clusters begin with.
+    """
+    options = run.options.feedback
+    usable = ~run.dropped & run.pool.labelled
     share = density.kept[usable].sum() / usable.sum()
     adaptive = adaptive_set(
         density.similarity[usable],
@@ -74,70 +162,64 @@ def adadedup(run: 'Run') -> Selection:
     )
     kept = density.kept.copy()
     kept[usable] = adaptive.kept
-    return replace(
-        density,
-        kept=kept,
-        thresholds=adaptive.thresholds,
-        initial=initial,
-        loss=loss,
-        gaps=gaps,
-        shift=adaptive.shift,
-        reliability=reliability,
-    )
+    return adaptive, kept
 
 
 def _density(run: 'Run', layout: float = 0.0) -> Selection:
-    """One threshold for all clusters; ``layout`` is the share of the labels in the density scores."""
+    """One threshold for all clusters; ``layout`` is the share of the labels in the scores."""
     order, similarity = run.density(layout)
     kept, tau = _initial(run, similarity, run.options.keep_ratio)
-    notes = [
-        f'Similarities are {layout:.0%} those of the labelled boxes and {1 - layout:.0%} those of '
-        'the images.'
-    ]
-    return Selection(
-        kept,
-        run.clusters,
-        order,
-        similarity,
-        np.full(run.clusters.max() + 1, tau),
-        layout=layout,
-        notes=notes if layout else [],
-    )
+    thresholds = np.full(run.clusters.max() + 1, tau)
+    notes = []
+    if layout:
+        notes.append(
+            f'Similarities are {layout:.0%} those of the labelled boxes and {1 - layout:.0%} those '
+            'of the images.'
+        )
+    return Selection(kept, run.clusters, order, similarity, thresholds, layout=layout, notes=notes)
 
 
 def _initial(run: 'Run', similarity: np.ndarray, keep_ratio: float) -> tuple[np.ndarray, float]:
-    """(N,) bool under one threshold, and the threshold; dropped samples are out of the competition."""
+    """(N,) bool under one threshold, and the threshold; dropped samples do not compete."""
+    usable = ~run.dropped
+    # The budget is a share of all samples.
+    budget = keep_count(keep_ratio, len(usable))
+    ratio = min(1.0, budget / usable.sum())
     kept = np.zeros(len(similarity), bool)
-    kept[~run.dropped], tau = initial_set(similarity[~run.dropped], _usable_ratio(run, keep_ratio))
+    kept[usable], tau = initial_set(similarity[usable], ratio)
     return kept, tau
-
-
-def _usable_ratio(run: 'Run', keep_ratio: float) -> float:
-    """The keep ratio among the samples that are not dropped, for the budget of all."""
-    n = len(run.pool)
-    return min(1.0, keep_count(keep_ratio, n) / (n - run.dropped.sum()))
 
 
 def _held_out(run: 'Run', initial: np.ndarray) -> np.ndarray:
     """(N,) bool, the share of the initial set that the proxy does not see."""
-    chosen = np.zeros(len(initial), bool)
     members = np.flatnonzero(initial)
     count = round(run.options.proxy.held_out * len(members))
+    chosen = np.zeros(len(initial), bool)
     chosen[run.generator('held out').choice(members, count, replace=False)] = True
     return chosen
 
 
 def _scored(run: 'Run', initial: np.ndarray, partner: np.ndarray) -> np.ndarray:
-    """(N,) bool, the labelled samples that get a loss: all readable, or a budget of pruned ones with their partners."""
+    """(N,) bool, the labelled samples that get a loss.
+
+    These are all readable ones, or with ``proxy.max_loss_samples`` pruned ones with their partners,
+    and other kept ones up to that number.
+
+    Args:
+        run: the pruning run.
+        initial: (N,) bool, the initial set.
+        partner: (N,) int64, the kept sample beside each pruned one, -1 for none.
+    """
     readable = ~run.unreadable & run.pool.labelled
     budget = run.options.proxy.max_loss_samples
     if budget is None or budget >= readable.sum():
         return readable
-    pruned = run.generator('scored').permutation(
-        np.flatnonzero(~initial & readable & (partner >= 0))
-    )[: budget // 2]
+    paired = np.flatnonzero(~initial & readable & (partner >= 0))
+    pruned = run.generator('scored').permutation(paired)[: budget // 2]
     scored = np.zeros(len(initial), bool)
-    scored[pruned] = scored[partner[pruned]] = True
-    others = run.generator('scored kept').permutation(np.flatnonzero(initial & readable & ~scored))
+    scored[pruned] = True
+    scored[partner[pruned]] = True
+    others = np.flatnonzero(initial & readable & ~scored)
+    others = run.generator('scored kept').permutation(others)
     scored[others[: budget - int(scored.sum())]] = True
     return scored & readable

@@ -9,12 +9,18 @@ from ..feedback import keep_count
 from ..registry import STRATEGIES
 from ..selection import Selection
 from ..selection.scenes import scene_labels
+from .needs import Needs, says
 
 if TYPE_CHECKING:
     from .run import Run
 
 
+def _random_needs(run: 'Run', keep_ratio: float, per: str | None) -> Needs:
+    return Needs(features=per == 'cluster')
+
+
 @STRATEGIES.register_module()
+@says(_random_needs)
 def random(run: 'Run', per: str | None = None) -> Selection:
     """A uniform random subset; with ``per``, of every cluster or scene the same share.
 
@@ -26,35 +32,38 @@ def random(run: 'Run', per: str | None = None) -> Selection:
     Raises:
         UserError: ``per`` is something else, or the samples' scenes are not known.
     """
-    n = len(run.pool)
-    kept = np.zeros(n, bool)
-    budget, generator = keep_count(run.options.keep_ratio, n), run.generator('random')
-    if per is None:
-        usable = np.flatnonzero(~run.dropped)
-        kept[usable[generator.choice(len(usable), min(budget, len(usable)), replace=False)]] = True
-        return Selection.without_features(kept)
-    choose(per, ('cluster', 'scene'), 'adadedup.strategy.per')
+    if per is not None:
+        choose(per, ('cluster', 'scene'), 'adadedup.strategy.per')
+        return _random_per_group(run, per)
+    usable = np.flatnonzero(~run.dropped)
+    budget = min(keep_count(run.options.keep_ratio, len(run.pool)), len(usable))
+    chosen = run.generator('random').choice(len(usable), budget, replace=False)
+    return _selection(run, usable[chosen])
+
+
+def _random_per_group(run: 'Run', per: str) -> Selection:
+    """Of every cluster or scene the same share."""
     groups = run.clusters if per == 'cluster' else scene_labels(run.pool, 'strategy.per')
     usable = np.flatnonzero(~run.dropped)
-    counts = shares(np.bincount(groups[usable]), min(budget, len(usable)))
-    # Of the samples in random order, sorted by group, the first ones of every group.
-    order = generator.permutation(usable)
-    order = order[np.argsort(groups[order], kind='stable')]
+    budget = min(keep_count(run.options.keep_ratio, len(run.pool)), len(usable))
     sizes = np.bincount(groups[usable])
-    kept[
-        order[
-            np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-            < np.repeat(counts, sizes)
-        ]
-    ] = True
-    selection = Selection.without_features(kept)
+    counts = shares(sizes, budget)
+    # Of the samples in random order, sorted by group, the first ones of every group.
+    order = run.generator('random').permutation(usable)
+    order = order[np.argsort(groups[order], kind='stable')]
+    starts = np.cumsum(sizes) - sizes
+    place_in_group = np.arange(len(order)) - np.repeat(starts, sizes)
+    is_chosen = place_in_group < np.repeat(counts, sizes)
+    selection = _selection(run, order[is_chosen])
     if per == 'cluster':
         selection.assignment = groups
     return selection
 
 
 def shares(sizes: np.ndarray, budget: int) -> np.ndarray:
-    """Splits a budget over groups in proportion to their sizes, by largest remainder (Hamilton's method).
+    """Splits a budget over groups in proportion to their sizes.
+
+    By largest remainder (Hamilton's method).
 
     Args:
         sizes: (K,) int64.
@@ -64,17 +73,25 @@ def shares(sizes: np.ndarray, budget: int) -> np.ndarray:
         (K,) int64, none above its group's size; their sum is the budget. Of equal remainders the
         first ones win.
     """
-    whole, rest = np.divmod(sizes * budget, max(int(sizes.sum()), 1))
-    whole[np.argsort(-rest, kind='stable')[: budget - whole.sum()]] += 1
-    return whole
+    counts, rest = np.divmod(sizes * budget, max(int(sizes.sum()), 1))
+    missing = budget - counts.sum()
+    largest_rest_first = np.argsort(-rest, kind='stable')
+    counts[largest_rest_first[:missing]] += 1
+    return counts
 
 
 @STRATEGIES.register_module()
+@says(lambda run, keep_ratio: Needs(features=False))
 def uniform_stride(run: 'Run') -> Selection:
     """Samples at equal distances in the dataset's order: every n-th frame, for any ratio."""
-    n = len(run.pool)
     usable = np.flatnonzero(~run.dropped)
-    count = min(keep_count(run.options.keep_ratio, n), len(usable))
-    kept = np.zeros(n, bool)
-    kept[usable[np.arange(count) * len(usable) // count]] = True
+    budget = min(keep_count(run.options.keep_ratio, len(run.pool)), len(usable))
+    places = np.arange(budget) * len(usable) // budget
+    return _selection(run, usable[places])
+
+
+def _selection(run: 'Run', chosen: np.ndarray) -> Selection:
+    """The selection that keeps the given samples."""
+    kept = np.zeros(len(run.pool), bool)
+    kept[chosen] = True
     return Selection.without_features(kept)

@@ -13,8 +13,6 @@ from ..captions import (
     caption_shards,
     captions_key,
     make_encoder,
-    merge_captions,
-    merge_text,
     text_shards,
 )
 from ..clusters import SphericalKMeans
@@ -72,7 +70,9 @@ def vlm_sse(
         write_array(folder / 'similarity.npy', similarity)
         write_array(folder / 'threshold.npy', np.array(tau))
 
-    inputs = dict(clusters=run.used['clusters'], features=run.used['features'], count=count)
+    inputs = dict(
+        clusters=run.ledger.used['clusters'], features=run.ledger.used['features'], count=count
+    )
     if run.dropped.any():
         inputs['dropped'] = np.flatnonzero(run.dropped).tolist()
     folder = run.stage('greedy', inputs, compute)
@@ -110,20 +110,17 @@ def _captions(run: 'Run', captions: dict[str, Any] | str | None) -> tuple[list[s
     column = choose_views(run.pool.views, run.options.views)[0]
     paths = [views[column] if views else '' for views in run.pool.image_paths]
     if options['type'] == 'CaptionFile':
-        run.inputs[str(captioner.file)] = captioner.key['sha256']
+        run.ledger.inputs[str(captioner.file)] = captioner.key['sha256']
     folder = run.stage(
         'captions',
         dict(
             captioner=captions_key(captioner, options),
             column=column,
-            images=run.images_key,
+            images=run.image_stages.images_key,
             annotations=pool_key(run.pool),
             sizes=run.pool.image_sizes.tolist(),
         ),
-        lambda folder: merge_captions(captioner, len(run.pool), folder, run.store.wait_for),
-        lambda folder: caption_shards(
-            captioner, run.pool, paths, folder, run.store.rank, run.store.world
-        ),
+        caption_shards(captioner, run.pool, paths),
     )
     texts = json.loads((folder / 'captions.json').read_text(encoding='utf-8'))
     return texts, getattr(captioner, 'source', f'made by {options["type"]}')
@@ -136,15 +133,14 @@ def _text_clusters(
     different = sorted(set(texts))
     position = {text: row for row, text in enumerate(different)}
     rows = np.array([position[text] for text in texts])
-    encoder = make_encoder(kind, run.embedder, different)
+    encoder = make_encoder(kind, run.image_stages.embedder, different)
     folder = run.stage(
         'text',
-        dict(captions=run.used['captions'], encoder=encoder.key),
-        lambda folder: merge_text(different, rows, folder, run.store.wait_for),
-        lambda folder: text_shards(different, encoder, folder, run.store.rank, run.store.world),
+        dict(captions=run.ledger.used['captions'], encoder=encoder.key),
+        text_shards(different, rows, encoder),
     )
-    inputs = dict(text=run.used['text'], num_clusters=clusterer.num_clusters)
-    return run.cluster(
+    inputs = dict(text=run.ledger.used['text'], num_clusters=clusterer.num_clusters)
+    return run.density_stages.cluster(
         clusterer, read_array(folder / 'text.npy', mmap_mode='r'), inputs
     ), encoder.source
 

@@ -15,13 +15,34 @@ from ..registry import STRATEGIES
 from ..scores import class_shares, keep_highest, run_agreement, shape_complexity, sum_per_sample
 from ..scores.observe import Measure
 from ..selection import Selection
+from .needs import Needs, SaysNeeds, says
 from .trainings import default_epochs, left_out, training_scores
 
 if TYPE_CHECKING:
     from .run import Run
 
 
+def _training_needs(late: bool = False, every_epoch: bool = False) -> SaysNeeds:
+    """What a strategy with short trainings needs; the arguments are as of ``_by_training``."""
+
+    def needs(run: 'Run', keep_ratio: float, runs: int, epochs: int | None) -> Needs:
+        whole(runs, 'adadedup.strategy.runs', 1)
+        if epochs is not None:
+            whole(epochs, 'adadedup.strategy.epochs', 1)
+        epochs = epochs or default_epochs(run, late)
+        images = runs * len(run.pool) * run.proxy_stages.views_per_sample
+        return Needs(
+            features=False,
+            trained=0 if run.options.proxy.checkpoint else images * epochs,
+            scored=images * (epochs if every_epoch else 1),
+            trainings=runs,
+        )
+
+    return needs
+
+
 @STRATEGIES.register_module()
+@says(_training_needs())
 def el2n(run: 'Run', runs: int = 3, epochs: int | None = None) -> Selection:
     """The samples with the largest errors early in training (EL2N, arXiv 2107.07075).
 
@@ -42,6 +63,7 @@ def el2n(run: 'Run', runs: int = 3, epochs: int | None = None) -> Selection:
 
 
 @STRATEGIES.register_module()
+@says(_training_needs())
 def grand(run: 'Run', runs: int = 3, epochs: int | None = None) -> Selection:
     """The samples with the largest gradients early in training (GraNd, arXiv 2107.07075).
 
@@ -60,6 +82,7 @@ def grand(run: 'Run', runs: int = 3, epochs: int | None = None) -> Selection:
 
 
 @STRATEGIES.register_module()
+@says(_training_needs(late=True, every_epoch=True))
 def forgetting(run: 'Run', runs: int = 3, epochs: int | None = None) -> Selection:
     """The samples whose objects are forgotten most often (arXiv 1812.05159).
 
@@ -79,6 +102,7 @@ def forgetting(run: 'Run', runs: int = 3, epochs: int | None = None) -> Selectio
 
 
 @STRATEGIES.register_module()
+@says(_training_needs(late=True))
 def loss_topk(run: 'Run', runs: int = 3, epochs: int | None = None) -> Selection:
     """The samples with the highest proxy losses, averaged over trainings.
 
@@ -94,6 +118,7 @@ def loss_topk(run: 'Run', runs: int = 3, epochs: int | None = None) -> Selection
 
 
 @STRATEGIES.register_module()
+@says(lambda run, keep_ratio: Needs(features=False))
 def tfdp(run: 'Run') -> Selection:
     """The samples with the most complex shapes, without any training (TFDP, arXiv 2503.00828).
 
@@ -105,7 +130,9 @@ def tfdp(run: 'Run') -> Selection:
         UserError: the samples have neither masks nor boxes.
     """
     _require_labels(run)
-    inputs = dict(method='tfdp', pool=run.objects_key, records=run.records_key)
+    inputs = dict(
+        method='tfdp', pool=run.density_stages.objects_key, records=run.proxy_stages.records_key
+    )
 
     def compute(folder: Path) -> None:
         outlines = read_outlines(run.config, run.sources, run.pool)
@@ -128,35 +155,31 @@ def tfdp(run: 'Run') -> Selection:
     return selection
 
 
-def _trained_scores(
-    run: 'Run', measure: Measure, runs: int, epochs: int | None, late: bool = False
-) -> np.ndarray:
-    """(R, N) float64 scores of R short trainings."""
-    _require_labels(run)
-    whole(runs, 'adadedup.strategy.runs', 1)
-    every_epoch = late and measure == 'error'
-    if epochs is None:
-        epochs = default_epochs(run, late)
-    whole(epochs, 'adadedup.strategy.epochs', 2 if every_epoch else 1)
-    return training_scores(run, measure, runs, epochs, every_epoch)
-
-
 def _require_labels(run: 'Run') -> None:
     """Raises UserError if some samples have no labels that a score could be made of."""
     count = int((~run.pool.labelled).sum())
     if count:
         raise UserError(
             f'strategy {run.options.strategy_name} scores labels, but {count} of {len(run.pool)} '
-            'samples '
-            'have none: use adadedup, clip_dedup or random, or prune the labelled part alone'
+            'samples have none: use a strategy that needs no labels, or prune the labelled part '
+            'alone'
         )
 
 
 def _by_training(
     run: 'Run', measure: Measure, runs: int, epochs: int | None, late: bool = False
 ) -> Selection:
-    """The samples with the highest scores of short trainings; those that the proxy cannot look at stay."""
-    scores = _trained_scores(run, measure, runs, epochs, late)
+    """The samples with the highest scores of short trainings.
+
+    Those that the proxy cannot look at stay.
+    """
+    _require_labels(run)
+    whole(runs, 'adadedup.strategy.runs', 1)
+    every_epoch = late and measure == 'error'
+    if epochs is None:
+        epochs = default_epochs(run, late)
+    whole(epochs, 'adadedup.strategy.epochs', 2 if every_epoch else 1)
+    scores = training_scores(run, measure, runs, epochs, every_epoch)
     selection = _highest(run, scores, ~run.for_proxy)
     selection.notes += left_out(run)
     return selection

@@ -1,5 +1,7 @@
 """The stages of a run that lead from short trainings on all samples to their scores."""
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +12,10 @@ from ..base.errors import UserError
 from ..base.files import read_array, write_array
 from ..detectors.config import is_classifier
 from ..proxy import proxy_config, train_proxy
-from ..scores.measure import measure_shards, merge_rows, part_paths, try_measure
+from ..scores.measure import measure_shards, try_measure
 from ..scores.numerics import forgetting_counts, sum_per_sample
 from ..scores.observe import Measure
+from ..stages import Done, Shards
 
 if TYPE_CHECKING:
     from .run import Run
@@ -42,58 +45,60 @@ def training_scores(
         UserError: the options or the proxy's config do not allow it.
     """
     config = _config(run, epochs)
-    readable = run.for_proxy
     checkpoints = _trained(run, config, measure, runs, every_epoch)
-    items = np.flatnonzero(readable[run.item_samples])
-    inputs = dict(score_runs=run.used['score_runs'], measure=measure, every_epoch=every_epoch)
+    readable = run.for_proxy
+    items = np.flatnonzero(readable[run.proxy_stages.item_samples])
     everything = np.ones(len(run.pool), bool)
+    # Of how many checkpoints a training is made.
+    step = epochs if every_epoch else 1
 
-    def share(folder: Path) -> None:
-        if (folder / 'scores.npy').exists():
-            return
-        dataset = run.scoring_data(everything, folder / f'views_{run.store.rank}.json')
-        measure_shards(
-            config,
-            checkpoints,
-            dataset,
-            items,
-            folder,
-            measure,
-            run.options.seed,
-            run.store.rank,
-            run.store.world,
-        )
+    def dataset(folder: Path) -> Mapping[str, Any]:
+        return run.proxy_stages.scoring_data(everything, folder / f'views_{run.store.rank}.json')
 
-    def compute(folder: Path) -> None:
-        if not (folder / 'scores.npy').exists():
-            run.store.wait_for_files(part_paths(len(checkpoints), len(items), folder))
-            rows = [merge_rows(i, len(items), folder) for i in range(len(checkpoints))]
-            step = epochs if every_epoch else 1
-            groups = [rows[i : i + step] for i in range(0, len(rows), step)]
-            write_array(
-                folder / 'scores.npy',
-                np.stack([_sample_scores(group, every_epoch, run) for group in groups]),
-            )
+    def finish(result: Path, rows: list[np.ndarray]) -> None:
+        trainings = [rows[start : start + step] for start in range(0, len(rows), step)]
+        scores = [_sample_scores(training, every_epoch, run) for training in trainings]
+        write_array(result, np.stack(scores))
+
+    shards = measure_shards(
+        config, checkpoints, dataset, items, measure, finish, run.options.seed, run.store.rank
+    )
+
+    def lead(folder: Path, share: Callable[[], None]) -> None:
+        shards.lead(folder, share)
         # Gigabytes that nobody needs any more: the scores are there.
-        for path in [*folder.glob('rows_*.npy'), *(checkpoints if every_epoch else [])]:
-            path.unlink(missing_ok=True)
+        for checkpoint in checkpoints if every_epoch else []:
+            checkpoint.unlink(missing_ok=True)
 
-    return read_array(run.stage('scores', inputs, compute, share) / 'scores.npy')
+    inputs = dict(
+        score_runs=run.ledger.used['score_runs'], measure=measure, every_epoch=every_epoch
+    )
+    folder = run.stage('scores', inputs, replace(shards, lead=lead))
+    return read_array(folder / 'scores.npy')
 
 
 def _sample_scores(rows: list[np.ndarray], every_epoch: bool, run: 'Run') -> np.ndarray:
-    """(N,) float64 from the (m, 3) rows of one training, of its end or of all its epochs; the mean of several lines."""
-    sample = run.item_samples[rows[0][:, 0].astype(np.int64)]
-    values = (
-        forgetting_counts(np.stack([row[:, 2] > 0 for row in rows]))
-        if every_epoch
-        else rows[-1][:, 1]
+    """(N,) float64 scores that one training gives; the mean of several lines of a sample.
+
+    Args:
+        rows: (m, 3) float64 of its end or of each epoch, see ``measure_shards``.
+        every_epoch: whether they are of each epoch, and forgotten objects count.
+        run: the pruning run.
+    """
+    items = rows[0][:, 0].astype(np.int64)
+    if every_epoch:
+        is_right = np.stack([row[:, 2] > 0 for row in rows])
+        values = forgetting_counts(is_right)
+    else:
+        values = rows[-1][:, 1]
+    return (
+        sum_per_sample(values, run.proxy_stages.item_samples[items], len(run.pool))
+        / run.proxy_stages.line_counts
     )
-    return sum_per_sample(values, sample, len(run.pool)) / run.line_counts
 
 
 def _config(run: 'Run', epochs: int) -> Config:
-    return proxy_config(run.proxy_config, len(run.pool.classes), epochs)
+    return proxy_config(run.proxy_stages.config, len(run.pool.classes), epochs)
 
 
 def default_epochs(run: 'Run', late: bool) -> int:
@@ -107,15 +112,17 @@ def default_epochs(run: 'Run', late: bool) -> int:
     Raises:
         UserError: the proxy's config counts iterations.
     """
-    full = run.proxy_config.train_cfg.get('max_epochs')
+    full = run.proxy_stages.config.train_cfg.get('max_epochs')
     if full is None:
         raise UserError(
             "the proxy's config counts iterations, but strategies with scores count epochs: set "
             "epochs in adadedup.strategy and train_cfg=dict(type='EpochBasedTrainLoop', "
-            'max_epochs=...) in '
-            'its config'
+            'max_epochs=...) in its config'
         )
-    divisor = (3 if late else 10) if is_classifier(run.proxy_config) else (1 if late else 3)
+    if is_classifier(run.proxy_stages.config):
+        divisor = 3 if late else 10
+    else:
+        divisor = 1 if late else 3
     return max(round(full / divisor), 2 if late else 1)
 
 
@@ -123,51 +130,62 @@ def _trained(
     run: 'Run', config: Config, measure: Measure, runs: int, every_epoch: bool
 ) -> list[Path]:
     """The weights to ask, run by run, of the last epoch or of each one."""
-    everything, readable = np.ones(len(run.pool), bool), run.for_proxy
+    readable = run.for_proxy
     checkpoint = run.options.proxy.checkpoint
     if checkpoint is not None and every_epoch:
         raise UserError(
-            'strategy forgetting needs trainings, but adadedup.proxy.checkpoint replaces them: '
-            'unset it, '
-            'or use el2n or loss_topk'
+            f'strategy {run.options.strategy_name} needs trainings, but adadedup.proxy.checkpoint '
+            'replaces them: unset it, or use el2n or loss_topk'
         )
-    inputs: dict[str, Any] = dict(run.proxy_inputs(config), every_epoch=every_epoch, runs=runs)
+    inputs: dict[str, Any] = dict(
+        run.proxy_stages.inputs(config), every_epoch=every_epoch, runs=runs
+    )
     if not readable.all():
         inputs['unreadable'] = np.flatnonzero(~readable).tolist()
     if checkpoint is not None:
-        inputs = dict(inputs, runs=1, weights=run.checkpoint_digest(checkpoint))
-    seeds = run.generator('score runs').integers(2**31, size=runs).tolist()
-
-    def share(folder: Path) -> None:
-        if run.store.rank == 0:
-            data = run.scoring_data(everything, folder / 'views.json')
-            try_measure(config, data, _item_with_objects(run), measure, folder / 'trial.log')
-        for i in range(run.store.rank, 0 if checkpoint else runs, run.store.world):
-            training = folder / f'run_{i}'
-            train_proxy(
-                config, run.training_data(readable, training), training, seeds[i], every_epoch
-            )
-
-    def compute(folder: Path) -> None:
-        if checkpoint is None:
-            run.store.wait_for_files(folder / f'run_{i}' / 'proxy.pth' for i in range(runs))
-
-    folder = run.stage('score_runs', inputs, compute, share)
+        inputs = dict(inputs, runs=1, weights=run.proxy_stages.checkpoint_digest(checkpoint))
+        runs = 0
+    folder = run.stage(
+        'score_runs', inputs, _training_shards(run, config, measure, runs, every_epoch)
+    )
     if checkpoint is not None:
         return [Path(checkpoint)]
-    if every_epoch:
-        return [
-            folder / f'run_{i}' / f'epoch_{epoch}.pth'
-            for i in range(runs)
-            for epoch in range(1, config.train_cfg.max_epochs + 1)
-        ]
-    return [folder / f'run_{i}' / 'proxy.pth' for i in range(runs)]
+    trainings = [folder / f'run_{i}' for i in range(runs)]
+    if not every_epoch:
+        return [training / 'proxy.pth' for training in trainings]
+    epochs = range(1, config.train_cfg.max_epochs + 1)
+    return [training / f'epoch_{epoch}.pth' for training in trainings for epoch in epochs]
+
+
+def _training_shards(
+    run: 'Run', config: Config, measure: Measure, runs: int, every_epoch: bool
+) -> Shards:
+    """The work of the stage ``score_runs``: a training is a piece, and they are the result."""
+    seeds = run.generator('score runs').integers(2**31, size=runs).tolist()
+    readable = run.for_proxy
+
+    def compute(folder: Path, pieces: Sequence[int], done: Done) -> None:
+        for i in pieces:
+            training = folder / f'run_{i}'
+            data = run.proxy_stages.training_data(readable, training)
+            train_proxy(config, data, training, seeds[i], every_epoch)
+            done(1)
+
+    def lead(folder: Path, share: Callable[[], None]) -> None:
+        everything = np.ones(len(run.pool), bool)
+        data = run.proxy_stages.scoring_data(everything, folder / 'views.json')
+        try_measure(config, data, _item_with_objects(run), measure, folder / 'trial.log')
+        share()
+
+    files = [f'run_{i}/proxy.pth' for i in range(runs)]
+    sizes = [1] * runs
+    return Shards(files, sizes, compute, lead, result='', label='trainings', unit='training')
 
 
 def _item_with_objects(run: 'Run') -> int:
     """An item of the dataset to try things on."""
     can_be_tried = (np.diff(run.pool.offsets) > 0) & run.for_proxy
-    return int(np.argmax(can_be_tried[run.item_samples]))
+    return int(np.argmax(can_be_tried[run.proxy_stages.item_samples]))
 
 
 def left_out(run: 'Run') -> list[str]:
