@@ -3,7 +3,6 @@
 import csv
 import itertools
 import json
-import threading
 
 import numpy as np
 import open_clip
@@ -12,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared_work import do_pieces, do_work
 from test_features_embedders import tiny_clip  # noqa: F401
 from test_pipeline import config, fails, prune_main, selection  # noqa: F401
 
@@ -21,8 +21,6 @@ from adadedup_mm.captions import (
     CaptionFile,
     caption_shards,
     make_encoder,
-    merge_captions,
-    merge_text,
     text_shards,
 )
 from adadedup_mm.captions.text import SHARD, NgramText
@@ -202,20 +200,13 @@ class Numbers:
 def test_captions_are_split_over_processes_and_resumed(tmp_path):
     pool, captioners = pool_of([[]] * 22), [Numbers(), Numbers()]
     paths = [paths[0] for paths in pool.image_paths]
-    threads = [
-        threading.Thread(target=caption_shards, args=(captioner, pool, paths, tmp_path, rank, 2))
-        for rank, captioner in enumerate(captioners)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    for rank, captioner in enumerate(captioners):
+        do_pieces(caption_shards(captioner, pool, paths), tmp_path, range(rank, 6, 2))
     assert captioners[0].calls == [[0, 1, 2, 3], [8, 9, 10, 11], [16, 17, 18, 19]]
     again = Numbers()
     (tmp_path / 'part_000002.json').unlink()
-    caption_shards(again, pool, paths, tmp_path)
+    do_work(caption_shards(again, pool, paths), tmp_path)
     assert again.calls == [[8, 9, 10, 11]]
-    merge_captions(again, 22, tmp_path, lambda condition: None)
     assert json.loads((tmp_path / 'captions.json').read_text()) == [
         f'image {path}' for path in paths
     ]
@@ -234,7 +225,8 @@ def test_captions_are_split_over_processes_and_resumed(tmp_path):
 )
 def test_a_captioner_must_return_a_text_for_every_sample(answer, words, tmp_path):
     with pytest.raises(UserError, match=words):
-        caption_shards(lambda pool, samples, paths: answer, pool_of([[]] * 2), ['a', 'b'], tmp_path)
+        shards = caption_shards(lambda pool, samples, paths: answer, pool_of([[]] * 2), ['a', 'b'])
+        do_work(shards, tmp_path)
 
 
 def test_ngrams_know_similar_texts_and_weigh_common_words_less():
@@ -299,10 +291,7 @@ def test_text_features_do_not_depend_on_the_number_of_processes(tmp_path):
     results = []
     for world in (1, 3):
         folder = tmp_path / str(world)
-        folder.mkdir()
-        for rank in range(world):
-            text_shards(texts, NgramText(texts), folder, rank, world)
-        merge_text(texts, rows, folder, lambda condition: None)
+        do_work(text_shards(texts, rows, NgramText(texts)), folder, world)
         results.append(np.load(folder / 'text.npy'))
     assert np.array_equal(*results) and np.array_equal(results[0], NgramText(texts)(texts)[::-1])
     assert [file.name for file in (tmp_path / '3').iterdir()] == ['text.npy']

@@ -17,6 +17,7 @@ from adadedup_mm.base.errors import UserError
 from adadedup_mm.base.files import sha256_value
 from adadedup_mm.cli.prune import main as prune_main
 from adadedup_mm.datasets import read_pool
+from adadedup_mm.datasets.boxes import objects_key
 from adadedup_mm.datasets.records import records_digest
 from adadedup_mm.engine import prune_first
 from adadedup_mm.settings.load import load_config
@@ -364,7 +365,7 @@ def test_what_only_trainings_see_of_the_annotations_is_in_their_keys(kind, tmp_p
     def keys():
         pool, sources = read_pool(config)
         run = Run(config, resolve_options(config), StageStore(tmp_path / 'stages'), pool, sources)
-        return run.objects_key, run.proxy_inputs(run.proxy_config)
+        return run.density_stages.objects_key, run.proxy_stages.inputs(run.proxy_stages.config)
 
     before = keys()
     assert keys() == before
@@ -384,9 +385,7 @@ def test_a_box_in_another_camera_changes_what_its_layout_is_computed_from(tmp_pa
 
     def keys():
         pool, sources = read_pool(config)
-        return Run(
-            config, resolve_options(config), StageStore(tmp_path / 'stages'), pool, sources
-        ).objects_key
+        return objects_key(pool, sources)
 
     before = keys()
     # Behind the ego: the front camera does not see it.

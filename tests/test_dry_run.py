@@ -11,12 +11,13 @@ from test_pipeline import config, fails, prune_main  # noqa: F401
 
 from adadedup_mm.datasets import read_pool
 from adadedup_mm.features import PixelEmbedder
-from adadedup_mm.proxy.estimate import Probe
+from adadedup_mm.proxy.estimate import TrainingSpeed
 from adadedup_mm.pruning.dry_run import dry_run
-from adadedup_mm.pruning.estimate import Rates, estimate, estimate_line, work_of
+from adadedup_mm.pruning.estimate import Rates, estimate, estimate_line
 from adadedup_mm.settings.load import load_config
 from adadedup_mm.settings.options import FeedbackOptions, resolve_options
 from adadedup_mm.stages import StageStore
+from adadedup_mm.strategies.needs import needs_of
 from adadedup_mm.strategies.run import Run
 
 
@@ -35,7 +36,10 @@ def make_run(config, tmp_path):  # noqa: F811
 
 
 def test_the_table_shows_what_runs_would_do_and_nothing_is_written(
-    config, tmp_path, monkeypatch, capsys
+    config,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+    capsys,
 ):
     monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'temporary'))
     (tmp_path / 'temporary').mkdir()
@@ -145,7 +149,7 @@ def test_the_proxy_is_probed_where_a_run_is_long_enough(make_run, config, monkey
     run = make_run()
     run = make_run(proxy=replace(run.options.proxy, config=str(config)))
     assert ' and the proxy, ' in estimate_line(run)
-    monkeypatch.setattr('adadedup_mm.pruning.estimate.PROBE_FROM', 1)
+    monkeypatch.setattr('adadedup_mm.pruning.estimate.MEASURE_FROM', 1)
     text = estimate_line(run)
     assert 'and the proxy' not in text and re.search(
         r'features [^,]+, clusters [^,]+, proxy [\d.]+ ', text
@@ -165,8 +169,8 @@ def test_the_proxy_is_probed_where_a_run_is_long_enough(make_run, config, monkey
         (dict(type='forgetting', runs=1, epochs=3), False, 144, 144),
     ],
 )
-def test_the_work_of_each_strategy(strategy, features, trained, scored, make_run):
-    work = work_of(make_run(strategy=strategy), 0.5)
+def test_the_needs_of_each_strategy(strategy, features, trained, scored, make_run):
+    work = needs_of(make_run(strategy=strategy), 0.5)
     assert (work.features, work.trained, work.scored) == (features, trained, scored)
 
 
@@ -178,15 +182,15 @@ def test_a_given_checkpoint_saves_the_training(make_run, tmp_path):
             run.options.proxy, checkpoint=str(tmp_path / 'given.pth'), max_loss_samples=10
         )
     )
-    assert (work_of(given, 0.5).trained, work_of(given, 0.5).scored) == (0, 10)
+    assert (needs_of(given, 0.5).trained, needs_of(given, 0.5).scored) == (0, 10)
 
 
 def test_estimates_follow_the_rates(make_run):
     run = make_run()
     rates = Rates(
-        image=0.1, dim=100, product=1e9, proxy=Probe(seconds_per_image=0.5, parameters=1000)
+        image=0.1, dim=100, product=1e9, proxy=TrainingSpeed(seconds_per_image=0.5, parameters=1000)
     )
-    cost = estimate(run, work_of(run, 0.5), rates, 0.5)
+    cost = estimate(run, needs_of(run, 0.5), rates, 0.5)
     assert cost.features == pytest.approx(4.8) and cost.proxy == pytest.approx(0.5 * (24 + 48 / 3))
     assert cost.seconds == pytest.approx(cost.features + cost.clusters + cost.proxy)
     ann_file = Path(run.sources[0].ann_file)
@@ -194,7 +198,7 @@ def test_estimates_follow_the_rates(make_run):
         0.5 * ann_file.stat().st_size
     )
     two = make_run(world=2)
-    assert estimate(two, work_of(two, 0.5), rates, 0.5).features == pytest.approx(2.4)
+    assert estimate(two, needs_of(two, 0.5), rates, 0.5).features == pytest.approx(2.4)
 
 
 def test_the_disk_holds_the_features_once_more_where_label_layouts_are_joined_with_them(make_run):
@@ -202,7 +206,7 @@ def test_the_disk_holds_the_features_once_more_where_label_layouts_are_joined_wi
     costs = []
     for layout in (0.3, 0.0):
         run = make_run(strategy='adadedup', feedback=FeedbackOptions(layout=layout))
-        costs.append(estimate(run, work_of(run, 0.5), rates, 0.5))
+        costs.append(estimate(run, needs_of(run, 0.5), rates, 0.5))
     n = len(run.pool)
     assert costs[0].disk - costs[1].disk == 4 * n * 257
     assert costs[0].memory == pytest.approx(costs[1].memory, rel=0.01)

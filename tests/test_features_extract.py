@@ -1,5 +1,6 @@
 """The features stage: the same result however it is split, interrupted or resumed; bad images reported."""
 
+import json
 import os
 import platform
 import subprocess
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from shared_work import do_work
 
 from adadedup_mm.base.errors import UserError
-from adadedup_mm.features import PixelEmbedder, extract, extract_shards, merge_shards
+from adadedup_mm.features import PixelEmbedder, extract, feature_shards
 from adadedup_mm.features.cpu import default_workers
 from adadedup_mm.pool import choose_views
 from adadedup_mm.stages import StageStore
@@ -69,13 +71,9 @@ def images(tmp_path):
 def run(
     image_paths, folder, embedder=None, world=1, views=('image',), use_views='front', **options
 ):
-    folder.mkdir(exist_ok=True)
-    for rank in reversed(range(world)):
-        extract_shards(
-            image_paths, views, use_views, embedder or PixelEmbedder(), folder, rank, world
-        )
-    bad = merge_shards(image_paths, views, use_views, folder, **options)
-    return np.load(folder / 'features.npy'), bad
+    shards = feature_shards(image_paths, views, use_views, embedder or PixelEmbedder(), **options)
+    do_work(shards, folder, world)
+    return np.load(folder / 'features.npy'), json.loads((folder / 'bad_images.json').read_text())
 
 
 def test_features_are_those_of_each_image_in_the_pools_order(images, tmp_path):
@@ -286,16 +284,8 @@ def test_stage_waits_for_the_shards_of_other_processes(images, tmp_path):
 
     def process(rank):
         store = StageStore(tmp_path / 'stages', rank, 2, poll=0.01)
-        folder = store.run(
-            'features',
-            'key',
-            share=lambda folder: extract_shards(
-                images, ('image',), 'front', PixelEmbedder(workers=1), folder, rank, 2
-            ),
-            compute=lambda folder: merge_shards(
-                images, ('image',), 'front', folder, wait_for=store.wait_for
-            ),
-        )
+        shards = feature_shards(images, ('image',), 'front', PixelEmbedder(workers=1))
+        folder = store.run('features', 'key', shards)
         results[rank] = np.load(folder / 'features.npy')
 
     processes = [threading.Thread(target=process, args=(rank,)) for rank in (0, 1)]

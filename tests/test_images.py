@@ -23,11 +23,12 @@ from adadedup_mm.features.alike import share_of_same_features
 from adadedup_mm.images import Reader, image_size, read_file, read_pixels, vanishes
 from adadedup_mm.images.steps import failing_pictures_named
 from adadedup_mm.images.training import reader_of, training_reader
-from adadedup_mm.pruning.estimate import _first_readable, measure, work_of
+from adadedup_mm.pruning.estimate import _first_readable, measure_rates
 from adadedup_mm.report.thumbnails import make_thumbnail
 from adadedup_mm.settings.load import load_config
 from adadedup_mm.settings.options import resolve_options
 from adadedup_mm.stages import StageStore
+from adadedup_mm.strategies.needs import needs_of
 from adadedup_mm.strategies.run import Run
 
 ROOT = Path(__file__).parents[1]
@@ -276,7 +277,7 @@ def test_the_proxy_is_probed_on_readable_samples_of_every_inner_dataset(mixed, t
     config.adadedup.on_bad_image = 'drop'
     pool, sources = read_pool(config)
     pruning = Run(config, resolve_options(config), StageStore(tmp_path / 'stages'), pool, sources)
-    probe = measure(pruning, work_of(pruning, 0.5)).proxy
+    probe = measure_rates(pruning, needs_of(pruning, 0.5)).proxy
     assert probe.seconds_per_image > 0
     chosen = _first_readable(pruning, 6)
     assert chosen.sum() == 6 and not pruning.unreadable[chosen].any()

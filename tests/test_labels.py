@@ -31,10 +31,12 @@ from adadedup_mm.datasets import (
 )
 from adadedup_mm.datasets.sources import inner_dataset
 from adadedup_mm.pool import pool_key
+from adadedup_mm.proxy.stage import mean_by_sample
 from adadedup_mm.pruning.prune import prune
 from adadedup_mm.settings.options import resolve_options
 from adadedup_mm.stages import StageStore
-from adadedup_mm.strategies.run import Run, mean_by_sample
+from adadedup_mm.strategies.needs import needs_of
+from adadedup_mm.strategies.run import Run
 
 LABELLED = [
     dict(type='LoadImageFromFile'),
@@ -418,8 +420,8 @@ class TestUnlabelled:
         store = StageStore(tmp_path / 'stages', 0, 1)
         run = Run(config, resolve_options(config), store, pool, sources)
         assert pool.labelled.tolist() == [True] * 10 + [False] * 10
-        assert run.item_samples.tolist() == list(range(10))
-        assert run.scoring_data(pool.labelled, tmp_path)['type'] == 'CocoDataset'
+        assert run.proxy_stages.item_samples.tolist() == list(range(10))
+        assert run.proxy_stages.scoring_data(pool.labelled, tmp_path)['type'] == 'CocoDataset'
 
     def test_labels_of_another_pipeline_stay_labels(self, halves):
         own = [dict(type='LoadImageFromFile'), dict(type='MyTargets'), dict(type='PackDetInputs')]
@@ -444,10 +446,10 @@ class TestUnlabelled:
         )
 
     def test_layouts_are_left_aside(self, run):
-        assert run.options.layout == 0.3 and run.layout == 0
+        assert run.options.feedback.layout == 0.3 and needs_of(run, 0.5).layout == 0
 
     def test_proxies_learn_from_the_labelled_alone(self, run, tmp_path):
-        data = run.training_data(run.pool.labelled, tmp_path / 'proxy')
+        data = run.proxy_stages.training_data(run.pool.labelled, tmp_path / 'proxy')
         assert data['type'] == 'PrunedDataset' and '/a/' in data['dataset']['data_root']
 
     @pytest.mark.parametrize(
@@ -837,7 +839,7 @@ class TestLines:
             config, resolve_options(config), StageStore(tmp_path / 'stages', 0, 1), pool, sources
         )
         assert run.line_counts.tolist() == [3] * 4
-        assert run.item_samples.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+        assert run.proxy_stages.item_samples.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
 
     def test_losses_of_a_sample_are_the_mean_of_its_lines(self):
         values = np.array([1, 4, 3, 8], np.float32)

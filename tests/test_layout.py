@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adadedup_mm.base.files import write_rows
+from adadedup_mm.datasets.boxes import labelled_boxes
 from adadedup_mm.density import joint_blocks, joint_features, layout, layout_blocks, layout_features
+from adadedup_mm.density import stage as density_stage
 from adadedup_mm.feedback import initial_set
-from adadedup_mm.strategies import run as run_module
 
 ROOT = Path(__file__).parents[1]
 SIZE = (180, 320)
@@ -205,19 +206,21 @@ def test_a_fixed_camera_keeps_more_frames_than_to_the_eye_of_the_embedding(run, 
 def test_layouts_make_scores_of_their_own_stage(run):
     assert not np.array_equal(run.density(0.3)[1], run.density(0)[1])
     np.testing.assert_array_equal(run.density(0.3)[1], run.density(0.3)[1])
-    assert run.compared(0.3).shape == (len(run.pool), run.features.shape[1] + 257)
+    assert run.density_stages.compared(0.3).shape == (len(run.pool), run.features.shape[1] + 257)
 
 
 def test_vectors_that_are_compared_are_one_mapped_file(run):
-    vectors = run.compared(0.3)
+    vectors = run.density_stages.compared(0.3)
     assert isinstance(vectors.base, np.memmap) and not vectors.flags.writeable
-    labels = layout_features(*run._objects, len(run.pool), run.options.seed)
+    labels = layout_features(
+        *labelled_boxes(run.pool, run.sources, run.options.views), len(run.pool), run.options.seed
+    )
     np.testing.assert_array_equal(vectors, joint_features(np.array(run.features), labels, 0.3))
     assert run.store.record('joint')['bytes'] > 4 * vectors.size
 
 
 def test_likeness_is_the_same_bits_whatever_is_compared_at_a_time(run, monkeypatch):
     partner = np.random.default_rng(0).integers(-1, len(run.pool), len(run.pool))
-    whole = run.likeness(partner)
-    monkeypatch.setattr(run_module, '_ROWS', 5)
-    np.testing.assert_array_equal(run.likeness(partner), whole)
+    whole = run.density_stages.likeness(partner)
+    monkeypatch.setattr(density_stage, '_ROWS', 5)
+    np.testing.assert_array_equal(run.density_stages.likeness(partner), whole)

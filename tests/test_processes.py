@@ -18,12 +18,14 @@ from test_faults import digests, make_config, start_child
 
 from adadedup_mm.base.errors import ProcessError, UserError
 from adadedup_mm.cli import common
+from adadedup_mm.density import split
+from adadedup_mm.features import extract
 from adadedup_mm.features.baselines import PixelEmbedder
 from adadedup_mm.pruning import prune as pipeline
 from adadedup_mm.pruning.prune import prune
 from adadedup_mm.settings.load import load_config
 from adadedup_mm.settings.options import resolve_options
-from adadedup_mm.stages import Patience, StageStore, store
+from adadedup_mm.stages import Patience, Shards, StageStore, Together, only_share, store
 from adadedup_mm.stages.differences import first_difference, shortened
 from adadedup_mm.strategies import run as run_module
 from adadedup_mm.strategies.run import Run
@@ -399,22 +401,15 @@ def test_a_mistake_that_all_make_is_said_by_all_and_leaves_nothing(late, config,
     assert not work_dir.exists()
 
 
-@pytest.mark.parametrize(
-    'how, moment, killed',
-    [
-        (signal.SIGKILL, 'features', 0),
-        (signal.SIGKILL, 'clusters', 1),
-        (signal.SIGTERM, 'density', 0),
-    ],
-)
-def test_a_killed_process_ends_the_others_and_the_run_can_be_gone_on_with(
-    how, moment, killed, config, alone, tmp_path, monkeypatch
+@pytest.mark.parametrize('how, moment', [(signal.SIGKILL, 'features'), (signal.SIGTERM, 'density')])
+def test_where_the_first_process_is_killed_the_others_end_and_the_run_can_be_gone_on_with(
+    how, moment, config, alone, tmp_path, monkeypatch
 ):
     work_dir = tmp_path / 'run'
 
     def action(rank):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if rank == killed:
+        if rank == 0:
             run_stage = StageStore.run
 
             def die_in(self, name, *arguments):
@@ -428,14 +423,70 @@ def test_a_killed_process_ends_the_others_and_the_run_can_be_gone_on_with(
 
     start = time.monotonic()
     codes, lines, errors = ends_of(2, action, tmp_path / 'logs')
-    assert codes[killed] == -how and codes[1 - killed] == 1, errors
-    [line] = lines[1 - killed]
-    assert (
-        f'process {killed} (of 0 to 1) on ' in line
-        and 'is gone: no sign of life for 3 seconds' in line
-    )
+    assert codes == [-how, 1], errors
+    [line] = lines[1]
+    assert 'process 0 (of 0 to 1) on ' in line and 'is gone: no sign of life for 3 seconds' in line
     assert time.monotonic() - start < 20
-    go_on(config, work_dir, alone, 1 + killed)
+    go_on(config, work_dir, alone, 1)
+
+
+@pytest.mark.parametrize(
+    'killed, piece',
+    [
+        ({1}, 'shard_0000{}.npy'),
+        ({1, 2}, 'shard_0000{}.npy'),
+        ({2}, 'part_0000{}.npy'),
+        ({1}, 'part_0{}.npy'),
+    ],
+)
+def test_the_pieces_of_killed_processes_are_done_by_the_others(
+    killed, piece, config, alone, tmp_path, monkeypatch
+):
+    work_dir = tmp_path / 'run'
+    monkeypatch.setattr(extract, 'SHARD', 2)
+    monkeypatch.setattr(split, '_ROWS', 2)
+    replace = os.replace
+
+    def action(rank):
+        def die(source, target):
+            if rank in killed and Path(target).name == piece.format(rank):
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(source, target)
+
+        os.replace = die
+        prune_into(config, work_dir, rank, 3)
+
+    codes, _, errors = ends_of(3, action, tmp_path / 'logs')
+    assert codes == [-signal.SIGKILL if rank in killed else 0 for rank in range(3)], errors
+    for rank in killed:
+        warning = rf'warning: process {rank} \(of 0 to 2\) on .* is gone: .*the others do its work'
+        assert re.search(warning, errors[0])
+    for name in ('samples.parquet', 'clusters.parquet', 'classes.parquet'):
+        assert pq.read_table(work_dir / name) == pq.read_table(alone / name)
+    assert digests(work_dir / 'annotations') == digests(alone / 'annotations')
+    assert not (work_dir / 'stages/processes').exists()
+
+
+def test_a_training_by_all_together_ends_where_one_is_gone(tmp_path):
+    def action(rank):
+        store = StageStore(tmp_path / 'stages', rank, 3, poll=0.02, patience=QUICK)
+        with store.together():
+            store.run('first', 'key', counting(store, rank))
+            store.run('second', 'key', Together(lambda folder: None))
+
+    def counting(store, rank):
+        def compute(folder, pieces, done):
+            if rank == 2:
+                time.sleep(0.5)
+                os.kill(os.getpid(), signal.SIGKILL)
+            for piece in pieces:
+                (folder / str(piece)).touch()
+
+        return Shards(['0', '1', '2'], [1, 1, 1], compute, only_share, result='')
+
+    codes, lines, errors = ends_of(3, action, tmp_path / 'logs')
+    assert codes == [1, 1, -signal.SIGKILL], errors
+    assert all('process 2 (of 0 to 2) on ' in line and 'is gone' in line for [line] in lines[:2])
 
 
 @pytest.mark.parametrize('missing', [0, 1])

@@ -48,7 +48,7 @@ def test_processes_share_the_batches_and_make_as_many_steps_as_one(together, tra
 
 def test_an_interrupted_training_of_two_ends_with_identical_weights(
     together,
-    dataset,
+    dataset,  # noqa: F811
     tmp_path,
     monkeypatch,
 ):

@@ -13,15 +13,16 @@ from mmengine.dataset import pseudo_collate
 from mmengine.logging import HistoryBuffer, MessageHub, MMLogger
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.visualization import Visualizer
+from shared_work import do_pieces, do_work
 
 from adadedup_mm.base.errors import UserError
+from adadedup_mm.base.files import write_array
 from adadedup_mm.detectors.checkpoint import load_detector, load_weights
 from adadedup_mm.detectors.config import scoring_dataset, training_dataset
 from adadedup_mm.proxy import (
-    merge_losses,
+    loss_shards,
     per_sample_losses,
     proxy_config,
-    score_shards,
     train_proxy,
 )
 from adadedup_mm.proxy.train import _ProxyHook
@@ -148,7 +149,10 @@ def test_the_process_is_as_it_was(dataset, tmp_path, capsys):
     before = state()
     config = small_config(epochs=1, env_cfg=dict(cudnn_benchmark=True))
     checkpoint = train_proxy(config, dataset, tmp_path)
-    score_shards(config, checkpoint, dataset, np.arange(2), np.zeros((2, 2)), tmp_path / 'losses')
+    shards = loss_shards(
+        config, checkpoint, lambda folder: dataset, np.arange(2), np.zeros((2, 2)), write_array
+    )
+    do_work(shards, tmp_path / 'losses')
     assert state() == before
     assert DefaultScope.get_current_instance().scope_name == 'mmengine'
     assert capsys.readouterr().out == ''
@@ -286,25 +290,28 @@ def test_scored_images_come_with_boxes_at_their_scale(dataset):
 
 
 def score(trained, dataset, folder, indices, world=1, **changes):
-    sizes = sizes_of(dataset)[indices]
-    for rank in range(world):
-        score_shards(
-            small_config(**changes),
-            trained,
-            dataset,
-            indices,
-            sizes,
-            folder,
-            rank=rank,
-            world=world,
-        )
-    return merge_losses(
+    """(10,) losses; the pieces stay."""
+
+    def finish(result, losses):
+        by_item = np.full(10, np.nan, np.float32)
+        by_item[indices] = losses
+        write_array(result, by_item)
+
+    shards = loss_shards(
+        small_config(**changes),
+        trained,
+        lambda folder: dataset,
         indices,
-        sizes,
-        10,
-        folder,
-        lambda condition: None if condition() else pytest.fail('missing'),
+        sizes_of(dataset)[indices],
+        finish,
     )
+    pieces = range(len(shards.files))
+    for rank in range(world):
+        do_pieces(shards, folder, pieces[rank::world])
+    shards.lead(folder, lambda: None)
+    losses = np.load(folder / 'losses.npy')
+    (folder / 'losses.npy').unlink()
+    return losses
 
 
 def test_losses_do_not_depend_on_processes_or_batches(trained, dataset, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -15,21 +16,23 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared_work import do_pieces, do_work
 from test_density import smooth_features, some_clusters
 from test_faults import digests, make_config, start_child
 
 from adadedup_mm.base.errors import UserError
 from adadedup_mm.cli import common
-from adadedup_mm.clusters import SphericalKMeans, kmeans
+from adadedup_mm.clusters import SphericalKMeans
 from adadedup_mm.datasets import read_pool
-from adadedup_mm.density import kcenter_scores, nearest_kept, semdedup_scores
+from adadedup_mm.density import kcenter_scores, nearest_kept, semdedup_scores, split
 from adadedup_mm.density.split import balanced, cluster_work, density_work
 from adadedup_mm.pruning.prune import prune
 from adadedup_mm.registry import DENSITIES
 from adadedup_mm.settings.load import load_config
 from adadedup_mm.settings.options import resolve_options
-from adadedup_mm.stages import StageStore
+from adadedup_mm.stages import Shards, StageStore
 from adadedup_mm.strategies.run import Run
+from adadedup_mm.vectors.nearest import BLOCK, nearest_centroid
 
 ROOT = Path(__file__).parents[1]
 costs = st.lists(st.integers(0, 10**12), max_size=40).map(lambda values: np.array(values, np.int64))
@@ -93,37 +96,61 @@ def test_scores_of_a_cluster_are_the_same_bits_whoever_else_is_looked_at(score, 
         np.testing.assert_array_equal(one[members], other[members])
 
 
-@pytest.mark.parametrize('world', [2, 3, 5, 9])
-def test_shares_of_an_assignment_to_centroids_are_the_whole(world):
+def test_pieces_of_an_assignment_to_centroids_are_the_whole():
     features = smooth_features(0, 5000, 19)
     features[7::900] = 0
     members = np.arange(5000)[::-1]
     for centroids in (smooth_features(1, 40, 19), np.empty((0, 19), np.float32)):
-        shares = [
-            kmeans.nearest_centroid(features, members, centroids, rank, world)
-            for rank in range(world)
-        ]
-        np.testing.assert_array_equal(
-            np.concatenate(shares), kmeans.nearest_centroid(features, members, centroids)
-        )
+        whole = nearest_centroid(features, members, centroids)
+        for size in (BLOCK, 3 * BLOCK):
+            pieces = [
+                nearest_centroid(features, members[start : start + size], centroids)
+                for start in range(0, 5000, size)
+            ]
+            np.testing.assert_array_equal(np.concatenate(pieces), whole)
 
 
-def test_a_part_is_made_once_and_not_at_all_when_there_is_a_result(tmp_path):
+def counting(pieces, calls):
+    """Work of which every piece is the square of its number, and that notes who did what."""
+    files = [f'part_{piece}.npy' for piece in range(pieces)]
+
+    def compute(folder, chosen, done):
+        for piece in chosen:
+            calls.append(piece)
+            np.save(folder / files[piece], piece**2)
+            done(1)
+
+    def lead(folder, share):
+        share()
+        if not (folder / 'sum.npy').exists():
+            np.save(folder / 'sum.npy', sum(np.load(folder / file) for file in files))
+
+    return Shards(files, [1] * pieces, compute, lead, 'sum.npy')
+
+
+def test_each_piece_is_computed_once_and_not_at_all_when_there_is_a_result(tmp_path):
     calls = []
-    store = StageStore(tmp_path, rank=1, world=2)
+    shards = counting(7, calls)
+    do_pieces(shards, tmp_path / 'work', [2, 3])
+    do_work(shards, tmp_path / 'work', world=3)
+    assert sorted(calls) == list(range(7))
+    do_work(shards, tmp_path / 'work', world=2)
+    assert sorted(calls) == list(range(7)) and np.load(tmp_path / 'work/sum.npy') == 91
+    assert [file.name for file in (tmp_path / 'work').iterdir()] == ['sum.npy']
 
-    def part():
-        calls.append(1)
-        return np.zeros(3)
 
-    store.write_part(tmp_path, 'result.npy', part)
-    store.write_part(tmp_path, 'result.npy', part)
-    assert len(calls) == 1
-    (tmp_path / 'result.npy').touch()
-    StageStore(tmp_path, rank=0, world=2).write_part(tmp_path, 'result.npy', part)
-    assert len(calls) == 1
-    store.remove_parts(tmp_path)
-    assert [file.name for file in tmp_path.iterdir()] == ['result.npy']
+@settings(deadline=None)
+@given(st.integers(0, 20), st.integers(1, 5), st.sets(st.integers(0, 20)), st.integers(1, 5))
+def test_any_number_of_processes_goes_on_where_another_number_stopped(count, world, done, before):
+    calls = []
+    shards = counting(count, calls)
+    with tempfile.TemporaryDirectory() as folder:
+        do_pieces(shards, Path(folder), [piece for piece in done if piece < count])
+        for rank in range(1, before):
+            do_pieces(shards, Path(folder), range(rank, count, before))
+        do_work(shards, Path(folder), world)
+        assert np.load(Path(folder) / 'sum.npy') == sum(piece**2 for piece in range(count))
+    assert sorted(calls) == list(range(count))
 
 
 def in_processes(world, action):
@@ -167,7 +194,7 @@ def results(work_dir):
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Each process has some of the images to assign."""
-    monkeypatch.setattr(kmeans, 'BLOCK', 8)
+    monkeypatch.setattr(split, '_ROWS', 8)
 
 
 def test_two_processes_write_the_same_stages_and_selection_as_one(config, tmp_path):
@@ -194,7 +221,7 @@ def score_by(world, config, work_dir, density='KCenter', layout=0.0, **arguments
         kept = np.arange(len(pool)) % 3 == 0
         partner = run.partners(kept, layout)
         np.testing.assert_array_equal(
-            partner, nearest_kept(run.compared(layout), run.clusters, kept)[0]
+            partner, nearest_kept(run.density_stages.compared(layout), run.clusters, kept)[0]
         )
         # Nobody has a copy.
         assert isinstance(run.features.base, np.memmap)
@@ -235,12 +262,12 @@ def test_scores_with_a_label_layout_are_the_same_by_any_number_of_processes(
     'stage, file',
     [
         ('clusters', 'part_centroids.npy'),
-        ('clusters', 'part_2_of_3.npy'),
+        ('clusters', 'part_00002.npy'),
         ('clusters', 'clusters.npy'),
-        ('density', 'part_1_of_3.npy'),
+        ('density', 'part_01.npy'),
         ('density', 'order.npy'),
         ('density', 'similarity.npy'),
-        ('partners', 'part_1_of_3.npy'),
+        ('partners', 'part_01.npy'),
         ('partners', 'partner.npy'),
     ],
 )
@@ -252,7 +279,7 @@ def test_three_killed_processes_are_resumed_by_any_number(
     def die_at_the_file(source, target):
         meant = (target.parent.name, target.name) == (stage, file)
         # A part that is there could become a result before the others are dead.
-        if not meant or '_of_' not in file:
+        if not meant or not file.startswith('part_0'):
             replace(source, target)
         if meant:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -272,14 +299,14 @@ def test_three_killed_processes_are_resumed_by_any_number(
 def test_clusters_in_one_and_two_levels_are_the_same_by_any_number_of_processes(
     flat, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(kmeans, 'FLAT_CLUSTERS', flat)
+    monkeypatch.setattr('adadedup_mm.clusters.kmeans.FLAT_CLUSTERS', flat)
     features = smooth_features(3, 2600, 24, 60)
     features[5::700] = 0
     clusterer = SphericalKMeans(20, iterations=3)
 
     def cluster(rank, world):
         store = StageStore(tmp_path / str(world), rank, world, poll=0.01)
-        store.run('clusters', 'key', *cluster_work(clusterer, features, None, 0, store))
+        store.run('clusters', 'key', cluster_work(clusterer, features, None, 0))
 
     for world in (1, 2, 4):
         assert in_processes(world, lambda rank, world=world: cluster(rank, world)) == [0] * world
@@ -294,21 +321,19 @@ def test_clusters_in_one_and_two_levels_are_the_same_by_any_number_of_processes(
     }
 
 
-def test_one_process_shares_nothing_and_neither_do_methods_that_cannot(tmp_path):
+def test_components_that_do_not_say_that_they_can_work_on_the_first_process_alone():
     features, assignment = smooth_features(0, 20), some_clusters(0, 20, 3)
 
     def clusterer(features, pool, seed):
         return assignment
 
-    for world, splits in ((1, False), (2, True)):
-        store = StageStore(tmp_path, 0, world)
-        for expected, work in (
-            (splits, cluster_work(SphericalKMeans(), features, None, 0, store)),
-            (False, cluster_work(clusterer, features, None, 0, store)),
-            (splits, density_work(DENSITIES.get('KCenter')(), features, assignment, 0, store)),
-            (False, density_work(Plain(), features, assignment, 0, store)),
-        ):
-            assert (work[1] is not None) == expected
+    for in_pieces, work in (
+        (True, cluster_work(SphericalKMeans(), features, None, 0)),
+        (False, cluster_work(clusterer, features, None, 0)),
+        (True, density_work(DENSITIES.get('KCenter')(), features, assignment, 0)),
+        (False, density_work(Plain(), features, assignment, 0)),
+    ):
+        assert isinstance(work, Shards) == in_pieces
 
 
 @pytest.fixture

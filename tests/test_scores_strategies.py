@@ -115,7 +115,7 @@ def test_the_highest_scores_stay_and_any_other_ratio_is_free(
         raise AssertionError('trained or measured again')
 
     monkeypatch.setattr(trainings, 'train_proxy', fail)
-    monkeypatch.setattr(trainings, 'measure_shards', fail)
+    monkeypatch.setattr('adadedup_mm.scores.measure._measure', fail)
     for ratio in (0.2, 1.0):
         again = samples(run(config, work_dir, *settings, '--resume', '--keep-ratio', ratio))
         assert again.kept.sum() == round(10 * ratio)

@@ -26,6 +26,8 @@ class FixedClusterer:
             that are not in the training set are ignored.
     """
 
+    looks_at = ('samples',)
+
     def __init__(self, column: str = 'scene', file: str | None = None) -> None:
         if file is None and column not in ('scene', 'dataset', 'folder'):
             raise UserError(

@@ -36,6 +36,9 @@ class SphericalKMeans:
             .2 % of the mean similarity.
     """
 
+    learns_centroids = True
+    looks_at = ('features',)
+
     def __init__(
         self, num_clusters: int | None = None, iterations: int = 20, fast: bool = False
     ) -> None:

@@ -37,6 +37,8 @@ class SemDeDup:
         order: ``'hard'``, ``'easy'`` or ``'random'``.
     """
 
+    by_cluster = True
+
     order: str = 'hard'
 
     def __post_init__(self) -> None:
@@ -59,6 +61,8 @@ class SemDeDup:
 @DENSITIES.register_module()
 class KCenter:
     """``kcenter_scores`` as a component of the config."""
+
+    by_cluster = True
 
     def __call__(
         self,
