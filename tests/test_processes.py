@@ -20,15 +20,16 @@ from adadedup_mm.base.errors import ProcessError, UserError
 from adadedup_mm.cli import common
 from adadedup_mm.density import split
 from adadedup_mm.features import extract
+from adadedup_mm.features import stage as features_stage
 from adadedup_mm.features.baselines import PixelEmbedder
+from adadedup_mm.features.stage import ImageStages
 from adadedup_mm.pruning import prune as pipeline
+from adadedup_mm.pruning import results
 from adadedup_mm.pruning.prune import prune
 from adadedup_mm.settings.load import load_config
 from adadedup_mm.settings.options import resolve_options
 from adadedup_mm.stages import Patience, Shards, StageStore, Together, only_share, store
 from adadedup_mm.stages.differences import first_difference, shortened
-from adadedup_mm.strategies import run as run_module
-from adadedup_mm.strategies.run import Run
 
 QUICK = Patience(beat=0.1, gone=3.0, appear=4.0)
 LIMIT = 60
@@ -121,16 +122,16 @@ def other_keep_ratio(patch):
 
 
 def other_time(patch):
-    stamp = run_module._stamp
+    stamp = features_stage._stamp
     patch.setattr(
-        run_module, '_stamp', lambda path: (stamp(path)[0], stamp(path)[1] + ('7.png' in path))
+        features_stage, '_stamp', lambda path: (stamp(path)[0], stamp(path)[1] + ('7.png' in path))
     )
 
 
 def other_size(patch):
-    stamp = run_module._stamp
+    stamp = features_stage._stamp
     patch.setattr(
-        run_module,
+        features_stage,
         '_stamp',
         lambda path: (stamp(path)[0] + path.endswith('/3.png'), stamp(path)[1]),
     )
@@ -236,9 +237,9 @@ def test_a_failure_of_any_process_ends_all_with_its_words(
 
     def action(rank):
         if rank == failing and moment == '_explain':
-            monkeypatch.setattr(pipeline, '_explain', lambda *arguments: happen())
+            monkeypatch.setattr(results, '_explain', lambda *arguments: happen())
         elif rank == failing:
-            monkeypatch.setattr(Run, moment, property(lambda run: happen()))
+            monkeypatch.setattr(ImageStages, moment, property(lambda images: happen()))
         prune_into(config, work_dir, rank, 3)
 
     codes, lines, errors = ends_of(3, action, tmp_path / 'logs')
@@ -460,7 +461,7 @@ def test_the_pieces_of_killed_processes_are_done_by_the_others(
     assert codes == [-signal.SIGKILL if rank in killed else 0 for rank in range(3)], errors
     for rank in killed:
         warning = rf'warning: process {rank} \(of 0 to 2\) on .* is gone: .*the others do its work'
-        assert re.search(warning, errors[0])
+        assert re.search(warning, ''.join(errors))
     for name in ('samples.parquet', 'clusters.parquet', 'classes.parquet'):
         assert pq.read_table(work_dir / name) == pq.read_table(alone / name)
     assert digests(work_dir / 'annotations') == digests(alone / 'annotations')
@@ -596,9 +597,11 @@ def test_a_second_run_in_the_same_work_dir_stops_and_the_first_one_ends_well(
 
     def action(number):
         if number == 0:
-            features = Run.features_key.func
+            key = ImageStages.features_key.func
             monkeypatch.setattr(
-                Run, 'features_key', property(lambda run: (time.sleep(2), features(run))[1])
+                ImageStages,
+                'features_key',
+                property(lambda images: (time.sleep(2), key(images))[1]),
             )
         prune_into(config, work_dir, number % 2, 2)
 
@@ -683,7 +686,7 @@ def test_a_stage_that_is_used_again_with_another_key_is_no_difference(tmp_path):
             for number in range(3):
                 several.agree('stage', dict(number=number))
             # Nobody runs ahead of the first process.
-            several.wait_for_files([tmp_path / 'end'])
+            several.wait_for((tmp_path / 'end').exists)
 
     children = [start_child(lambda rank=rank: action(rank)) for rank in range(2)]
     time.sleep(0.5)

@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 
 from ..detectors.isolation import isolated
 from ..images.steps import failing_pictures_named
-from .train import runner_config
+from .train import make_runner_config
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,9 @@ class TrainingSpeed:
 def time_training(
     config: Config, dataset: Mapping[str, Any], folder: Path, batches: int = 4
 ) -> TrainingSpeed:
-    """Trains for some batches, of which the first one does not count: it starts workers and fills caches.
+    """Trains for some batches.
+
+    The first one does not count: it starts workers and fills caches.
 
     Args:
         config: from ``proxy_config``.
@@ -43,7 +45,7 @@ def time_training(
     """
     clock = _Clock(batches)
     with isolated(folder / 'timing.log'), failing_pictures_named():
-        runner = Runner.from_cfg(runner_config(config, dataset, folder, 0))
+        runner = Runner.from_cfg(make_runner_config(config, dataset, folder, seed=0))
         runner.register_hook(clock, priority='LOWEST')
         with contextlib.suppress(_EnoughError):
             runner.train()

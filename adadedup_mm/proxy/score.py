@@ -129,7 +129,10 @@ def seeded_batches(
 
 
 class _Seeded(Dataset):
-    """A dataset whose samples do not depend on those before: some draw at random even without augmentation."""
+    """A dataset whose samples do not depend on those before.
+
+    Some draw at random even without augmentation.
+    """
 
     def __init__(self, dataset: Any, seed: int) -> None:
         self.dataset = dataset

@@ -250,7 +250,7 @@ class ProxyStages:
         return read_array(self.ledger.stage('losses', inputs, shards) / 'losses.npy')
 
     def scoring_data(self, scored: np.ndarray, views_file: Path) -> dict[str, Any]:
-        """The config of a dataset that holds the chosen samples, among others unless it is of views.
+        """The config of a dataset with the chosen samples, and others unless it is made of views.
 
         Args:
             scored: (N,) bool.

@@ -28,6 +28,18 @@ WRAPPER_WITHOUT_GPU = dict(
     type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False
 )
 
+# What the training of a proxy has from its config.
+_TAKEN_OVER = (
+    'model',
+    'train_cfg',
+    'optim_wrapper',
+    'param_scheduler',
+    'auto_scale_lr',
+    'custom_hooks',
+    'env_cfg',
+    'load_from',
+)
+
 
 def train_proxy(
     config: Config,
@@ -65,7 +77,7 @@ def train_proxy(
     folder = Path(folder).absolute()
     result, state = folder / 'proxy.pth', folder / 'last_epoch.pth'
     if not result.exists():
-        runner_config = runner_config(config, dataset, folder, seed)
+        runner_config = make_runner_config(config, dataset, folder, seed)
         if distributed:
             _split(runner_config, config)
         with (
@@ -83,40 +95,34 @@ def train_proxy(
     return result
 
 
-def runner_config(config: Config, dataset: Mapping[str, Any], folder: Path, seed: int) -> Config:
-    samples = name_failing_pictures(training_dataset(config, dataset))
-    loader = dict(
-        config.train_dataloader, dataset=samples, persistent_workers=False, drop_last=False
+def make_runner_config(
+    config: Config, dataset: Mapping[str, Any], folder: Path, seed: int
+) -> Config:
+    """The config of an mmengine Runner that trains a proxy; arguments as of ``train_proxy``."""
+    loader = dict(config.train_dataloader)
+    loader['dataset'] = name_failing_pictures(training_dataset(config, dataset))
+    loader['persistent_workers'] = False
+    loader['drop_last'] = False
+    taken_over = {name: config[name] for name in _TAKEN_OVER if config.get(name) is not None}
+    settings = dict(
+        taken_over,
+        train_dataloader=loader,
+        work_dir=str(folder / 'log'),
+        experiment_name='proxy',
+        default_hooks=dict(checkpoint=None),
+        default_scope=config.get('default_scope', 'mmdet'),
+        randomness=dict(seed=seed),
     )
-    wanted = (
-        'model',
-        'train_cfg',
-        'optim_wrapper',
-        'param_scheduler',
-        'auto_scale_lr',
-        'custom_hooks',
-        'env_cfg',
-        'load_from',
-    )
-    # A copy: models and runners take their configs apart.
-    return Config(
-        copy.deepcopy(
-            dict(
-                {key: config[key] for key in wanted if config.get(key) is not None},
-                train_dataloader=loader,
-                work_dir=str(folder / 'log'),
-                experiment_name='proxy',
-                default_hooks=dict(checkpoint=None),
-                default_scope=config.get('default_scope', 'mmdet'),
-                randomness=dict(seed=seed),
-            )
-        ),
-        format_python_code=False,
-    )  # formatting fails for what is no plain value
+    # A copy, because models and runners take their configs apart. Formatting fails for what is no
+    # plain value.
+    return Config(copy.deepcopy(settings), format_python_code=False)
 
 
 def _split(runner_config: Config, config: Config) -> None:
-    """Gives each process its part of the batch, so that the schedule and the learning rate still fit."""
+    """Gives each process its part of the batch.
+
+    So the schedule and the learning rate still fit.
+    """
     if not torch.distributed.is_initialized():
         raise UserError(
             'adadedup.proxy.distributed needs a process group: call '
@@ -133,7 +139,9 @@ def _split(runner_config: Config, config: Config) -> None:
 
 
 class _ProxyHook(Hook):
-    """Makes every epoch repeatable and resumable, stops when the loss is no number, and shows progress.
+    """Makes every epoch repeatable and resumable, and shows progress.
+
+    It also stops the training when the loss is no number.
 
     Args:
         state: file with everything that the next epoch depends on. mmengine's own checkpoints are
@@ -210,11 +218,9 @@ def _resume(runner: Runner, checkpoint: dict[str, Any]) -> None:
 
 def _schedulers(runner: Runner) -> Sequence[Any]:
     schedulers = runner.param_schedulers or []
-    return (
-        [item for group in schedulers.values() for item in group]
-        if isinstance(schedulers, dict)
-        else schedulers
-    )
+    if isinstance(schedulers, dict):
+        return [scheduler for group in schedulers.values() for scheduler in group]
+    return schedulers
 
 
 def _bare(model: nn.Module) -> nn.Module:
