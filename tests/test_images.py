@@ -215,7 +215,7 @@ def test_bad_pictures_are_refused_by_name_before_anything_else(
     monkeypatch.setattr(
         'adadedup_mm.pruning.estimate.time_images', lambda *arguments, **options: (0.0, 8)
     )
-    monkeypatch.setattr('adadedup_mm.strategies.adadedup.trainings.train_proxy', fail)
+    monkeypatch.setattr('adadedup_mm.strategies.trainings.train_proxy', fail)
     config, bad = mixed
     line = refused(
         capsys,

@@ -838,7 +838,7 @@ class TestLines:
         run = Run(
             config, resolve_options(config), StageStore(tmp_path / 'stages', 0, 1), pool, sources
         )
-        assert run.line_counts.tolist() == [3] * 4
+        assert run.proxy_stages.line_counts.tolist() == [3] * 4
         assert run.proxy_stages.item_samples.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
 
     def test_losses_of_a_sample_are_the_mean_of_its_lines(self):
