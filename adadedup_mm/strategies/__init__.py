@@ -1,5 +1,6 @@
-"""The ways to choose samples: each a function from a ``Run`` to a ``Selection`` that meets the budget."""
+"""The ways to choose samples: functions from a ``Run`` to a ``Selection``."""
 
 from . import adadedup, baselines, captions, scores
+from .needs import Needs, Strategy, says
 
-__all__ = ['adadedup', 'baselines', 'captions', 'scores']
+__all__ = ['Needs', 'Strategy', 'adadedup', 'baselines', 'captions', 'says', 'scores']
