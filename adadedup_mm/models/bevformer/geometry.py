@@ -16,10 +16,16 @@ MIN_DEPTH = 1e-5
 
 def bev_centres(bev_h: int, bev_w: int, device: torch.device | None = None) -> Tensor:
     """The cells' centres, (H * W, 2) as (x, y) in [0, 1]."""
-    rows = (torch.arange(bev_h, dtype=torch.float32, device=device) + 0.5) / bev_h
-    columns = (torch.arange(bev_w, dtype=torch.float32, device=device) + 0.5) / bev_w
-    y, x = torch.meshgrid(rows, columns, indexing='ij')
-    return torch.stack([x.flatten(), y.flatten()], -1)
+    y = _cell_centres(bev_h, device)
+    x = _cell_centres(bev_w, device)
+    rows, columns = torch.meshgrid(y, x, indexing='ij')
+    return torch.stack([columns.flatten(), rows.flatten()], -1)
+
+
+def _cell_centres(count: int, device: torch.device | None) -> Tensor:
+    """Centres of ``count`` equal cells in [0, 1]."""
+    numbers = torch.arange(count, dtype=torch.float32, device=device)
+    return (numbers + 0.5) / count
 
 
 def pillar_points(
@@ -33,11 +39,13 @@ def pillar_points(
     lower = torch.tensor(pc_range[:3], dtype=torch.float32, device=device)
     upper = torch.tensor(pc_range[3:], dtype=torch.float32, device=device)
     extent = pc_range[5] - pc_range[2]
-    z = torch.linspace(0.5, extent - 0.5, heights, device=device) / extent
+    z = torch.linspace(0.5, extent - 0.5, heights, device=device)
+    z = z / extent
     xy = bev_centres(bev_h, bev_w, device)
-    points = torch.cat(
-        [xy[:, None].expand(-1, heights, -1), z[None, :, None].expand(len(xy), -1, -1)], -1
-    )
+    cells = len(xy)
+    xy_of_points = xy[:, None].expand(-1, heights, -1)
+    z_of_points = z[None, :, None].expand(cells, -1, -1)
+    points = torch.cat([xy_of_points, z_of_points], -1)
     return points * (upper - lower) + lower
 
 
@@ -58,14 +66,17 @@ def project(
     """
     with torch.autocast(points.device.type, enabled=False):
         matrix = lidar2img.float()[:, :, None, None]
-        pixels = (matrix[..., :3, :3] @ points.float().unsqueeze(-1)).squeeze(-1) + matrix[
-            ..., :3, 3
-        ]
-    depth = pixels[..., 2:]
+        rotation = matrix[..., :3, :3]
+        translation = matrix[..., :3, 3]
+        columns = points.float().unsqueeze(-1)
+        scaled = (rotation @ columns).squeeze(-1) + translation
+    depth = scaled[..., 2:]
+    pixels = scaled[..., :2] / depth.clamp(min=MIN_DEPTH)
     height, width = image_size
-    found = pixels[..., :2] / depth.clamp(min=MIN_DEPTH) / pixels.new_tensor([width, height])
+    found = pixels / pixels.new_tensor([width, height])
     inside = (found > 0) & (found < 1)
-    return found, (depth[..., 0] > MIN_DEPTH) & inside.all(-1)
+    in_front = depth[..., 0] > MIN_DEPTH
+    return found, in_front & inside.all(-1)
 
 
 def ego_shift(can_bus: np.ndarray, pc_range: Sequence[float]) -> np.ndarray:
@@ -79,11 +90,17 @@ def ego_shift(can_bus: np.ndarray, pc_range: Sequence[float]) -> np.ndarray:
     Returns:
         (B, 2) float32 as (x, y) of the LiDAR frame.
     """
-    dx, dy, heading = can_bus[:, 0], can_bus[:, 1], can_bus[:, -2]
-    length, angle = np.hypot(dx, dy), heading - np.arctan2(dy, dx)
-    along_x = length * np.sin(angle) / (pc_range[3] - pc_range[0])
-    along_y = length * np.cos(angle) / (pc_range[4] - pc_range[1])
-    return np.stack([along_x, along_y], -1).astype(np.float32)
+    dx = can_bus[:, 0]
+    dy = can_bus[:, 1]
+    heading = can_bus[:, -2]
+    length = np.hypot(dx, dy)
+    angle = heading - np.arctan2(dy, dx)
+    width = pc_range[3] - pc_range[0]
+    height = pc_range[4] - pc_range[1]
+    along_x = length * np.sin(angle) / width
+    along_y = length * np.cos(angle) / height
+    shift = np.stack([along_x, along_y], -1)
+    return shift.astype(np.float32)
 
 
 def rotate_bev(
@@ -98,10 +115,10 @@ def rotate_bev(
         centre: (x, y) = (column, row) of the pivot in cells; (W / 2, H / 2) is the middle.
     """
     maps = bev.float().transpose(1, 2).unflatten(2, shape)
-    turned = [
-        rotate(one, float(angle), center=list(centre))
-        for one, angle in zip(maps, degrees, strict=True)
-    ]
+    pivot = list(centre)
+    turned = []
+    for one, angle in zip(maps, degrees, strict=True):
+        turned.append(rotate(one, float(angle), center=pivot))
     return torch.stack(turned).flatten(2).transpose(1, 2)
 
 
@@ -115,7 +132,10 @@ def relative_can_bus(signals: np.ndarray, before: np.ndarray | None) -> np.ndarr
     Returns:
         (18,) float64; the heading's change is not wrapped.
     """
-    changed = [0, 1, 2, -1]
     relative = np.array(signals, dtype=np.float64)
-    relative[changed] = 0 if before is None else relative[changed] - before[changed]
+    changed = [0, 1, 2, -1]
+    if before is None:
+        relative[changed] = 0
+    else:
+        relative[changed] = relative[changed] - before[changed]
     return relative

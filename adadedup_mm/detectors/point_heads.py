@@ -1,0 +1,41 @@
+"""Heads over points: FCOS."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .heads import HeadFamily, LossElements, Owners, is_object, register_family
+
+
+def _levels_and_positives(
+    head: Any, cls_scores: Sequence[Tensor], *args: Any, **kwargs: Any
+) -> Owners:
+    """All levels together, image by image in each: classification comes first, the rest sees the positive points."""
+    images = torch.arange(len(cls_scores[0]), device=cls_scores[0].device)
+    levels = [images.repeat_interleave(level[0, 0].numel()) for level in cls_scores]
+    image_of_point = torch.cat(levels)
+    positive = image_of_point
+
+    def owners(name: str, count: int, target: Any) -> Tensor:
+        nonlocal positive
+        if name != 'loss_cls':
+            return positive
+        positive = image_of_point[is_object(head, target)]
+        return image_of_point
+
+    return owners
+
+
+register_family(
+    HeadFamily(
+        kind='mmdet.models.dense_heads.FCOSHead',
+        elements=LossElements(
+            methods=('loss_by_feat',),
+            owners=_levels_and_positives,
+            criteria=('loss_cls', 'loss_bbox', 'loss_centerness'),
+        ),
+        summed_by=('mmdet.models.detectors.SingleStageDetector',),
+    )
+)
