@@ -1,4 +1,4 @@
-"""What is known of other people's detectors: losses of each sample, heads, checkpoints, configs, isolation."""
+"""What is known of other people's detectors: losses of samples, heads, checkpoints and configs."""
 
 from . import anchor_heads, point_heads, query_heads, region_heads
 

@@ -21,7 +21,7 @@ from .isolation import patched
 
 
 def _all_and_positives(head: Any, *args: Any, **kwargs: Any) -> Owners:
-    """Of a level's anchors classification sees all, the rest only the positive ones, some of it four times."""
+    """Classification sees all of a level's anchors, the rest the positive ones, some four times."""
     signature = inspect.signature(type(head).loss_by_feat_single)
     labels = signature.bind(head, *args, **kwargs).arguments['labels']
     images = torch.arange(len(labels), device=labels.device)

@@ -29,7 +29,7 @@ def slice_batch(value: Any, position: int) -> Any:
 
 
 def split_batch(value: Any, size: int) -> list[Any]:
-    """All slices of ``slice_batch``, by one operation a tensor, whose gradient is one concatenation."""
+    """All slices of ``slice_batch``, by one operation a tensor: its gradient concatenates once."""
     if value is None:
         return [None] * size
     if isinstance(value, Tensor):

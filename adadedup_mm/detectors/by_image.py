@@ -19,7 +19,7 @@ def forward_losses_per_image(
     data_samples: Sequence[Any],
     before_image: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """The detector's loss dict of each image of a preprocessed batch, in the model's present mode and with gradients.
+    """The detector's loss dict of each image of a preprocessed batch, with gradients.
 
     ``extract_feat`` of the detector and ``forward`` of its dense head run once on the batch; while
     the detector's own ``loss`` runs image by image, they hand out that image's slices. Batch
@@ -67,7 +67,7 @@ def head_losses_per_image(
     kwargs: dict[str, Any],
     before_image: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """A dense head's loss dict of each image, from the features of the whole batch and with gradients.
+    """A dense head's loss dict of each image, with gradients, from the features of the batch.
 
     ``forward`` of the head runs once on the batch. Nothing before the head needs to be split, so
     that voxels and other inputs of 3D detectors will do. Losses are not averaged over processes.
@@ -135,7 +135,7 @@ def _alone() -> Iterator[Callable[[], bool]]:
 def _features_once(
     model: nn.Module, size: int, group: Callable[[], bool]
 ) -> Iterator['_OncePerBatch | None']:
-    """Inside, features and dense heads run once on a batch; None where there is nothing to share."""
+    """Inside, features and dense heads run once on a batch; None where nothing is shared."""
     if size == 1 or not hasattr(model, 'extract_feat'):
         yield None
         return
@@ -163,7 +163,7 @@ def _forward_once(
 
 
 class _OncePerBatch:
-    """Stands in for a method of one argument: runs it on the whole batch, returns the present image's slice.
+    """Stands in for a method of one argument: runs it on the batch, returns the image's slice.
 
     A call with anything else than the present image goes to the method itself, as do all calls if
     the method's result has no batch dimension of the right size.

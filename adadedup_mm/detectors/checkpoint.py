@@ -57,12 +57,12 @@ _tensor_pickle: Any = SimpleNamespace(
 
 
 def load_tensors(path: str | Path) -> Any:
-    """Reads a checkpoint onto the CPU; only its tensors, numbers, strings, lists and dicts come through."""
+    """Reads a checkpoint onto the CPU: only its tensors, numbers, texts, lists and dicts."""
     return torch.load(path, map_location='cpu', pickle_module=_tensor_pickle, weights_only=False)
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint's ``state_dict``; whatever else is pickled in it is neither imported nor run.
+    """The tensors of a checkpoint's ``state_dict``; nothing else in it is imported or run.
 
     Raises:
         UserError: the file cannot be read or holds no weights.
@@ -103,7 +103,7 @@ def load_detector(config: Config, checkpoint: str | Path) -> nn.Module:
 
 
 def build_detector(config: Config) -> nn.Module:
-    """The untrained detector of a config from ``proxy_config``, on the GPU if there is one, in evaluation mode."""
+    """The untrained detector of a config, in evaluation mode, on the GPU if there is one."""
     # Models take their configs apart.
     model_config = copy.deepcopy(config.model)
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):

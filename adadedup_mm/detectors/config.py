@@ -19,7 +19,7 @@ _SCHEDULE_LENGTHS = {'begin', 'end', 'T_max', 'milestones', 'step_size'}
 
 
 def proxy_config(config: Config, num_classes: int, epochs: int | None = None) -> Config:
-    """A copy of a training config that trains its detector on other classes, for another time, without validation.
+    """A copy of a training config that trains its detector on other classes, for another time.
 
     Args:
         config: any MMDetection training config; its pipelines, optimiser and schedule are kept.
@@ -153,7 +153,7 @@ def _with_leaf(own: ConfigDict, dataset: Mapping[str, Any]) -> ConfigDict:
 
 
 def scoring_dataset(config: Config, dataset: Mapping[str, Any]) -> ConfigDict:
-    """The samples of ``dataset`` as the proxy sees them in a test, with annotations: nothing is random.
+    """The samples of ``dataset`` as the proxy sees them in a test, but with annotations.
 
     The pipeline is the config's test pipeline, but loads and packs what its training pipeline does:
     test pipelines load annotations after resizing, if at all. 3D detectors filter objects as in
@@ -186,7 +186,7 @@ def _filters_objects(step: Any) -> bool:
 
 
 def _plain_steps(steps: Sequence[Any]) -> list[Any]:
-    """The steps with mmdet3d's test-time augmentation replaced by what it holds that is not random."""
+    """The steps, with what is not random in it in place of mmdet3d's test-time augmentation."""
     plain: list[Any] = []
     for step in steps:
         if type_name(step) != 'MultiScaleFlipAug3D':

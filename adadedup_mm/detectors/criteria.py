@@ -43,7 +43,7 @@ class Criterion:
         return result
 
     def slopes(self, args: Any, kwargs: Any) -> tuple[Tensor, Tensor] | None:
-        """The derivatives of the value, and of the sum of elements times value / sum, by the first argument.
+        """The derivatives of the value, and of sum of elements times value / sum, by the input.
 
         Returns:
             None where these have none, as where no element has a weight.

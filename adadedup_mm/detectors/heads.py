@@ -1,9 +1,9 @@
-"""What is known of other people's heads: how families of them compute their losses, and what is asked of a model.
+"""How families of other people's heads compute their losses, and what is asked of a model.
 
 A family of heads is described once, in one file, by a ``HeadFamily`` that it registers:
 ``anchor_heads``, ``point_heads``, ``query_heads`` and ``region_heads`` are such files. Heads of
-other libraries are added in the same way, by ``register_family`` in a module that ``custom_imports``
-names.
+other libraries are added in the same way, by ``register_family`` in a module of the config's
+``custom_imports``.
 """
 
 import contextlib
@@ -58,12 +58,12 @@ class LossElements:
 
 @dataclass
 class AssignedPredictions:
-    """The predictions that a detector has assigned to objects: parts of (n, C) scores, (n,) labels and objects.
+    """The predictions that a detector has assigned to objects, in parts to be concatenated.
 
     Attributes:
-        scores: logits.
-        labels: the objects' classes, int64.
-        objects: positions of the objects in the image's ground truth, int64.
+        scores: (n, C) logits.
+        labels: (n,) int64, the objects' classes.
+        objects: (n,) int64, the objects' positions in the image's ground truth.
         sigmoid: whether each class has a probability of its own.
     """
 
@@ -89,8 +89,8 @@ class HeadFamily:
 
     Attributes:
         kind: import path of the class.
-        elements: whose the elements of their losses are, for heads that compute them by this class's
-            code; None if that is not known.
+        elements: whose the elements of their losses are, for heads that compute them by the code of
+            this class; None if that is not known.
         variants: import paths of derived classes whose ``loss_by_feat`` is known as well.
         summed_by: import paths of the detectors and RoI heads whose ``loss`` adds up the losses of
             such heads and nothing else.
@@ -138,7 +138,7 @@ def is_detector(model: Any) -> bool:
 
 
 def known_elements(head: Any) -> LossElements | None:
-    """How to take the loss of a head apart; None if it has code of its own, in which positions may mean anything."""
+    """How to take a head's loss apart; None if its own code may order elements in any way."""
     for family in _families:
         if family.elements is not None and _has_same_code(head, family):
             return family.elements
@@ -162,7 +162,7 @@ def _has_same_code(head: Any, family: HeadFamily) -> bool:
 
 
 def equal_runs(head: Any, *args: Any, **kwargs: Any) -> Owners:
-    """Equally many elements of each image, one image after the other: levels of anchors, layers of queries."""
+    """Equally many elements of each image, one image after the other."""
 
     def owners(name: str, count: int, target: Any) -> None:
         return None
@@ -171,7 +171,7 @@ def equal_runs(head: Any, *args: Any, **kwargs: Any) -> Owners:
 
 
 def is_object(head: Any, labels: Tensor) -> Tensor:
-    """Which (n,) labels are those of objects, (n,) bool; background has the number after the last class."""
+    """Which of (n,) labels are those of objects, (n,) bool; background has the last number."""
     return (labels >= 0) & (labels < head.num_classes)
 
 
@@ -199,7 +199,10 @@ def find_heads(model: Any) -> list[tuple[Any, float]]:
 
 
 def only_head(model: Any) -> nn.Module | None:
-    """The dense head whose ``loss`` is all of the detector's loss, as long as it takes features of the whole batch."""
+    """The dense head whose ``loss`` is all of the detector's loss, or None.
+
+    Only one that takes features of the whole batch can be asked for the losses of images.
+    """
     heads = _parts(model, _ONLY_HEADS)
     if len(heads) != 1 or not hasattr(heads[0], 'loss') or _is_a(model, _TRANSFORMER):
         return None
@@ -264,7 +267,7 @@ def not_decomposable(model: Any) -> str | None:
 
 
 def _adds_up_heads(module: Any) -> bool:
-    """Whether the loss of a detector or RoI head is known to be nothing but the sum of its heads' losses."""
+    """Whether the loss of a detector or RoI head is known to be the sum of its heads' losses."""
     own = getattr(type(module), 'loss', None)
     for family in _families:
         kinds = map(_find_class, family.summed_by)

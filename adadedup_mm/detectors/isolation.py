@@ -1,4 +1,4 @@
-"""Running a second training inside a process without a trace: what mmengine sets globally is put back."""
+"""A second training inside a process leaves no trace: what mmengine sets globally is put back."""
 
 import contextlib
 import copy
@@ -71,7 +71,7 @@ def hidden_group() -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def keep_random_states(devices: Any = ()) -> Iterator[None]:
-    """Random states of Python, NumPy, PyTorch and of CUDA ``devices`` are afterwards what they were before."""
+    """Random states of Python, NumPy, PyTorch and of CUDA ``devices`` are put back afterwards."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices):
@@ -82,7 +82,7 @@ def keep_random_states(devices: Any = ()) -> Iterator[None]:
 
 
 def random_states() -> dict[str, Any]:
-    """The states of Python, NumPy, PyTorch and CUDA, as tensors and plain numbers, for ``set_random_states``."""
+    """The states of Python, NumPy, PyTorch and CUDA, as tensors and plain numbers."""
     _, keys, position, has_gauss, gauss = cast(Any, np.random.get_state())
     numpy = torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(gauss)
     return dict(
@@ -106,10 +106,11 @@ def set_random_states(states: dict[str, Any]) -> None:
 
 
 class ModuleMemory:
-    """What modules remember between calls (class counts, IoU histories, counters), put back by ``restore``.
+    """What modules remember between calls, put back by ``restore``.
 
-    Buffers, and plain attributes: numbers, tensors, and lists, dicts, sets and arrays with the
-    items that they hold; also those of assigners and other plain objects that a module has.
+    Class counts, IoU histories and counters are examples. Taken are buffers, and plain attributes:
+    numbers, tensors, and lists, dicts, sets and arrays with the items that they hold; also those of
+    assigners and other plain objects that a module has.
 
     Args:
         modules: each for itself; what their submodules remember is not taken along.

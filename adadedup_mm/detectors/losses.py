@@ -49,7 +49,7 @@ def per_sample_losses(
 def per_sample_losses(
     model: nn.Module, batch: dict[str, Any], *, seed: int = 0, components: bool = False
 ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-    """The loss that each sample of a batch would have alone: no batch mates, no dropout, no random augmentation.
+    """The loss that each sample of a batch would have alone: without batch mates and dropout.
 
     Works with every detector of MMDetection and MMDetection3D that has a ``loss``. Images of one
     padded shape go through backbone, neck and dense head together, and through the rest of the
@@ -148,7 +148,7 @@ def _gradient_norm(model: nn.Module, loss: Tensor, parameters: Sequence[nn.Param
 
 @contextlib.contextmanager
 def _only_gradients_of(model: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Inside, no other parameter of the model requires gradients, so that nothing is kept for a backward pass."""
+    """Inside, no other parameter requires gradients, so that no more than needed is kept."""
     wanted = {id(parameter) for parameter in parameters}
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
@@ -174,13 +174,13 @@ def _preprocessed(
 
 
 def loss_components(model: nn.Module, losses: dict[str, Any]) -> dict[str, Tensor]:
-    """The scalar entries of a loss dict that the detector's ``parse_losses`` adds up to its total."""
+    """The scalar entries of a loss dict that the detector's ``parse_losses`` adds up."""
     _, entries = model.parse_losses(losses)
     return {name: entries[name] for name in losses if 'loss' in name}
 
 
 def _component_table(parts: Sequence[dict[str, Tensor]], device: torch.device) -> dict[str, Tensor]:
-    """The parts of each sample's loss as columns of (B,) float32; what a sample does not have is 0."""
+    """The parts of the samples' losses, (B,) float32 each; one that a sample does not have is 0."""
     zero = torch.zeros((), device=device)
     names = dict.fromkeys(name for part in parts for name in part)
     table = {}
@@ -240,7 +240,7 @@ def _check(model: nn.Module, batch: Any) -> tuple[Any, list[Any]]:
 
 
 def _groups(inputs: Any, size: int, divisor: int) -> list[list[int]]:
-    """Positions of the samples that may share a forward pass: images of one padded shape; anything else stays alone."""
+    """Positions of the samples that may share a forward pass: images of one padded shape."""
     if isinstance(inputs, dict) or not all(isinstance(image, Tensor) for image in inputs):
         return [[i] for i in range(size)]
     groups: dict[tuple[int, ...], list[int]] = {}

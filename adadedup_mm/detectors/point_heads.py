@@ -12,7 +12,10 @@ from .heads import HeadFamily, LossElements, Owners, is_object, register_family
 def _levels_and_positives(
     head: Any, cls_scores: Sequence[Tensor], *args: Any, **kwargs: Any
 ) -> Owners:
-    """All levels together, image by image in each: classification comes first, the rest sees the positive points."""
+    """All levels together, image by image in each.
+
+    Classification comes first, the rest sees the positive points.
+    """
     images = torch.arange(len(cls_scores[0]), device=cls_scores[0].device)
     levels = [images.repeat_interleave(level[0, 0].numel()) for level in cls_scores]
     image_of_point = torch.cat(levels)

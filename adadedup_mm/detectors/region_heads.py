@@ -41,7 +41,7 @@ def _regions(
 
 @contextlib.contextmanager
 def _watch_regions(roi_head: Any, assigned: AssignedPredictions) -> Iterator[None]:
-    """Every region that overlaps an object enough, and the object's own box, so that each one has some.
+    """Every region that overlaps an object enough, and the object's own box: each one has some.
 
     All of them instead of a random sample, and nothing else, which makes the result independent of
     chance. Of a cascade the last stage counts.

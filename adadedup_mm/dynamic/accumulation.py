@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def expect_iterations(optim_wrapper: Any, iterations: int) -> None:
-    """Tells an OptimWrapper after how many iterations the training ends, so that it steps in the last one.
+    """Tells an OptimWrapper after how many iterations the training ends: it steps in the last one.
 
     Wrappers that do not know the length of the training, such as those in an OptimWrapperDict, are
     left as they are.
@@ -22,7 +22,11 @@ def expect_iterations(optim_wrapper: Any, iterations: int) -> None:
 
 
 def accumulated(runner: Any) -> dict[str, Any]:
-    """What has accumulated since the last step: ``counts`` of the wrappers, and ``gradients`` by parameter name."""
+    """What has accumulated since the last step.
+
+    Returns:
+        ``counts`` of the wrappers, and ``gradients`` by parameter name.
+    """
     wrappers = _wrappers(runner.optim_wrapper)
     counts = [wrapper.inner_count for wrapper in wrappers]
     intervals = [getattr(wrapper, '_accumulative_counts', 1) for wrapper in wrappers]

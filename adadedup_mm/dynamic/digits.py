@@ -12,10 +12,10 @@ from ..base.errors import UserError
 
 @DATASETS.register_module()
 class Digits(BaseDataset):
-    """1797 grey 8 x 8 images of ten classes: the first four fifths for training, the rest, of other writers, for tests.
+    """1797 grey 8 x 8 images of ten classes.
 
-    A sample has ``img``, (8, 8) uint8, ``gt_label`` and ``img_id``, as the pipelines of MMPretrain
-    want them.
+    The first four fifths are for training, the rest, of other writers, for tests. A sample has
+    ``img``, (8, 8) uint8, ``gt_label`` and ``img_id``, as the pipelines of MMPretrain want them.
 
     Args:
         split: ``'train'`` (1438 images) or ``'test'`` (359).

@@ -1,4 +1,4 @@
-"""Feeds the training's own losses back to the sampler, and keeps loops, schedulers and checkpoints right."""
+"""Feeds losses back to the sampler, and keeps loops, schedulers and checkpoints right."""
 
 import math
 import random
@@ -190,7 +190,7 @@ class DynamicPruningHook(Hook):
         self.told = present
 
     def _feed_back(self, runner: Any) -> None:
-        """Lets the sampler of every process know the losses that all processes have seen since the last time."""
+        """Lets the sampler of every process know the losses that all processes have seen since."""
         if not self.pending or self.losses is None:
             return
         indices = np.concatenate([batch for batch, _ in self.pending])
@@ -213,7 +213,7 @@ class DynamicPruningHook(Hook):
 
 
 class _Passes:
-    """Stands in for the endless iterator of a loop that counts iterations: one pass over a subset after the other.
+    """Stands in for the iterator of a loop that counts iterations: one pass after the other.
 
     mmengine's own draws all subsets from the losses of a few batches ago, waits two seconds between
     passes, and reads everything again on resuming.

@@ -54,7 +54,7 @@ _LOSSES = "its samples' losses"
 
 
 class SampleLosses:
-    """Stands between a model and its criteria during training steps; between them the model is as it was.
+    """Stands between a model and its criteria in training steps, and leaves it as it was.
 
     Args:
         model: what the Runner trains, or a distributed wrapper of it.
@@ -136,7 +136,7 @@ class SampleLosses:
         return losses
 
     def problem(self) -> str | None:
-        """Why the losses of the steps since the last call are not those of the samples; None if they are."""
+        """Why the losses since the last call are not those of the samples; None if they are."""
         wrong = self._wrong
         self._wrong = None
         if wrong is None or not bool(wrong):
@@ -509,7 +509,7 @@ class SampleLosses:
         return [self.model, *find_criteria(self.model)]
 
     def _rescaled(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        """Makes up for heads that divide their losses after the criteria, by a number that is the same for all."""
+        """Makes up for heads that divide all their losses by one number, after the criteria."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             if self._weights is None:
@@ -563,7 +563,7 @@ class SampleLosses:
         return call
 
     def _call(self, criterion: Criterion, name: str, args: Any, kwargs: Any) -> Any:
-        """What the criterion returns, or with weights on samples the sum of its weighted elements."""
+        """What the criterion returns, or with weights the sum of its weighted elements."""
         assert self._owners is not None
         identity = id(criterion.module)
         if identity not in self._known | self._opaque:
@@ -590,7 +590,7 @@ class SampleLosses:
         return weighted.reshape(value.shape) if self._weighted else trained
 
     def _look_at(self, criterion: Criterion, args: Any, kwargs: Any) -> None:
-        """Finds out whether a criterion is a sum over its elements times a number that does not depend on them.
+        """Finds out whether a criterion is the sum of its elements times a number apart from them.
 
         That is so where its slope is the elements' slope times that number. Calls in which nothing
         has a slope do not show it, so that the next one is looked at as well.

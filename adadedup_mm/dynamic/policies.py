@@ -164,7 +164,7 @@ class UCB:
 
 @dataclasses.dataclass
 class InfoBatch:
-    """Drops a part of the well-learned samples and makes up for it with the weight of the rest (InfoBatch, ICLR 2024).
+    """Drops a part of the well-learned samples; the weight of the rest makes up (ICLR 2024).
 
     Of the samples whose latest loss is below the mean, floor((1-r) n) random ones stay, with weight
     1 / (1-r). The last epochs see all samples. Samples not seen yet count as a loss of 3.

@@ -18,7 +18,7 @@ INDEX_KEY = 'dynamic_index'
 
 @DATASETS.register_module()
 class IndexedDataset:
-    """Any dataset; its samples carry their index, as ``dynamic_index`` in the meta information of the data sample.
+    """Any dataset; its data samples carry their index as ``dynamic_index`` in the meta data.
 
     What is made is no wrapper but the dataset itself, of a class derived from its own, so that
     hooks which look through wrappers, switch pipelines or ask for the class find what they would
@@ -50,7 +50,7 @@ def _indexed(dataset: Any) -> Any:
 
 @functools.cache
 def _indexed_class(kind: Any) -> Any:
-    """A class of the same name and layout, so that instances of the one can become instances of the other."""
+    """A class of the same name and layout: instances of the one can become those of the other."""
     if hasattr(kind, '_unindexed'):
         return kind
 
@@ -97,7 +97,7 @@ def batch_indices(batch: Any) -> np.ndarray:
 
 @DATA_SAMPLERS.register_module()
 class DynamicPruningSampler(Sampler):
-    """Draws each sample of the present subset once per epoch; a policy chooses the subset anew every period.
+    """Draws each sample of a subset once per epoch; a policy chooses the subset anew every period.
 
     All processes choose the same subset, and each of its samples goes to exactly one of them. To
     give every process equally many, the subset of W processes leaves out up to W - 1 of the samples
@@ -216,7 +216,7 @@ class DynamicPruningSampler(Sampler):
         """Mmengine's own call; ``start_epoch`` has already set the epoch."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next selections and orders depend on, as tensors and plain numbers."""
+        """All that the next selections and orders depend on, as tensors and plain numbers."""
         arrays = dict(
             self.state.state_dict(), indices=self.indices, weights=self.weights, used=self.used
         )

@@ -1,4 +1,4 @@
-"""How often each sample was used: the table and the picture that a training leaves in its work dir."""
+"""How often each sample was used: the table and the picture in a training's work dir."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def write_usage(folder: Path, sampler: DynamicPruningSampler, epochs: int) -> No
 
 
 def usage_table(sampler: DynamicPruningSampler) -> pa.Table:
-    """A row a sample: index, sample_id (null if the dataset does not tell), epochs used, losses seen, mean and last."""
+    """A row a sample: its id, null if the dataset does not tell, epochs used, and losses."""
     last = sampler.state.last
     return pa.table(
         dict(
@@ -47,7 +47,7 @@ def usage_table(sampler: DynamicPruningSampler) -> pa.Table:
 
 
 def usage_plot(used: np.ndarray, score: np.ndarray, known: np.ndarray, epochs: int) -> Figure:
-    """Samples by the number of epochs they were used in, and where there are scores that number against the score.
+    """Samples by the number of epochs that used them; with scores also that number by score.
 
     Args:
         used: (N,) int64, epochs in which each sample was used.

@@ -1,4 +1,4 @@
-"""Several processes: which one this is before any process group exists, its GPU, and a group with or without one."""
+"""What launchers tell each of several processes: its index, its GPU, and how to form a group."""
 
 import os
 from typing import Any
@@ -42,7 +42,7 @@ def rank_and_world(launcher: str) -> tuple[int, int]:
 
 
 def take_gpu(launcher: str) -> None:
-    """Makes a GPU of its own the current one of this process; more processes than GPUs share them in turn.
+    """Makes a GPU of its own this process's current one; more processes than GPUs share them.
 
     mmengine does so when it opens a process group, which pruning has none of.
 
@@ -66,7 +66,7 @@ def take_gpu(launcher: str) -> None:
 
 
 def open_group(launcher: str) -> None:
-    """Opens the process group of all processes of a launcher, unless there is one: gloo where there is no GPU.
+    """Opens the group of a launcher's processes, unless there is one: gloo where there is no GPU.
 
     mmengine opens one only where it finds a GPU. The group stays open, as launchers cannot open a
     second one.
@@ -91,7 +91,7 @@ def open_group(launcher: str) -> None:
 
 
 def use_gloo_without_gpu(config: Any) -> None:
-    """Prepares a training of several processes where mmengine's Runner would ask for a GPU that is not there.
+    """Prepares a training of several processes without a GPU, which mmengine's Runner asks for.
 
     Args:
         config: a training config; its ``model_wrapper_cfg`` is set unless the user has set one.

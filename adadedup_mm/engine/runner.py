@@ -19,7 +19,7 @@ from .launchers import open_group, rank_and_world, take_gpu, use_gloo_without_gp
 
 @RUNNERS.register_module()
 class AdaDeDupRunner(Runner):
-    """Prunes before anything of the training is built, then is an ordinary Runner on the pruned set.
+    """Prunes before the training is built, then is an ordinary Runner on the pruned set.
 
     ``runner_type = 'adadedup_mm.engine.AdaDeDupRunner'`` in a config makes mmdet's and mmdet3d's
     ``tools/train.py`` use it. Because the dataset is known before loops and schedulers are built,
@@ -29,7 +29,7 @@ class AdaDeDupRunner(Runner):
 
     @classmethod
     def from_cfg(cls, cfg: Any) -> 'Runner':
-        """Prunes as ``cfg.adadedup`` says and builds a plain mmengine Runner from the resulting config."""
+        """Prunes as ``cfg.adadedup`` says and builds a plain mmengine Runner on the pruned set."""
         config = cfg if isinstance(cfg, Config) else Config(dict(cfg))
         if isinstance(config.get('dynamic'), Mapping):
             raise UserError(

@@ -57,7 +57,7 @@ def observe(
 
 
 def batch_size(measure: Measure, is_classifier: bool, training_size: int) -> int:
-    """How many samples ``observe`` takes at a time; without gradients twice as many as in training fit."""
+    """How many samples ``observe`` takes at a time; twice a training's if it has no gradients."""
     if measure == 'loss' or is_classifier:
         return 2 * training_size
     return 1
@@ -128,7 +128,7 @@ def _scores_and_labels(model: Any, samples: Sequence[Any]) -> tuple[np.ndarray, 
 
 
 def _after_neck(model: nn.Module) -> list[nn.Parameter]:
-    """What a gradient is taken of: not the backbone, whose backward pass would cost more than all the rest."""
+    """What a gradient is taken of: not the backbone, whose backward pass costs most."""
     chosen = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and 'backbone' not in name and 'neck' not in name:

@@ -1,4 +1,4 @@
-"""Deformable attention in the three forms that BEVFormer uses: over the BEV, over two BEVs in time, over cameras.
+"""Deformable attention in BEVFormer's three forms: over the BEV, two BEVs in time, and cameras.
 
 All tensors are batch first. Sampling runs in float32 whatever the autocast dtype: on a map of 128
 pixels a bfloat16 coordinate is half a pixel off.
@@ -18,7 +18,7 @@ Shapes = list[tuple[int, int]]
 
 
 def deformable_sample(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sums of bilinear samples, zero outside the maps (Deformable DETR, arXiv 2010.04159, eq. 3).
+    """Weighted sums of bilinear samples, zero outside the maps (arXiv 2010.04159, eq. 3).
 
     Args:
         value: (B, S, heads, C / heads); S runs over all levels, row-major inside a level.
@@ -176,7 +176,18 @@ class BEVCrossAttention(DeformableAttention):
         references: Tensor,
         shape: tuple[int, int],
     ) -> Tensor:
-        """(B, Q, C) from query and query_pos (B, Q, C), bev (B, H * W, C) and references (B, Q, 2) as (x, y)."""
+        """Attends to the BEV.
+
+        Args:
+            query: (B, Q, C).
+            query_pos: (B, Q, C).
+            bev: (B, H * W, C).
+            references: (B, Q, 2) as (x, y) in [0, 1].
+            shape: (H, W).
+
+        Returns:
+            (B, Q, C).
+        """
         asked = query + query_pos
         points = references[:, :, None]
         found = self.sample(asked, bev, points, [shape])
@@ -185,7 +196,7 @@ class BEVCrossAttention(DeformableAttention):
 
 
 class TemporalSelfAttention(DeformableAttention):
-    """BEV queries look at the previous BEV and at the current one; the mean of both is taken (BEVFormer, eq. 5)."""
+    """BEV queries look at the previous BEV and at the current one; the mean counts (eq. 5)."""
 
     def __init__(self, embed_dims: int, num_heads: int = 8, dropout: float = 0.1) -> None:
         super().__init__(embed_dims, num_heads, num_queues=2)
@@ -224,7 +235,7 @@ class TemporalSelfAttention(DeformableAttention):
 
 @dataclass(frozen=True)
 class CameraView:
-    """Which BEV queries each camera sees, padded to the longest list; the same for all layers of an encoder.
+    """Which BEV queries each camera sees, padded to the longest list; all layers share it.
 
     Attributes:
         index: (B, cameras, M) int64, BEV queries; rows are distinct, the seen ones first.
@@ -262,7 +273,7 @@ def camera_view(points: Tensor, visible: Tensor) -> CameraView:
 
 
 class SpatialCrossAttention(nn.Module):
-    """BEV queries look into the cameras that see their pillar; the mean over them is taken (BEVFormer, eq. 3)."""
+    """BEV queries look into the cameras that see their pillar; the mean counts (eq. 3)."""
 
     def __init__(
         self,

@@ -100,7 +100,7 @@ def select_boxes(
 
 
 def _inside(centres: Tensor, centre_range: Sequence[float]) -> Tensor:
-    """Which of (N, 3) centres lie in a range of (x_min, y_min, z_min, x_max, y_max, z_max), (N,) bool."""
+    """Which of (N, 3) centres lie in (x_min, y_min, z_min, x_max, y_max, z_max), (N,) bool."""
     lower = centres.new_tensor(centre_range[:3])
     upper = centres.new_tensor(centre_range[3:])
     inside = (centres >= lower) & (centres <= upper)

@@ -1,4 +1,4 @@
-"""From a BEV to object queries: self-attention, attention to the BEV, and boxes refined layer by layer."""
+"""From a BEV to object queries: self-attention, attention to the BEV, refined boxes."""
 
 import torch
 from mmcv.cnn.bricks.transformer import FFN, MultiheadAttention
@@ -10,7 +10,7 @@ from .coder import CENTRE
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """The logit of ``x``, which is clamped to [0, 1], both sides of the fraction to at least ``eps``."""
+    """The logit of ``x`` clamped to [0, 1], both sides of the fraction being at least ``eps``."""
     x = x.clamp(0, 1)
     above = x.clamp(min=eps)
     below = (1 - x).clamp(min=eps)
@@ -71,7 +71,7 @@ class BEVFormerDecoderLayer(BaseModule):
         references: Tensor,
         bev_shape: tuple[int, int],
     ) -> Tensor:
-        """Args: query and query_pos (B, Q, C), bev (B, H * W, C), references (B, Q, 2). Returns (B, Q, C)."""
+        """Decodes by one layer; the arguments are those of ``BEVCrossAttention``."""
         itself, cross = self.attentions
         after_itself, after_cross, after_ffn = self.norms
         query = itself(query, query_pos=query_pos, key_pos=query_pos)

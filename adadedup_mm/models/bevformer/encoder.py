@@ -1,4 +1,4 @@
-"""From camera features to a BEV: layers of temporal self-attention, spatial cross-attention and a feed-forward net."""
+"""From camera features to a BEV: temporal self-attention and spatial cross-attention in layers."""
 
 from collections.abc import Sequence
 
@@ -123,8 +123,8 @@ class BEVFormerEncoder(BaseModule):
         history = None
         rows = None
         if prev_bev is not None and has_history is not None and shift is not None:
-            # The current half of the history is the initial queries in every layer, not refreshed by
-            # deeper ones.
+            # The current half of the history is the initial queries in every layer, not refreshed
+            # by deeper ones.
             history = torch.stack([prev_bev, queries], 1)
             rows = has_history[:, None, None, None]
             moved = shift * has_history[:, None]

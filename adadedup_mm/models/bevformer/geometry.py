@@ -1,4 +1,4 @@
-"""Where BEV cells lie, where cameras see them, and how the ego vehicle moved: pure float32 geometry.
+"""Where BEV cells lie, where cameras see them, and how the ego vehicle moved, in float32.
 
 A BEV of H x W cells is flattened row-major. Rows run along +y of the LiDAR frame, columns along +x.
 ``pc_range`` is (x_min, y_min, z_min, x_max, y_max, z_max) in metres.
@@ -35,7 +35,11 @@ def pillar_points(
     pc_range: Sequence[float],
     device: torch.device | None = None,
 ) -> Tensor:
-    """Points of the pillars over the cells: (H * W, Z, 3) in metres, half a metre off the lower and upper bound."""
+    """Points of the pillars over the cells, half a metre off the lower and upper bound.
+
+    Returns:
+        (H * W, Z, 3) in metres.
+    """
     lower = torch.tensor(pc_range[:3], dtype=torch.float32, device=device)
     upper = torch.tensor(pc_range[3:], dtype=torch.float32, device=device)
     extent = pc_range[5] - pc_range[2]
@@ -123,7 +127,7 @@ def rotate_bev(
 
 
 def relative_can_bus(signals: np.ndarray, before: np.ndarray | None) -> np.ndarray:
-    """CAN bus signals with position [:3] and heading in degrees [-1] as changes since an earlier frame.
+    """CAN bus signals with position [:3] and heading in degrees [-1] since an earlier frame.
 
     Args:
         signals: (18,), absolute.

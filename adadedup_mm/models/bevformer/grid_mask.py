@@ -32,8 +32,8 @@ def grid_mask(height: int, width: int, rng: Any) -> np.ndarray:
 def _bands(length: int, period: int, band: int, first: int) -> np.ndarray:
     """Which of ``length`` pixels a band covers, (length,) bool.
 
-    The grid lies on a canvas of one and a half times the size, whose middle is taken. The canvas has
-    room for whole periods only; a band that would begin behind them is missing.
+    The grid lies on a canvas of one and a half times the size, whose middle is taken. The canvas
+    has room for whole periods only; a band that would begin behind them is missing.
     """
     canvas = int(1.5 * length)
     covered = np.zeros(canvas, dtype=bool)

@@ -1,4 +1,4 @@
-"""Matching predictions to ground truth, and the set loss: focal loss and L1 (DETR3D, arXiv 2110.06922), in float32."""
+"""Predictions matched to ground truth, and the set loss: focal and L1 (arXiv 2110.06922)."""
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -72,7 +72,7 @@ def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def box_loss(codes: Tensor, targets: Tensor, code_weights: Tensor) -> Tensor:
-    """Sum of the weighted L1 distances of matched pairs; a target with any entry that is not finite counts nothing.
+    """Sum of the weighted L1 distances of matched pairs, without targets that are not finite.
 
     Args:
         codes: (N, D).
