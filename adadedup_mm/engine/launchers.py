@@ -27,16 +27,18 @@ def rank_and_world(launcher: str) -> tuple[int, int]:
         return 0, 1
     if launcher not in _VARIABLES:
         raise UserError(f"launcher {launcher!r} is not supported: use 'none', 'pytorch' or 'slurm'")
-    names = _VARIABLES[launcher]
-    rank, world = (os.environ.get(name) for name in names)
+    rank_name, world_name = _VARIABLES[launcher]
+    rank = os.environ.get(rank_name)
+    world = os.environ.get(world_name)
     start = 'torchrun --nproc_per_node=N' if launcher == 'pytorch' else 'srun'
     if rank is None or world is None:
-        raise UserError(f'--launcher {launcher} needs {" and ".join(names)}: start it with {start}')
+        raise UserError(
+            f'--launcher {launcher} needs {rank_name} and {world_name}: start it with {start}'
+        )
     if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
         raise UserError(
-            f'{names[0]} is {rank!r} and {names[1]} {world!r}, but must be the index of this '
-            'process and '
-            f'how many there are: start it with {start}'
+            f'{rank_name} is {rank!r} and {world_name} {world!r}, but must be the index of this '
+            f'process and how many there are: start it with {start}'
         )
     return int(rank), int(world)
 
@@ -55,14 +57,15 @@ def take_gpu(launcher: str) -> None:
     if launcher == 'none' or not torch.cuda.is_available():
         return
     name = _LOCAL_RANK[launcher]
-    local_rank = os.environ.get(name, str(rank_and_world(launcher)[0]))
+    rank, _ = rank_and_world(launcher)
+    local_rank = os.environ.get(name, str(rank))
     if not local_rank.isdecimal():
         raise UserError(
             f'{name} is {local_rank!r}, but must be the index of this process on its machine: '
-            'unset it, or '
-            'leave it to the launcher'
+            'unset it, or leave it to the launcher'
         )
-    torch.cuda.set_device(int(local_rank) % torch.cuda.device_count())
+    gpu = int(local_rank) % torch.cuda.device_count()
+    torch.cuda.set_device(gpu)
 
 
 def open_group(launcher: str) -> None:
@@ -86,7 +89,8 @@ def open_group(launcher: str) -> None:
             rank, world = rank_and_world(launcher)
             torch.distributed.init_process_group('gloo', rank=rank, world_size=world)
     except RuntimeError as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        lines = str(error).splitlines()
+        reason = lines[0] if lines else type(error).__name__
         raise ProcessError(f'this process cannot form a group with the others: {reason}') from error
 
 
@@ -97,6 +101,7 @@ def use_gloo_without_gpu(config: Any) -> None:
         config: a training config; its ``model_wrapper_cfg`` is set unless the user has set one.
     """
     launcher = config.get('launcher', 'none')
-    if launcher != 'none' and not torch.cuda.is_available():
-        open_group(launcher)
-        config.setdefault('model_wrapper_cfg', dict(WRAPPER_WITHOUT_GPU))
+    if launcher == 'none' or torch.cuda.is_available():
+        return
+    open_group(launcher)
+    config.setdefault('model_wrapper_cfg', dict(WRAPPER_WITHOUT_GPU))

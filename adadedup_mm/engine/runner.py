@@ -35,14 +35,11 @@ class AdaDeDupRunner(Runner):
             raise UserError(
                 "the config has a 'dynamic' dict too, which AdaDeDupRunner does not look at: set "
                 "runner_type='adadedup_mm.dynamic.DynamicPruningRunner', which prunes before the "
-                'training '
-                'and during it'
+                'training and during it'
             )
         pruned, folder = prune_first(config)
-        pruned.custom_hooks = [
-            *pruned.get('custom_hooks', []),
-            dict(type='adadedup_mm.engine.AdaDeDupHook', pruning_dir=str(folder)),
-        ]
+        hook = dict(type='adadedup_mm.engine.AdaDeDupHook', pruning_dir=str(folder))
+        pruned.custom_hooks = [*pruned.get('custom_hooks', []), hook]
         return build_runner(pruned)
 
 
@@ -74,4 +71,12 @@ def prune_first(config: Config) -> tuple[Config, Path]:
         take_gpu(launcher)
         if options.proxy.distributed:
             open_group(launcher)
-    return prune(config, options, folder, rank=rank, world=world, resume=True), folder
+    pruned = prune(
+        config,
+        options,
+        folder,
+        rank=rank,
+        world=world,
+        resume=True,
+    )
+    return pruned, folder

@@ -155,7 +155,7 @@ def _header(annotations: Mapping[str, Any], key: str, path: str) -> Mapping[str,
 
 
 def draw_history(index: int, queue_length: int) -> list[int]:
-    """Draws q - 1 of the q frames before ``index``, in order; frame 0 stands in for missing ones."""
+    """Draws q - 1 of the q frames before ``index``, in order; frame 0 stands in for others."""
     candidates = list(range(index - queue_length, index))
     # Python's global generator, which mmengine seeds in every worker.
     random.shuffle(candidates)
