@@ -23,15 +23,17 @@ from .isolation import patched
 def _all_and_positives(head: Any, *args: Any, **kwargs: Any) -> Owners:
     """Classification sees all of a level's anchors, the rest the positive ones, some four times."""
     signature = inspect.signature(type(head).loss_by_feat_single)
-    labels = signature.bind(head, *args, **kwargs).arguments['labels']
+    arguments = signature.bind(head, *args, **kwargs).arguments
+    labels = arguments['labels']
     images = torch.arange(len(labels), device=labels.device)
-    image_of_anchor = images.repeat_interleave(labels.shape[1])
-    positive = image_of_anchor[is_object(head, labels.reshape(-1))]
+    owner = images.repeat_interleave(labels.shape[1])
+    positive = owner[is_object(head, labels.reshape(-1))]
 
     def owners(name: str, count: int, target: Any) -> Tensor | None:
         if name == 'loss_cls':
             return None
-        return positive.repeat_interleave(count // len(positive))
+        values = count // len(positive)
+        return positive.repeat_interleave(values)
 
     return owners
 
@@ -71,7 +73,10 @@ def _watch_anchors(head: Any, assigned: AssignedPredictions) -> Iterator[None]:
 
 def _scores_of_anchors(maps: Sequence[Tensor], channels: int) -> Tensor:
     """(n, channels) scores of all anchors of an image, from one map a level."""
-    levels = [level.permute(0, 2, 3, 1).reshape(-1, channels) for level in maps]
+    levels = []
+    for level in maps:
+        channels_last = level.permute(0, 2, 3, 1)
+        levels.append(channels_last.reshape(-1, channels))
     return torch.cat(levels)
 
 

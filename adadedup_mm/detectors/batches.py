@@ -8,13 +8,15 @@ from torch import Tensor
 
 def is_batch(value: Any, size: int) -> bool:
     """Whether all tensors in nested lists, tuples and dicts have a first dimension of ``size``."""
+    if value is None:
+        return True
     if isinstance(value, Tensor):
         return value.dim() > 0 and len(value) == size
     if isinstance(value, dict):
         value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        return len(value) > 0 and all(is_batch(item, size) for item in value)
-    return value is None
+    if not isinstance(value, (list, tuple)):
+        return False
+    return len(value) > 0 and all(is_batch(item, size) for item in value)
 
 
 def slice_batch(value: Any, position: int) -> Any:
@@ -36,12 +38,12 @@ def split_batch(value: Any, size: int) -> list[Any]:
         # Heads may work in place on what they have predicted, which views of one operation do not
         # allow.
         return list(torch.unsafe_split(value, 1))
+    items = value.values() if isinstance(value, dict) else value
+    columns = [split_batch(item, size) for item in items]
+    rows = zip(*columns, strict=True)
     if isinstance(value, dict):
-        columns = [split_batch(item, size) for item in value.values()]
-        rows = zip(*columns, strict=True)
         return [dict(zip(value, row, strict=True)) for row in rows]
-    columns = [split_batch(item, size) for item in value]
-    return [type(value)(row) for row in zip(*columns, strict=True)]
+    return [type(value)(row) for row in rows]
 
 
 def pick_samples(value: Any, positions: list[int]) -> Any:

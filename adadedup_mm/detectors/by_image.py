@@ -48,15 +48,16 @@ def forward_losses_per_image(
             'has no per-sample losses in one step; use a batch size of 1'
         )
     loss = cast(Any, type(model)).loss
+    results = []
     with _alone() as group, _features_once(model, size, group) as features:
-        results = []
         for i, sample in enumerate(data_samples):
             image = slice_batch(inputs, i) if size > 1 else inputs
             if features is not None:
                 features.next_image(i, inputs, image)
             if before_image is not None:
                 before_image(i)
-            results.append(loss(model, image, [sample]))
+            losses = loss(model, image, [sample])
+            results.append(losses)
     return results
 
 
@@ -89,16 +90,19 @@ def head_losses_per_image(
     """
     loss = cast(Any, type(head)).loss
     parts = [_split_argument(head, value, size) for value in args]
-    named_parts = {name: _split_argument(head, value, size) for name, value in kwargs.items()}
+    named_parts = {}
+    for name, value in kwargs.items():
+        named_parts[name] = _split_argument(head, value, size)
+    results = []
     with _alone() as group, _forward_once(head, size, group) as forward:
-        results = []
         for i in range(size):
             image = [part[i] for part in parts]
             named = {name: part[i] for name, part in named_parts.items()}
             forward.next_image(i, args[0], image[0])
             if before_image is not None:
                 before_image(i)
-            results.append(loss(head, *image, **named))
+            losses = loss(head, *image, **named)
+            results.append(losses)
     return results
 
 
@@ -118,9 +122,12 @@ def _split_argument(head: nn.Module, value: Any, size: int) -> list[Any]:
 
 def _is_list_of_samples(value: Any, size: int) -> bool:
     """Whether a value is a list of B data samples or instances."""
-    if not isinstance(value, (list, tuple)) or len(value) != size:
+    if not isinstance(value, (list, tuple)):
         return False
-    return not any(isinstance(item, (Tensor, list, tuple, dict)) for item in value)
+    if len(value) != size:
+        return False
+    nested = (Tensor, list, tuple, dict)
+    return not any(isinstance(item, nested) for item in value)
 
 
 @contextlib.contextmanager
@@ -199,8 +206,7 @@ class _OncePerBatch:
         self.image = image
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        is_present_image = len(args) == 1 and not kwargs and args[0] is self.image
-        if not is_present_image:
+        if kwargs or len(args) != 1 or args[0] is not self.image:
             return self.method(*args, **kwargs)
         if self.result is None:
             self._run_batch()
@@ -213,9 +219,10 @@ class _OncePerBatch:
 
     def _run_batch(self) -> None:
         with patched(torch.distributed, 'is_initialized', self.group):
-            self.result = self.method(self.batch)
-        if is_batch(self.result, self.size):
-            self.parts = split_batch(self.result, self.size)
+            result = self.method(self.batch)
+        self.result = result
+        if is_batch(result, self.size):
+            self.parts = split_batch(result, self.size)
 
 
 def _once(method: Callable[..., list[Any]]) -> Callable[..., list[Any]]:

@@ -41,9 +41,11 @@ class _Inert:
 
 class _TensorUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        is_builder = (module, name) in _TENSOR_BUILDERS
-        is_dtype = module == 'torch' and isinstance(getattr(torch, name), torch.dtype)
-        return super().find_class(module, name) if is_builder or is_dtype else _Inert
+        if (module, name) in _TENSOR_BUILDERS:
+            return super().find_class(module, name)
+        if module == 'torch' and isinstance(getattr(torch, name), torch.dtype):
+            return super().find_class(module, name)
+        return _Inert
 
 
 def _load_tensor_pickle(file: Any, **options: Any) -> Any:
@@ -58,7 +60,12 @@ _tensor_pickle: Any = SimpleNamespace(
 
 def load_tensors(path: str | Path) -> Any:
     """Reads a checkpoint onto the CPU: only its tensors, numbers, texts, lists and dicts."""
-    return torch.load(path, map_location='cpu', pickle_module=_tensor_pickle, weights_only=False)
+    return torch.load(
+        path,
+        map_location='cpu',
+        pickle_module=_tensor_pickle,
+        weights_only=False,
+    )
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
@@ -104,11 +111,13 @@ def load_detector(config: Config, checkpoint: str | Path) -> nn.Module:
 
 def build_detector(config: Config) -> nn.Module:
     """The untrained detector of a config, in evaluation mode, on the GPU if there is one."""
+    scope = config.get('default_scope', 'mmdet')
     # Models take their configs apart.
     model_config = copy.deepcopy(config.model)
-    with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
+    with DefaultScope.overwrite_default_scope(scope):
         model: nn.Module = MODELS.build(model_config)
-        return model.to(get_device()).eval()
+    model.to(get_device())
+    return model.eval()
 
 
 def fill_detector(model: nn.Module, checkpoint: str | Path) -> None:

@@ -112,7 +112,10 @@ def _stretch(scheduler: Any, epochs: int, old: int) -> None:
     for key in _SCHEDULE_LENGTHS & scheduler.keys():
         value = scheduler[key]
         least = 0 if key == 'begin' else 1
-        stretched = [max(round(item * epochs / old), least) for item in np.atleast_1d(value)]
+        stretched = []
+        for item in np.atleast_1d(value):
+            length = round(item * epochs / old)
+            stretched.append(max(length, least))
         scheduler[key] = stretched if np.ndim(value) else stretched[0]
 
 
@@ -124,7 +127,9 @@ def is_3d(config: Config) -> bool:
 def is_classifier(config: Config) -> bool:
     """Whether a training config is one of MMPretrain's image classifiers."""
     loader: Any = config.get('train_dataloader') or {}
-    return 'dataset' in loader and _has_step(loader['dataset'], 'PackInputs')
+    if 'dataset' not in loader:
+        return False
+    return _has_step(loader['dataset'], 'PackInputs')
 
 
 def _has_step(dataset: ConfigDict, name: str) -> bool:
@@ -170,19 +175,23 @@ def scoring_dataset(config: Config, dataset: Mapping[str, Any]) -> ConfigDict:
         )
     training = _steps(config.train_dataloader.dataset)
     testing = _plain_steps(_steps(loader.dataset))
-    loading = [step for step in training if type_name(step).startswith('Load')]
-    filters = [step for step in training if _filters_objects(step)]
-    between = [step for step in testing if not type_name(step).startswith(('Load', 'Pack'))]
-    packing = [step for step in training if type_name(step).startswith('Pack')]
-    scoring = _with_pipeline(dataset, [*loading, *filters, *between, *packing])
+    steps = [step for step in training if _is_named(step, 'Load')]
+    steps += [step for step in training if _filters_objects(step)]
+    steps += [step for step in testing if not _is_named(step, 'Load', 'Pack')]
+    steps += [step for step in training if _is_named(step, 'Pack')]
+    scoring = _with_pipeline(dataset, steps)
     if is_3d(config):
         _keep_empty(scoring)
     return scoring
 
 
+def _is_named(step: Any, *beginnings: str) -> bool:
+    """Whether the name of a step's type begins so."""
+    return type_name(step).startswith(beginnings)
+
+
 def _filters_objects(step: Any) -> bool:
-    name = type_name(step)
-    return name.startswith('Object') and 'Filter' in name
+    return _is_named(step, 'Object') and 'Filter' in type_name(step)
 
 
 def _plain_steps(steps: Sequence[Any]) -> list[Any]:
@@ -193,7 +202,7 @@ def _plain_steps(steps: Sequence[Any]) -> list[Any]:
             plain.append(step)
             continue
         for inner in step.get('transforms', []):
-            if not type_name(inner).startswith(('Random', 'GlobalRot')):
+            if not _is_named(inner, 'Random', 'GlobalRot'):
                 plain.append(inner)
     return plain
 
@@ -213,7 +222,9 @@ def _steps(dataset: ConfigDict) -> list[Any]:
     """The steps of a dataset's pipeline and of the wrappers around it, the inner ones first."""
     if 'datasets' in dataset:
         return _steps(dataset.datasets[0])
-    steps = _steps(dataset.dataset) if 'dataset' in dataset else []
+    steps = []
+    if 'dataset' in dataset:
+        steps = _steps(dataset.dataset)
     return [*steps, *dataset.get('pipeline', [])]
 
 

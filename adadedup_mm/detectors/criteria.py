@@ -23,7 +23,8 @@ class Criterion:
 
     def elements(self, *args: Any, **kwargs: Any) -> Tensor:
         """The losses before they are added up, (n, ...)."""
-        if _takes_override(type(self.module)):
+        kind: Any = type(self.module)
+        if _takes_override(kind):
             kwargs['reduction_override'] = 'none'
             return self.forward(*args, **kwargs)
         before = self.module.reduction
@@ -78,10 +79,11 @@ class Criterion:
 
 def _with_leaf(call: Callable[..., Tensor], args: Any, kwargs: Any) -> tuple[Tensor, Tensor]:
     """What a call returns for a first argument that begins a graph, and that argument."""
+    prediction, *others = args
     with kept_random_states(args), torch.enable_grad():
-        leaf = args[0].detach().clone().requires_grad_()
+        leaf = prediction.detach().clone().requires_grad_()
         # Some criteria write into what they are given.
-        value = call(leaf.clone(), *copied(args[1:]), **copied(kwargs))
+        value = call(leaf.clone(), *copied(others), **copied(kwargs))
     return value, leaf
 
 
@@ -102,14 +104,19 @@ def gives_elements(criterion: Any) -> bool:
     """Whether a criterion can be asked for its elements; what it answers is looked at later."""
     if not isinstance(criterion, nn.Module):
         return False
-    if _takes_override(type(criterion)):
+    kind: Any = type(criterion)
+    if _takes_override(kind):
         return True
-    return getattr(criterion, 'reduction', None) in ('mean', 'sum')
+    reduction = getattr(criterion, 'reduction', None)
+    return reduction in ('mean', 'sum')
 
 
 def kept_random_states(args: Any) -> contextlib.AbstractContextManager[None]:
     """Inside, random numbers leave no trace, on the CPU and where tensors among ``args`` are."""
-    devices = {value.device for value in args if isinstance(value, Tensor) and value.is_cuda}
+    devices = set()
+    for value in args:
+        if isinstance(value, Tensor) and value.is_cuda:
+            devices.add(value.device)
     return keep_random_states(devices)
 
 

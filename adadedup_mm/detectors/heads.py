@@ -177,8 +177,12 @@ def is_object(head: Any, labels: Tensor) -> Tensor:
 
 def _parts(model: Any, names: Iterable[str]) -> list[nn.Module]:
     """The modules of those names that a model has."""
-    values = (getattr(model, name, None) for name in names)
-    return [value for value in values if isinstance(value, nn.Module)]
+    parts = []
+    for name in names:
+        part = getattr(model, name, None)
+        if isinstance(part, nn.Module):
+            parts.append(part)
+    return parts
 
 
 def dense_heads(model: Any) -> list[nn.Module]:
@@ -188,13 +192,18 @@ def dense_heads(model: Any) -> list[nn.Module]:
 
 def find_heads(model: Any) -> list[tuple[Any, float]]:
     """Dense and box heads of a detector, and the factors that their losses are multiplied by."""
-    heads: list[tuple[Any, float]] = [(head, 1.0) for head in dense_heads(model)]
+    heads: list[tuple[Any, float]] = []
+    for head in dense_heads(model):
+        heads.append((head, 1.0))
     roi_head = getattr(model, 'roi_head', None)
     if roi_head is None:
         return heads
-    boxes = roi_head.bbox_head
-    stages = list(boxes) if isinstance(boxes, nn.ModuleList) else [boxes]
-    factors = getattr(roi_head, 'stage_loss_weights', None) or [1.0] * len(stages)
+    stages = [roi_head.bbox_head]
+    if isinstance(roi_head.bbox_head, nn.ModuleList):
+        stages = list(roi_head.bbox_head)
+    factors = getattr(roi_head, 'stage_loss_weights', None)
+    if not factors:
+        factors = [1.0] * len(stages)
     return [*heads, *zip(stages, factors, strict=True)]
 
 
@@ -204,10 +213,13 @@ def only_head(model: Any) -> nn.Module | None:
     Only one that takes features of the whole batch can be asked for the losses of images.
     """
     heads = _parts(model, _ONLY_HEADS)
-    if len(heads) != 1 or not hasattr(heads[0], 'loss') or _is_a(model, _TRANSFORMER):
+    if len(heads) != 1 or not hasattr(heads[0], 'loss'):
         return None
-    if any(getattr(model, name, None) is not None for name in _OTHER_HEADS):
+    if _is_a(model, _TRANSFORMER):
         return None
+    for name in _OTHER_HEADS:
+        if getattr(model, name, None) is not None:
+            return None
     return heads[0]
 
 
@@ -219,8 +231,9 @@ def find_criteria(model: nn.Module) -> list[Any]:
 def step_name(model: Any) -> str:
     """The method that a training step takes the loss dict from."""
     loss = getattr(model, 'loss', None)
-    is_method = callable(loss) and not isinstance(loss, nn.Module)
-    return 'loss' if is_method else 'forward'
+    if not callable(loss) or isinstance(loss, nn.Module):
+        return 'forward'
+    return 'loss'
 
 
 def no_criteria(model: Any) -> str | None:

@@ -84,11 +84,19 @@ def keep_random_states(devices: Any = ()) -> Iterator[None]:
 def random_states() -> dict[str, Any]:
     """The states of Python, NumPy, PyTorch and CUDA, as tensors and plain numbers."""
     _, keys, position, has_gauss, gauss = cast(Any, np.random.get_state())
-    numpy = torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(gauss)
+    numpy = (
+        torch.from_numpy(keys.astype(np.int64)),
+        int(position),
+        int(has_gauss),
+        float(gauss),
+    )
+    cuda = []
+    if torch.cuda.is_available():
+        cuda = torch.cuda.get_rng_state_all()
     return dict(
         python=random.getstate(),
         torch=torch.get_rng_state(),
-        cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        cuda=cuda,
         numpy=numpy,
     )
 
@@ -97,11 +105,13 @@ def set_random_states(states: dict[str, Any]) -> None:
     """Puts back what ``random_states`` returned."""
     random.setstate(states['python'])
     torch.set_rng_state(states['torch'].cpu())
-    if states['cuda'] and torch.cuda.is_available():
-        devices = [state.cpu() for state in states['cuda']]
+    cuda = states['cuda']
+    if cuda and torch.cuda.is_available():
+        devices = [state.cpu() for state in cuda]
         torch.cuda.set_rng_state_all(devices)
     keys, position, has_gauss, gauss = states['numpy']
-    keys = keys.cpu().numpy().astype(np.uint32)
+    keys = keys.cpu().numpy()
+    keys = keys.astype(np.uint32)
     np.random.set_state(('MT19937', keys, position, has_gauss, gauss))
 
 
@@ -123,23 +133,34 @@ class ModuleMemory:
         self._names: list[tuple[dict[str, Any], set[str]]] = []
         self._statistics: list[tuple[nn.Module, Tensor, Tensor]] = []
         for module in modules:
-            self._take_attributes(cast(dict[str, Any], module._buffers))
-            self._take_attributes(vars(module))
-            for value in list(vars(module).values()):
-                if _is_helper(value):
-                    self._take_attributes(vars(value))
-            self._take_statistics(module)
+            self._take(module)
         for saved in self._tensors:
             saved.version = saved.tensor._version
+
+    def _take(self, module: nn.Module) -> None:
+        attributes = vars(module)
+        buffers = cast(dict[str, Any], module._buffers)
+        self._take_attributes(buffers)
+        self._take_attributes(attributes)
+        for value in list(attributes.values()):
+            if _is_helper(value):
+                self._take_attributes(vars(value))
+        for name in _STATISTICS:
+            tensor = buffers.get(name)
+            if tensor is not None:
+                values = tensor.detach().clone()
+                self._statistics.append((module, tensor, values))
 
     def _take_attributes(self, owner: dict[str, Any]) -> None:
         for name, value in owner.items():
             if name in _INTERNAL:
                 continue
             if isinstance(value, Tensor):
-                self._tensors.append(_SavedTensor(owner, name, value, value.detach().clone()))
+                values = value.detach().clone()
+                self._tensors.append(_SavedTensor(owner, name, value, values))
             elif type(value) in _CONTAINERS:
-                self._containers.append((owner, name, value, copy.copy(value)))
+                items = copy.copy(value)
+                self._containers.append((owner, name, value, items))
             elif type(value) in _VALUES:
                 self._values.append((owner, name, value))
         self._names.append((owner, set(owner)))
@@ -179,10 +200,11 @@ class _SavedTensor:
     version: int = 0
 
     def restore(self) -> None:
-        if self.tensor._version != self.version:
-            self.tensor.copy_(self.values)
-            self.version = self.tensor._version
-        self.owner[self.name] = self.tensor
+        tensor = self.tensor
+        if tensor._version != self.version:
+            tensor.copy_(self.values)
+            self.version = tensor._version
+        self.owner[self.name] = tensor
 
 
 def _remove_others(owner: dict[str, Any], names: set[str]) -> None:
@@ -194,9 +216,12 @@ def _remove_others(owner: dict[str, Any], names: set[str]) -> None:
 
 def _is_helper(value: Any) -> bool:
     """Whether an attribute of a module is an object with plain attributes, such as an assigner."""
-    if isinstance(value, (Tensor, types.ModuleType, *_REMEMBERED)) or callable(value):
+    if isinstance(value, (Tensor, types.ModuleType, *_REMEMBERED)):
         return False
-    return isinstance(getattr(value, '__dict__', None), dict)
+    if callable(value):
+        return False
+    attributes = getattr(value, '__dict__', None)
+    return isinstance(attributes, dict)
 
 
 def _refill(container: Any, items: Any) -> None:

@@ -81,19 +81,27 @@ def per_sample_losses(
     inputs, samples = _check(model, batch)
     device = next(model.parameters()).device
     divisor = getattr(model.data_preprocessor, 'pad_size_divisor', 1)
-    parts: list[dict[str, Tensor]] = [{} for _ in samples]
+    seeds = [sample_seed(seed, sample) for sample in samples]
+    parts: dict[int, dict[str, Tensor]] = {}
     with torch.no_grad(), _repeatable(model, device) as memory:
         for group in _groups(inputs, len(samples), divisor):
-            seeds = [sample_seed(seed, samples[i]) for i in group]
-            prepare = functools.partial(_prepare, memory, seeds, device)
+            group_seeds = [seeds[i] for i in group]
+            prepare = functools.partial(_prepare, memory, group_seeds, device)
             data = _preprocessed(model, inputs, samples, group)
-            losses = forward_losses_per_image(model, data['inputs'], data['data_samples'], prepare)
+            losses = forward_losses_per_image(
+                model,
+                data['inputs'],
+                data['data_samples'],
+                before_image=prepare,
+            )
             for i, image_losses in zip(group, losses, strict=True):
                 parts[i] = loss_components(model, image_losses)
-    table = _component_table(parts, device)
+    table = _component_table([parts[i] for i in range(len(samples))], device)
     total = sum(table.values(), torch.zeros(len(samples), device=device))
     _check_finite(model, total, samples)
-    return (total, table) if components else total
+    if components:
+        return total, table
+    return total
 
 
 def per_sample_gradient_norms(
@@ -116,6 +124,7 @@ def per_sample_gradient_norms(
     model = model.module if is_model_wrapper(model) else model
     inputs, samples = _check(model, batch)
     device = next(model.parameters()).device
+    zero = torch.zeros((), device=device)
     norms = []
     with (
         torch.enable_grad(),
@@ -123,13 +132,20 @@ def per_sample_gradient_norms(
         _repeatable(model, device) as memory,
     ):
         for i, sample in enumerate(samples):
-            raw = dict(inputs=pick_samples(inputs, [i]), data_samples=[copy.deepcopy(sample)])
+            raw = dict(
+                inputs=pick_samples(inputs, [i]),
+                data_samples=[copy.deepcopy(sample)],
+            )
             data = model.data_preprocessor(raw, training=True)
             prepare = functools.partial(_prepare, memory, [sample_seed(seed, sample)], device)
             [losses] = forward_losses_per_image(
-                model, data['inputs'], data['data_samples'], prepare
+                model,
+                data['inputs'],
+                data['data_samples'],
+                before_image=prepare,
             )
-            total = sum(loss_components(model, losses).values(), torch.zeros((), device=device))
+            components = loss_components(model, losses)
+            total = sum(components.values(), zero)
             norms.append(_gradient_norm(model, total, parameters))
     return torch.stack(norms)
 
@@ -142,8 +158,12 @@ def _gradient_norm(model: nn.Module, loss: Tensor, parameters: Sequence[nn.Param
             'are asked for'
         )
     gradients = torch.autograd.grad(loss, list(parameters), allow_unused=True)
-    squares = [gradient.double().square().sum() for gradient in gradients if gradient is not None]
-    return torch.stack(squares).sum().sqrt().cpu()
+    squares = []
+    for gradient in gradients:
+        if gradient is not None:
+            squares.append(gradient.double().square().sum())
+    norm = torch.stack(squares).sum().sqrt()
+    return norm.cpu()
 
 
 @contextlib.contextmanager
@@ -164,19 +184,26 @@ def _preprocessed(
     model: nn.Module, inputs: Any, samples: Sequence[Any], positions: list[int]
 ) -> dict[str, Any]:
     """Some samples of a batch as the data preprocessor hands them to the detector."""
-    raw = dict(inputs=pick_samples(inputs, positions), data_samples=[samples[i] for i in positions])
-    # The preprocessor makes new data samples, but batch augmentations write into the boxes of the
-    # old ones.
-    if getattr(model.data_preprocessor, 'batch_augments', None):
+    raw = dict(
+        inputs=pick_samples(inputs, positions),
+        data_samples=[samples[i] for i in positions],
+    )
+    preprocessor: Any = model.data_preprocessor
+    # It makes new data samples, but batch augmentations write into the boxes of the old ones.
+    if getattr(preprocessor, 'batch_augments', None):
         raw = copy.deepcopy(raw)
-    data: dict[str, Any] = model.data_preprocessor(raw, training=True)
+    data: dict[str, Any] = preprocessor(raw, training=True)
     return data
 
 
 def loss_components(model: nn.Module, losses: dict[str, Any]) -> dict[str, Tensor]:
     """The scalar entries of a loss dict that the detector's ``parse_losses`` adds up."""
     _, entries = model.parse_losses(losses)
-    return {name: entries[name] for name in losses if 'loss' in name}
+    components = {}
+    for name in losses:
+        if 'loss' in name:
+            components[name] = entries[name]
+    return components
 
 
 def _component_table(parts: Sequence[dict[str, Tensor]], device: torch.device) -> dict[str, Tensor]:
@@ -204,7 +231,8 @@ def _check_finite(model: nn.Module, losses: Tensor, samples: Sequence[Any]) -> N
 
 def sample_seed(seed: int, data_sample: Any) -> int:
     """The seed of a sample's random choices, below 2^32: a hash of ``seed`` and the sample's id."""
-    text = f'{seed}:{_identity(data_sample)}'
+    identity = _identity(data_sample)
+    text = f'{seed}:{identity}'
     digest = hashlib.sha256(text.encode()).digest()
     return int.from_bytes(digest[:4], 'little')
 
@@ -246,7 +274,9 @@ def _groups(inputs: Any, size: int, divisor: int) -> list[list[int]]:
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, image in enumerate(inputs):
         *others, height, width = image.shape
-        padded = (*others, math.ceil(height / divisor), math.ceil(width / divisor))
+        rows = math.ceil(height / divisor)
+        columns = math.ceil(width / divisor)
+        padded = (*others, rows, columns)
         groups.setdefault(padded, []).append(i)
     return list(groups.values())
 
@@ -287,13 +317,15 @@ def _scoring_mode(model: nn.Module) -> Iterator[list[nn.Module]]:
     modules that are neither random nor look at the whole batch.
     """
     modes = [(module, module.training) for module in model.modules()]
-    deterministic = [module for module, _ in modes if not _is_stochastic(type(module))]
+    deterministic = [module for module, _ in modes if not _is_stochastic(module)]
     cudnn = torch.backends.cudnn
     hub = MessageHub.get_instance('per_sample_losses')
     hub.update_info_dict(dict(epoch=10**9, iter=10**9))
     try:
         for module, _ in modes:
-            module.training = not _is_stochastic(type(module))
+            module.training = False
+        for module in deterministic:
+            module.training = True
         with (
             _fixed_augments(model.data_preprocessor),
             cudnn.flags(
@@ -307,10 +339,10 @@ def _scoring_mode(model: nn.Module) -> Iterator[list[nn.Module]]:
             module.training = mode
 
 
-@functools.cache
-def _is_stochastic(kind: Any) -> bool:
-    """Whether the layers of a class are random in training mode, or look at the whole batch."""
-    return any(_STOCHASTIC.search(base.__name__) for base in kind.__mro__)
+def _is_stochastic(layer: nn.Module) -> bool:
+    """Whether a layer is random in training mode, or looks at the whole batch."""
+    names = [base.__name__ for base in type(layer).__mro__]
+    return any(_STOCHASTIC.search(name) for name in names)
 
 
 @contextlib.contextmanager

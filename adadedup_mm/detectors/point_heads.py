@@ -16,17 +16,21 @@ def _levels_and_positives(
 
     Classification comes first, the rest sees the positive points.
     """
-    images = torch.arange(len(cls_scores[0]), device=cls_scores[0].device)
-    levels = [images.repeat_interleave(level[0, 0].numel()) for level in cls_scores]
-    image_of_point = torch.cat(levels)
-    positive = image_of_point
+    first = cls_scores[0]
+    images = torch.arange(len(first), device=first.device)
+    levels = []
+    for level in cls_scores:
+        points = level[0, 0].numel()
+        levels.append(images.repeat_interleave(points))
+    owner = torch.cat(levels)
+    positive = owner
 
     def owners(name: str, count: int, target: Any) -> Tensor:
         nonlocal positive
         if name != 'loss_cls':
             return positive
-        positive = image_of_point[is_object(head, target)]
-        return image_of_point
+        positive = owner[is_object(head, target)]
+        return owner
 
     return owners
 

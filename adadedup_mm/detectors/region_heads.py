@@ -29,12 +29,12 @@ def _regions(
     **kwargs: Any,
 ) -> Owners:
     """Box heads' classification sees all regions, their regression the positive ones."""
-    image_of_region = rois[:, 0].long()
+    owner = rois[:, 0].long()
 
     def owners(name: str, count: int, target: Any) -> Tensor:
         if name == 'loss_cls':
-            return image_of_region
-        return image_of_region[is_object(head, labels)]
+            return owner
+        return owner[is_object(head, labels)]
 
     return owners
 

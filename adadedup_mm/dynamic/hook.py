@@ -88,10 +88,7 @@ class DynamicPruningHook(Hook):
         if self.full_length == 0:
             raise no_batch(self.sampler)
         self.by_iter = isinstance(loop, IterBasedTrainLoop)
-        if self.by_iter:
-            epochs = math.ceil(loop.max_iters / self.full_length)
-        else:
-            epochs = loop.max_epochs
+        epochs = self._epochs(loop)
         policy = self.sampler.policy
         check_period(policy, epochs)
         policy.epochs = epochs
@@ -105,6 +102,12 @@ class DynamicPruningHook(Hook):
                 self.losses.load_state_dict(saved['losses'])
         if 'accumulated' in saved:
             restore_accumulated(runner, saved['accumulated'])
+
+    def _epochs(self, loop: Any) -> int:
+        """How many passes over the dataset a training makes, the last one maybe in part."""
+        if self.by_iter:
+            return math.ceil(loop.max_iters / self.full_length)
+        return int(loop.max_epochs)
 
     def before_train_epoch(self, runner: Any) -> None:
         loop = runner.train_loop
@@ -224,12 +227,12 @@ class DynamicPruningHook(Hook):
         good = np.isfinite(losses)
         rate = self.sampler.policy.rate
         self.sampler.state.update(indices[good], losses[good], rate)
-        problems = [problem for problem in problems if problem is not None]
-        if problems:
+        found = [problem for problem in problems if problem is not None]
+        if found:
             runner.logger.warning(
-                f'dynamic pruning: mode {self.losses.mode!r} no longer fits: {problems[0]}'
+                f'dynamic pruning: mode {self.losses.mode!r} no longer fits: {found[0]}'
             )
-            self.losses.reject(problems[0])
+            self.losses.reject(found[0])
 
 
 class _Passes:

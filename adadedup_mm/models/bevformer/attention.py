@@ -93,10 +93,10 @@ class DeformableAttention(nn.Module):
             offsets = self._first_offsets()
             self.sampling_offsets.bias.copy_(offsets.reshape(-1))
         for name in ('value_proj', 'output_proj'):
-            layer = getattr(self, name, None)
-            if layer is not None:
-                nn.init.xavier_uniform_(layer.weight)
-                nn.init.zeros_(layer.bias)
+            projection = getattr(self, name, None)
+            if projection is not None:
+                nn.init.xavier_uniform_(projection.weight)
+                nn.init.zeros_(projection.bias)
 
     def _first_offsets(self) -> Tensor:
         """Offsets before any training, (heads, queues * levels, points, 2)."""
