@@ -29,13 +29,16 @@ def accumulated(runner: Any) -> dict[str, Any]:
         ``counts`` of the wrappers, and ``gradients`` by parameter name.
     """
     wrappers = _wrappers(runner.optim_wrapper)
-    counts = [wrapper.inner_count for wrapper in wrappers]
     gradients: dict[str, Tensor] = {}
     if any(_is_between_steps(wrapper) for wrapper in wrappers):
         for name, parameter in runner.model.named_parameters():
-            if parameter.grad is not None:
-                gradients[name] = parameter.grad.detach().cpu()
-    return dict(counts=counts, gradients=gradients)
+            gradient = parameter.grad
+            if gradient is not None:
+                gradients[name] = gradient.detach().cpu()
+    return dict(
+        counts=[wrapper.inner_count for wrapper in wrappers],
+        gradients=gradients,
+    )
 
 
 def _is_between_steps(wrapper: Any) -> bool:

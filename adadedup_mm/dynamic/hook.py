@@ -116,7 +116,8 @@ class DynamicPruningHook(Hook):
             return
         self.start_pass(runner, runner.epoch)
         epochs_left = loop.max_epochs - runner.epoch
-        loop._max_iters = runner.iter + epochs_left * len(self.loader)
+        iterations_left = epochs_left * len(self.loader)
+        loop._max_iters = runner.iter + iterations_left
         expect_iterations(runner.optim_wrapper, loop.max_iters)
 
     def start_pass(self, runner: Any, epoch: int) -> None:
@@ -216,23 +217,30 @@ class DynamicPruningHook(Hook):
             return
         indices = np.concatenate([batch for batch, _ in self.pending])
         on_device = torch.cat([losses for _, losses in self.pending])
-        losses = on_device.cpu().numpy().astype(np.float64)
+        losses = on_device.cpu().numpy()
+        losses = losses.astype(np.float64)
         self.pending = []
-        problems = [self.losses.problem()]
+        own = self.losses.problem()
+        problems = [own]
         if self.sampler.world > 1:
-            parts = all_gather_object((indices, losses, problems[0]))
+            parts = all_gather_object((indices, losses, own))
             indices = np.concatenate([part[0] for part in parts])
             losses = np.concatenate([part[1] for part in parts])
             problems = [part[2] for part in parts]
         good = np.isfinite(losses)
         rate = self.sampler.policy.rate
         self.sampler.state.update(indices[good], losses[good], rate)
-        found = [problem for problem in problems if problem is not None]
-        if found:
-            runner.logger.warning(
-                f'dynamic pruning: mode {self.losses.mode!r} no longer fits: {found[0]}'
-            )
-            self.losses.reject(found[0])
+        for problem in problems:
+            if problem is not None:
+                self._reject(runner, problem)
+                return
+
+    def _reject(self, runner: Any, problem: str) -> None:
+        """Gives up the present mode, in all processes."""
+        assert self.losses is not None
+        mode = self.losses.mode
+        runner.logger.warning(f'dynamic pruning: mode {mode!r} no longer fits: {problem}')
+        self.losses.reject(problem)
 
 
 class _Passes:

@@ -98,7 +98,9 @@ class SampleLosses:
     @property
     def note(self) -> str:
         """What is worth a line in the log about the mode; may be empty."""
-        return 'the networks run twice in every step' if self._ways[0].whole_model else ''
+        if self._ways[0].whole_model:
+            return 'the networks run twice in every step'
+        return ''
 
     def start(self, weights: Tensor) -> None:
         """Begins a training step.
@@ -219,8 +221,8 @@ class SampleLosses:
         )
 
     def _patch(self, owner: Any, name: str, value: Any) -> None:
-        before = vars(owner).get(name)
-        self._patches.append((owner, name, before))
+        attributes = vars(owner)
+        self._patches.append((owner, name, attributes.get(name)))
         object.__setattr__(owner, name, value)
 
     def _watch(self) -> None:
@@ -242,7 +244,7 @@ class SampleLosses:
 
         def call(*args: Any, **kwargs: Any) -> Any:
             is_loss = name == 'loss' or kwargs.get('mode') == 'loss'
-            if self._weights is None or self._inside or not is_loss:
+            if not is_loss or self._weights is None or self._inside:
                 return plain(*args, **kwargs)
             if self._must_check():
                 return self._checked_step(plain, args, kwargs)
@@ -289,32 +291,53 @@ class SampleLosses:
         weighted = self._weighted_anywhere(owner)
         has_gradients = torch.is_grad_enabled()
         # What is trained on gets the arguments themselves.
-        own_args, batch_args = (args, kwargs), copied((args, kwargs))
-        if not weighted:
-            own_args, batch_args = batch_args, own_args
-        with kept_random_states([next(self.model.parameters())]):
-            memory = ModuleMemory(owner.modules())
-            with torch.set_grad_enabled(weighted and has_gradients):
-                images = split(lambda position: memory.restore(), *own_args)
-            memory.restore()
+        spare_args, spare_kwargs = copied((args, kwargs))
+        if weighted:
+            images = self._images_aside(owner, split, args, kwargs, has_gradients)
+            args, kwargs = spare_args, spare_kwargs
+        else:
+            images = self._images_aside(owner, split, spare_args, spare_kwargs, False)
         # Else autocast's copies of the weights would have no gradients in what follows.
         torch.clear_autocast_cache()
         with torch.set_grad_enabled(not weighted and has_gradients):
-            batch = plain(*batch_args[0], **batch_args[1])
+            batch = plain(*args, **kwargs)
         return self._with_own(batch, images, weighted)
+
+    def _images_aside(
+        self,
+        owner: nn.Module,
+        split: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+        has_gradients: bool,
+    ) -> Any:
+        """The loss dict of each sample, with no trace in the owner or in random states."""
+        parameter = next(self.model.parameters())
+        memory = ModuleMemory(owner.modules())
+
+        def before_image(position: int) -> None:
+            memory.restore()
+
+        with kept_random_states([parameter]), torch.set_grad_enabled(has_gradients):
+            images = split(before_image, args, kwargs)
+        memory.restore()
+        return images
 
     def _weighted_anywhere(self, owner: nn.Module) -> bool:
         """Whether the step has weights, in any process whose backward pass others wait for."""
-        waits = any(isinstance(module, nn.SyncBatchNorm) for module in owner.modules())
-        if get_world_size() == 1 or not waits:
+        if get_world_size() == 1:
             return self._weighted
-        return True in _together(frozenset([self._weighted]))
+        waits = any(isinstance(module, nn.SyncBatchNorm) for module in owner.modules())
+        if not waits:
+            return self._weighted
+        found = _together(frozenset([self._weighted]))
+        return True in found
 
     def _images_of_model(
         self, before_image: Callable[[int], None], args: Any, kwargs: Any
     ) -> list[dict[str, Any]]:
-        split = partial(forward_losses_per_image, before_image=before_image)
-        return split(self.model, *args, **kwargs)
+        split = partial(forward_losses_per_image, self.model, before_image=before_image)
+        return split(*args, **kwargs)
 
     def _with_own(
         self, batch: dict[str, Any], images: Sequence[dict[str, Any]], weighted: bool
@@ -325,12 +348,12 @@ class SampleLosses:
         trained = batch
         if weighted:
             trained = {**batch, **self._weighted_means(own, plain)}
-        self._own = {name: values.detach().float() for name, values in own.items()}
-        self._plain = {name: value.detach().float() for name, value in plain.items()}
+        self._own = _detached(own)
+        self._plain = _detached(plain)
         parts = torch.stack(list(self._own.values()))
         self._add(parts.sum(0))
         total, _ = self.model.parse_losses(trained)
-        self._expected = _sum(self._expected, total.detach().float())
+        self._expected = _sum(self._expected, _plain_number(total))
         return trained
 
     def _entries_of(self, images: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
@@ -357,8 +380,8 @@ class SampleLosses:
             ratio = whole / unweighted
             is_scale = ratio.isfinite() & (ratio >= 0)
             scale = torch.where(is_scale, ratio, 1)
-            weighted = values * self._weights
-            result[name] = scale * weighted.mean()
+            mean = (values * self._weights).mean()
+            result[name] = scale * mean
         return result
 
     def _checked_step(self, plain: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -406,19 +429,19 @@ class SampleLosses:
         """Why the samples' own losses do not go with the loss of the batch, or None."""
         plain = torch.stack(list(self._plain.values()))
         own = torch.stack(list(self._own.values()))
-        if bool(plain.isfinite().all()) and not bool(own.isfinite().all()):
+        if _is_finite(plain) and not _is_finite(own):
             return "its samples' own losses are not finite"
         if is_detector(self.model):
             return None
-        gaps = []
+        gaps = 0.0
         for name, whole in self._plain.items():
             values = self._own.get(name, whole.new_zeros(1))
             # It averages over the samples or adds them up.
             from_mean = (values.mean() - whole).abs()
             from_sum = (values.sum() - whole).abs()
-            gaps.append(float(min(from_mean, from_sum)))
+            gaps += float(min(from_mean, from_sum))
         size = float(plain.abs().sum())
-        if sum(gaps) > math.sqrt(self._precision) * size:
+        if gaps > self._tolerance() * size:
             return "its samples' own losses do not make up the loss of the batch"
         return None
 
@@ -429,33 +452,41 @@ class SampleLosses:
             return torch.zeros((), dtype=torch.bool, device=self._losses.device)
         found = self._expected
         if found is None:
-            found = (self._losses * self._weights).mean()
+            weighted = self._losses * self._weights
+            found = weighted.mean()
         gap = (found - self._total).abs()
         # False where a loss is not finite.
-        return gap > math.sqrt(self._precision) * self._size_of_total
+        return gap > self._tolerance() * self._size_of_total
+
+    def _tolerance(self) -> float:
+        """By what share of their size losses may differ that are the same but for rounding."""
+        return math.sqrt(self._precision)
 
     def _add_total(self, losses: Any) -> None:
         """Takes up the loss that is trained on."""
-        sizes = []
-        for value in loss_components(self.model, losses).values():
+        components = loss_components(self.model, losses)
+        for value in components.values():
             self._note_precision(value)
-            sizes.append(value.detach().float().abs())
         total, _ = self.model.parse_losses(losses)
-        self._total = _sum(self._total, total.detach().float())
-        self._size_of_total = _sum(self._size_of_total, torch.stack(sizes).sum())
+        parts = [_plain_number(value) for value in components.values()]
+        size = torch.stack(parts).abs().sum()
+        self._total = _sum(self._total, _plain_number(total))
+        self._size_of_total = _sum(self._size_of_total, size)
 
     def _note_precision(self, value: Tensor) -> None:
-        if value.is_floating_point():
-            precision = torch.finfo(value.dtype).eps
-            self._precision = max(self._precision, precision)
+        if not value.is_floating_point():
+            return
+        precision = torch.finfo(value.dtype).eps
+        self._precision = max(self._precision, precision)
 
     def _add(self, losses: Tensor, name: str = '') -> None:
         """Takes up a part of the samples' losses, (B,)."""
-        losses = losses.detach().float()
-        if self._divided is None:
+        losses = _plain_number(losses)
+        divided = self._divided
+        if divided is None:
             self._losses = _sum(self._losses, losses)
         else:
-            self._divided[name] = self._divided.get(name, 0) + losses
+            divided[name] = _sum(divided.get(name), losses)
 
     def _watch_criteria(self) -> list[Any]:
         criteria = find_criteria(self.model)
@@ -521,10 +552,11 @@ class SampleLosses:
             finally:
                 self._divided = None
             for name, share in shares.items():
-                total = (share * self._weights).mean()
                 levels = [value.detach() for value in losses[name]]
                 final = torch.stack(levels).sum()
-                self._add(torch.where(total > 0, share * (final / total), share))
+                total = (share * self._weights).mean()
+                rescaled = share * (final / total)
+                self._add(torch.where(total > 0, rescaled, share))
             return losses
 
         return call
@@ -595,11 +627,12 @@ class SampleLosses:
         That is so where its slope is the elements' slope times that number. Calls in which nothing
         has a slope do not show it, so that the next one is looked at as well.
         """
+        identity = id(criterion.module)
         try:
             slopes = criterion.slopes(args, kwargs)
         except Exception:
             # It does not know how to return elements.
-            self._opaque.add(id(criterion.module))
+            self._opaque.add(identity)
             return
         if slopes is None:
             return
@@ -607,10 +640,10 @@ class SampleLosses:
         self._note_precision(args[0])
         gap = (whole - parts).abs().max()
         size = whole.abs().max()
-        if bool(gap > math.sqrt(self._precision) * size):
-            self._opaque.add(id(criterion.module))
+        if bool(gap > self._tolerance() * size):
+            self._opaque.add(identity)
         elif bool(whole.any()):
-            self._known.add(id(criterion.module))
+            self._known.add(identity)
 
     def _share(self, value: Tensor, elements: Tensor, owner: Tensor | None, name: str) -> Tensor:
         """Books what each sample has of a criterion's value.
@@ -629,20 +662,24 @@ class SampleLosses:
         size = len(self._weights)
         count = len(elements)
         exact = torch.promote_types(elements.dtype, torch.float32)
-        rows = elements.reshape(count, -1).to(exact).sum(1)
+        rows = elements.reshape(count, -1).to(exact)
+        rows = rows.sum(1)
+        values = rows.detach()
         if not self._fits(owner, count):
             self._reason = f'{count} loss elements do not belong to {size} samples'
             owner = torch.zeros(count, dtype=torch.long, device=rows.device)
         if owner is None:
-            sums = rows.detach().reshape(size, -1).sum(1)
+            sums = values.reshape(size, -1).sum(1)
             weights = self._weights.repeat_interleave(count // size)
         else:
-            sums = rows.detach().new_zeros(size).index_add_(0, owner, rows.detach())
+            sums = values.new_zeros(size).index_add_(0, owner, values)
             weights = self._weights[owner]
         whole = sums.sum()
         scale = torch.where(whole != 0, value / whole, 0)
-        self._add(sums * (scale * size * self._factor), name)
-        return scale * (rows * weights).sum()
+        factor = scale * size * self._factor
+        self._add(sums * factor, name)
+        weighted = rows * weights
+        return scale * weighted.sum()
 
     def _fits(self, owner: Tensor | None, count: int) -> bool:
         """Whether it is known whose each of ``count`` elements is."""
@@ -655,13 +692,29 @@ class SampleLosses:
 
 
 def _sum(before: Tensor | None, value: Tensor) -> Tensor:
-    return value if before is None else before + value
+    if before is None:
+        return value
+    return before + value
+
+
+def _plain_number(value: Tensor) -> Tensor:
+    return value.detach().float()
+
+
+def _detached(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: _plain_number(value) for name, value in values.items()}
+
+
+def _is_finite(values: Tensor) -> bool:
+    return bool(values.isfinite().all())
 
 
 def _first_problem(problem: str | None) -> str | None:
     """One problem of all processes, the same in each of them; None if there is none."""
-    own = frozenset() if problem is None else frozenset([problem])
-    return min(_together(own), default=None)
+    problems: frozenset[str] = frozenset()
+    if problem is not None:
+        problems = frozenset([problem])
+    return min(_together(problems), default=None)
 
 
 def _together(names: frozenset[Any]) -> frozenset[Any]:

@@ -56,8 +56,10 @@ class ScoreState:
         mean = self.mean[indices]
         variance = self.variance[indices]
         surprise = (losses - mean) ** 2
-        self.variance[indices] = (1 - rate) * variance + rate * surprise
-        self.mean[indices] = (1 - rate) * mean + rate * losses
+        variance = (1 - rate) * variance + rate * surprise
+        mean = (1 - rate) * mean + rate * losses
+        self.mean[indices] = mean
+        self.variance[indices] = variance
         self.last[indices] = losses
         self.seen[indices] += 1
 
@@ -136,8 +138,9 @@ class EpsilonGreedy:
         size = len(state.mean)
         budget = _budget(self.keep_ratio, size)
         order = _descending(state.mean, generator)
+        explorers = math.floor(self.epsilon * budget)
         # Not more explorers than there are samples to explore.
-        explorers = min(math.floor(self.epsilon * budget), size - budget)
+        explorers = min(explorers, size - budget)
         best = budget - explorers
         others = generator.permutation(order[best:])
         chosen = np.concatenate([order[:best], others[:explorers]])
@@ -173,7 +176,8 @@ class UCB:
     def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Selection:
         is_seen = state.seen > 0
         bound = state.mean + self.c * state.variance
-        order = _descending(np.where(is_seen, bound, math.inf), generator)
+        score = np.where(is_seen, bound, math.inf)
+        order = _descending(score, generator)
         budget = _budget(self.keep_ratio, len(order))
         return _unweighted(order[:budget])
 
@@ -214,14 +218,15 @@ class InfoBatch:
             return _unweighted(np.arange(size))
         share = 1 - self.ratio
         losses = np.where(np.isnan(state.last), 3.0, state.last)
-        mean = losses.mean()
-        hard = np.flatnonzero(losses >= mean)
-        easy = np.flatnonzero(losses < mean)
+        is_easy = losses < losses.mean()
+        hard = np.flatnonzero(~is_easy)
+        easy = np.flatnonzero(is_easy)
         count = math.floor(share * len(easy))
         kept = generator.permutation(easy)[:count]
         weights = np.ones(size)
         weights[kept] = 1 / share
-        indices = np.sort(np.concatenate([hard, kept]))
+        indices = np.concatenate([hard, kept])
+        indices.sort()
         return indices, weights[indices]
 
 
@@ -262,14 +267,17 @@ class SeTa:
     def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Selection:
         size = len(state.last)
         budget = _budget(1 - self.ratio, size)
-        subset = np.sort(generator.permutation(size)[:budget])
+        drawn = generator.permutation(size)[:budget]
+        subset = np.sort(drawn)
         seen = ~np.isnan(state.last)
-        if epoch == 0 or epoch >= self.delta * _known(self.epochs) or not seen.any():
+        is_end = epoch > 0 and epoch >= self.delta * _known(self.epochs)
+        if epoch == 0 or is_end or not seen.any():
             return _unweighted(subset)
         mean = state.last[seen].mean()
-        losses = np.where(seen, state.last, mean)[subset]
-        group = loss_groups(losses, self.groups)
-        window = max(1, math.floor(self.width * self.groups + 0.5))
+        losses = np.where(seen, state.last, mean)
+        group = loss_groups(losses[subset], self.groups)
+        window = math.floor(self.width * self.groups + 0.5)
+        window = max(1, window)
         first = epoch % (self.groups - window + 1)
         in_window = (group >= first) & (group < first + window)
         # Groups can be empty when many losses are equal.
@@ -354,22 +362,28 @@ def _unweighted(indices: np.ndarray) -> Selection:
 
 def _number(name: str, value: Any, high: float = 1.0, above: bool = False) -> None:
     low = 'above 0' if above else 'of at least 0'
-    end = f' and at most {high:g}' if high < math.inf else ''
-    if not _is_in_range(value, high) or (above and value == 0):
+    end = ''
+    if high < math.inf:
+        end = f' and at most {high:g}'
+    is_excluded = above and value == 0
+    if is_excluded or not _is_in_range(value, high):
         raise UserError(f'dynamic.{name} is {value!r}, but must be a number {low}{end}')
 
 
 def _is_in_range(value: Any, high: float) -> bool:
     """Whether a value is a finite number from 0 to ``high``."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool):
+        return False
+    if not isinstance(value, (int, float)):
         return False
     return 0 <= value <= high and math.isfinite(value)
 
 
 def _whole(name: str, value: Any) -> None:
     is_whole = isinstance(value, int) and not isinstance(value, bool)
-    if not is_whole or value < 1:
-        raise UserError(f'dynamic.{name} is {value!r}, but must be a whole number of at least 1')
+    if is_whole and value >= 1:
+        return
+    raise UserError(f'dynamic.{name} is {value!r}, but must be a whole number of at least 1')
 
 
 def _known(epochs: int | None) -> int:

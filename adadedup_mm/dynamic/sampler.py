@@ -176,16 +176,16 @@ class DynamicPruningSampler(Sampler):
         self.used[self.indices] += 1
 
     def _select(self, epoch: int) -> None:
-        world = self.world
         generator = np.random.default_rng([self.seed, epoch, 1])
         indices, weights = self.policy.select(self.state, epoch, generator)
-        if len(indices) < self.least * world:
+        if len(indices) < self.least * self.world:
             indices, weights = self._fill_up(indices, weights, generator)
-        if len(indices) < world or len(indices) % world:
+        uneven = len(indices) % self.world
+        if uneven or len(indices) < self.world:
             indices, weights = self._even_out(indices, weights, generator)
         self.churn = self._share_of_new(indices)
         self.indices = indices
-        self.weights = np.ones(len(self.weights), np.float32)
+        self.weights = np.ones_like(self.weights)
         self.weights[indices] = weights
         self.selected_in = epoch
 
@@ -199,8 +199,9 @@ class DynamicPruningSampler(Sampler):
     def _fill_up(
         self, indices: np.ndarray, weights: np.ndarray, generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        others = np.setdiff1d(np.arange(len(self.used)), indices)
+        size = len(self.used)
         missing = self.least * self.world - len(indices)
+        others = np.setdiff1d(np.arange(size), indices)
         more = generator.permutation(others)[:missing]
         indices = np.concatenate([indices, more])
         weights = np.concatenate([weights, np.ones(len(more))])

@@ -26,8 +26,10 @@ def write_usage(folder: Path, sampler: DynamicPruningSampler, epochs: int) -> No
         epochs: how many passes over a subset it made.
     """
     state = sampler.state
-    write_table(folder / TABLE_NAME, usage_table(sampler))
-    figure = usage_plot(sampler.used, state.mean, state.seen > 0, epochs)
+    known = state.seen > 0
+    table = usage_table(sampler)
+    write_table(folder / TABLE_NAME, table)
+    figure = usage_plot(sampler.used, state.mean, known, epochs)
     with atomic_open(folder / PLOT_NAME) as file:
         figure.savefig(file, format='png', dpi=100)
 
