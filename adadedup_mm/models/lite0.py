@@ -74,12 +74,13 @@ class FrozenLite0(BaseModule):
     def _look(self, image: Tensor) -> tuple[Tensor, ...]:
         pixels = image.contiguous().cpu().numpy()
         key = hashlib.blake2b(pixels, digest_size=16).digest()
-        if key in self._remembered:
-            return self._remembered[key]
+        remembered = self._remembered
+        if key in remembered:
+            return remembered[key]
         network = self._network_for(image)
         maps = tuple(level.contiguous() for level in network(image))
-        if len(self._remembered) < self.remember:
-            self._remembered[key] = maps
+        if len(remembered) < self.remember:
+            remembered[key] = maps
         return maps
 
     def _network_for(self, images: Tensor) -> nn.Module:

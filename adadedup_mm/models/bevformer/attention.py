@@ -100,13 +100,15 @@ class DeformableAttention(nn.Module):
 
     def _first_offsets(self) -> Tensor:
         """Offsets before any training, (heads, queues * levels, points, 2)."""
-        angles = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
+        angles = torch.arange(self.num_heads)
+        angles = angles * (2 * math.pi / self.num_heads)
         ring = torch.stack([angles.cos(), angles.sin()], -1)
         longest = ring.abs().max(-1, keepdim=True).values
-        directions = (ring / longest).view(-1, 1, 1, 2)
-        distances = torch.arange(1, self.num_points + 1).view(1, 1, -1, 1)
+        ring = ring / longest
+        distances = torch.arange(1, self.num_points + 1)
+        directions = ring.view(-1, 1, 1, 2)
+        offsets = directions * distances.view(1, 1, -1, 1)
         maps = self.num_queues * self.num_levels
-        offsets = directions * distances
         return offsets.expand(-1, maps, -1, -1)
 
     def sample(self, query: Tensor, value: Tensor, references: Tensor, shapes: Shapes) -> Tensor:
@@ -125,22 +127,27 @@ class DeformableAttention(nn.Module):
         locations = self._locations(query, references, shapes)
         weights = self._weights(query)
         values = self.value_proj(value)
-        by_head = values.view(*values.shape[:2], self.num_heads, -1)
+        rows, length = values.shape[:2]
+        by_head = values.view(rows, length, self.num_heads, -1)
         return deformable_sample(by_head, shapes, locations, weights)
 
     def _locations(self, query: Tensor, references: Tensor, shapes: Shapes) -> Tensor:
         """Where to look, (B * num_queues, Q, heads, L, P, 2) in [0, 1]."""
-        offsets = self.sampling_offsets(query).view(*self._grid(query), 2)
-        offsets = self._queues_to_batch(offsets.float())
+        grid = self._grid(query)
+        offsets = self.sampling_offsets(query)
+        offsets = offsets.view(*grid, 2).float()
+        offsets = self._queues_to_batch(offsets)
         sizes = offsets.new_tensor([(width, height) for height, width in shapes])
         repeats = self.num_points // references.shape[2]
         anchors = references.float().repeat(1, 1, repeats, 1)
-        return anchors[:, :, None, None] + offsets / sizes[:, None]
+        anchors = anchors[:, :, None, None]
+        return anchors + offsets / sizes[:, None]
 
     def _weights(self, query: Tensor) -> Tensor:
         """Weights of the places, (B * num_queues, Q, heads, L, P), whose sum over L and P is 1."""
         grid = self._grid(query)
-        logits = self.attention_weights(query).view(*grid[:4], -1)
+        logits = self.attention_weights(query)
+        logits = logits.view(*grid[:4], -1)
         weights = logits.float().softmax(-1)
         return self._queues_to_batch(weights.view(grid))
 
@@ -224,12 +231,14 @@ class TemporalSelfAttention(DeformableAttention):
             (B, H * W, C).
         """
         previous = values[:, 0]
-        both = torch.cat([previous, query + query_pos], -1)
+        asked = query + query_pos
+        both = torch.cat([previous, asked], -1)
         maps = values.flatten(0, 1)
-        points = references.flatten(0, 1)[:, :, None]
+        points = references.flatten(0, 1)
+        points = points[:, :, None]
         found = self.sample(both, maps, points, [shape])
-        per_map = found.view(len(query), 2, *query.shape[1:])
-        found = self.output_proj(per_map.mean(1))
+        found = found.view(values.shape)
+        found = self.output_proj(found.mean(1))
         return self.dropout(found) + query
 
 
@@ -260,9 +269,14 @@ def camera_view(points: Tensor, visible: Tensor) -> CameraView:
     hit = visible.any(-1)
     most = int(hit.sum(-1).max())
     longest = max(most, 1)
-    order = hit.to(torch.uint8).argsort(stable=True, dim=-1, descending=True)
+    order = hit.to(torch.uint8).argsort(
+        stable=True,
+        dim=-1,
+        descending=True,
+    )
     index = order[..., :longest]
-    rows = index[..., None, None].expand(-1, -1, -1, *points.shape[-2:])
+    rows = index[..., None, None]
+    rows = rows.expand(-1, -1, -1, *points.shape[-2:])
     cameras = hit.sum(1).clamp(min=1)
     return CameraView(
         index=index,
@@ -321,7 +335,8 @@ class SpatialCrossAttention(nn.Module):
         )
         found = found.view(batch, cameras, longest, channels)
         found = found * view.seen.unsqueeze(-1)
-        slots = torch.zeros(query.shape, dtype=found.dtype, device=query.device)
-        total = slots.scatter_add(1, rows, found.flatten(1, 2))
+        found = found.flatten(1, 2)
+        total = torch.zeros(query.shape, dtype=found.dtype, device=query.device)
+        total = total.scatter_add(1, rows, found)
         mean = self.output_proj(total / view.count)
         return self.dropout(mean) + query

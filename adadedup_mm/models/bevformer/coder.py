@@ -89,14 +89,16 @@ def select_boxes(
         Boxes (D, 7 or 9), scores (D,) in descending order and labels (D,) int64.
     """
     classes = logits.shape[1]
+    count = min(max_num, logits.numel())
     probabilities = logits.sigmoid().flatten()
-    scores, index = probabilities.topk(min(max_num, logits.numel()))
+    scores, index = probabilities.topk(count)
     labels = index % classes
     codes = codes[index // classes]
     keep = _inside(codes[:, CENTRE], post_center_range)
     if score_threshold is not None:
         keep &= _above(scores, score_threshold)
-    return decode_boxes(codes[keep]), scores[keep], labels[keep]
+    boxes = decode_boxes(codes[keep])
+    return boxes, scores[keep], labels[keep]
 
 
 def _inside(centres: Tensor, centre_range: Sequence[float]) -> Tensor:

@@ -136,9 +136,17 @@ class BEVFormerDataset(NuScenesDataset):
 
     def _frame(self, index: int) -> dict[str, Any]:
         info = self.get_data_info(index)
-        known = {key: info[key] for key in ('token', 'scene_token', 'can_bus') if key in info}
-        boxes = {'box_type_3d': self.box_type_3d, 'box_mode_3d': self.box_mode_3d}
-        frame: dict[str, Any] = self.pipeline({**info, **boxes})
+        known = {}
+        for key in ('token', 'scene_token', 'can_bus'):
+            if key in info:
+                known[key] = info[key]
+        frame: dict[str, Any] = self.pipeline(
+            {
+                **info,
+                'box_type_3d': self.box_type_3d,
+                'box_mode_3d': self.box_mode_3d,
+            }
+        )
         frame['data_samples'].set_metainfo(known)
         return frame
 

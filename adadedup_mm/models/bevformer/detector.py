@@ -93,7 +93,8 @@ class BEVFormer(Base3DDetector):
             batch_data_samples: B samples with ``gt_instances_3d``.
         """
         frames = _frames(batch_data_samples)
-        images = batch_inputs_dict['imgs'].unflatten(1, (len(frames), -1))
+        images = batch_inputs_dict['imgs']
+        images = images.unflatten(1, (len(frames), -1))
         prev_bev = None
         if len(frames) > 1 and self.temporal:
             prev_bev = self._encode_history(images[:, :-1], frames[:-1])
@@ -102,11 +103,16 @@ class BEVFormer(Base3DDetector):
             # mmengine seeds numpy's global state per process; nothing here may carry a generator of
             # its own.
             current = apply_grid_mask(current, np.random)
-        features = self.extract_feat(current)
-        bev = self._encode(features, frames[-1], current.shape[-2:], prev_bev)
-        logits, codes = self.pts_bbox_head.decode(bev)
+        bev = self._encode(
+            self.extract_feat(current),
+            frames[-1],
+            current.shape[-2:],
+            prev_bev,
+        )
+        head = self.pts_bbox_head
+        logits, codes = head.decode(bev)
         truths = [sample.gt_instances_3d for sample in batch_data_samples]
-        losses: dict[str, Tensor] = self.pts_bbox_head.loss(logits, codes, truths)
+        losses: dict[str, Tensor] = head.loss(logits, codes, truths)
         return losses
 
     @torch.no_grad()
@@ -122,12 +128,13 @@ class BEVFormer(Base3DDetector):
         training = self.training
         self.eval()
         batch_and_frames = images.shape[:2]
+        image_size = images.shape[-2:]
         levels = self.extract_feat(images.flatten(0, 1))
-        features = [level.unflatten(0, batch_and_frames) for level in levels]
+        levels = [level.unflatten(0, batch_and_frames) for level in levels]
         bev: Tensor | None = None
         for index, metas in enumerate(frames):
-            current = [level[:, index] for level in features]
-            bev = self._encode(current, metas, images.shape[-2:], bev)
+            features = [level[:, index] for level in levels]
+            bev = self._encode(features, metas, image_size, bev)
         self.train(training)
         return bev
 
@@ -171,6 +178,7 @@ class BEVFormer(Base3DDetector):
             batch_inputs_dict: ``imgs`` (B, cameras, 3, H, W).
             batch_data_samples: B samples.
         """
+        head = self.pts_bbox_head
         images = batch_inputs_dict['imgs']
         image_size = images.shape[-2:]
         features = self.extract_feat(images)
@@ -179,9 +187,9 @@ class BEVFormer(Base3DDetector):
         else:
             metas = _first_frames(batch_data_samples)
             bev = self._encode(features, metas, image_size, None)
-        logits, codes = self.pts_bbox_head.decode(bev)
+        logits, codes = head.decode(bev)
         box_types = [sample.metainfo['box_type_3d'] for sample in batch_data_samples]
-        found = self.pts_bbox_head.predict(logits[-1], codes[-1], box_types)
+        found = head.predict(logits[-1], codes[-1], box_types)
         return self.add_pred_to_datasample(batch_data_samples, found)
 
     def _encode_in_order(
@@ -201,15 +209,21 @@ class BEVFormer(Base3DDetector):
         self, features: Sequence[Tensor], meta: Mapping[str, Any], image_size: Sequence[int]
     ) -> Tensor:
         """The BEV of one frame after the remembered one, features (1, cameras, C, h, w)."""
-        scene = meta.get('scene_token')
         history = self.history
-        if history is not None and history.scene != scene:
+        if history is not None and history.scene != meta.get('scene_token'):
             history = None
-        prev_bev = None if history is None else history.bev
-        bev = self._encode(features, [_relative(meta, history)], image_size, prev_bev)
+        bev = self._encode(
+            features,
+            [_relative(meta, history)],
+            image_size,
+            None if history is None else history.bev,
+        )
         if 'scene_token' in meta and 'can_bus' in meta:
-            signals = np.array(meta['can_bus'], dtype=np.float64)
-            self.history = History(meta['scene_token'], bev.detach(), signals)
+            self.history = History(
+                scene=meta['scene_token'],
+                bev=bev.detach(),
+                can_bus=np.array(meta['can_bus'], dtype=np.float64),
+            )
         return bev
 
 

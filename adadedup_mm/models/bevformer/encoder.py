@@ -115,7 +115,12 @@ class BEVFormerEncoder(BaseModule):
             (B, H * W, C).
         """
         device = queries.device
-        pillars = pillar_points(*bev_shape, self.num_points_in_pillar, self.pc_range, device)
+        pillars = pillar_points(
+            *bev_shape,
+            self.num_points_in_pillar,
+            self.pc_range,
+            device,
+        )
         points, visible = project(pillars, lidar2img, image_size)
         view = camera_view(points, visible)
         centres = bev_centres(*bev_shape, device)
@@ -127,13 +132,28 @@ class BEVFormerEncoder(BaseModule):
             # by deeper ones.
             history = torch.stack([prev_bev, queries], 1)
             rows = has_history[:, None, None, None]
-            moved = shift * has_history[:, None]
-            offsets = torch.stack([moved, torch.zeros_like(moved)], 1)
-            references = references + offsets[:, :, None]
+            references = references + _offsets(shift, has_history)
         bev = queries
         for layer in self.layers:
             values = bev.unsqueeze(1).expand(-1, 2, -1, -1)
             if history is not None and rows is not None:
                 values = torch.where(rows, history, values)
-            bev = layer(bev, bev_pos, values, references, bev_shape, features, view, shapes)
+            bev = layer(
+                bev,
+                bev_pos,
+                values,
+                references,
+                bev_shape,
+                features,
+                view,
+                shapes,
+            )
         return bev
+
+
+def _offsets(shift: Tensor, has_history: Tensor) -> Tensor:
+    """How far each query looks from its place on the previous and the current BEV, (B, 2, 1, 2)."""
+    previous = shift * has_history[:, None]
+    current = torch.zeros_like(previous)
+    offsets = torch.stack([previous, current], 1)
+    return offsets[:, :, None]

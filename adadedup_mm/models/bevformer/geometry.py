@@ -40,16 +40,15 @@ def pillar_points(
     Returns:
         (H * W, Z, 3) in metres.
     """
-    lower = torch.tensor(pc_range[:3], dtype=torch.float32, device=device)
-    upper = torch.tensor(pc_range[3:], dtype=torch.float32, device=device)
+    xy = bev_centres(bev_h, bev_w, device)
     extent = pc_range[5] - pc_range[2]
     z = torch.linspace(0.5, extent - 0.5, heights, device=device)
     z = z / extent
-    xy = bev_centres(bev_h, bev_w, device)
-    cells = len(xy)
-    xy_of_points = xy[:, None].expand(-1, heights, -1)
-    z_of_points = z[None, :, None].expand(cells, -1, -1)
-    points = torch.cat([xy_of_points, z_of_points], -1)
+    xy = xy[:, None].expand(-1, heights, -1)
+    z = z[None, :, None].expand(len(xy), -1, -1)
+    points = torch.cat([xy, z], -1)
+    lower = torch.tensor(pc_range[:3], dtype=torch.float32, device=device)
+    upper = torch.tensor(pc_range[3:], dtype=torch.float32, device=device)
     return points * (upper - lower) + lower
 
 
@@ -69,18 +68,21 @@ def project(
         seen, and (B, cameras, Q, Z) bool: in front of the camera and strictly inside the image.
     """
     with torch.autocast(points.device.type, enabled=False):
-        matrix = lidar2img.float()[:, :, None, None]
+        matrix = lidar2img.float()
+        matrix = matrix[:, :, None, None]
         rotation = matrix[..., :3, :3]
         translation = matrix[..., :3, 3]
         columns = points.float().unsqueeze(-1)
-        scaled = (rotation @ columns).squeeze(-1) + translation
+        turned = (rotation @ columns).squeeze(-1)
+        scaled = turned + translation
     depth = scaled[..., 2:]
     pixels = scaled[..., :2] / depth.clamp(min=MIN_DEPTH)
     height, width = image_size
     found = pixels / pixels.new_tensor([width, height])
     inside = (found > 0) & (found < 1)
-    in_front = depth[..., 0] > MIN_DEPTH
-    return found, in_front & inside.all(-1)
+    in_front = depth.squeeze(-1) > MIN_DEPTH
+    visible = in_front & inside.all(-1)
+    return found, visible
 
 
 def ego_shift(can_bus: np.ndarray, pc_range: Sequence[float]) -> np.ndarray:
@@ -94,15 +96,16 @@ def ego_shift(can_bus: np.ndarray, pc_range: Sequence[float]) -> np.ndarray:
     Returns:
         (B, 2) float32 as (x, y) of the LiDAR frame.
     """
+    x_min, y_min, _, x_max, y_max, _ = pc_range
     dx = can_bus[:, 0]
     dy = can_bus[:, 1]
     heading = can_bus[:, -2]
     length = np.hypot(dx, dy)
     angle = heading - np.arctan2(dy, dx)
-    width = pc_range[3] - pc_range[0]
-    height = pc_range[4] - pc_range[1]
-    along_x = length * np.sin(angle) / width
-    along_y = length * np.cos(angle) / height
+    along_x = length * np.sin(angle)
+    along_y = length * np.cos(angle)
+    along_x = along_x / (x_max - x_min)
+    along_y = along_y / (y_max - y_min)
     shift = np.stack([along_x, along_y], -1)
     return shift.astype(np.float32)
 
@@ -118,12 +121,14 @@ def rotate_bev(
         shape: (H, W).
         centre: (x, y) = (column, row) of the pivot in cells; (W / 2, H / 2) is the middle.
     """
-    maps = bev.float().transpose(1, 2).unflatten(2, shape)
+    maps = bev.float().transpose(1, 2)
+    maps = maps.unflatten(2, shape)
     pivot = list(centre)
     turned = []
     for one, angle in zip(maps, degrees, strict=True):
         turned.append(rotate(one, float(angle), center=pivot))
-    return torch.stack(turned).flatten(2).transpose(1, 2)
+    cells = torch.stack(turned).flatten(2)
+    return cells.transpose(1, 2)
 
 
 def relative_can_bus(signals: np.ndarray, before: np.ndarray | None) -> np.ndarray:

@@ -41,7 +41,8 @@ class LearnedPositionalEncoding(nn.Module):
         shape = (len(rows), len(columns), -1)
         column_half = columns[None].expand(shape)
         row_half = rows[:, None].expand(shape)
-        return torch.cat([column_half, row_half], -1).flatten(0, 1)
+        cells = torch.cat([column_half, row_half], -1)
+        return cells.flatten(0, 1)
 
 
 @MODELS.register_module()

@@ -47,15 +47,22 @@ def temporal_records(
     cameras: list[str] = []
     records = []
     for index, info in enumerate(infos):
-        name = f'{path}, frame {info.get("token", index)}'
+        token = info.get('token', index)
+        name = f'{path}, frame {token}'
         _check_keys(info, name, with_can_bus)
-        cameras = cameras or list(info['cams'])
+        if not cameras:
+            cameras = list(info['cams'])
         _check_cameras(info, cameras, name)
-        if (info.get('gt_boxes') is None) != (infos[0].get('gt_boxes') is None):
+        if _has_boxes(info) != _has_boxes(infos[0]):
             raise UserError(f"{name}: only some of the frames have 'gt_boxes'; {_COMPLETE}")
         with naming_frame(name):
-            records.append(_record(info, labels, cameras, name))
+            record = _record(info, labels, cameras, name)
+        records.append(record)
     return records
+
+
+def _has_boxes(info: Mapping[str, Any]) -> bool:
+    return info.get('gt_boxes') is not None
 
 
 def _infos(annotations: Mapping[str, Any], path: str) -> Sequence[Mapping[str, Any]]:
@@ -141,9 +148,11 @@ def _can_bus(info: Mapping[str, Any], ego2global: np.ndarray, name: str) -> np.n
     They are: position, the quaternion's w four times, 9 signals, heading in radians and in degrees.
     The published weights were trained with w in place of all four entries of the quaternion.
     """
-    signals = _array(info, 'can_bus', (18,), name).copy()
-    angle = np.arctan2(ego2global[1, 0], ego2global[0, 0])
-    heading = angle % (2 * np.pi)
+    signals = _array(info, 'can_bus', (18,), name)
+    x, y = ego2global[:2, 0]
+    heading = np.arctan2(y, x)
+    heading = heading % (2 * np.pi)
+    signals = signals.copy()
     signals[:3] = info['ego2global_translation']
     signals[3:7] = info['ego2global_rotation'][0]
     signals[16] = heading
@@ -154,16 +163,20 @@ def _can_bus(info: Mapping[str, Any], ego2global: np.ndarray, name: str) -> np.n
 def _image(camera: Any, name: str) -> dict[str, Any]:
     if not isinstance(camera, Mapping):
         raise UserError(f'{name}: is no dict; {_COMPLETE}')
+    rotation = _array(camera, 'sensor2lidar_rotation', (3, 3), name)
+    translation = _array(camera, 'sensor2lidar_translation', (3,), name)
     sensor2lidar = np.eye(4)
-    sensor2lidar[:3, :3] = _array(camera, 'sensor2lidar_rotation', (3, 3), name)
-    sensor2lidar[:3, 3] = _array(camera, 'sensor2lidar_translation', (3,), name)
+    sensor2lidar[:3, :3] = rotation
+    sensor2lidar[:3, 3] = translation
     path = camera.get('data_path')
     if not isinstance(path, str):
         raise UserError(f"{name}: 'data_path' is no text; {_COMPLETE}")
     # The infos' paths begin with where the data lay when they were made.
     _, folder, inside = path.rpartition('samples/')
+    if folder:
+        path = folder + inside
     return dict(
-        img_path=folder + inside if folder else path,
+        img_path=path,
         cam2img=_array(camera, 'cam_intrinsic', (3, 3), name),
         lidar2cam=np.linalg.inv(sensor2lidar),
     )
@@ -175,7 +188,8 @@ def _instances(
     """A frame's objects; they lack what the file does not say, which the dataset may not need."""
     boxes = _boxes(info, name)
     count = len(boxes)
-    found = [labels.get(one, -1) for one in _box_names(info, count, name)]
+    names = _box_names(info, count, name)
+    found = [labels.get(one, -1) for one in names]
     columns: dict[str, list[Any]] = dict(
         bbox_3d=_turned(boxes).tolist(),
         bbox_label=found,
@@ -185,7 +199,8 @@ def _instances(
         velocities = _column(info, 'gt_velocity', (count, 2), name)
         columns['velocity'] = velocities.tolist()
     elif boxes.shape[1] == 9:
-        columns['velocity'] = boxes[:, 7:].tolist()
+        velocities = boxes[:, 7:]
+        columns['velocity'] = velocities.tolist()
     if info.get('num_lidar_pts') is not None:
         counts = _column(info, 'num_lidar_pts', (count,), name)
         columns['num_lidar_pts'] = [int(points) for points in counts]
@@ -240,10 +255,10 @@ def _column(info: Mapping[str, Any], key: str, shape: tuple[int, ...], name: str
 
 def _pose(info: Mapping[str, Any], key: str, name: str) -> np.ndarray:
     """4 x 4 from a quaternion (w, x, y, z) and a translation."""
-    w_first = _array(info, f'{key}_rotation', (4,), name)
-    w_last = np.roll(w_first, -1)
     pose = np.eye(4)
-    pose[:3, :3] = Rotation.from_quat(w_last).as_matrix()
+    w_first = _array(info, f'{key}_rotation', (4,), name)
+    rotation = Rotation.from_quat(np.roll(w_first, -1))
+    pose[:3, :3] = rotation.as_matrix()
     pose[:3, 3] = _array(info, f'{key}_translation', (3,), name)
     return pose
 

@@ -51,8 +51,9 @@ def match(
 def _focal_cost(logits: Tensor) -> Tensor:
     """What an object of each class would cost at each query, (Q, classes) float32."""
     p = logits.float().sigmoid()
-    positive = -(p + EPS).log() * ALPHA * (1 - p) ** 2
-    negative = -(1 - p + EPS).log() * (1 - ALPHA) * p**2
+    q = 1 - p
+    positive = -(p + EPS).log() * ALPHA * q**2
+    negative = -(q + EPS).log() * (1 - ALPHA) * p**2
     return positive - negative
 
 
@@ -64,10 +65,15 @@ def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
         targets: 0 or 1, same shape.
     """
     p = logits.sigmoid()
-    missed = (1 - p) * targets + p * (1 - targets)
-    balance = ALPHA * targets + (1 - ALPHA) * (1 - targets)
+    others = 1 - targets
+    missed = (1 - p) * targets + p * others
+    balance = ALPHA * targets + (1 - ALPHA) * others
+    entropy = binary_cross_entropy_with_logits(
+        logits,
+        targets,
+        reduction='none',
+    )
     weight = balance * missed**2
-    entropy = binary_cross_entropy_with_logits(logits, targets, reduction='none')
     return (entropy * weight).sum()
 
 

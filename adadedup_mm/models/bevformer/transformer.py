@@ -163,8 +163,9 @@ class BEVFormerTransformer(BaseModule):
         signals = torch.as_tensor(can_bus, dtype=torch.float32, device=bev_queries.device)
         # The MLP runs in any case, so that its parameters are never without a gradient in
         # distributed training.
-        known = self.can_bus_mlp(signals)[:, None] * float(self.use_can_bus)
-        return bev_queries.expand(batch, -1, -1) + known
+        known = self.can_bus_mlp(signals)[:, None]
+        queries = bev_queries.expand(batch, -1, -1)
+        return queries + known * float(self.use_can_bus)
 
     def _rotated(self, bev: Tensor, can_bus: np.ndarray, shape: tuple[int, int]) -> Tensor:
         """The previous BEVs in the present frames' directions."""

@@ -40,15 +40,19 @@ class LoadMultiViewImages(BaseTransform):
             UserError: an image is missing or no image, or a calibration matrix has the wrong shape.
         """
         cameras = results['images']
+        frame = frame_name(results)
         paths = [camera['img_path'] for camera in cameras.values()]
         images = [self._read(path) for path in paths]
         sizes = [image.shape[:2] for image in images]
         height, width = np.max(sizes, axis=0)
         shape = int(height), int(width)
+        padded = []
+        for image in images:
+            padded.append(_pad(image, shape).astype(np.float32))
         matrices = []
         for name, camera in cameras.items():
-            matrices.append(lidar2img(camera, f'{frame_name(results)}, {name}'))
-        results['img'] = [_pad(image, shape).astype(np.float32) for image in images]
+            matrices.append(lidar2img(camera, f'{frame}, {name}'))
+        results['img'] = padded
         results['img_path'] = paths
         results['lidar2img'] = matrices
         results['img_shape'] = shape
@@ -119,13 +123,15 @@ class MultiViewScale(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Sizes are rounded down."""
         images = results['img']
-        scale = self.scales[np.random.randint(len(self.scales))]
+        drawn = np.random.randint(len(self.scales))
+        scale = self.scales[drawn]
         height, width = images[0].shape[:2]
         height = int(height * scale)
         width = int(width * scale)
         scaled = []
         for image in images:
-            scaled.append(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR))
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+            scaled.append(image)
         factors = np.diag([scale, scale, 1.0, 1.0])
         results['img'] = scaled
         results['lidar2img'] = [factors @ matrix for matrix in results['lidar2img']]
