@@ -18,6 +18,10 @@ from torch import Tensor, nn
 
 from ..features.cpu import keep_freed_pages
 
+# mmengine's own wrapper asks for the GPU of each process.
+WRAPPER_WITHOUT_GPU = dict(
+    type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False
+)
 # What a module keeps for itself by a plain attribute, and may change while it runs.
 _VALUES = (bool, int, float, complex, str, tuple, type(None))
 _CONTAINERS = (list, dict, set, deque, np.ndarray)

@@ -8,7 +8,7 @@ import torch.distributed
 from mmengine.dist import init_dist, is_distributed
 
 from ..base.errors import ProcessError, UserError
-from ..proxy.train import WRAPPER_WITHOUT_GPU
+from ..detectors.isolation import WRAPPER_WITHOUT_GPU
 
 _VARIABLES = {'pytorch': ('RANK', 'WORLD_SIZE'), 'slurm': ('SLURM_PROCID', 'SLURM_NTASKS')}
 _LOCAL_RANK = {'pytorch': 'LOCAL_RANK', 'slurm': 'SLURM_LOCALID'}
