@@ -608,18 +608,23 @@ class SampleLosses:
         # else.
         if self._weighted:
             value = criterion.aside(criterion.forward, args, kwargs)
-            trained = elements = criterion.elements(*args, **kwargs)
+            elements = criterion.elements(*args, **kwargs)
+            trained = elements
         else:
             elements = criterion.aside(criterion.elements, args, kwargs)
-            trained = value = criterion.forward(*args, **kwargs)
+            value = criterion.forward(*args, **kwargs)
+            trained = value
         if elements.dim() == 0:
             # Criteria of boxes return their 0 like that where no element has a weight.
             return trained
         self._note_precision(value)
         target = args[1] if len(args) > 1 else None
         owner = self._owners(name, len(elements), target)
-        weighted = self._share(value.detach().sum(), elements, owner, name)
-        return weighted.reshape(value.shape) if self._weighted else trained
+        whole = value.detach().sum()
+        weighted = self._share(whole, elements, owner, name)
+        if self._weighted:
+            return weighted.reshape(value.shape)
+        return trained
 
     def _look_at(self, criterion: Criterion, args: Any, kwargs: Any) -> None:
         """Finds out whether a criterion is the sum of its elements times a number apart from them.
@@ -661,24 +666,18 @@ class SampleLosses:
         assert self._weights is not None
         size = len(self._weights)
         count = len(elements)
+        if not self._fits(owner, count):
+            self._reason = f'{count} loss elements do not belong to {size} samples'
+            owner = torch.zeros(count, dtype=torch.long, device=elements.device)
         exact = torch.promote_types(elements.dtype, torch.float32)
         rows = elements.reshape(count, -1).to(exact)
         rows = rows.sum(1)
-        values = rows.detach()
-        if not self._fits(owner, count):
-            self._reason = f'{count} loss elements do not belong to {size} samples'
-            owner = torch.zeros(count, dtype=torch.long, device=rows.device)
-        if owner is None:
-            sums = values.reshape(size, -1).sum(1)
-            weights = self._weights.repeat_interleave(count // size)
-        else:
-            sums = values.new_zeros(size).index_add_(0, owner, values)
-            weights = self._weights[owner]
+        sums = _sums_of_samples(rows.detach(), owner, size)
         whole = sums.sum()
         scale = torch.where(whole != 0, value / whole, 0)
         factor = scale * size * self._factor
         self._add(sums * factor, name)
-        weighted = rows * weights
+        weighted = rows * _spread(self._weights, owner, count)
         return scale * weighted.sum()
 
     def _fits(self, owner: Tensor | None, count: int) -> bool:
@@ -695,6 +694,21 @@ def _sum(before: Tensor | None, value: Tensor) -> Tensor:
     if before is None:
         return value
     return before + value
+
+
+def _sums_of_samples(rows: Tensor, owner: Tensor | None, size: int) -> Tensor:
+    """The sums of ``size`` samples' elements; without owners they are as many equal runs."""
+    if owner is None:
+        runs = rows.reshape(size, -1)
+        return runs.sum(1)
+    return rows.new_zeros(size).index_add_(0, owner, rows)
+
+
+def _spread(weights: Tensor, owner: Tensor | None, count: int) -> Tensor:
+    """The weights of ``count`` elements, each being that of its sample."""
+    if owner is None:
+        return weights.repeat_interleave(count // len(weights))
+    return weights[owner]
 
 
 def _plain_number(value: Tensor) -> Tensor:

@@ -135,16 +135,16 @@ class EpsilonGreedy:
         _whole('period', self.period)
 
     def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Selection:
-        size = len(state.mean)
-        budget = _budget(self.keep_ratio, size)
         order = _descending(state.mean, generator)
+        size = len(order)
+        budget = _budget(self.keep_ratio, size)
         explorers = math.floor(self.epsilon * budget)
         # Not more explorers than there are samples to explore.
         explorers = min(explorers, size - budget)
         best = budget - explorers
         others = generator.permutation(order[best:])
-        chosen = np.concatenate([order[:best], others[:explorers]])
-        return _unweighted(chosen)
+        chosen = [order[:best], others[:explorers]]
+        return _unweighted(np.concatenate(chosen))
 
 
 @dataclasses.dataclass
@@ -267,23 +267,30 @@ class SeTa:
     def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Selection:
         size = len(state.last)
         budget = _budget(1 - self.ratio, size)
-        drawn = generator.permutation(size)[:budget]
-        subset = np.sort(drawn)
+        subset = generator.permutation(size)[:budget]
+        subset = np.sort(subset)
         seen = ~np.isnan(state.last)
-        is_end = epoch > 0 and epoch >= self.delta * _known(self.epochs)
-        if epoch == 0 or is_end or not seen.any():
+        if self._is_plain(epoch) or not seen.any():
             return _unweighted(subset)
         mean = state.last[seen].mean()
         losses = np.where(seen, state.last, mean)
         group = loss_groups(losses[subset], self.groups)
         window = math.floor(self.width * self.groups + 0.5)
         window = max(1, window)
-        first = epoch % (self.groups - window + 1)
-        in_window = (group >= first) & (group < first + window)
+        positions = self.groups - window + 1
+        first = epoch % positions
+        last = first + window - 1
+        in_window = (group >= first) & (group <= last)
         # Groups can be empty when many losses are equal.
         if not in_window.any():
             return _unweighted(subset)
         return _unweighted(subset[in_window])
+
+    def _is_plain(self, epoch: int) -> bool:
+        """Whether an epoch trains on the random part as it is."""
+        if epoch == 0:
+            return True
+        return epoch >= self.delta * _known(self.epochs)
 
 
 def loss_groups(losses: np.ndarray, groups: int, iterations: int = 50) -> np.ndarray:

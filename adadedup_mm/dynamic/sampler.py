@@ -176,12 +176,13 @@ class DynamicPruningSampler(Sampler):
         self.used[self.indices] += 1
 
     def _select(self, epoch: int) -> None:
+        world = self.world
         generator = np.random.default_rng([self.seed, epoch, 1])
         indices, weights = self.policy.select(self.state, epoch, generator)
-        if len(indices) < self.least * self.world:
+        if len(indices) < self.least * world:
             indices, weights = self._fill_up(indices, weights, generator)
-        uneven = len(indices) % self.world
-        if uneven or len(indices) < self.world:
+        count = len(indices)
+        if count < world or count % world:
             indices, weights = self._even_out(indices, weights, generator)
         self.churn = self._share_of_new(indices)
         self.indices = indices
@@ -199,10 +200,11 @@ class DynamicPruningSampler(Sampler):
     def _fill_up(
         self, indices: np.ndarray, weights: np.ndarray, generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        size = len(self.used)
-        missing = self.least * self.world - len(indices)
-        others = np.setdiff1d(np.arange(size), indices)
-        more = generator.permutation(others)[:missing]
+        wanted = self.least * self.world
+        everything = np.arange(len(self.used))
+        others = np.setdiff1d(everything, indices)
+        others = generator.permutation(others)
+        more = others[: wanted - len(indices)]
         indices = np.concatenate([indices, more])
         weights = np.concatenate([weights, np.ones(len(more))])
         order = np.argsort(indices)
