@@ -13,10 +13,14 @@ def is_batch(value: Any, size: int) -> bool:
     if isinstance(value, Tensor):
         return value.dim() > 0 and len(value) == size
     if isinstance(value, dict):
-        value = list(value.values())
-    if not isinstance(value, (list, tuple)):
+        items = list(value.values())
+    elif isinstance(value, (list, tuple)):
+        items = list(value)
+    else:
         return False
-    return len(value) > 0 and all(is_batch(item, size) for item in value)
+    if not items:
+        return False
+    return all(is_batch(item, size) for item in items)
 
 
 def slice_batch(value: Any, position: int) -> Any:
@@ -26,8 +30,12 @@ def slice_batch(value: Any, position: int) -> Any:
     if isinstance(value, Tensor):
         return value[position : position + 1]
     if isinstance(value, dict):
-        return {key: slice_batch(item, position) for key, item in value.items()}
-    return type(value)(slice_batch(item, position) for item in value)
+        named = {}
+        for key, item in value.items():
+            named[key] = slice_batch(item, position)
+        return named
+    items = [slice_batch(item, position) for item in value]
+    return type(value)(items)
 
 
 def split_batch(value: Any, size: int) -> list[Any]:
@@ -37,13 +45,13 @@ def split_batch(value: Any, size: int) -> list[Any]:
     if isinstance(value, Tensor):
         # Heads may work in place on what they have predicted, which views of one operation do not
         # allow.
-        return list(torch.unsafe_split(value, 1))
-    items = value.values() if isinstance(value, dict) else value
-    columns = [split_batch(item, size) for item in items]
-    rows = zip(*columns, strict=True)
+        slices = torch.unsafe_split(value, 1)
+        return list(slices)
     if isinstance(value, dict):
+        rows = split_batch(list(value.values()), size)
         return [dict(zip(value, row, strict=True)) for row in rows]
-    return [type(value)(row) for row in rows]
+    columns = [split_batch(item, size) for item in value]
+    return [type(value)(row) for row in zip(*columns, strict=True)]
 
 
 def pick_samples(value: Any, positions: list[int]) -> Any:
@@ -51,5 +59,8 @@ def pick_samples(value: Any, positions: list[int]) -> Any:
     if isinstance(value, Tensor):
         return value[positions]
     if isinstance(value, dict):
-        return {key: pick_samples(item, positions) for key, item in value.items()}
+        named = {}
+        for key, item in value.items():
+            named[key] = pick_samples(item, positions)
+        return named
     return [value[i] for i in positions]

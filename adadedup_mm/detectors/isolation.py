@@ -28,6 +28,7 @@ _CONTAINERS = (list, dict, set, deque, np.ndarray)
 _REMEMBERED = (*_VALUES, *_CONTAINERS)
 # PyTorch's own.
 _INTERNAL = frozenset(vars(nn.Module()))
+_Attributes = dict[str, Any]
 # Written while a layer trains, without a new version of the tensor.
 _STATISTICS = ('running_mean', 'running_var')
 
@@ -132,9 +133,9 @@ class ModuleMemory:
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self._tensors: list[_SavedTensor] = []
-        self._containers: list[tuple[dict[str, Any], str, Any, Any]] = []
-        self._values: list[tuple[dict[str, Any], str, Any]] = []
-        self._names: list[tuple[dict[str, Any], set[str]]] = []
+        self._containers: list[tuple[_Attributes, str, Any, Any]] = []
+        self._values: list[tuple[_Attributes, str, Any]] = []
+        self._names: list[tuple[_Attributes, set[str]]] = []
         self._statistics: list[tuple[nn.Module, Tensor, Tensor]] = []
         for module in modules:
             self._take(module)
@@ -143,7 +144,7 @@ class ModuleMemory:
 
     def _take(self, module: nn.Module) -> None:
         attributes = vars(module)
-        buffers = cast(dict[str, Any], module._buffers)
+        buffers = cast(_Attributes, module._buffers)
         self._take_attributes(buffers)
         self._take_attributes(attributes)
         for value in list(attributes.values()):
@@ -155,7 +156,7 @@ class ModuleMemory:
                 values = tensor.detach().clone()
                 self._statistics.append((module, tensor, values))
 
-    def _take_attributes(self, owner: dict[str, Any]) -> None:
+    def _take_attributes(self, owner: _Attributes) -> None:
         for name, value in owner.items():
             if name in _INTERNAL:
                 continue
@@ -197,7 +198,7 @@ class ModuleMemory:
 class _SavedTensor:
     """A tensor among its owner's attributes, its values, and its version when it had them."""
 
-    owner: dict[str, Any]
+    owner: _Attributes
     name: str
     tensor: Tensor
     values: Tensor
@@ -211,7 +212,7 @@ class _SavedTensor:
         self.owner[self.name] = tensor
 
 
-def _remove_others(owner: dict[str, Any], names: set[str]) -> None:
+def _remove_others(owner: _Attributes, names: set[str]) -> None:
     """Removes the attributes that a module keeps for itself, except some."""
     for name in owner.keys() - names:
         if isinstance(owner[name], (Tensor, *_REMEMBERED)):

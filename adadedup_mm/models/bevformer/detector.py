@@ -231,8 +231,9 @@ def _frames(samples: Sequence[Det3DDataSample]) -> list[list[Mapping[str, Any]]]
     """Meta data per frame and sample."""
     queues = []
     for sample in samples:
-        queue = sample.metainfo.get('queue')
-        queues.append(queue or [_relative(sample.metainfo, None)])
+        meta = sample.metainfo
+        queue = meta.get('queue') or [_relative(meta, None)]
+        queues.append(queue)
     return [list(frame) for frame in zip(*queues, strict=True)]
 
 

@@ -19,7 +19,9 @@ def bev_centres(bev_h: int, bev_w: int, device: torch.device | None = None) -> T
     y = _cell_centres(bev_h, device)
     x = _cell_centres(bev_w, device)
     rows, columns = torch.meshgrid(y, x, indexing='ij')
-    return torch.stack([columns.flatten(), rows.flatten()], -1)
+    x = columns.flatten()
+    y = rows.flatten()
+    return torch.stack([x, y], -1)
 
 
 def _cell_centres(count: int, device: torch.device | None) -> Tensor:
@@ -41,15 +43,23 @@ def pillar_points(
         (H * W, Z, 3) in metres.
     """
     xy = bev_centres(bev_h, bev_w, device)
+    cells = len(xy)
     extent = pc_range[5] - pc_range[2]
-    z = torch.linspace(0.5, extent - 0.5, heights, device=device)
+    highest = extent - 0.5
+    z = torch.linspace(0.5, highest, heights, device=device)
     z = z / extent
-    xy = xy[:, None].expand(-1, heights, -1)
-    z = z[None, :, None].expand(len(xy), -1, -1)
+    xy = xy.unsqueeze(1).expand(-1, heights, -1)
+    z = z.view(1, -1, 1).expand(cells, -1, -1)
     points = torch.cat([xy, z], -1)
+    lower, upper = _corners(pc_range, device)
+    return points * (upper - lower) + lower
+
+
+def _corners(pc_range: Sequence[float], device: torch.device | None) -> tuple[Tensor, Tensor]:
+    """The lower and the upper corner of the BEV's range, (3,) each."""
     lower = torch.tensor(pc_range[:3], dtype=torch.float32, device=device)
     upper = torch.tensor(pc_range[3:], dtype=torch.float32, device=device)
-    return points * (upper - lower) + lower
+    return lower, upper
 
 
 def project(
@@ -69,20 +79,21 @@ def project(
     """
     with torch.autocast(points.device.type, enabled=False):
         matrix = lidar2img.float()
-        matrix = matrix[:, :, None, None]
-        rotation = matrix[..., :3, :3]
-        translation = matrix[..., :3, 3]
+        matrix = matrix[:, :, None, None, :3]
+        rotation = matrix[..., :3]
+        translation = matrix[..., 3]
         columns = points.float().unsqueeze(-1)
-        turned = (rotation @ columns).squeeze(-1)
-        scaled = turned + translation
+        turned = rotation @ columns
+        scaled = turned.squeeze(-1) + translation
+    xy = scaled[..., :2]
     depth = scaled[..., 2:]
-    pixels = scaled[..., :2] / depth.clamp(min=MIN_DEPTH)
+    pixels = xy / depth.clamp(min=MIN_DEPTH)
     height, width = image_size
     found = pixels / pixels.new_tensor([width, height])
     inside = (found > 0) & (found < 1)
+    inside = inside.all(-1)
     in_front = depth.squeeze(-1) > MIN_DEPTH
-    visible = in_front & inside.all(-1)
-    return found, visible
+    return found, in_front & inside
 
 
 def ego_shift(can_bus: np.ndarray, pc_range: Sequence[float]) -> np.ndarray:
@@ -97,11 +108,12 @@ def ego_shift(can_bus: np.ndarray, pc_range: Sequence[float]) -> np.ndarray:
         (B, 2) float32 as (x, y) of the LiDAR frame.
     """
     x_min, y_min, _, x_max, y_max, _ = pc_range
-    dx = can_bus[:, 0]
-    dy = can_bus[:, 1]
-    heading = can_bus[:, -2]
+    columns = can_bus.T
+    dx, dy = columns[:2]
+    heading = columns[-2]
     length = np.hypot(dx, dy)
-    angle = heading - np.arctan2(dy, dx)
+    direction = np.arctan2(dy, dx)
+    angle = heading - direction
     along_x = length * np.sin(angle)
     along_y = length * np.cos(angle)
     along_x = along_x / (x_max - x_min)
@@ -126,7 +138,8 @@ def rotate_bev(
     pivot = list(centre)
     turned = []
     for one, angle in zip(maps, degrees, strict=True):
-        turned.append(rotate(one, float(angle), center=pivot))
+        result = rotate(one, float(angle), center=pivot)
+        turned.append(result)
     cells = torch.stack(turned).flatten(2)
     return cells.transpose(1, 2)
 
@@ -146,5 +159,5 @@ def relative_can_bus(signals: np.ndarray, before: np.ndarray | None) -> np.ndarr
     if before is None:
         relative[changed] = 0
     else:
-        relative[changed] = relative[changed] - before[changed]
+        relative[changed] -= before[changed]
     return relative

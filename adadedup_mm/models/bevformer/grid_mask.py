@@ -20,8 +20,9 @@ def grid_mask(height: int, width: int, rng: Any) -> np.ndarray:
         (height, width) bool, True where pixels stay.
     """
     period = rng.randint(2, height)
-    half = int(period / 2 + 0.5)
-    band = min(max(half, 1), period - 1)
+    band = int(period / 2 + 0.5)
+    band = max(band, 1)
+    band = min(band, period - 1)
     row = rng.randint(period)
     column = rng.randint(period)
     rows = _bands(height, period, band, row)
@@ -35,13 +36,15 @@ def _bands(length: int, period: int, band: int, first: int) -> np.ndarray:
     The grid lies on a canvas of one and a half times the size, whose middle is taken. The canvas
     has room for whole periods only; a band that would begin behind them is missing.
     """
-    canvas = int(1.5 * length)
-    covered = np.zeros(canvas, dtype=bool)
-    for i in range(canvas // period):
+    size = int(1.5 * length)
+    canvas = np.zeros(size, dtype=bool)
+    for i in range(size // period):
         start = period * i + first
-        covered[start : start + band] = True
-    margin = (canvas - length) // 2
-    return covered[margin:][:length]
+        end = start + band
+        canvas[start:end] = True
+    margin = (size - length) // 2
+    end = margin + length
+    return canvas[margin:end]
 
 
 def apply_grid_mask(images: Tensor, rng: Any) -> Tensor:

@@ -237,16 +237,16 @@ def _box_names(info: Mapping[str, Any], count: int, name: str) -> np.ndarray:
 
 def _turned(boxes: np.ndarray) -> np.ndarray:
     """(..., w, l, h, yaw') of mmdet3d 0.x to (..., l, w, h, yaw), where yaw' = -yaw - pi / 2."""
-    places_and_sizes = boxes[:, [0, 1, 2, 4, 3, 5]]
-    yaw = -boxes[:, 6:7] - np.pi / 2
-    return np.concatenate([places_and_sizes, yaw], axis=1)
+    order = [0, 1, 2, 4, 3, 5]
+    yaw = -boxes[:, 6:7]
+    yaw = yaw - np.pi / 2
+    return np.concatenate([boxes[:, order], yaw], axis=1)
 
 
 def _column(info: Mapping[str, Any], key: str, shape: tuple[int, ...], name: str) -> np.ndarray:
     """An array with a row for each object; NaN is what nuScenes has for unknown velocities."""
     array = np.asarray(info[key], dtype=np.float64)
-    has_objects = shape[0] > 0
-    if array.size == 0 and not has_objects:
+    if array.size == 0 and shape[0] == 0:
         return np.zeros(shape)
     if array.shape != shape:
         raise UserError(f"{name}: '{key}' has shape {array.shape}, expected {shape}; {_COMPLETE}")

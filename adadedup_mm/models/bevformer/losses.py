@@ -33,7 +33,8 @@ def match(
         Matched queries and their ground truths, both (min(Q, G),) int64 on the inputs' device.
     """
     with torch.no_grad():
-        cost = cls_weight * _focal_cost(logits)[:, labels]
+        costs = _focal_cost(logits)
+        cost = cls_weight * costs[:, labels]
         distance = torch.cdist(
             codes[:, :MATCHED_ENTRIES].float(),
             targets[:, :MATCHED_ENTRIES].float(),
@@ -42,9 +43,10 @@ def match(
         cost = cost + box_weight * distance
         # A diverging model or a box of zero size must not stop the solver.
         cost = torch.nan_to_num(cost, nan=1e6, posinf=1e6, neginf=-1e6)
+    device = logits.device
     rows, columns = linear_sum_assignment(cost.cpu().numpy())
-    queries = torch.as_tensor(rows, device=logits.device)
-    truths = torch.as_tensor(columns, device=logits.device)
+    queries = torch.as_tensor(rows, device=device)
+    truths = torch.as_tensor(columns, device=device)
     return queries, truths
 
 

@@ -18,6 +18,9 @@ from mmengine.registry import TRANSFORMS
 from ...base.errors import UserError
 from .infos import frame_name
 
+_INTRINSIC = ((3, 3), (3, 4), (4, 4))
+_EXTRINSIC = ((4, 4),)
+
 
 @TRANSFORMS.register_module()
 class LoadMultiViewImages(BaseTransform):
@@ -80,8 +83,8 @@ def lidar2img(camera: Mapping[str, Any], name: str) -> np.ndarray:
     Raises:
         UserError: a matrix is missing or has another shape.
     """
-    intrinsic = _matrix(camera, 'cam2img', ((3, 3), (3, 4), (4, 4)), name)
-    extrinsic = _matrix(camera, 'lidar2cam', ((4, 4),), name)
+    intrinsic = _matrix(camera, 'cam2img', _INTRINSIC, name)
+    extrinsic = _matrix(camera, 'lidar2cam', _EXTRINSIC, name)
     rows, columns = intrinsic.shape
     square = np.eye(4)
     square[:rows, :columns] = intrinsic
@@ -102,8 +105,9 @@ def _matrix(
 
 def _pad(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     height, width = image.shape[:2]
-    below = shape[0] - height
-    right = shape[1] - width
+    wanted_height, wanted_width = shape
+    below = wanted_height - height
+    right = wanted_width - width
     if below == 0 and right == 0:
         return image
     return np.pad(image, ((0, below), (0, right), (0, 0)))
@@ -167,10 +171,10 @@ def photometric_distortion(image: np.ndarray, rng: Any) -> np.ndarray:
     contrast_first = rng.randint(2)
     if contrast_first and rng.randint(2):
         image = _scale_contrast(image, rng)
-    hsv: np.ndarray = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2HSV), dtype=np.float32)
+    hsv: Any = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
+    hsv = np.asarray(hsv, dtype=np.float32)
     if rng.randint(2):
-        saturation = rng.uniform(0.5, 1.5)
-        hsv[..., 1] *= np.float32(saturation)
+        _scale_saturation(hsv, rng)
     if rng.randint(2):
         _turn_hue(hsv, rng)
     image = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
@@ -184,7 +188,15 @@ def photometric_distortion(image: np.ndarray, rng: Any) -> np.ndarray:
 
 def _scale_contrast(image: np.ndarray, rng: Any) -> np.ndarray:
     contrast = rng.uniform(0.5, 1.5)
-    return image * np.float32(contrast)
+    contrast = np.float32(contrast)
+    return image * contrast
+
+
+def _scale_saturation(hsv: np.ndarray, rng: Any) -> None:
+    """Multiplies the saturations, in place."""
+    saturation = hsv[..., 1]
+    factor = rng.uniform(0.5, 1.5)
+    saturation *= np.float32(factor)
 
 
 def _turn_hue(hsv: np.ndarray, rng: Any) -> None:
