@@ -133,7 +133,8 @@ def is_classifier(config: Config) -> bool:
 
 
 def _has_step(dataset: ConfigDict, name: str) -> bool:
-    return any(type_name(step) == name for step in _steps(dataset))
+    names = [type_name(step) for step in _steps(dataset)]
+    return name in names
 
 
 def training_dataset(config: Config, dataset: Mapping[str, Any]) -> ConfigDict:

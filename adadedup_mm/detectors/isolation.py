@@ -114,10 +114,10 @@ def set_random_states(states: dict[str, Any]) -> None:
     if cuda and torch.cuda.is_available():
         devices = [state.cpu() for state in cuda]
         torch.cuda.set_rng_state_all(devices)
-    keys, position, has_gauss, gauss = states['numpy']
+    keys, *others = states['numpy']
     keys = keys.cpu().numpy()
     keys = keys.astype(np.uint32)
-    np.random.set_state(('MT19937', keys, position, has_gauss, gauss))
+    np.random.set_state(('MT19937', keys, *others))
 
 
 class ModuleMemory:

@@ -215,15 +215,11 @@ class DynamicPruningHook(Hook):
         """Lets the sampler of every process know the losses that all processes have seen since."""
         if not self.pending or self.losses is None:
             return
-        indices = np.concatenate([batch for batch, _ in self.pending])
-        on_device = torch.cat([losses for _, losses in self.pending])
-        losses = on_device.cpu().numpy()
-        losses = losses.astype(np.float64)
-        self.pending = []
-        own = self.losses.problem()
-        problems = [own]
+        indices, losses = self._pending_losses()
+        problem = self.losses.problem()
+        problems = [problem]
         if self.sampler.world > 1:
-            parts = all_gather_object((indices, losses, own))
+            parts = all_gather_object((indices, losses, problem))
             indices = np.concatenate([part[0] for part in parts])
             losses = np.concatenate([part[1] for part in parts])
             problems = [part[2] for part in parts]
@@ -234,6 +230,17 @@ class DynamicPruningHook(Hook):
             if problem is not None:
                 self._reject(runner, problem)
                 return
+
+    def _pending_losses(self) -> tuple[np.ndarray, np.ndarray]:
+        """Indices and losses, (n,) int64 and float64, that have not been fed back yet."""
+        indices = []
+        losses = []
+        for batch, values in self.pending:
+            indices.append(batch)
+            losses.append(values)
+        self.pending = []
+        on_cpu = torch.cat(losses).cpu().numpy()
+        return np.concatenate(indices), on_cpu.astype(np.float64)
 
     def _reject(self, runner: Any, problem: str) -> None:
         """Gives up the present mode, in all processes."""

@@ -56,10 +56,8 @@ class ScoreState:
         mean = self.mean[indices]
         variance = self.variance[indices]
         surprise = (losses - mean) ** 2
-        variance = (1 - rate) * variance + rate * surprise
-        mean = (1 - rate) * mean + rate * losses
-        self.mean[indices] = mean
-        self.variance[indices] = variance
+        self.variance[indices] = (1 - rate) * variance + rate * surprise
+        self.mean[indices] = (1 - rate) * mean + rate * losses
         self.last[indices] = losses
         self.seen[indices] += 1
 
@@ -217,7 +215,8 @@ class InfoBatch:
         if epoch == 0 or epoch >= self.delta * _known(self.epochs):
             return _unweighted(np.arange(size))
         share = 1 - self.ratio
-        losses = np.where(np.isnan(state.last), 3.0, state.last)
+        unseen = np.isnan(state.last)
+        losses = np.where(unseen, 3.0, state.last)
         is_easy = losses < losses.mean()
         hard = np.flatnonzero(~is_easy)
         easy = np.flatnonzero(is_easy)
@@ -226,7 +225,7 @@ class InfoBatch:
         weights = np.ones(size)
         weights[kept] = 1 / share
         indices = np.concatenate([hard, kept])
-        indices.sort()
+        indices = np.sort(indices)
         return indices, weights[indices]
 
 

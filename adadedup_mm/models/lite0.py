@@ -68,8 +68,10 @@ class FrozenLite0(BaseModule):
             return tuple(network(images))
         # One by one, so that what is remembered does not depend on the images that came along.
         maps = [self._look(image[None]) for image in images]
-        levels = zip(*maps, strict=True)
-        return tuple(torch.cat(level) for level in levels)
+        levels = []
+        for level in zip(*maps, strict=True):
+            levels.append(torch.cat(level))
+        return tuple(levels)
 
     def _look(self, image: Tensor) -> tuple[Tensor, ...]:
         pixels = image.contiguous().cpu().numpy()

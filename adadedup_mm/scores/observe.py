@@ -74,9 +74,11 @@ def _sample_rows(values: np.ndarray, right: np.ndarray | None = None) -> np.ndar
 @torch.no_grad()
 def _classifier_rows(model: Any, batch: dict[str, Any], measure: Measure) -> np.ndarray:
     data = model.data_preprocessor(batch, training=False)
-    layer = _last_linear_layer(model.head)
     inputs: list[Tensor] = []
-    handle = None if layer is None else layer.register_forward_pre_hook(_note_input(inputs))
+    layer = _last_linear_layer(model.head)
+    handle = None
+    if layer is not None:
+        handle = layer.register_forward_pre_hook(_note_input(inputs))
     try:
         samples = model.predict(data['inputs'], data['data_samples'])
     finally:
@@ -85,21 +87,30 @@ def _classifier_rows(model: Any, batch: dict[str, Any], measure: Measure) -> np.
     scores, labels = _scores_and_labels(model, samples)
     if measure == 'error':
         right = scores.argmax(axis=1) == labels
-        return _sample_rows(error_norms(scores, labels), right)
-    shape = (len(samples),)
-    ends_in_layer = bool(inputs) and inputs[-1].shape[:-1] == shape
-    if layer is None or not ends_in_layer or layer.out_features != scores.shape[1]:
+        errors = error_norms(scores, labels)
+        return _sample_rows(errors, right)
+    if layer is None or not inputs or not _is_output(layer, inputs[-1], scores.shape):
         raise UserError(
             f"{type(model).__name__}: strategy 'grand' needs a head that ends in a linear layer, "
             f'but {type(model.head).__name__} does not: use el2n'
         )
     features = inputs[-1].double().cpu().numpy()
-    return _sample_rows(last_layer_gradient_norms(scores, labels, features))
+    norms = last_layer_gradient_norms(scores, labels, features)
+    return _sample_rows(norms)
+
+
+def _is_output(layer: nn.Linear, features: Tensor, shape: tuple[int, ...]) -> bool:
+    """Whether a layer makes scores of a shape (B, C) from features."""
+    size, classes = shape
+    return features.shape[:-1] == (size,) and layer.out_features == classes
 
 
 def _last_linear_layer(head: nn.Module) -> nn.Linear | None:
-    layers = [module for module in head.modules() if isinstance(module, nn.Linear)]
-    return layers[-1] if layers else None
+    last = None
+    for module in head.modules():
+        if isinstance(module, nn.Linear):
+            last = module
+    return last
 
 
 def _note_input(inputs: list[Tensor]) -> Callable[[nn.Module, Any], None]:
@@ -151,18 +162,29 @@ def _object_rows(model: Any, batch: dict[str, Any], seed: int) -> np.ndarray:
     labels = torch.cat(assigned.labels).cpu().numpy()
     objects = torch.cat(assigned.objects).cpu().numpy()
     probabilities = _probabilities(assigned)
+    right = _are_right(probabilities, labels, assigned.sigmoid)
+    errors = error_norms(probabilities, labels)
+    errors, found = per_object(errors, right, objects, count)
+    positions = np.zeros(count)
+    return np.stack([positions, errors, found], axis=1)
+
+
+def _are_right(probabilities: np.ndarray, labels: np.ndarray, sigmoid: bool) -> np.ndarray:
+    """Whether each of (n, C) predictions detects its (n,) label, (n,) bool."""
     right = probabilities.argmax(axis=1) == labels
-    if assigned.sigmoid:
-        right &= probabilities.max(axis=1, initial=0) >= _DETECTED
-    errors, found = per_object(error_norms(probabilities, labels), right, objects, count)
-    return np.stack([np.zeros(count), errors, found], axis=1)
+    if sigmoid:
+        highest = probabilities.max(axis=1, initial=0)
+        right &= highest >= _DETECTED
+    return right
 
 
 def _probabilities(assigned: AssignedPredictions) -> np.ndarray:
     """(n, C) float64 from the scores of n predictions."""
-    scores = torch.cat(assigned.scores).cpu().double()
-    probabilities = scores.sigmoid() if assigned.sigmoid else scores.softmax(dim=1)
-    return probabilities.numpy()
+    scores = torch.cat(assigned.scores)
+    scores = scores.cpu().double()
+    if assigned.sigmoid:
+        return scores.sigmoid().numpy()
+    return scores.softmax(dim=1).numpy()
 
 
 def _assigned_predictions(model: Any, batch: dict[str, Any], seed: int) -> AssignedPredictions:

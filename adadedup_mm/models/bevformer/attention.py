@@ -100,14 +100,14 @@ class DeformableAttention(nn.Module):
 
     def _first_offsets(self) -> Tensor:
         """Offsets before any training, (heads, queues * levels, points, 2)."""
-        angles = torch.arange(self.num_heads)
-        angles = angles * (2 * math.pi / self.num_heads)
+        angle = 2 * math.pi / self.num_heads
+        angles = torch.arange(self.num_heads) * angle
         ring = torch.stack([angles.cos(), angles.sin()], -1)
-        longest = ring.abs().max(-1, keepdim=True).values
-        ring = ring / longest
+        longest = ring.abs().max(-1, keepdim=True)
+        ring = ring / longest.values
         distances = torch.arange(1, self.num_points + 1)
-        directions = ring.view(-1, 1, 1, 2)
-        offsets = directions * distances.view(1, 1, -1, 1)
+        distances = distances.view(1, 1, -1, 1)
+        offsets = ring.view(-1, 1, 1, 2) * distances
         maps = self.num_queues * self.num_levels
         return offsets.expand(-1, maps, -1, -1)
 
@@ -135,13 +135,14 @@ class DeformableAttention(nn.Module):
         """Where to look, (B * num_queues, Q, heads, L, P, 2) in [0, 1]."""
         grid = self._grid(query)
         offsets = self.sampling_offsets(query)
-        offsets = offsets.view(*grid, 2).float()
-        offsets = self._queues_to_batch(offsets)
-        sizes = offsets.new_tensor([(width, height) for height, width in shapes])
+        offsets = offsets.view(*grid, 2)
+        offsets = self._queues_to_batch(offsets.float())
+        sizes = [(width, height) for height, width in shapes]
+        sizes_of_levels = offsets.new_tensor(sizes)
         repeats = self.num_points // references.shape[2]
         anchors = references.float().repeat(1, 1, repeats, 1)
         anchors = anchors[:, :, None, None]
-        return anchors + offsets / sizes[:, None]
+        return anchors + offsets / sizes_of_levels[:, None]
 
     def _weights(self, query: Tensor) -> Tensor:
         """Weights of the places, (B * num_queues, Q, heads, L, P), whose sum over L and P is 1."""
@@ -336,7 +337,8 @@ class SpatialCrossAttention(nn.Module):
         found = found.view(batch, cameras, longest, channels)
         found = found * view.seen.unsqueeze(-1)
         found = found.flatten(1, 2)
-        total = torch.zeros(query.shape, dtype=found.dtype, device=query.device)
+        total = found.new_zeros(query.shape)
         total = total.scatter_add(1, rows, found)
-        mean = self.output_proj(total / view.count)
+        mean = total / view.count
+        mean = self.output_proj(mean)
         return self.dropout(mean) + query

@@ -88,13 +88,14 @@ def select_boxes(
     Returns:
         Boxes (D, 7 or 9), scores (D,) in descending order and labels (D,) int64.
     """
-    classes = logits.shape[1]
-    count = min(max_num, logits.numel())
+    queries, classes = logits.shape
+    count = min(max_num, queries * classes)
     probabilities = logits.sigmoid().flatten()
     scores, index = probabilities.topk(count)
     labels = index % classes
     codes = codes[index // classes]
-    keep = _inside(codes[:, CENTRE], post_center_range)
+    centres = codes[:, CENTRE]
+    keep = _inside(centres, post_center_range)
     if score_threshold is not None:
         keep &= _above(scores, score_threshold)
     boxes = decode_boxes(codes[keep])

@@ -122,15 +122,17 @@ class BEVFormerDataset(NuScenesDataset):
         sample = frame['data_samples']
         if self.test_mode:
             return frame
-        if self.filter_empty_gt and len(sample.gt_instances_3d.labels_3d) == 0:
+        labels = sample.gt_instances_3d.labels_3d
+        if self.filter_empty_gt and len(labels) == 0:
             return None
         if self.queue_length == 1:
             return frame
         frames = [self._frame(i) for i in draw_history(index, self.queue_length)]
         frames.append(frame)
-        images = multiview_img_stack_batch([one['inputs']['img'] for one in frames])
+        images = [one['inputs']['img'] for one in frames]
         metas = [one['data_samples'].metainfo for one in frames]
-        frame['inputs']['img'] = images.flatten(0, 1)
+        stacked = multiview_img_stack_batch(images)
+        frame['inputs']['img'] = stacked.flatten(0, 1)
         sample.set_metainfo({'queue': queue_metas(metas)})
         return frame
 

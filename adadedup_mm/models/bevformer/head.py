@@ -223,11 +223,15 @@ class BEVFormerHead(BaseModule):
             )
             classes = labels[i][truths]
             one_hot[i, queries, classes] = 1
-            box = box + box_loss(codes[i, queries], target[truths], self.code_weights)
+            found = codes[i, queries]
+            box = box + box_loss(found, target[truths], self.code_weights)
             matched += len(queries)
-        positives = reduce_mean(logits.new_tensor(matched)).clamp(min=1)
-        cls = self.cls_weight * focal_loss(logits, one_hot) / positives
-        box = self.box_weight * box / positives
+        positives = reduce_mean(logits.new_tensor(matched))
+        positives = positives.clamp(min=1)
+        cls = self.cls_weight * focal_loss(logits, one_hot)
+        cls = cls / positives
+        box = self.box_weight * box
+        box = box / positives
         return torch.nan_to_num(cls), torch.nan_to_num(box)
 
     def predict(

@@ -195,11 +195,8 @@ def _instances(
         bbox_label=found,
         bbox_label_3d=found,
     )
-    if info.get('gt_velocity') is not None:
-        velocities = _column(info, 'gt_velocity', (count, 2), name)
-        columns['velocity'] = velocities.tolist()
-    elif boxes.shape[1] == 9:
-        velocities = boxes[:, 7:]
+    velocities = _velocities(info, boxes, name)
+    if velocities is not None:
         columns['velocity'] = velocities.tolist()
     if info.get('num_lidar_pts') is not None:
         counts = _column(info, 'num_lidar_pts', (count,), name)
@@ -207,8 +204,20 @@ def _instances(
     if info.get('valid_flag') is not None:
         flags = _column(info, 'valid_flag', (count,), name)
         columns['bbox_3d_isvalid'] = [bool(valid) for valid in flags]
-    rows = zip(*columns.values(), strict=True)
-    return [dict(zip(columns, values, strict=True)) for values in rows]
+    instances = []
+    for values in zip(*columns.values(), strict=True):
+        instance = dict(zip(columns, values, strict=True))
+        instances.append(instance)
+    return instances
+
+
+def _velocities(info: Mapping[str, Any], boxes: np.ndarray, name: str) -> np.ndarray | None:
+    """(n, 2) in metres per second, or None where the infos have none."""
+    if info.get('gt_velocity') is not None:
+        return _column(info, 'gt_velocity', (len(boxes), 2), name)
+    if boxes.shape[1] == 9:
+        return boxes[:, 7:]
+    return None
 
 
 def _boxes(info: Mapping[str, Any], name: str) -> np.ndarray:
@@ -245,11 +254,12 @@ def _turned(boxes: np.ndarray) -> np.ndarray:
 
 def _column(info: Mapping[str, Any], key: str, shape: tuple[int, ...], name: str) -> np.ndarray:
     """An array with a row for each object; NaN is what nuScenes has for unknown velocities."""
+    expected = f'expected {shape}; {_COMPLETE}'
     array = np.asarray(info[key], dtype=np.float64)
     if array.size == 0 and shape[0] == 0:
         return np.zeros(shape)
     if array.shape != shape:
-        raise UserError(f"{name}: '{key}' has shape {array.shape}, expected {shape}; {_COMPLETE}")
+        raise UserError(f"{name}: '{key}' has shape {array.shape}, {expected}")
     return array
 
 

@@ -54,8 +54,10 @@ def _focal_cost(logits: Tensor) -> Tensor:
     """What an object of each class would cost at each query, (Q, classes) float32."""
     p = logits.float().sigmoid()
     q = 1 - p
-    positive = -(p + EPS).log() * ALPHA * q**2
-    negative = -(q + EPS).log() * (1 - ALPHA) * p**2
+    found = (p + EPS).log()
+    missed = (q + EPS).log()
+    positive = -found * ALPHA * q**2
+    negative = -missed * (1 - ALPHA) * p**2
     return positive - negative
 
 

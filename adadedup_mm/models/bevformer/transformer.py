@@ -182,12 +182,15 @@ class BEVFormerTransformer(BaseModule):
                 f'levels, but got {cameras} and {len(features)}: see num_cams and num_levels of '
                 'its transformer'
             )
+        camera_embeds = self.cams_embeds[:, None]
         flat = []
         shapes = []
-        for level, embed in zip(features, self.level_embeds, strict=False):
+        for level, level_embed in zip(features, self.level_embeds, strict=False):
+            height, width = level.shape[-2:]
+            shapes.append((height, width))
             pixels = level.flatten(3).transpose(2, 3)
-            flat.append(pixels + self.cams_embeds[:, None] + embed)
-            shapes.append((level.shape[-2], level.shape[-1]))
+            pixels = pixels + camera_embeds + level_embed
+            flat.append(pixels)
         return torch.cat(flat, 2), shapes
 
     def decode(

@@ -127,6 +127,7 @@ class MultiViewScale(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Sizes are rounded down."""
         images = results['img']
+        matrices = results['lidar2img']
         drawn = np.random.randint(len(self.scales))
         scale = self.scales[drawn]
         height, width = images[0].shape[:2]
@@ -138,7 +139,7 @@ class MultiViewScale(BaseTransform):
             scaled.append(image)
         factors = np.diag([scale, scale, 1.0, 1.0])
         results['img'] = scaled
-        results['lidar2img'] = [factors @ matrix for matrix in results['lidar2img']]
+        results['lidar2img'] = [factors @ matrix for matrix in matrices]
         results['img_shape'] = (height, width)
         results['scale_factor'] = scale
         return results
