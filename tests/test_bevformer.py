@@ -1,4 +1,4 @@
-"""BEVFormer against arrays that the official code computed, and what the official code cannot do."""
+"""BEVFormer against arrays that the official code computed, and what that code cannot do."""
 
 from functools import cache
 from pathlib import Path
@@ -244,7 +244,7 @@ def test_a_batch_gives_what_its_samples_give_alone(name: str) -> None:
 
 
 def old_boxes(boxes: np.ndarray) -> LiDARInstance3DBoxes:
-    """The oracle's boxes (gravity centre, w, l, h, yaw of mmdet3d 0.x, velocity) as mmdet3d 1.x has them."""
+    """The oracle's boxes (gravity centre, w, l, h, yaw of mmdet3d 0.x, velocity) in mmdet3d 1.x."""
     new = torch.from_numpy(boxes[:, [0, 1, 2, 4, 3, 5, 6, 7, 8]].copy())
     new[:, 6] = -new[:, 6] - np.pi / 2
     return LiDARInstance3DBoxes(new, box_dim=9, origin=(0.5, 0.5, 0.5))
@@ -448,7 +448,7 @@ def test_training_on_a_queue_equals_the_official_code(name: str, case: str) -> N
 
 
 def test_a_batch_of_queues_has_the_mean_loss_of_its_samples() -> None:
-    """Equal numbers of objects per sample, so that the batch's normaliser is twice that of one sample."""
+    """Equal numbers of objects per sample: the batch's normaliser is twice that of one sample."""
     arrays, model = oracle('tiny_like_e2e'), build()
     images = e2e_images(arrays, [0, 1, 2]).flatten(0, 1)[None]
     with torch.no_grad():

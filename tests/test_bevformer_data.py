@@ -377,7 +377,7 @@ def test_what_a_frame_lacks_is_named_with_what_to_do(
 def test_infos_are_read_without_what_the_dataset_does_not_ask_for(
     oracle: dict[str, np.ndarray], folder: Path
 ) -> None:
-    """As the official code does: use_valid_flag=False counts points, with_velocity=False takes boxes of 7 numbers."""
+    """As officially: use_valid_flag=False counts points, with_velocity=False boxes of 7 numbers."""
     infos = [make_info(oracle, i) for i in range(2)]
     for info in infos:
         info.update(num_lidar_pts=np.array([0, 1, 1, 1, 1, 0]))

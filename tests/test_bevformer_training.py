@@ -1,4 +1,4 @@
-"""BEVFormer through mmengine's runner: a small drawn drive, trained on and judged by nuScenes' own evaluation."""
+"""BEVFormer through mmengine's runner: trained on a small drawn drive, judged as nuScenes does."""
 
 import json
 import pickle

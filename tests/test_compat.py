@@ -1,4 +1,4 @@
-"""A training is resumed with any torch: what mmengine puts into checkpoints can be read, and nothing else."""
+"""A training is resumed with any torch: what mmengine puts into checkpoints is read, no more."""
 
 import builtins
 import pickle

@@ -153,7 +153,10 @@ def test_bevformer_trains_with_dynamic_pruning(tmp_path):
     )
     path = tmp_path / 'config.py'
     path.write_text(f"""
-_base_ = ['{ROOT}/configs/bevformer/bevformer_minidrive.py', '{ROOT}/configs/_base_/dynamic_infobatch.py']
+_base_ = [
+    '{ROOT}/configs/bevformer/bevformer_minidrive.py',
+    '{ROOT}/configs/_base_/dynamic_infobatch.py',
+]
 work_dir = '{tmp_path}/run'
 data_root = '{tmp_path}/world/nuscenes/'
 train_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))

@@ -1,4 +1,4 @@
-"""Per-sample losses out of a detector's training step, and detectors that train with dynamic pruning."""
+"""Per-sample losses out of a detector's training step, and trainings with dynamic pruning."""
 
 import json
 import os
@@ -31,7 +31,7 @@ SMALL = dict(
 
 
 def detector(name, **change):
-    """A small, randomly initialised detector that uses all of its candidates, so that nothing in it is random."""
+    """A small detector that uses all of its candidates, so that only its weights are random."""
     register_all_modules(False)
     init_default_scope('mmdet')
     config = Config.fromfile(MMDET / name)
@@ -347,10 +347,13 @@ train_dataloader = dict(
         type='MultiImageMixDataset',
         dataset=dict(
             type='CocoDataset', data_root=data_root, ann_file='annotations/instances_train.json',
-            data_prefix=dict(img='images/'), metainfo={{_base_.metainfo}}, filter_cfg=dict(filter_empty_gt=True),
-            pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)]),
+            data_prefix=dict(img='images/'), metainfo={{_base_.metainfo}},
+            filter_cfg=dict(filter_empty_gt=True),
+            pipeline=[
+                dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)]),
         pipeline=[
-            dict(type='Mosaic', img_scale=(96, 160)), dict(type='Resize', scale=(160, 96), keep_ratio=True),
+            dict(type='Mosaic', img_scale=(96, 160)),
+            dict(type='Resize', scale=(160, 96), keep_ratio=True),
             dict(type='PackDetInputs')]))
 """
 

@@ -1,4 +1,4 @@
-"""Dynamic pruning beside gradient accumulation, ``drop_last``, and hooks that look into the dataset."""
+"""Dynamic pruning beside gradient accumulation, ``drop_last``, and hooks on the dataset."""
 
 import copy
 import math
@@ -194,7 +194,7 @@ class Piped(Clouds):
 
 @HOOKS.register_module(force=True)
 class LookThrough(Hook):
-    """Goes through as many wrappers as there are, by what it is told of each, and changes the pipeline in place."""
+    """Goes through all wrappers, by what it is told of each, and changes the pipeline in place."""
 
     def __init__(self, epoch):
         self.epoch = epoch

@@ -1,4 +1,4 @@
-"""Every registered loss in every head that takes it: a dynamic step trains on what a plain step trains on.
+"""Every registered loss in every head that takes it: a dynamic step trains as a plain one does.
 
 ``FUZZ=1`` tries all of MMDetection's losses in all places of nine detectors instead of three
 places.
@@ -80,7 +80,7 @@ def losses_of(registry, package):
 
 
 def variants(kind, classes):
-    """A loss built in all ways in which it can be: sigmoid or softmax, with and without a memory, as a sum."""
+    """A loss in all ways in which it can be built: sigmoid or softmax, with a memory, as a sum."""
     known = inspect.signature(kind.__init__).parameters
     needed = dict(num_classes=classes) if 'num_classes' in known else {}
     for change in ({}, dict(use_sigmoid=True), dict(momentum=0.75), dict(reduction='sum')):
@@ -120,7 +120,7 @@ def step(model, data, weights=None, mode='auto', watched=True, backward=False):
 
 
 def assert_same_or_told(model, data, name):
-    """Compares a dynamic step to a plain one; returns the mode, or None where the plain one is impossible."""
+    """Compares a dynamic step to a plain one; returns the mode, or None if a plain one fails."""
     try:
         plain, _, _, left = step(model, data, watched=False)
     except Exception:
@@ -188,7 +188,7 @@ def points():
 
 
 def plain_and_dynamic(criterion, mode='auto', weights=None, model=None):
-    """The losses of a plain and of a dynamic step of a perceptron, the samples' losses, and what took them."""
+    """A perceptron's losses of a plain and a dynamic step, the samples' losses, what took them."""
     torch.manual_seed(0)
     model = model or Perceptron()
     model.criterion = criterion

@@ -232,11 +232,11 @@ def test_variables_of_a_launcher_that_say_nothing_are_named(
     [('none', True, []), ('slurm', True, ['slurm']), ('pytorch', False, [('gloo', 1, 2)])],
 )
 def test_the_process_group_is_that_of_the_launcher(launcher, gpu, opened, monkeypatch):
-    from adadedup_mm.engine import launchers as distributed
+    from adadedup_mm.engine import launchers
 
     calls = []
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
-    monkeypatch.setattr(distributed, 'init_dist', calls.append)
+    monkeypatch.setattr(launchers, 'init_dist', calls.append)
     monkeypatch.setattr(
         torch.distributed,
         'init_process_group',
@@ -246,7 +246,7 @@ def test_the_process_group_is_that_of_the_launcher(launcher, gpu, opened, monkey
     monkeypatch.setenv('WORLD_SIZE', '2')
     open_group(launcher)
     assert calls == opened
-    monkeypatch.setattr(distributed, 'is_distributed', lambda: True)
+    monkeypatch.setattr(launchers, 'is_distributed', lambda: True)
     open_group(launcher)
     assert calls == opened
 

@@ -207,7 +207,7 @@ def some(batch, positions):
 
 
 def image_by_image(model, batch, seed):
-    """Plain MMDetection: each image alone through ``model.loss``, without batch statistics and dropout."""
+    """Each image alone through MMDetection's ``model.loss``, no batch statistics or dropout."""
     model.train()
     for module in model.modules():
         if isinstance(
@@ -383,7 +383,7 @@ def test_seed_and_sample_id_decide_the_roi_sampling():
 
 
 def test_other_processes_are_not_asked(monkeypatch):
-    """Heads average their normaliser over processes, which would mix samples and hang on uneven shards."""
+    """Averaging a normaliser over processes would mix samples and hang on uneven shards."""
 
     def fail(*args, **kwargs):
         raise AssertionError('a collective operation')

@@ -41,28 +41,35 @@ class _Inert:
 
 class _TensorUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _TENSOR_BUILDERS or (
-            module == 'torch' and isinstance(getattr(torch, name), torch.dtype)
-        ):
+        if (module, name) in _TENSOR_BUILDERS:
+            return super().find_class(module, name)
+        if module == 'torch' and isinstance(getattr(torch, name), torch.dtype):
             return super().find_class(module, name)
         return _Inert
 
 
+def _load_tensor_pickle(file: Any, **options: Any) -> Any:
+    return _TensorUnpickler(file, **options).load()
+
+
 # What torch.load needs of a pickle module.
 _tensor_pickle: Any = SimpleNamespace(
-    __name__='tensor_pickle',
-    Unpickler=_TensorUnpickler,
-    load=lambda file, **options: _TensorUnpickler(file, **options).load(),
+    __name__='tensor_pickle', Unpickler=_TensorUnpickler, load=_load_tensor_pickle
 )
 
 
 def load_tensors(path: str | Path) -> Any:
-    """Reads a checkpoint onto the CPU; only its tensors, numbers, strings, lists and dicts come through."""
-    return torch.load(path, map_location='cpu', pickle_module=_tensor_pickle, weights_only=False)
+    """Reads a checkpoint onto the CPU: only its tensors, numbers, texts, lists and dicts."""
+    return torch.load(
+        path,
+        map_location='cpu',
+        pickle_module=_tensor_pickle,
+        weights_only=False,
+    )
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint's ``state_dict``; whatever else is pickled in it is neither imported nor run.
+    """The tensors of a checkpoint's ``state_dict``; nothing else in it is imported or run.
 
     Raises:
         UserError: the file cannot be read or holds no weights.
@@ -77,12 +84,11 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
         raise UserError(
             f"the proxy's checkpoint {path} cannot be read: {type(error).__name__}: {error}"
         ) from error
-    weights = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else {}
-    weights = {
-        key.removeprefix('module.'): value
-        for key, value in weights.items()
-        if isinstance(value, Tensor)
-    }
+    entries = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else {}
+    weights = {}
+    for key, value in entries.items():
+        if isinstance(value, Tensor):
+            weights[key.removeprefix('module.')] = value
     if not weights:
         raise UserError(f"the proxy's checkpoint {path} holds no weights: it needs a 'state_dict'")
     return weights
@@ -104,10 +110,14 @@ def load_detector(config: Config, checkpoint: str | Path) -> nn.Module:
 
 
 def build_detector(config: Config) -> nn.Module:
-    """The untrained detector of a config from ``proxy_config``, on the GPU if there is one, in evaluation mode."""
-    with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
-        # Models take their configs apart.
-        return MODELS.build(copy.deepcopy(config.model)).to(get_device()).eval()
+    """The untrained detector of a config, in evaluation mode, on the GPU if there is one."""
+    scope = config.get('default_scope', 'mmdet')
+    # Models take their configs apart.
+    model_config = copy.deepcopy(config.model)
+    with DefaultScope.overwrite_default_scope(scope):
+        model: nn.Module = MODELS.build(model_config)
+    model.to(get_device())
+    return model.eval()
 
 
 def fill_detector(model: nn.Module, checkpoint: str | Path) -> None:
@@ -117,21 +127,18 @@ def fill_detector(model: nn.Module, checkpoint: str | Path) -> None:
         UserError: the checkpoint cannot be read or does not fit the detector.
     """
     weights = load_weights(checkpoint)
-    missing = [
-        f'{key} {tuple(value.shape)}'
-        for key, value in model.state_dict().items()
-        if (
-            weights[key].shape != value.shape
-            if key in weights
-            else not key.endswith('num_batches_tracked')
-        )
-    ]
+    missing = []
+    for key, value in model.state_dict().items():
+        if key in weights:
+            fits = weights[key].shape == value.shape
+        else:
+            fits = key.endswith('num_batches_tracked')
+        if not fits:
+            missing.append(f'{key} {tuple(value.shape)}')
     if missing:
         raise UserError(
             f'the checkpoint {checkpoint} does not fit the proxy {type(model).__name__}: '
-            f'{len(missing)} '
-            f'weights are missing or have another shape, first {missing[0]}; name the config that '
-            'it was '
-            'trained with, and train it on the same classes'
+            f'{len(missing)} weights are missing or have another shape, first {missing[0]}; name '
+            'the config that it was trained with, and train it on the same classes'
         )
     model.load_state_dict(OrderedDict(weights), strict=False)

@@ -1,7 +1,7 @@
 """Making any detector's config the proxy of any dataset."""
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ _SCHEDULE_LENGTHS = {'begin', 'end', 'T_max', 'milestones', 'step_size'}
 
 
 def proxy_config(config: Config, num_classes: int, epochs: int | None = None) -> Config:
-    """A copy of a training config that trains its detector on other classes, for another time, without validation.
+    """A copy of a training config that trains its detector on other classes, for another time.
 
     Args:
         config: any MMDetection training config; its pipelines, optimiser and schedule are kept.
@@ -35,8 +35,7 @@ def proxy_config(config: Config, num_classes: int, epochs: int | None = None) ->
         if not config.get(key):
             raise UserError(
                 f"the proxy's config {config.filename or ''} has no {key!r}: name a detector's "
-                'training '
-                'config'
+                'training config'
             )
     fitted = Config(copy.deepcopy(config._cfg_dict))
     # MMPretrain's configs have it beside the model; the Runner would put it there too.
@@ -55,8 +54,7 @@ def read_as_training(config: Config, reader: Reader) -> None:
     """Makes a 2D detector's pipelines load images as another training does, in place.
 
     Args:
-        config: a config of a detector; loaders with the same settings as the reader stay as they
-            are.
+        config: of a detector; loaders with the same settings as the reader stay as they are.
         reader: of the other training.
     """
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
@@ -67,60 +65,76 @@ def _replace_loaders(node: Any, reader: Reader) -> None:
     if isinstance(node, (list, tuple)):
         for value in node:
             _replace_loaders(value, reader)
-    elif isinstance(node, dict) and type_name(node) == 'LoadImageFromFile':
-        own = node.get('color_type', 'color'), node.get('imdecode_backend', 'cv2')
-        if own != (reader.color_type, reader.backend):
-            node.clear()
-            node.update(type='LoadAsTraining', color_type=reader.color_type, backend=reader.backend)
-    elif isinstance(node, dict):
+    if not isinstance(node, dict):
+        return
+    if type_name(node) != 'LoadImageFromFile':
         for value in node.values():
             _replace_loaders(value, reader)
+        return
+    own = node.get('color_type', 'color'), node.get('imdecode_backend', 'cv2')
+    if own != (reader.color_type, reader.backend):
+        node.clear()
+        node.update(type='LoadAsTraining', color_type=reader.color_type, backend=reader.backend)
 
 
 def set_classes(node: Any, count: int) -> None:
     """Changes ``num_classes`` of all heads in a detector's config, in place."""
-    parts: Iterable[Any] = node if isinstance(node, (list, tuple)) else ()
-    if isinstance(node, dict):
-        if 'num_classes' in node:
-            node['num_classes'] = count
-        parts = [value for key, value in node.items() if key not in _OTHER_CLASSES]
-    for part in parts:
-        set_classes(part, count)
+    if isinstance(node, (list, tuple)):
+        for part in node:
+            set_classes(part, count)
+    if not isinstance(node, dict):
+        return
+    if 'num_classes' in node:
+        node['num_classes'] = count
+    for key, part in node.items():
+        if key not in _OTHER_CLASSES:
+            set_classes(part, count)
 
 
 def _set_epochs(config: Config, epochs: int) -> None:
     if 'max_epochs' not in config.train_cfg:
         raise UserError(
             "the proxy's config counts iterations, so that adadedup.proxy.epochs does not apply: "
-            'set its '
-            'train_cfg.max_iters instead'
+            'set its train_cfg.max_iters instead'
         )
     old = config.train_cfg.max_epochs
     config.train_cfg.max_epochs = epochs
     schedulers: Any = config.get('param_scheduler') or []
-    for scheduler in [schedulers] if isinstance(schedulers, dict) else schedulers:
-        if not scheduler.get('by_epoch', True):
-            continue
-        for key in _SCHEDULE_LENGTHS & scheduler.keys():
-            value = scheduler[key]
-            least = 0 if key == 'begin' else 1
-            stretched = [max(round(item * epochs / old), least) for item in np.atleast_1d(value)]
-            scheduler[key] = stretched if np.ndim(value) else stretched[0]
+    if isinstance(schedulers, dict):
+        schedulers = [schedulers]
+    for scheduler in schedulers:
+        if scheduler.get('by_epoch', True):
+            _stretch(scheduler, epochs, old)
+
+
+def _stretch(scheduler: Any, epochs: int, old: int) -> None:
+    """Makes a scheduler for ``old`` epochs one for ``epochs``, in place."""
+    for key in _SCHEDULE_LENGTHS & scheduler.keys():
+        value = scheduler[key]
+        least = 0 if key == 'begin' else 1
+        stretched = []
+        for item in np.atleast_1d(value):
+            length = round(item * epochs / old)
+            stretched.append(max(length, least))
+        scheduler[key] = stretched if np.ndim(value) else stretched[0]
 
 
 def is_3d(config: Config) -> bool:
     """Whether a training config is one of a 3D detector, which sees frames rather than images."""
-    return any(
-        type_name(step) == 'Pack3DDetInputs' for step in _steps(config.train_dataloader.dataset)
-    )
+    return _has_step(config.train_dataloader.dataset, 'Pack3DDetInputs')
 
 
 def is_classifier(config: Config) -> bool:
     """Whether a training config is one of MMPretrain's image classifiers."""
     loader: Any = config.get('train_dataloader') or {}
-    return 'dataset' in loader and any(
-        type_name(step) == 'PackInputs' for step in _steps(loader['dataset'])
-    )
+    if 'dataset' not in loader:
+        return False
+    return _has_step(loader['dataset'], 'PackInputs')
+
+
+def _has_step(dataset: ConfigDict, name: str) -> bool:
+    names = [type_name(step) for step in _steps(dataset)]
+    return name in names
 
 
 def training_dataset(config: Config, dataset: Mapping[str, Any]) -> ConfigDict:
@@ -130,7 +144,8 @@ def training_dataset(config: Config, dataset: Mapping[str, Any]) -> ConfigDict:
         config: the proxy's config.
         dataset: config of the user's dataset; its own pipelines and repeating wrappers are dropped.
     """
-    return _with_leaf(config.train_dataloader.dataset, dataset)
+    own: ConfigDict = config.train_dataloader.dataset
+    return _with_leaf(own, dataset)
 
 
 def _with_leaf(own: ConfigDict, dataset: Mapping[str, Any]) -> ConfigDict:
@@ -144,7 +159,7 @@ def _with_leaf(own: ConfigDict, dataset: Mapping[str, Any]) -> ConfigDict:
 
 
 def scoring_dataset(config: Config, dataset: Mapping[str, Any]) -> ConfigDict:
-    """The samples of ``dataset`` as the proxy sees them in a test, with annotations: nothing is random.
+    """The samples of ``dataset`` as the proxy sees them in a test, but with annotations.
 
     The pipeline is the config's test pipeline, but loads and packs what its training pipeline does:
     test pipelines load annotations after resizing, if at all. 3D detectors filter objects as in
@@ -157,44 +172,49 @@ def scoring_dataset(config: Config, dataset: Mapping[str, Any]) -> ConfigDict:
     if not loader:
         raise UserError(
             "the proxy's config has no 'test_dataloader': its pipeline tells how to prepare images "
-            'without '
-            'augmentation'
+            'without augmentation'
         )
-    training, testing = _steps(config.train_dataloader.dataset), _steps(loader.dataset)
-    loading = [step for step in training if type_name(step).startswith('Load')]
-    middle = [
-        step for step in _plain_steps(testing) if not type_name(step).startswith(('Load', 'Pack'))
-    ]
-    filters = [
-        step
-        for step in training
-        if type_name(step).startswith('Object') and 'Filter' in type_name(step)
-    ]
-    packing = [step for step in training if type_name(step).startswith('Pack')]
-    scoring = _with_pipeline(dataset, [*loading, *filters, *middle, *packing])
+    training = _steps(config.train_dataloader.dataset)
+    testing = _plain_steps(_steps(loader.dataset))
+    steps = [step for step in training if _is_named(step, 'Load')]
+    steps += [step for step in training if _filters_objects(step)]
+    steps += [step for step in testing if not _is_named(step, 'Load', 'Pack')]
+    steps += [step for step in training if _is_named(step, 'Pack')]
+    scoring = _with_pipeline(dataset, steps)
     if is_3d(config):
         _keep_empty(scoring)
     return scoring
 
 
+def _is_named(step: Any, *beginnings: str) -> bool:
+    """Whether the name of a step's type begins so."""
+    return type_name(step).startswith(beginnings)
+
+
+def _filters_objects(step: Any) -> bool:
+    return _is_named(step, 'Object') and 'Filter' in type_name(step)
+
+
 def _plain_steps(steps: Sequence[Any]) -> list[Any]:
-    """The steps with mmdet3d's test-time augmentation replaced by what it holds that is not random."""
+    """The steps, with what is not random in it in place of mmdet3d's test-time augmentation."""
     plain: list[Any] = []
     for step in steps:
-        augmented = type_name(step) == 'MultiScaleFlipAug3D'
-        inner = [
-            one
-            for one in step.get('transforms', [])
-            if not type_name(one).startswith(('Random', 'GlobalRot'))
-        ]
-        plain += inner if augmented else [step]
+        if type_name(step) != 'MultiScaleFlipAug3D':
+            plain.append(step)
+            continue
+        for inner in step.get('transforms', []):
+            if not _is_named(inner, 'Random', 'GlobalRot'):
+                plain.append(inner)
     return plain
 
 
 def _keep_empty(dataset: ConfigDict) -> None:
     """Frames without objects are not to be replaced by others, in place."""
-    for inner in dataset.get('datasets', [dataset.dataset] if 'dataset' in dataset else []):
-        _keep_empty(inner)
+    if 'datasets' in dataset:
+        for inner in dataset.datasets:
+            _keep_empty(inner)
+    elif 'dataset' in dataset:
+        _keep_empty(dataset.dataset)
     if 'pipeline' in dataset:
         dataset.filter_empty_gt = False
 
@@ -203,8 +223,10 @@ def _steps(dataset: ConfigDict) -> list[Any]:
     """The steps of a dataset's pipeline and of the wrappers around it, the inner ones first."""
     if 'datasets' in dataset:
         return _steps(dataset.datasets[0])
-    inner = _steps(dataset.dataset) if 'dataset' in dataset else []
-    return [*inner, *dataset.get('pipeline', [])]
+    steps = []
+    if 'dataset' in dataset:
+        steps = _steps(dataset.dataset)
+    return [*steps, *dataset.get('pipeline', [])]
 
 
 def _with_pipeline(dataset: Mapping[str, Any], pipeline: Sequence[Any]) -> ConfigDict:

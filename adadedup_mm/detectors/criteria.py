@@ -25,7 +25,8 @@ class Criterion:
         """The losses before they are added up, (n, ...)."""
         kind: Any = type(self.module)
         if _takes_override(kind):
-            return self.forward(*args, **dict(kwargs, reduction_override='none'))
+            kwargs['reduction_override'] = 'none'
+            return self.forward(*args, **kwargs)
         before = self.module.reduction
         self.module.reduction = 'none'
         try:
@@ -43,7 +44,7 @@ class Criterion:
         return result
 
     def slopes(self, args: Any, kwargs: Any) -> tuple[Tensor, Tensor] | None:
-        """The derivatives of the value, and of the sum of elements times value / sum, by the first argument.
+        """The derivatives of the value, and of sum of elements times value / sum, by the input.
 
         Returns:
             None where these have none, as where no element has a weight.
@@ -52,38 +53,51 @@ class Criterion:
             Exception: the criterion yields no elements.
         """
         memory = ModuleMemory(self.module.modules())
-        results = []
-        for call in (self.forward, self.elements):
-            with kept_random_states(args), torch.enable_grad():
-                leaf = args[0].detach().clone().requires_grad_()
-                # Some criteria write into what they are given.
-                value = call(leaf.clone(), *copied(args[1:]), **copied(kwargs))
-            memory.restore()
-            if len(leaf) == 0:
-                return None
-            results.append((value, leaf))
-        (value, leaf), (elements, other) = results
+        value, value_leaf = _with_leaf(self.forward, args, kwargs)
+        memory.restore()
+        if len(value_leaf) == 0:
+            return None
+        elements, elements_leaf = _with_leaf(self.elements, args, kwargs)
+        memory.restore()
         # Of shape () or, where it was divided by a tensor, (1,).
         if value.numel() != 1:
             raise ValueError('a criterion that does not reduce its elements')
         if elements.dim() == 0 and not bool(value.any()):
             return None
-        if elements.dim() == 0 or len(elements) != len(leaf):
+        if elements.dim() == 0 or len(elements) != len(value_leaf):
             raise ValueError('a criterion without an element for each prediction')
         total = elements.float().sum()
         if not value.requires_grad or not bool(total != 0):
             return None
-        whole: Any = torch.autograd.grad(value.sum(), leaf, allow_unused=True)[0]
-        parts: Any = torch.autograd.grad(total, other, allow_unused=True)[0]
+        whole = _derivative(value.sum(), value_leaf)
+        parts = _derivative(total, elements_leaf)
         if whole is None or parts is None:
             return None
-        return whole.float(), parts.float() * (value.detach().float().sum() / total.detach())
+        scale = value.detach().float().sum() / total.detach()
+        return whole.float(), parts.float() * scale
+
+
+def _with_leaf(call: Callable[..., Tensor], args: Any, kwargs: Any) -> tuple[Tensor, Tensor]:
+    """What a call returns for a first argument that begins a graph, and that argument."""
+    prediction, *others = args
+    with kept_random_states(args), torch.enable_grad():
+        leaf = prediction.detach().clone().requires_grad_()
+        # Some criteria write into what they are given.
+        value = call(leaf.clone(), *copied(others), **copied(kwargs))
+    return value, leaf
+
+
+def _derivative(value: Tensor, leaf: Tensor) -> Tensor | None:
+    gradients: Any = torch.autograd.grad(value, leaf, allow_unused=True)
+    derivative: Tensor | None = gradients[0]
+    return derivative
 
 
 @functools.cache
 def _takes_override(kind: Any) -> bool:
     """Whether criteria of a class take ``reduction_override``, as OpenMMLab's do."""
-    return 'reduction_override' in inspect.signature(kind.forward).parameters
+    parameters = inspect.signature(kind.forward).parameters
+    return 'reduction_override' in parameters
 
 
 def gives_elements(criterion: Any) -> bool:
@@ -91,12 +105,18 @@ def gives_elements(criterion: Any) -> bool:
     if not isinstance(criterion, nn.Module):
         return False
     kind: Any = type(criterion)
-    return _takes_override(kind) or getattr(criterion, 'reduction', None) in ('mean', 'sum')
+    if _takes_override(kind):
+        return True
+    reduction = getattr(criterion, 'reduction', None)
+    return reduction in ('mean', 'sum')
 
 
 def kept_random_states(args: Any) -> contextlib.AbstractContextManager[None]:
     """Inside, random numbers leave no trace, on the CPU and where tensors among ``args`` are."""
-    devices = {value.device for value in args if isinstance(value, Tensor) and value.is_cuda}
+    devices = set()
+    for value in args:
+        if isinstance(value, Tensor) and value.is_cuda:
+            devices.add(value.device)
     return keep_random_states(devices)
 
 

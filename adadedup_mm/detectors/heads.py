@@ -1,156 +1,226 @@
-"""What is known of models' heads and criteria: whose the elements of their losses are, and which mode a model fits."""
+"""How families of other people's heads compute their losses, and what is asked of a model.
 
-import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+A family of heads is described once, in one file, by a ``HeadFamily`` that it registers:
+``anchor_heads``, ``point_heads``, ``query_heads`` and ``region_heads`` are such files. Heads of
+other libraries are added in the same way, by ``register_family`` in a module of the config's
+``custom_imports``.
+"""
+
+import contextlib
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .criteria import gives_elements
 
 # From a criterion's name, its number of elements n and its target to the sample of each element,
 # (n,) int64; None for B equal runs of them.
-Locate = Callable[[str, int, Any], Tensor | None]
+Owners = Callable[[str, int, Any], Tensor | None]
 
-
-def _runs(head: Any, *args: Any, **kwargs: Any) -> Locate:
-    """Equally many rows of each image, one image after the other: levels of anchors, layers of queries."""
-    return lambda name, count, target: None
-
-
-def _runs_and_positives(head: Any, *args: Any, **kwargs: Any) -> Locate:
-    """Of a level's anchors classification sees all, the rest only the positive ones, some of it four times."""
-    labels = (
-        inspect.signature(type(head).loss_by_feat_single)
-        .bind(head, *args, **kwargs)
-        .arguments['labels']
-    )
-    owner = torch.arange(len(labels), device=labels.device).repeat_interleave(labels.shape[1])
-    positive = owner[_is_object(head, labels.reshape(-1))]
-    return lambda name, count, target: (
-        None if name == 'loss_cls' else positive.repeat_interleave(count // len(positive))
-    )
-
-
-def _levels_and_positives(
-    head: Any, cls_scores: Sequence[Tensor], *args: Any, **kwargs: Any
-) -> Locate:
-    """All levels together, image by image in each: classification comes first, the rest sees the positive points."""
-    images = torch.arange(len(cls_scores[0]), device=cls_scores[0].device)
-    owner = torch.cat([images.repeat_interleave(level[0, 0].numel()) for level in cls_scores])
-    positive = owner
-
-    def locate(name: str, count: int, target: Any) -> Tensor:
-        nonlocal positive
-        if name != 'loss_cls':
-            return positive
-        positive = owner[_is_object(head, target)]
-        return owner
-
-    return locate
-
-
-def _rois(
-    head: Any,
-    cls_score: Tensor,
-    bbox_pred: Tensor,
-    rois: Tensor,
-    labels: Tensor,
-    *args: Any,
-    **kwargs: Any,
-) -> Locate:
-    """Box heads' classification sees all RoIs, their regression the positive ones."""
-    owner = rois[:, 0].long()
-    return lambda name, count, target: (
-        owner if name == 'loss_cls' else owner[_is_object(head, labels)]
-    )
-
-
-def _is_object(head: Any, labels: Tensor) -> Tensor:
-    return (labels >= 0) & (labels < head.num_classes)
+_DETECTOR = 'mmdet.models.detectors.BaseDetector'
+# Those hand their heads one tensor for all layers of the decoder.
+_TRANSFORMER = 'mmdet.models.detectors.DetectionTransformer'
+_DENSE_HEADS = ('rpn_head', 'bbox_head')
+# Where the only head of a detector may be, and what else has losses of its own.
+_ONLY_HEADS = ('bbox_head', 'pts_bbox_head')
+_OTHER_HEADS = (
+    'rpn_head',
+    'roi_head',
+    'mask_head',
+    'img_rpn_head',
+    'img_roi_head',
+    'img_bbox_head',
+    'aux_head',
+)
 
 
 @dataclass(frozen=True)
-class KnownHead:
-    """A head whose loss elements can be attributed to images.
+class LossElements:
+    """How the elements of a head's losses are attributed to images.
 
     Attributes:
         methods: what calls the criteria.
-        locate: called like these, says whose the elements are.
+        owners: called with the head and the arguments of such a method, says whose the elements
+            are.
         criteria: their attributes.
-        divides: whether losses are divided after the criteria, by a sum over the batch.
+        divided_in: the method that divides losses after the criteria, by a sum over the batch; None
+            if there is none.
     """
 
     methods: tuple[str, ...]
-    locate: Callable[..., Locate]
+    owners: Callable[..., Owners]
     criteria: tuple[str, ...] = ('loss_cls', 'loss_bbox')
-    divides: bool = False
+    divided_in: str | None = None
 
 
-def known_head(head: Any) -> KnownHead | None:
-    """How to take the loss of a head apart; None if it has code of its own, in which positions may mean anything."""
-    kinds = _detector_kinds()
-    if kinds is None:
+@dataclass
+class AssignedPredictions:
+    """The predictions that a detector has assigned to objects, in parts to be concatenated.
+
+    Attributes:
+        scores: (n, C) logits.
+        labels: (n,) int64, the objects' classes.
+        objects: (n,) int64, the objects' positions in the image's ground truth.
+        sigmoid: whether each class has a probability of its own.
+    """
+
+    scores: list[Tensor] = field(default_factory=list)
+    labels: list[Tensor] = field(default_factory=list)
+    objects: list[Tensor] = field(default_factory=list)
+    sigmoid: bool = False
+
+    def add(self, scores: Tensor, labels: Tensor, objects: Tensor) -> None:
+        """Takes up n predictions."""
+        self.scores.append(scores)
+        self.labels.append(labels)
+        self.objects.append(objects)
+
+
+# Inside, the loss of one image leaves a head's assigned predictions behind.
+WatchAssigned = Callable[[Any, AssignedPredictions], contextlib.AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class HeadFamily:
+    """What is known of the heads of a class and of the classes derived from it.
+
+    Attributes:
+        kind: import path of the class.
+        elements: whose the elements of their losses are, for heads that compute them by the code of
+            this class; None if that is not known.
+        variants: import paths of derived classes whose ``loss_by_feat`` is known as well.
+        summed_by: import paths of the detectors and RoI heads whose ``loss`` adds up the losses of
+            such heads and nothing else.
+        watch_assigned: how to see which predictions are assigned to objects, for all derived
+            classes; None if these heads do not tell.
+    """
+
+    kind: str
+    elements: LossElements | None = None
+    variants: tuple[str, ...] = ()
+    summed_by: tuple[str, ...] = ()
+    watch_assigned: WatchAssigned | None = None
+
+
+_families: list[HeadFamily] = []
+
+
+def register_family(family: HeadFamily) -> None:
+    """Makes a family of heads known; of several that a head belongs to the first one counts."""
+    _families.append(family)
+
+
+def _find_class(path: str) -> Any:
+    """The class at an import path; None where its library is not installed."""
+    module, _, name = path.rpartition('.')
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ImportError:
         return None
-    _, dense, roi = kinds
-    for kind, known in (
-        (dense.AnchorHead, KnownHead(('loss_by_feat_single',), _runs)),
-        (
-            dense.ATSSHead,
-            KnownHead(
-                ('loss_by_feat_single',),
-                _runs_and_positives,
-                ('loss_cls', 'loss_bbox', 'loss_centerness'),
-                True,
-            ),
-        ),
-        (
-            dense.GFLHead,
-            KnownHead(
-                ('loss_by_feat_single',),
-                _runs_and_positives,
-                ('loss_cls', 'loss_bbox', 'loss_dfl'),
-                True,
-            ),
-        ),
-        (
-            dense.FCOSHead,
-            KnownHead(
-                ('loss_by_feat',),
-                _levels_and_positives,
-                ('loss_cls', 'loss_bbox', 'loss_centerness'),
-            ),
-        ),
-        (
-            dense.DINOHead,
-            KnownHead(
-                ('loss_by_feat_single', '_loss_dn_single'),
-                _runs,
-                ('loss_cls', 'loss_bbox', 'loss_iou'),
-            ),
-        ),
-        (
-            dense.DETRHead,
-            KnownHead(('loss_by_feat_single',), _runs, ('loss_cls', 'loss_bbox', 'loss_iou')),
-        ),
-        (roi.BBoxHead, KnownHead(('loss',), _rois)),
-    ):
-        names = {*known.methods, *(('loss_by_feat',) if hasattr(kind, 'loss_by_feat') else ())}
-        if isinstance(head, kind) and all(
-            _same_code(type(head), kind, name, dense) for name in names
-        ):
-            return known
+
+
+def _is_a(value: Any, path: str) -> bool:
+    kind = _find_class(path)
+    return kind is not None and isinstance(value, kind)
+
+
+def mmdet_is_installed() -> bool:
+    """Whether there are MMDetection's detectors."""
+    return _find_class(_DETECTOR) is not None
+
+
+def is_detector(model: Any) -> bool:
+    """Whether the losses of a model may be normalised by the objects of all images."""
+    return _is_a(model, _DETECTOR)
+
+
+def known_elements(head: Any) -> LossElements | None:
+    """How to take a head's loss apart; None if its own code may order elements in any way."""
+    for family in _families:
+        if family.elements is not None and _has_same_code(head, family):
+            return family.elements
     return None
 
 
-def _same_code(kind: Any, known: Any, name: str, dense: Any) -> bool:
-    """Whether a class's method is that of a known one, or a known variant of it."""
-    variants = (
-        [known, dense.RPNHead, dense.DeformableDETRHead] if name == 'loss_by_feat' else [known]
-    )
-    return getattr(kind, name) in [getattr(variant, name) for variant in variants]
+def _has_same_code(head: Any, family: HeadFamily) -> bool:
+    """Whether a head computes its losses by its family's methods."""
+    if not _is_a(head, family.kind):
+        return False
+    assert family.elements is not None
+    known = _find_class(family.kind)
+    own = type(head)
+    for name in family.elements.methods:
+        if getattr(own, name) != getattr(known, name):
+            return False
+    if not hasattr(known, 'loss_by_feat'):
+        return True
+    variants = [known, *map(_find_class, family.variants)]
+    return own.loss_by_feat in [variant.loss_by_feat for variant in variants]
+
+
+def equal_runs(head: Any, *args: Any, **kwargs: Any) -> Owners:
+    """Equally many elements of each image, one image after the other."""
+
+    def owners(name: str, count: int, target: Any) -> None:
+        return None
+
+    return owners
+
+
+def is_object(head: Any, labels: Tensor) -> Tensor:
+    """Which of (n,) labels are those of objects, (n,) bool; background has the last number."""
+    return (labels >= 0) & (labels < head.num_classes)
+
+
+def _parts(model: Any, names: Iterable[str]) -> list[nn.Module]:
+    """The modules of those names that a model has."""
+    parts = []
+    for name in names:
+        part = getattr(model, name, None)
+        if isinstance(part, nn.Module):
+            parts.append(part)
+    return parts
+
+
+def dense_heads(model: Any) -> list[nn.Module]:
+    """The heads of a 2D detector that see whole images."""
+    return _parts(model, _DENSE_HEADS)
+
+
+def find_heads(model: Any) -> list[tuple[Any, float]]:
+    """Dense and box heads of a detector, and the factors that their losses are multiplied by."""
+    heads: list[tuple[Any, float]] = []
+    for head in dense_heads(model):
+        heads.append((head, 1.0))
+    roi_head = getattr(model, 'roi_head', None)
+    if roi_head is None:
+        return heads
+    stages = [roi_head.bbox_head]
+    if isinstance(roi_head.bbox_head, nn.ModuleList):
+        stages = list(roi_head.bbox_head)
+    factors = getattr(roi_head, 'stage_loss_weights', None)
+    if not factors:
+        factors = [1.0] * len(stages)
+    return [*heads, *zip(stages, factors, strict=True)]
+
+
+def only_head(model: Any) -> nn.Module | None:
+    """The dense head whose ``loss`` is all of the detector's loss, or None.
+
+    Only one that takes features of the whole batch can be asked for the losses of images.
+    """
+    heads = _parts(model, _ONLY_HEADS)
+    if len(heads) != 1 or not hasattr(heads[0], 'loss'):
+        return None
+    if _is_a(model, _TRANSFORMER):
+        return None
+    for name in _OTHER_HEADS:
+        if getattr(model, name, None) is not None:
+            return None
+    return heads[0]
 
 
 def find_criteria(model: nn.Module) -> list[Any]:
@@ -158,49 +228,17 @@ def find_criteria(model: nn.Module) -> list[Any]:
     return [module for module in model.modules() if gives_elements(module)]
 
 
-def no_criteria(model: Any) -> str | None:
-    """Why mode 'element' cannot fit a model, or None."""
-    return None if find_criteria(model) else 'it has no criterion that reduces elements'
-
-
-def _detector_kinds() -> Any:
-    """MMDetection's detector and head classes, or None without MMDetection."""
-    try:
-        from mmdet.models import dense_heads, detectors, roi_heads
-    except ImportError:
-        return None
-    return detectors, dense_heads, roi_heads
-
-
-def find_heads(model: Any) -> list[tuple[Any, float]]:
-    """Dense and box heads of a detector, and the factors that their losses are multiplied by."""
-    dense = [
-        head
-        for head in (getattr(model, 'rpn_head', None), getattr(model, 'bbox_head', None))
-        if head is not None
-    ]
-    roi = getattr(model, 'roi_head', None)
-    boxes = (
-        []
-        if roi is None
-        else list(roi.bbox_head)
-        if isinstance(roi.bbox_head, nn.ModuleList)
-        else [roi.bbox_head]
-    )
-    factors = getattr(roi, 'stage_loss_weights', None) or [1.0] * len(boxes)
-    return [*((head, 1.0) for head in dense), *zip(boxes, factors, strict=True)]
-
-
-def is_detector(model: Any) -> bool:
-    """Whether the losses of a model may be normalised by the objects of all images."""
-    kinds = _detector_kinds()
-    return kinds is not None and isinstance(model, kinds[0].BaseDetector)
-
-
 def step_name(model: Any) -> str:
     """The method that a training step takes the loss dict from."""
     loss = getattr(model, 'loss', None)
-    return 'loss' if callable(loss) and not isinstance(loss, nn.Module) else 'forward'
+    if not callable(loss) or isinstance(loss, nn.Module):
+        return 'forward'
+    return 'loss'
+
+
+def no_criteria(model: Any) -> str | None:
+    """Why a model has no losses that a criterion tells of each sample, or None."""
+    return None if find_criteria(model) else 'it has no criterion that reduces elements'
 
 
 def not_splittable(model: Any) -> str | None:
@@ -212,34 +250,9 @@ def not_splittable(model: Any) -> str | None:
 
 def no_only_head(model: Any) -> str | None:
     """Why a model's loss is not that of one head, or None."""
-    return 'it has not just one head' if only_head(model) is None else not_splittable(model)
-
-
-def only_head(model: Any) -> nn.Module | None:
-    """The dense head whose ``loss`` is all of the detector's loss, as long as it takes features of the whole batch."""
-    others = (
-        'rpn_head',
-        'roi_head',
-        'mask_head',
-        'img_rpn_head',
-        'img_roi_head',
-        'img_bbox_head',
-        'aux_head',
-    )
-    heads = [
-        head
-        for head in (getattr(model, 'bbox_head', None), getattr(model, 'pts_bbox_head', None))
-        if isinstance(head, nn.Module)
-    ]
-    kinds = _detector_kinds()
-    # Those hand their heads one tensor for all layers of the decoder.
-    transformer = kinds is not None and isinstance(model, kinds[0].DetectionTransformer)
-    alone = (
-        len(heads) == 1
-        and not transformer
-        and not any(getattr(model, name, None) is not None for name in others)
-    )
-    return heads[0] if alone and hasattr(heads[0], 'loss') else None
+    if only_head(model) is None:
+        return 'it has not just one head'
+    return not_splittable(model)
 
 
 def not_decomposable(model: Any) -> str | None:
@@ -248,27 +261,53 @@ def not_decomposable(model: Any) -> str | None:
     Only the heads whose code is known may be: in others an element's position does not say whose it
     is.
     """
-    kinds = _detector_kinds()
-    if kinds is None:
+    if not mmdet_is_installed():
         return 'MMDetection is not installed'
-    detectors, _, roi = kinds
-    if type(model).loss not in (
-        detectors.SingleStageDetector.loss,
-        detectors.TwoStageDetector.loss,
-        detectors.DetectionTransformer.loss,
-    ):
+    if not _adds_up_heads(model):
         return 'its loss is its own'
     roi_head = getattr(model, 'roi_head', None)
-    if roi_head is not None and (
-        type(roi_head).loss not in (roi.StandardRoIHead.loss, roi.CascadeRoIHead.loss)
-        or roi_head.with_mask
-    ):
+    if roi_head is not None and (not _adds_up_heads(roi_head) or roi_head.with_mask):
         return f'{type(roi_head).__name__} has other losses than those of boxes'
     for head, _ in find_heads(model):
-        known = known_head(head)
+        known = known_elements(head)
         if known is None:
             return f'{type(head).__name__} computes its loss in its own way'
         for name in known.criteria:
-            if not gives_elements(getattr(head, name)):
-                return f'{type(getattr(head, name)).__name__} yields no elements'
+            criterion = getattr(head, name)
+            if not gives_elements(criterion):
+                return f'{type(criterion).__name__} yields no elements'
+    return None
+
+
+def _adds_up_heads(module: Any) -> bool:
+    """Whether the loss of a detector or RoI head is known to be the sum of its heads' losses."""
+    own = getattr(type(module), 'loss', None)
+    for family in _families:
+        kinds = map(_find_class, family.summed_by)
+        if own in [kind.loss for kind in kinds if kind is not None]:
+            return True
+    return False
+
+
+def watch_assigned(
+    model: Any, assigned: AssignedPredictions
+) -> contextlib.AbstractContextManager[None] | None:
+    """Lets the loss of one image leave the predictions behind that are assigned to objects.
+
+    The box heads of regions come before heads that see whole images.
+
+    Args:
+        model: a detector.
+        assigned: what is filled.
+
+    Returns:
+        Inside it ``assigned`` is filled; None if it is not known how.
+    """
+    for head in _parts(model, ('roi_head', 'bbox_head')):
+        # RoI heads of masks alone have no predictions to tell of.
+        if not getattr(head, 'with_bbox', True):
+            continue
+        for family in _families:
+            if family.watch_assigned is not None and _is_a(head, family.kind):
+                return family.watch_assigned(head, assigned)
     return None

@@ -12,10 +12,10 @@ from ..base.errors import UserError
 
 @DATASETS.register_module()
 class Digits(BaseDataset):
-    """1797 grey 8 x 8 images of ten classes: the first four fifths for training, the rest, of other writers, for tests.
+    """1797 grey 8 x 8 images of ten classes.
 
-    A sample has ``img``, (8, 8) uint8, ``gt_label`` and ``img_id``, as the pipelines of MMPretrain
-    want them.
+    The first four fifths are for training, the rest, of other writers, for tests. A sample has
+    ``img``, (8, 8) uint8, ``gt_label`` and ``img_id``, as the pipelines of MMPretrain want them.
 
     Args:
         split: ``'train'`` (1438 images) or ``'test'`` (359).
@@ -30,7 +30,8 @@ class Digits(BaseDataset):
     def __init__(self, split: str = 'train', **kwargs: Any) -> None:
         choose(split, ('train', 'test'), 'the split of Digits')
         self.split = split
-        super().__init__(test_mode=split == 'test', **kwargs)
+        is_test = split == 'test'
+        super().__init__(test_mode=is_test, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
         try:
@@ -42,9 +43,11 @@ class Digits(BaseDataset):
         data = load_digits()
         # Values of 0 to 16.
         images = np.minimum(data.images * 16, 255).astype(np.uint8)
-        samples = [
-            dict(img=image, gt_label=int(label), img_id=i)
-            for i, (image, label) in enumerate(zip(images, data.target, strict=True))
-        ]
+        samples = []
+        for i, image in enumerate(images):
+            label = int(data.target[i])
+            samples.append(dict(img=image, gt_label=label, img_id=i))
         border = len(samples) * 4 // 5 + 1
-        return samples[:border] if self.split == 'train' else samples[border:]
+        if self.split == 'train':
+            return samples[:border]
+        return samples[border:]

@@ -1,4 +1,4 @@
-"""Feeds the training's own losses back to the sampler, and keeps loops, schedulers and checkpoints right."""
+"""Feeds losses back to the sampler, and keeps loops, schedulers and checkpoints right."""
 
 import math
 import random
@@ -84,52 +84,67 @@ class DynamicPruningHook(Hook):
         loop = runner.train_loop
         self.loader = loop.dataloader
         self.sampler = _find_sampler(self.loader)
-        policy = self.sampler.policy
         self.full_length = len(self.loader)
         if self.full_length == 0:
             raise no_batch(self.sampler)
         self.by_iter = isinstance(loop, IterBasedTrainLoop)
-        epochs = math.ceil(loop.max_iters / self.full_length) if self.by_iter else loop.max_epochs
+        epochs = self._epochs(loop)
+        policy = self.sampler.policy
         check_period(policy, epochs)
         policy.epochs = epochs
-        if self.resumed is not None:
-            self.sampler.load_state_dict(self.resumed['sampler'])
-            self.seconds_saved = self.resumed['seconds_saved']
+        saved = self.resumed or {}
+        if saved:
+            self.sampler.load_state_dict(saved['sampler'])
+            self.seconds_saved = saved['seconds_saved']
         if policy.needs_losses:
             self.losses = SampleLosses(runner.model, self.loss)
-            if self.resumed is not None and 'losses' in self.resumed:
-                self.losses.load_state_dict(self.resumed['losses'])
-        if self.resumed is not None and 'accumulated' in self.resumed:
-            restore_accumulated(runner, self.resumed['accumulated'])
+            if 'losses' in saved:
+                self.losses.load_state_dict(saved['losses'])
+        if 'accumulated' in saved:
+            restore_accumulated(runner, saved['accumulated'])
+
+    def _epochs(self, loop: Any) -> int:
+        """How many passes over the dataset a training makes, the last one maybe in part."""
+        if self.by_iter:
+            return math.ceil(loop.max_iters / self.full_length)
+        return int(loop.max_epochs)
 
     def before_train_epoch(self, runner: Any) -> None:
+        loop = runner.train_loop
         if self.by_iter:
-            runner.train_loop.dataloader_iterator = _Passes(self, runner)
-        else:
-            self.start_pass(runner, runner.epoch)
-            loop = runner.train_loop
-            loop._max_iters = runner.iter + (loop.max_epochs - runner.epoch) * len(self.loader)
-            expect_iterations(runner.optim_wrapper, loop.max_iters)
+            loop.dataloader_iterator = _Passes(self, runner)
+            return
+        self.start_pass(runner, runner.epoch)
+        epochs_left = loop.max_epochs - runner.epoch
+        iterations_left = epochs_left * len(self.loader)
+        loop._max_iters = runner.iter + iterations_left
+        expect_iterations(runner.optim_wrapper, loop.max_iters)
 
     def start_pass(self, runner: Any, epoch: int) -> None:
         """Begins a pass over a subset that is new if a period begins."""
-        self.sampler.start_epoch(epoch)
+        sampler = self.sampler
+        sampler.start_epoch(epoch)
         self.position = 0
-        _seed(self.sampler.seed, epoch)
-        used, known = self.sampler.used, self.sampler.state.seen > 0
-        scores = dict(
-            kept_share=len(self.sampler.indices) / len(used),
-            churn=self.sampler.churn,
-            sometimes=float(((used > 0) & (used <= epoch)).mean()),
-            seconds_saved=self.seconds_saved,
-        )
-        if known.any():
-            scores['mean_score'] = float(self.sampler.state.mean[known].mean())
+        _seed(sampler.seed, epoch)
         # Not through the message hub, which averages the last ten values.
-        runner.visualizer.add_scalars(
-            {f'dynamic/{name}': value for name, value in scores.items()}, step=runner.iter
-        )
+        runner.visualizer.add_scalars(self._scalars(epoch), step=runner.iter)
         self.start = time.perf_counter()
+
+    def _scalars(self, epoch: int) -> dict[str, float]:
+        """What is logged at the start of a pass."""
+        sampler = self.sampler
+        used = sampler.used
+        sometimes = (used > 0) & (used <= epoch)
+        scalars = {
+            'dynamic/kept_share': len(sampler.indices) / len(used),
+            'dynamic/churn': sampler.churn,
+            'dynamic/sometimes': float(sometimes.mean()),
+            'dynamic/seconds_saved': self.seconds_saved,
+        }
+        known = sampler.state.seen > 0
+        if known.any():
+            scalars['dynamic/mean_score'] = float(sampler.state.mean[known].mean())
+        return scalars
 
     def end_pass(self, runner: Any) -> None:
         """Feeds the losses of a pass back and adds up what it saved.
@@ -137,83 +152,106 @@ class DynamicPruningHook(Hook):
         Raises:
             UserError: the pass had no batch.
         """
+        sampler = self.sampler
         if self.position == 0:
-            raise no_batch(self.sampler)
+            raise no_batch(sampler)
         self._feed_back(runner)
-        kept = len(self.sampler.indices) / len(self.sampler.used)
-        self.seconds_saved += (time.perf_counter() - self.start) * (1 / kept - 1)
+        kept = len(sampler.indices) / len(sampler.used)
+        seconds = time.perf_counter() - self.start
+        self.seconds_saved += seconds * (1 / kept - 1)
         self.position = 0
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        if self.losses is not None:
-            self.batch = batch_indices(data_batch)
-            self.losses.start(torch.from_numpy(self.sampler.weights[self.batch]))
+        if self.losses is None:
+            return
+        self.batch = batch_indices(data_batch)
+        weights = self.sampler.weights[self.batch]
+        self.losses.start(torch.from_numpy(weights))
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         self.position += 1
-        if self.losses is not None:
-            self.pending.append((self.batch, self.losses.take()))
-            self._tell(runner)
-            if self.sampler.world > 1 and _saves_now(runner):
-                # Only the main process gets to know that a checkpoint is written.
-                self._feed_back(runner)
+        if self.losses is None:
+            return
+        losses = self.losses.take()
+        self.pending.append((self.batch, losses))
+        self._tell(runner)
+        if self.sampler.world > 1 and _saves_now(runner):
+            # Only the main process gets to know that a checkpoint is written.
+            self._feed_back(runner)
 
     def after_train_epoch(self, runner: Any) -> None:
         if self.by_iter:
             self._feed_back(runner)
             return
         self.end_pass(runner)
-        groups = runner.param_schedulers or []
-        for schedulers in groups.values() if isinstance(groups, dict) else [groups]:
-            for scheduler in schedulers:
-                for _ in range(0 if scheduler.by_epoch else self.full_length - len(self.loader)):
-                    scheduler.step()
+        missing = self.full_length - len(self.loader)
+        for scheduler in _schedulers(runner):
+            if scheduler.by_epoch:
+                continue
+            for _ in range(missing):
+                scheduler.step()
 
     def after_train(self, runner: Any) -> None:
         if self.losses is not None:
             self.losses.detach()
         runner.logger.info(f'dynamic pruning saved about {self.seconds_saved:.1f} s of training')
         if is_main_process():
-            write_usage(Path(runner.work_dir), self.sampler, self.sampler.epoch + 1)
+            epochs = self.sampler.epoch + 1
+            write_usage(Path(runner.work_dir), self.sampler, epochs)
 
     def _tell(self, runner: Any) -> None:
         """Logs how the losses are taken, which the first step or a hook may have changed."""
         assert self.losses is not None
-        present = (self.losses.mode, self.losses.note)
-        if present != self.told:
-            note = f'; {self.losses.note}' if self.losses.note else ''
-            runner.logger.info(
-                f'dynamic pruning: per-sample losses by mode {self.losses.mode!r}{note}'
-            )
-        self.told = present
+        mode = self.losses.mode
+        note = self.losses.note
+        if (mode, note) != self.told:
+            end = f'; {note}' if note else ''
+            runner.logger.info(f'dynamic pruning: per-sample losses by mode {mode!r}{end}')
+        self.told = mode, note
 
     def _feed_back(self, runner: Any) -> None:
-        """Lets the sampler of every process know the losses that all processes have seen since the last time."""
+        """Lets the sampler of every process know the losses that all processes have seen since."""
         if not self.pending or self.losses is None:
             return
-        indices = np.concatenate([batch for batch, _ in self.pending])
-        losses = torch.cat([loss for _, loss in self.pending]).cpu().numpy().astype(np.float64)
-        self.pending = []
-        problems = [self.losses.problem()]
+        indices, losses = self._pending_losses()
+        problem = self.losses.problem()
+        problems = [problem]
         if self.sampler.world > 1:
-            parts = all_gather_object((indices, losses, problems[0]))
+            parts = all_gather_object((indices, losses, problem))
             indices = np.concatenate([part[0] for part in parts])
             losses = np.concatenate([part[1] for part in parts])
             problems = [part[2] for part in parts]
         good = np.isfinite(losses)
-        self.sampler.state.update(indices[good], losses[good], self.sampler.policy.rate)
-        problem = next((problem for problem in problems if problem is not None), None)
-        if problem is not None:
-            runner.logger.warning(
-                f'dynamic pruning: mode {self.losses.mode!r} no longer fits: {problem}'
-            )
-            self.losses.reject(problem)
+        rate = self.sampler.policy.rate
+        self.sampler.state.update(indices[good], losses[good], rate)
+        for problem in problems:
+            if problem is not None:
+                self._reject(runner, problem)
+                return
+
+    def _pending_losses(self) -> tuple[np.ndarray, np.ndarray]:
+        """Indices and losses, (n,) int64 and float64, that have not been fed back yet."""
+        indices = []
+        losses = []
+        for batch, values in self.pending:
+            indices.append(batch)
+            losses.append(values)
+        self.pending = []
+        on_cpu = torch.cat(losses).cpu().numpy()
+        return np.concatenate(indices), on_cpu.astype(np.float64)
+
+    def _reject(self, runner: Any, problem: str) -> None:
+        """Gives up the present mode, in all processes."""
+        assert self.losses is not None
+        mode = self.losses.mode
+        runner.logger.warning(f'dynamic pruning: mode {mode!r} no longer fits: {problem}')
+        self.losses.reject(problem)
 
 
 class _Passes:
-    """Stands in for the endless iterator of a loop that counts iterations: one pass over a subset after the other.
+    """Stands in for the iterator of a loop that counts iterations: one pass after the other.
 
     mmengine's own draws all subsets from the losses of a few batches ago, waits two seconds between
     passes, and reads everything again on resuming.
@@ -236,38 +274,40 @@ class _Passes:
         batch = next(self.batches, None)
         if batch is None:
             self.hook.end_pass(self.runner)
-            self.epoch += 1
-            self.hook.start_pass(self.runner, self.epoch)
-            self.batches = iter(self.hook.loader)
+            self._begin(self.epoch + 1)
             batch = next(self.batches, None)
         if batch is None:
             raise no_batch(self.hook.sampler)
         return batch
 
     def _start(self) -> None:
-        hook, saved = self.hook, self.hook.resumed
+        saved = self.hook.resumed
         if saved is None:
-            hook.start_pass(self.runner, 0)
-            self.batches = iter(hook.loader)
+            self._begin(0)
             return
-        self.epoch = saved['sampler']['epoch']
         # The pass goes on; it is not another one.
-        hook.sampler.used[hook.sampler.indices] -= 1
-        hook.start_pass(self.runner, self.epoch)
-        self.batches = iter(hook.loader)
-        for _ in range(saved['position']):
+        sampler = self.hook.sampler
+        sampler.used[sampler.indices] -= 1
+        self._begin(saved['sampler']['epoch'])
+        position = saved['position']
+        for _ in range(position):
             if next(self.batches, None) is None:
                 raise UserError(
-                    f'the checkpoint was written after {saved["position"]} batches of a pass that '
-                    'has '
+                    f'the checkpoint was written after {position} batches of a pass that has '
                     'fewer now: resume with the same train_dataloader'
                 )
-        hook.position = saved['position']
+        self.hook.position = position
         set_random_states(saved['random'])
+
+    def _begin(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.hook.start_pass(self.runner, epoch)
+        self.batches = iter(self.hook.loader)
 
 
 def _find_sampler(loader: Any) -> DynamicPruningSampler:
-    for sampler in (loader.sampler, getattr(loader.batch_sampler, 'sampler', None)):
+    batch_sampler = loader.batch_sampler
+    for sampler in (loader.sampler, getattr(batch_sampler, 'sampler', None)):
         if isinstance(sampler, DynamicPruningSampler):
             return sampler
     raise UserError(
@@ -275,18 +315,27 @@ def _find_sampler(loader: Any) -> DynamicPruningSampler:
     )
 
 
+def _schedulers(runner: Any) -> list[Any]:
+    """The schedulers of all optimizers."""
+    groups = runner.param_schedulers or []
+    if not isinstance(groups, dict):
+        return list(groups)
+    return [scheduler for group in groups.values() for scheduler in group]
+
+
 def _saves_now(runner: Any) -> bool:
     """Whether a checkpoint is written after this iteration."""
-    return any(
-        isinstance(hook, CheckpointHook)
-        and not hook.by_epoch
-        and (hook.every_n_train_iters(runner, hook.interval) or hook.is_last_train_iter(runner))
-        for hook in runner.hooks
-    )
+    for hook in runner.hooks:
+        if not isinstance(hook, CheckpointHook) or hook.by_epoch:
+            continue
+        if hook.every_n_train_iters(runner, hook.interval) or hook.is_last_train_iter(runner):
+            return True
+    return False
 
 
 def _seed(seed: int, epoch: int) -> None:
-    state = np.random.SeedSequence([seed, epoch, get_rank()]).generate_state(1)
-    random.seed(int(state[0]))
-    np.random.seed(state[0])
-    torch.manual_seed(int(state[0]))
+    sequence = np.random.SeedSequence([seed, epoch, get_rank()])
+    [number] = sequence.generate_state(1)
+    random.seed(int(number))
+    np.random.seed(number)
+    torch.manual_seed(int(number))

@@ -29,13 +29,15 @@ from torch import Tensor, nn
 
 from ..base.checks import choose
 from ..base.errors import UserError
+from ..detectors.by_image import forward_losses_per_image, head_losses_per_image
 from ..detectors.criteria import Criterion, copied, kept_random_states
 from ..detectors.heads import (
-    Locate,
+    Owners,
+    equal_runs,
     find_criteria,
     find_heads,
     is_detector,
-    known_head,
+    known_elements,
     no_criteria,
     no_only_head,
     not_decomposable,
@@ -44,7 +46,7 @@ from ..detectors.heads import (
     step_name,
 )
 from ..detectors.isolation import ModuleMemory, random_states, set_random_states
-from ..detectors.losses import forward_losses_per_image, head_losses_per_image, loss_components
+from ..detectors.losses import loss_components
 
 MODES = ('auto', 'element', 'batch', 'image')
 _RANDOM = 'policy random, which needs no losses'
@@ -52,7 +54,7 @@ _LOSSES = "its samples' losses"
 
 
 class SampleLosses:
-    """Stands between a model and its criteria during training steps; between them the model is as it was.
+    """Stands between a model and its criteria in training steps, and leaves it as it was.
 
     Args:
         model: what the Runner trains, or a distributed wrapper of it.
@@ -82,7 +84,7 @@ class SampleLosses:
         self._opaque: set[int] = set()
         self._wrong: Tensor | None = None
         self._inside = False
-        self._locate: Locate | None = None
+        self._owners: Owners | None = None
         self._factor = 1.0
         self._divided: dict[str, Tensor] | None = None
         self._weights: Tensor | None = None
@@ -96,7 +98,9 @@ class SampleLosses:
     @property
     def note(self) -> str:
         """What is worth a line in the log about the mode; may be empty."""
-        return 'the networks run twice in every step' if self._ways[0].whole_model else ''
+        if self._ways[0].whole_model:
+            return 'the networks run twice in every step'
+        return ''
 
     def start(self, weights: Tensor) -> None:
         """Begins a training step.
@@ -134,8 +138,9 @@ class SampleLosses:
         return losses
 
     def problem(self) -> str | None:
-        """Why the losses of the steps since the last call are not those of the samples; None if they are."""
-        wrong, self._wrong = self._wrong, None
+        """Why the losses since the last call are not those of the samples; None if they are."""
+        wrong = self._wrong
+        self._wrong = None
         if wrong is None or not bool(wrong):
             return None
         return f'{_LOSSES} no longer add up to the loss that is trained on'
@@ -169,8 +174,9 @@ class SampleLosses:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Takes what ``state_dict`` gave, if the model is still of the same kind."""
-        if 0 < saved['ways'] <= len(self._ways):
-            self._ways = self._ways[-saved['ways'] :]
+        count = saved['ways']
+        if 0 < count <= len(self._ways):
+            self._ways = self._ways[-count:]
 
     def _clear(self) -> None:
         self._losses: Tensor | None = None
@@ -192,15 +198,21 @@ class SampleLosses:
             self._refuse(problem)
 
     def _refuse(self, problem: str) -> None:
+        """Drops the present mode.
+
+        Raises:
+            UserError: there is no other mode.
+        """
         mode = self._ways.pop(0).mode
         self._refused[mode] = problem
         if self._ways:
             return
         name = type(self.model).__name__
         if self._wish == 'auto':
-            problems = '; '.join(f'{mode}: {problem}' for mode, problem in self._refused.items())
+            problems = [f'{mode}: {problem}' for mode, problem in self._refused.items()]
             raise UserError(
-                f'dynamic pruning finds no per-sample losses of {name} ({problems}): use {_RANDOM}'
+                f'dynamic pruning finds no per-sample losses of {name} ({"; ".join(problems)}): '
+                f'use {_RANDOM}'
             )
         other = "'image'" if self._wish == 'batch' else "'auto'"
         raise UserError(
@@ -209,7 +221,8 @@ class SampleLosses:
         )
 
     def _patch(self, owner: Any, name: str, value: Any) -> None:
-        self._patches.append((owner, name, vars(owner).get(name)))
+        attributes = vars(owner)
+        self._patches.append((owner, name, attributes.get(name)))
         object.__setattr__(owner, name, value)
 
     def _watch(self) -> None:
@@ -217,7 +230,8 @@ class SampleLosses:
         self._choose()
         self._watch_step()
         watched = self._ways[0].watch(self)
-        if [id(module) for module in watched] != [id(module) for module in self._watched]:
+        before = [id(module) for module in self._watched]
+        if [id(module) for module in watched] != before:
             self._checked = 0
             self._known = set()
             self._opaque = set()
@@ -230,7 +244,7 @@ class SampleLosses:
 
         def call(*args: Any, **kwargs: Any) -> Any:
             is_loss = name == 'loss' or kwargs.get('mode') == 'loss'
-            if self._weights is None or self._inside or not is_loss:
+            if not is_loss or self._weights is None or self._inside:
                 return plain(*args, **kwargs)
             if self._must_check():
                 return self._checked_step(plain, args, kwargs)
@@ -275,32 +289,55 @@ class SampleLosses:
             batch = plain(*args, **kwargs)
             return self._with_own(batch, [batch], self._weighted)
         weighted = self._weighted_anywhere(owner)
-        used, spare = (args, kwargs), copied((args, kwargs))
-        own, whole = (used, spare) if weighted else (spare, used)
         has_gradients = torch.is_grad_enabled()
-        with kept_random_states([next(self.model.parameters())]):
-            memory = ModuleMemory(owner.modules())
-            with torch.set_grad_enabled(weighted and has_gradients):
-                images = split(lambda position: memory.restore(), *own)
-            memory.restore()
+        # What is trained on gets the arguments themselves.
+        spare_args, spare_kwargs = copied((args, kwargs))
+        if weighted:
+            images = self._images_aside(owner, split, args, kwargs, has_gradients)
+            args, kwargs = spare_args, spare_kwargs
+        else:
+            images = self._images_aside(owner, split, spare_args, spare_kwargs, False)
         # Else autocast's copies of the weights would have no gradients in what follows.
         torch.clear_autocast_cache()
         with torch.set_grad_enabled(not weighted and has_gradients):
-            batch = plain(*whole[0], **whole[1])
+            batch = plain(*args, **kwargs)
         return self._with_own(batch, images, weighted)
+
+    def _images_aside(
+        self,
+        owner: nn.Module,
+        split: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+        has_gradients: bool,
+    ) -> Any:
+        """The loss dict of each sample, with no trace in the owner or in random states."""
+        parameter = next(self.model.parameters())
+        memory = ModuleMemory(owner.modules())
+
+        def before_image(position: int) -> None:
+            memory.restore()
+
+        with kept_random_states([parameter]), torch.set_grad_enabled(has_gradients):
+            images = split(before_image, args, kwargs)
+        memory.restore()
+        return images
 
     def _weighted_anywhere(self, owner: nn.Module) -> bool:
         """Whether the step has weights, in any process whose backward pass others wait for."""
-        waits = any(isinstance(module, nn.SyncBatchNorm) for module in owner.modules())
-        if get_world_size() == 1 or not waits:
+        if get_world_size() == 1:
             return self._weighted
-        return True in _together(frozenset([self._weighted]))
+        waits = any(isinstance(module, nn.SyncBatchNorm) for module in owner.modules())
+        if not waits:
+            return self._weighted
+        found = _together(frozenset([self._weighted]))
+        return True in found
 
     def _images_of_model(
         self, before_image: Callable[[int], None], args: Any, kwargs: Any
     ) -> list[dict[str, Any]]:
-        split = partial(forward_losses_per_image, before_image=before_image)
-        return split(self.model, *args, **kwargs)
+        split = partial(forward_losses_per_image, self.model, before_image=before_image)
+        return split(*args, **kwargs)
 
     def _with_own(
         self, batch: dict[str, Any], images: Sequence[dict[str, Any]], weighted: bool
@@ -308,21 +345,27 @@ class SampleLosses:
         """Books the samples' own losses; returns the loss dict that is trained on."""
         own = self._entries_of(images)
         plain = loss_components(self.model, batch)
-        trained = {**batch, **self._weighted_means(own, plain)} if weighted else batch
-        self._own = {name: values.detach().float() for name, values in own.items()}
-        self._plain = {name: value.detach().float() for name, value in plain.items()}
-        self._add(torch.stack(list(self._own.values())).sum(0))
-        total = self.model.parse_losses(trained)[0].detach().float()
-        self._expected = total if self._expected is None else self._expected + total
+        trained = batch
+        if weighted:
+            trained = {**batch, **self._weighted_means(own, plain)}
+        self._own = _detached(own)
+        self._plain = _detached(plain)
+        parts = torch.stack(list(self._own.values()))
+        self._add(parts.sum(0))
+        total, _ = self.model.parse_losses(trained)
+        self._expected = _sum(self._expected, _plain_number(total))
         return trained
 
     def _entries_of(self, images: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """The parts of the samples' losses, (B,) each; one that a sample does not have is 0."""
         parsed = [loss_components(self.model, image) for image in images]
+        names = dict.fromkeys(name for entries in parsed for name in entries)
         result = {}
-        for name in dict.fromkeys(name for entries in parsed for name in entries):
-            zero = next(entries[name] for entries in parsed if name in entries).detach() * 0
-            result[name] = torch.stack([entries.get(name, zero) for entries in parsed])
+        for name in names:
+            known = [entries[name] for entries in parsed if name in entries]
+            zero = known[0].detach() * 0
+            values = [entries.get(name, zero) for entries in parsed]
+            result[name] = torch.stack(values)
         return result
 
     def _weighted_means(
@@ -333,9 +376,12 @@ class SampleLosses:
         result = {}
         for name, values in own.items():
             unweighted = values.detach().mean()
-            ratio = plain.get(name, unweighted).detach() / unweighted
-            scale = torch.where(ratio.isfinite() & (ratio >= 0), ratio, 1)
-            result[name] = scale * (values * self._weights).mean()
+            whole = plain.get(name, unweighted).detach()
+            ratio = whole / unweighted
+            is_scale = ratio.isfinite() & (ratio >= 0)
+            scale = torch.where(is_scale, ratio, 1)
+            mean = (values * self._weights).mean()
+            result[name] = scale * mean
         return result
 
     def _checked_step(self, plain: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -347,11 +393,10 @@ class SampleLosses:
         weights = self._weights
         while True:
             spare = copy.deepcopy((args, kwargs))
-            states, memory = random_states(), ModuleMemory(self.model.modules())
+            states = random_states()
+            memory = ModuleMemory(self.model.modules())
             losses, problem = self._tried(plain, args, kwargs)
-            problem = min(
-                _together(frozenset() if problem is None else frozenset([problem])), default=None
-            )
+            problem = _first_problem(problem)
             if problem is None:
                 self._checked = len(weights)
                 return losses
@@ -365,6 +410,7 @@ class SampleLosses:
             args, kwargs = spare
 
     def _tried(self, plain: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, str | None]:
+        """A step's losses, and why the samples' losses are not to be had in this mode, or None."""
         try:
             losses = self._step(plain, args, kwargs)
         except UserError as error:
@@ -375,23 +421,27 @@ class SampleLosses:
             return losses, self._reason
         if bool(self._differs()):
             return losses, f'{_LOSSES} do not add up to the loss that is trained on'
-        return losses, self._problem_of_images() if self.mode == 'image' else None
+        if self.mode == 'image':
+            return losses, self._problem_of_images()
+        return losses, None
 
     def _problem_of_images(self) -> str | None:
         """Why the samples' own losses do not go with the loss of the batch, or None."""
         plain = torch.stack(list(self._plain.values()))
         own = torch.stack(list(self._own.values()))
-        if bool(plain.isfinite().all()) and not bool(own.isfinite().all()):
+        if _is_finite(plain) and not _is_finite(own):
             return "its samples' own losses are not finite"
         if is_detector(self.model):
             return None
-        gaps = []
+        gaps = 0.0
         for name, whole in self._plain.items():
             values = self._own.get(name, whole.new_zeros(1))
             # It averages over the samples or adds them up.
-            gap = min((values.mean() - whole).abs(), (values.sum() - whole).abs())
-            gaps.append(float(gap))
-        if sum(gaps) > math.sqrt(self._precision) * float(plain.abs().sum()):
+            from_mean = (values.mean() - whole).abs()
+            from_sum = (values.sum() - whole).abs()
+            gaps += float(min(from_mean, from_sum))
+        size = float(plain.abs().sum())
+        if gaps > self._tolerance() * size:
             return "its samples' own losses do not make up the loss of the batch"
         return None
 
@@ -400,52 +450,69 @@ class SampleLosses:
         assert self._losses is not None and self._weights is not None
         if self._total is None or self._size_of_total is None:
             return torch.zeros((), dtype=torch.bool, device=self._losses.device)
-        found = (self._losses * self._weights).mean() if self._expected is None else self._expected
+        found = self._expected
+        if found is None:
+            weighted = self._losses * self._weights
+            found = weighted.mean()
+        gap = (found - self._total).abs()
         # False where a loss is not finite.
-        return (found - self._total).abs() > math.sqrt(self._precision) * self._size_of_total
+        return gap > self._tolerance() * self._size_of_total
+
+    def _tolerance(self) -> float:
+        """By what share of their size losses may differ that are the same but for rounding."""
+        return math.sqrt(self._precision)
 
     def _add_total(self, losses: Any) -> None:
-        entries = loss_components(self.model, losses)
-        for value in entries.values():
+        """Takes up the loss that is trained on."""
+        components = loss_components(self.model, losses)
+        for value in components.values():
             self._note_precision(value)
-        total = self.model.parse_losses(losses)[0].detach().float()
-        size = torch.stack([value.detach().float().abs() for value in entries.values()]).sum()
-        self._total = total if self._total is None else self._total + total
-        self._size_of_total = size if self._size_of_total is None else self._size_of_total + size
+        total, _ = self.model.parse_losses(losses)
+        parts = [_plain_number(value) for value in components.values()]
+        size = torch.stack(parts).abs().sum()
+        self._total = _sum(self._total, _plain_number(total))
+        self._size_of_total = _sum(self._size_of_total, size)
 
     def _note_precision(self, value: Tensor) -> None:
-        if value.is_floating_point():
-            self._precision = max(self._precision, torch.finfo(value.dtype).eps)
+        if not value.is_floating_point():
+            return
+        precision = torch.finfo(value.dtype).eps
+        self._precision = max(self._precision, precision)
 
     def _add(self, losses: Tensor, name: str = '') -> None:
-        losses = losses.detach().float()
-        if self._divided is not None:
-            self._divided[name] = self._divided.get(name, 0) + losses
+        """Takes up a part of the samples' losses, (B,)."""
+        losses = _plain_number(losses)
+        divided = self._divided
+        if divided is None:
+            self._losses = _sum(self._losses, losses)
         else:
-            self._losses = losses if self._losses is None else self._losses + losses
+            divided[name] = _sum(divided.get(name), losses)
 
     def _watch_criteria(self) -> list[Any]:
         criteria = find_criteria(self.model)
         for criterion in criteria:
             self._patch(criterion, 'forward', self._split(criterion, ''))
-        self._locate = lambda name, count, target: None
+        self._owners = equal_runs(self.model)
         return criteria
 
     def _watch_heads(self) -> list[Any]:
         watched = []
         for head, factor in find_heads(self.model):
-            known = known_head(head)
+            known = known_elements(head)
             assert known is not None
             for method in known.methods:
-                locate = self._located(getattr(head, method), partial(known.locate, head), factor)
-                self._patch(head, method, locate)
-            if known.divides:
-                self._patch(head, 'loss_by_feat', self._rescaled(head.loss_by_feat))
-            criteria = {name: getattr(head, name) for name in known.criteria}
-            for name, criterion in criteria.items():
+                owners = partial(known.owners, head)
+                located = self._located(getattr(head, method), owners, factor)
+                self._patch(head, method, located)
+            if known.divided_in is not None:
+                rescaled = self._rescaled(getattr(head, known.divided_in))
+                self._patch(head, known.divided_in, rescaled)
+            watched.append(head)
+            for name in known.criteria:
+                criterion = getattr(head, name)
                 self._patch(criterion, 'forward', self._split(criterion, name))
-            watched += [head, *criteria.values()]
-        self._locate = None
+                watched.append(criterion)
+        self._owners = None
         return watched
 
     def _watch_only_head(self) -> list[Any]:
@@ -468,38 +535,45 @@ class SampleLosses:
         return [head]
 
     def _watch_model(self) -> list[Any]:
-        return [self.model] if is_detector(self.model) else [self.model, *find_criteria(self.model)]
+        if is_detector(self.model):
+            return [self.model]
+        return [self.model, *find_criteria(self.model)]
 
     def _rescaled(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        """Makes up for heads that divide their losses after the criteria, by a number that is the same for all."""
+        """Makes up for heads that divide all their losses by one number, after the criteria."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             if self._weights is None:
                 return method(*args, **kwargs)
-            self._divided = {}
+            shares: dict[str, Tensor] = {}
+            self._divided = shares
             try:
-                losses, shares = method(*args, **kwargs), self._divided
+                losses = method(*args, **kwargs)
             finally:
                 self._divided = None
             for name, share in shares.items():
+                levels = [value.detach() for value in losses[name]]
+                final = torch.stack(levels).sum()
                 total = (share * self._weights).mean()
-                final = torch.stack([value.detach() for value in losses[name]]).sum()
-                self._add(torch.where(total > 0, share * (final / total), share))
+                rescaled = share * (final / total)
+                self._add(torch.where(total > 0, rescaled, share))
             return losses
 
         return call
 
     def _located(
-        self, method: Callable[..., Any], locate: Callable[..., Any], factor: float
+        self, method: Callable[..., Any], owners: Callable[..., Owners], factor: float
     ) -> Callable[..., Any]:
         """Lets the criteria that ``method`` calls know whose elements they see."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            self._locate, self._factor = locate(*args, **kwargs), factor
+            self._owners = owners(*args, **kwargs)
+            self._factor = factor
             try:
                 return method(*args, **kwargs)
             finally:
-                self._locate, self._factor = None, 1.0
+                self._owners = None
+                self._factor = 1.0
 
         return call
 
@@ -509,7 +583,7 @@ class SampleLosses:
 
         def call(*args: Any, **kwargs: Any) -> Any:
             # A criterion may call another one.
-            watched = self._weights is not None and self._locate is not None and not self._inside
+            watched = self._weights is not None and self._owners is not None and not self._inside
             if not watched or kwargs.get('reduction_override') is not None:
                 return forward(*args, **kwargs)
             self._inside = True
@@ -521,52 +595,60 @@ class SampleLosses:
         return call
 
     def _call(self, criterion: Criterion, name: str, args: Any, kwargs: Any) -> Any:
-        """What the criterion returns, or with weights on samples the sum of its weighted elements."""
-        assert self._weights is not None and self._locate is not None
-        if id(criterion.module) not in self._known | self._opaque:
+        """What the criterion returns, or with weights the sum of its weighted elements."""
+        assert self._owners is not None
+        identity = id(criterion.module)
+        if identity not in self._known | self._opaque:
             self._look_at(criterion, args, kwargs)
-        if id(criterion.module) in self._opaque:
-            self._reason = (
-                f'{type(criterion.module).__name__} is no sum over elements that it can tell'
-            )
+        if identity in self._opaque:
+            kind = type(criterion.module).__name__
+            self._reason = f'{kind} is no sum over elements that it can tell'
             return criterion.forward(*args, **kwargs)
         # The call that is trained on comes last, so that the criterion remembers it and nothing
         # else.
         if self._weighted:
             value = criterion.aside(criterion.forward, args, kwargs)
-            trained = elements = criterion.elements(*args, **kwargs)
+            elements = criterion.elements(*args, **kwargs)
+            trained = elements
         else:
             elements = criterion.aside(criterion.elements, args, kwargs)
-            trained = value = criterion.forward(*args, **kwargs)
+            value = criterion.forward(*args, **kwargs)
+            trained = value
         if elements.dim() == 0:
             # Criteria of boxes return their 0 like that where no element has a weight.
             return trained
         self._note_precision(value)
-        owner = self._locate(name, len(elements), args[1] if len(args) > 1 else None)
-        weighted = self._share(value.detach().sum(), elements, owner, name)
-        return weighted.reshape(value.shape) if self._weighted else trained
+        target = args[1] if len(args) > 1 else None
+        owner = self._owners(name, len(elements), target)
+        whole = value.detach().sum()
+        weighted = self._share(whole, elements, owner, name)
+        if self._weighted:
+            return weighted.reshape(value.shape)
+        return trained
 
     def _look_at(self, criterion: Criterion, args: Any, kwargs: Any) -> None:
-        """Finds out whether a criterion is a sum over its elements times a number that does not depend on them.
+        """Finds out whether a criterion is the sum of its elements times a number apart from them.
 
         That is so where its slope is the elements' slope times that number. Calls in which nothing
         has a slope do not show it, so that the next one is looked at as well.
         """
+        identity = id(criterion.module)
         try:
             slopes = criterion.slopes(args, kwargs)
         except Exception:
             # It does not know how to return elements.
-            self._opaque.add(id(criterion.module))
+            self._opaque.add(identity)
             return
         if slopes is None:
             return
         whole, parts = slopes
         self._note_precision(args[0])
         gap = (whole - parts).abs().max()
-        if bool(gap > math.sqrt(self._precision) * whole.abs().max()):
-            self._opaque.add(id(criterion.module))
+        size = whole.abs().max()
+        if bool(gap > self._tolerance() * size):
+            self._opaque.add(identity)
         elif bool(whole.any()):
-            self._known.add(id(criterion.module))
+            self._known.add(identity)
 
     def _share(self, value: Tensor, elements: Tensor, owner: Tensor | None, name: str) -> Tensor:
         """Books what each sample has of a criterion's value.
@@ -582,23 +664,71 @@ class SampleLosses:
             The sum of the weighted shares.
         """
         assert self._weights is not None
-        size, count = len(self._weights), len(elements)
-        exact = torch.promote_types(elements.dtype, torch.float32)
-        rows = elements.reshape(count, -1).to(exact).sum(1)
-        fits = count == size if self.mode == 'element' else count % size == 0
-        if len(owner) != count if owner is not None else not fits:
+        size = len(self._weights)
+        count = len(elements)
+        if not self._fits(owner, count):
             self._reason = f'{count} loss elements do not belong to {size} samples'
-            owner = torch.zeros(count, dtype=torch.long, device=rows.device)
-        if owner is None:
-            sums = rows.detach().reshape(size, -1).sum(1)
-            weights = self._weights.repeat_interleave(count // size)
-        else:
-            sums = rows.detach().new_zeros(size).index_add_(0, owner, rows.detach())
-            weights = self._weights[owner]
+            owner = torch.zeros(count, dtype=torch.long, device=elements.device)
+        exact = torch.promote_types(elements.dtype, torch.float32)
+        rows = elements.reshape(count, -1).to(exact)
+        rows = rows.sum(1)
+        sums = _sums_of_samples(rows.detach(), owner, size)
         whole = sums.sum()
         scale = torch.where(whole != 0, value / whole, 0)
-        self._add(sums * (scale * size * self._factor), name)
-        return scale * (rows * weights).sum()
+        factor = scale * size * self._factor
+        self._add(sums * factor, name)
+        weighted = rows * _spread(self._weights, owner, count)
+        return scale * weighted.sum()
+
+    def _fits(self, owner: Tensor | None, count: int) -> bool:
+        """Whether it is known whose each of ``count`` elements is."""
+        assert self._weights is not None
+        if owner is not None:
+            return len(owner) == count
+        if self.mode == 'element':
+            return count == len(self._weights)
+        return count % len(self._weights) == 0
+
+
+def _sum(before: Tensor | None, value: Tensor) -> Tensor:
+    if before is None:
+        return value
+    return before + value
+
+
+def _sums_of_samples(rows: Tensor, owner: Tensor | None, size: int) -> Tensor:
+    """The sums of ``size`` samples' elements; without owners they are as many equal runs."""
+    if owner is None:
+        runs = rows.reshape(size, -1)
+        return runs.sum(1)
+    return rows.new_zeros(size).index_add_(0, owner, rows)
+
+
+def _spread(weights: Tensor, owner: Tensor | None, count: int) -> Tensor:
+    """The weights of ``count`` elements, each being that of its sample."""
+    if owner is None:
+        return weights.repeat_interleave(count // len(weights))
+    return weights[owner]
+
+
+def _plain_number(value: Tensor) -> Tensor:
+    return value.detach().float()
+
+
+def _detached(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: _plain_number(value) for name, value in values.items()}
+
+
+def _is_finite(values: Tensor) -> bool:
+    return bool(values.isfinite().all())
+
+
+def _first_problem(problem: str | None) -> str | None:
+    """One problem of all processes, the same in each of them; None if there is none."""
+    problems: frozenset[str] = frozenset()
+    if problem is not None:
+        problems = frozenset([problem])
+    return min(_together(problems), default=None)
 
 
 def _together(names: frozenset[Any]) -> frozenset[Any]:
@@ -635,4 +765,5 @@ def _ways(model: Any, mode: str) -> list[_Way]:
     batch = _Way('batch', not_decomposable, SampleLosses._watch_heads)
     if mode == 'auto':
         return [batch if is_detector(model) else element, *image]
-    return image if mode == 'image' else [element if mode == 'element' else batch]
+    named = dict(element=[element], batch=[batch], image=image)
+    return named[mode]

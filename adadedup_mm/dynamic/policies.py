@@ -35,7 +35,12 @@ class ScoreState:
     @classmethod
     def empty(cls, size: int) -> 'ScoreState':
         """The state before any training."""
-        return cls(np.zeros(size), np.zeros(size), np.full(size, np.nan), np.zeros(size, np.int64))
+        return cls(
+            mean=np.zeros(size),
+            variance=np.zeros(size),
+            last=np.full(size, np.nan),
+            seen=np.zeros(size, np.int64),
+        )
 
     def update(self, indices: np.ndarray, losses: np.ndarray, rate: float) -> None:
         """Takes up one loss of each of some samples.
@@ -48,15 +53,18 @@ class ScoreState:
             losses: (k,) float64.
             rate: a, in (0, 1].
         """
-        old = self.mean[indices]
-        self.variance[indices] = (1 - rate) * self.variance[indices] + rate * (losses - old) ** 2
-        self.mean[indices] = (1 - rate) * old + rate * losses
+        mean = self.mean[indices]
+        variance = self.variance[indices]
+        surprise = (losses - mean) ** 2
+        self.variance[indices] = (1 - rate) * variance + rate * surprise
+        self.mean[indices] = (1 - rate) * mean + rate * losses
         self.last[indices] = losses
         self.seen[indices] += 1
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of the arrays."""
-        return {name: value.copy() for name, value in vars(self).items()}
+        arrays = vars(self)
+        return {name: array.copy() for name, array in arrays.items()}
 
     def load_state_dict(self, arrays: dict[str, np.ndarray]) -> None:
         """Takes the arrays of ``state_dict``.
@@ -64,13 +72,14 @@ class ScoreState:
         Raises:
             UserError: they are of another number of samples.
         """
-        for name, value in arrays.items():
-            if len(value) != len(self.mean):
+        size = len(self.mean)
+        for name, values in arrays.items():
+            if len(values) != size:
                 raise UserError(
-                    f'the checkpoint is of a training on {len(value)} samples, but the dataset has '
-                    f'{len(self.mean)}: resume with the same training set'
+                    f'the checkpoint is of a training on {len(values)} samples, but the dataset '
+                    f'has {size}: resume with the same training set'
                 )
-            setattr(self, name, np.array(value))
+            setattr(self, name, np.array(values))
 
 
 @dataclasses.dataclass
@@ -92,7 +101,9 @@ class RandomSubset:
 
     def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Selection:
         size = len(state.mean)
-        return _unweighted(generator.permutation(size)[: _budget(self.keep_ratio, size)])
+        budget = _budget(self.keep_ratio, size)
+        chosen = generator.permutation(size)[:budget]
+        return _unweighted(chosen)
 
 
 @dataclasses.dataclass
@@ -122,12 +133,16 @@ class EpsilonGreedy:
         _whole('period', self.period)
 
     def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Selection:
-        budget = _budget(self.keep_ratio, len(state.mean))
         order = _descending(state.mean, generator)
+        size = len(order)
+        budget = _budget(self.keep_ratio, size)
+        explorers = math.floor(self.epsilon * budget)
         # Not more explorers than there are samples to explore.
-        best = budget - min(math.floor(self.epsilon * budget), len(order) - budget)
-        explored = generator.permutation(order[best:])[: budget - best]
-        return _unweighted(np.concatenate([order[:best], explored]))
+        explorers = min(explorers, size - budget)
+        best = budget - explorers
+        others = generator.permutation(order[best:])
+        chosen = [order[:best], others[:explorers]]
+        return _unweighted(np.concatenate(chosen))
 
 
 @dataclasses.dataclass
@@ -157,14 +172,17 @@ class UCB:
         _whole('period', self.period)
 
     def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Selection:
-        bound = np.where(state.seen > 0, state.mean + self.c * state.variance, math.inf)
-        order = _descending(bound, generator)
-        return _unweighted(order[: _budget(self.keep_ratio, len(order))])
+        is_seen = state.seen > 0
+        bound = state.mean + self.c * state.variance
+        score = np.where(is_seen, bound, math.inf)
+        order = _descending(score, generator)
+        budget = _budget(self.keep_ratio, len(order))
+        return _unweighted(order[:budget])
 
 
 @dataclasses.dataclass
 class InfoBatch:
-    """Drops a part of the well-learned samples and makes up for it with the weight of the rest (InfoBatch, ICLR 2024).
+    """Drops a part of the well-learned samples; the weight of the rest makes up (ICLR 2024).
 
     Of the samples whose latest loss is below the mean, floor((1-r) n) random ones stay, with weight
     1 / (1-r). The last epochs see all samples. Samples not seen yet count as a loss of 3.
@@ -196,12 +214,18 @@ class InfoBatch:
         # Epoch 0 sees all samples anyhow, because none is below the mean.
         if epoch == 0 or epoch >= self.delta * _known(self.epochs):
             return _unweighted(np.arange(size))
-        scores = np.where(np.isnan(state.last), 3.0, state.last)
-        easy = np.flatnonzero(scores < scores.mean())
-        kept = generator.permutation(easy)[: math.floor((1 - self.ratio) * len(easy))]
+        share = 1 - self.ratio
+        unseen = np.isnan(state.last)
+        losses = np.where(unseen, 3.0, state.last)
+        is_easy = losses < losses.mean()
+        hard = np.flatnonzero(~is_easy)
+        easy = np.flatnonzero(is_easy)
+        count = math.floor(share * len(easy))
+        kept = generator.permutation(easy)[:count]
         weights = np.ones(size)
-        weights[kept] = 1 / (1 - self.ratio)
-        indices = np.sort(np.concatenate([np.flatnonzero(scores >= scores.mean()), kept]))
+        weights[kept] = 1 / share
+        indices = np.concatenate([hard, kept])
+        indices = np.sort(indices)
         return indices, weights[indices]
 
 
@@ -241,17 +265,31 @@ class SeTa:
 
     def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Selection:
         size = len(state.last)
-        subset = np.sort(generator.permutation(size)[: _budget(1 - self.ratio, size)])
+        budget = _budget(1 - self.ratio, size)
+        subset = generator.permutation(size)[:budget]
+        subset = np.sort(subset)
         seen = ~np.isnan(state.last)
-        if epoch == 0 or epoch >= self.delta * _known(self.epochs) or not seen.any():
+        if self._is_plain(epoch) or not seen.any():
             return _unweighted(subset)
-        losses = np.where(seen, state.last, state.last[seen].mean())[subset]
-        window = max(1, math.floor(self.width * self.groups + 0.5))
-        first = epoch % (self.groups - window + 1)
-        group = loss_groups(losses, self.groups)
-        chosen = subset[(group >= first) & (group < first + window)]
+        mean = state.last[seen].mean()
+        losses = np.where(seen, state.last, mean)
+        group = loss_groups(losses[subset], self.groups)
+        window = math.floor(self.width * self.groups + 0.5)
+        window = max(1, window)
+        positions = self.groups - window + 1
+        first = epoch % positions
+        last = first + window - 1
+        in_window = (group >= first) & (group <= last)
         # Groups can be empty when many losses are equal.
-        return _unweighted(chosen if len(chosen) else subset)
+        if not in_window.any():
+            return _unweighted(subset)
+        return _unweighted(subset[in_window])
+
+    def _is_plain(self, epoch: int) -> bool:
+        """Whether an epoch trains on the random part as it is."""
+        if epoch == 0:
+            return True
+        return epoch >= self.delta * _known(self.epochs)
 
 
 def loss_groups(losses: np.ndarray, groups: int, iterations: int = 50) -> np.ndarray:
@@ -265,12 +303,15 @@ def loss_groups(losses: np.ndarray, groups: int, iterations: int = 50) -> np.nda
     Returns:
         (n,) int64: group of each loss, 0 for the lowest.
     """
-    centres = np.quantile(losses, (np.arange(groups) + 0.5) / groups)
+    shares = (np.arange(groups) + 0.5) / groups
+    centres = np.quantile(losses, shares)
     for _ in range(iterations):
-        group = np.searchsorted((centres[1:] + centres[:-1]) / 2, losses, side='left')
+        borders = (centres[1:] + centres[:-1]) / 2
+        group = np.searchsorted(borders, losses, side='left')
         count = np.bincount(group, minlength=groups)
         total = np.bincount(group, weights=losses, minlength=groups)
-        moved = np.where(count > 0, total / np.maximum(count, 1), centres)
+        mean = total / np.maximum(count, 1)
+        moved = np.where(count > 0, mean, centres)
         if np.array_equal(moved, centres):
             break
         centres = moved
@@ -290,10 +331,11 @@ def build_policy(name: Any, arguments: dict[str, Any]) -> Any:
             is out of range.
     """
     choose(name, POLICIES, 'dynamic.policy')
-    valid = {field.name for field in dataclasses.fields(POLICIES[name])}
+    kind = POLICIES[name]
+    valid = {field.name for field in dataclasses.fields(kind)}
     for key in arguments:
         choose(key, valid, f'a key of dynamic with policy {name!r}')
-    return POLICIES[name](**arguments)
+    return kind(**arguments)
 
 
 def check_period(policy: Any, epochs: int) -> None:
@@ -301,37 +343,53 @@ def check_period(policy: Any, epochs: int) -> None:
     if policy.period > epochs:
         raise UserError(
             f'dynamic.period is {policy.period}, but the training has only {epochs} epochs: '
-            'nothing would '
-            'ever be selected anew; shorten the period'
+            'nothing would ever be selected anew; shorten the period'
         )
 
 
 def _budget(ratio: float, size: int) -> int:
     """round(ratio * size), halves up, and at least one sample."""
-    return max(1, math.floor(ratio * size + 0.5))
+    rounded = math.floor(ratio * size + 0.5)
+    return max(1, rounded)
 
 
 def _descending(scores: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Indices by falling score, equal ones in random order."""
     shuffled = generator.permutation(len(scores))
-    return shuffled[np.argsort(-scores[shuffled], kind='stable')]
+    falling = -scores[shuffled]
+    order = np.argsort(falling, kind='stable')
+    return shuffled[order]
 
 
 def _unweighted(indices: np.ndarray) -> Selection:
-    return np.sort(indices), np.ones(len(indices))
+    weights = np.ones(len(indices))
+    return np.sort(indices), weights
 
 
 def _number(name: str, value: Any, high: float = 1.0, above: bool = False) -> None:
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= high
-    if not good or not math.isfinite(value) or (above and value == 0):
-        low = 'above 0' if above else 'of at least 0'
-        end = f' and at most {high:g}' if high < math.inf else ''
+    low = 'above 0' if above else 'of at least 0'
+    end = ''
+    if high < math.inf:
+        end = f' and at most {high:g}'
+    is_excluded = above and value == 0
+    if is_excluded or not _is_in_range(value, high):
         raise UserError(f'dynamic.{name} is {value!r}, but must be a number {low}{end}')
 
 
+def _is_in_range(value: Any, high: float) -> bool:
+    """Whether a value is a finite number from 0 to ``high``."""
+    if isinstance(value, bool):
+        return False
+    if not isinstance(value, (int, float)):
+        return False
+    return 0 <= value <= high and math.isfinite(value)
+
+
 def _whole(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f'dynamic.{name} is {value!r}, but must be a whole number of at least 1')
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if is_whole and value >= 1:
+        return
+    raise UserError(f'dynamic.{name} is {value!r}, but must be a whole number of at least 1')
 
 
 def _known(epochs: int | None) -> int:

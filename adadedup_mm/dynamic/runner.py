@@ -32,13 +32,29 @@ def apply_dynamic(config: Any) -> None:
     if not isinstance(options, dict):
         raise UserError(
             "the config has no 'dynamic' dict: add 'adadedup_mm::_base_/dynamic_random.py', or "
-            'that of '
-            'another policy, to its _base_ list'
+            'that of another policy, to its _base_ list'
         )
     loss = options.pop('loss', 'auto')
     choose(loss, MODES, 'dynamic.loss')
-    _check_policy(options, (config.get('train_cfg') or {}).get('max_epochs'))
+    train_cfg = config.get('train_cfg') or {}
+    _check_policy(options, train_cfg.get('max_epochs'))
     loader = config.get('train_dataloader')
+    _check_loader(loader)
+    sampler = loader.get('sampler') or {}
+    loader['dataset'] = dict(type='adadedup_mm.dynamic.IndexedDataset', dataset=loader['dataset'])
+    loader['sampler'] = dict(
+        type='adadedup_mm.dynamic.DynamicPruningSampler',
+        policy=options,
+        shuffle=sampler.get('shuffle', True),
+        least=_least(loader),
+    )
+    hook = dict(type='adadedup_mm.dynamic.DynamicPruningHook', loss=loss)
+    hooks = config.get('custom_hooks') or []
+    config['custom_hooks'] = [*hooks, hook]
+
+
+def _check_loader(loader: Any) -> None:
+    """Raises UserError if a dataloader cannot be pruned."""
     if not isinstance(loader, dict):
         raise UserError(
             f'train_dataloader must be a dict to be pruned, but is {type(loader).__name__}'
@@ -56,22 +72,12 @@ def apply_dynamic(config: Any) -> None:
             f'train_dataloader.sampler is {name}, but dynamic pruning replaces only '
             f'{" and ".join(_REPLACED)}: choose one of them'
         )
-    loader['dataset'] = dict(type='adadedup_mm.dynamic.IndexedDataset', dataset=loader['dataset'])
-    loader['sampler'] = dict(
-        type='adadedup_mm.dynamic.DynamicPruningSampler',
-        policy=options,
-        shuffle=sampler.get('shuffle', True),
-        least=_least(loader),
-    )
-    config['custom_hooks'] = [
-        *(config.get('custom_hooks') or []),
-        dict(type='adadedup_mm.dynamic.DynamicPruningHook', loss=loss),
-    ]
 
 
 def _least(loader: dict[str, Any]) -> int:
     """How many samples a process must draw so that no pass is without a batch."""
-    batches, size = loader.get('batch_sampler'), loader.get('batch_size')
+    batches = loader.get('batch_sampler')
+    size = loader.get('batch_size')
     if not isinstance(size, int):
         return 1
     if isinstance(batches, dict):
@@ -83,7 +89,8 @@ def _least(loader: dict[str, Any]) -> int:
 def _check_policy(options: dict[str, Any], epochs: int | None) -> None:
     """Before anything is built, so that a wrong value costs no time."""
     arguments = dict(options)
-    policy = build_policy(arguments.pop('policy', None), arguments)
+    name = arguments.pop('policy', None)
+    policy = build_policy(name, arguments)
     if epochs is not None:
         check_period(policy, epochs)
 

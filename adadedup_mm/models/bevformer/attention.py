@@ -1,4 +1,4 @@
-"""Deformable attention in the three forms that BEVFormer uses: over the BEV, over two BEVs in time, over cameras.
+"""Deformable attention in BEVFormer's three forms: over the BEV, two BEVs in time, and cameras.
 
 All tensors are batch first. Sampling runs in float32 whatever the autocast dtype: on a map of 128
 pixels a bfloat16 coordinate is half a pixel off.
@@ -18,7 +18,7 @@ Shapes = list[tuple[int, int]]
 
 
 def deformable_sample(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sums of bilinear samples, zero outside the maps (Deformable DETR, arXiv 2010.04159, eq. 3).
+    """Weighted sums of bilinear samples, zero outside the maps (arXiv 2010.04159, eq. 3).
 
     Args:
         value: (B, S, heads, C / heads); S runs over all levels, row-major inside a level.
@@ -29,20 +29,24 @@ def deformable_sample(value: Tensor, shapes: Shapes, locations: Tensor, weights:
     Returns:
         (B, Q, C), float32.
     """
-    value, locations, weights = value.float(), locations.float(), weights.float()
+    value = value.float()
+    locations = locations.float()
+    weights = weights.float()
     with torch.autocast(value.device.type, enabled=False):
         if not value.is_cuda:
             return multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
         sizes = torch.tensor(shapes, device=value.device)
-        starts = torch.cat([sizes.new_zeros(1), sizes.prod(1).cumsum(0)[:-1]])
+        ends = sizes.prod(1).cumsum(0)
+        starts = torch.cat([sizes.new_zeros(1), ends[:-1]])
         # The kernel asks for a step that divides the batch.
+        step = len(value)
         return MultiScaleDeformableAttnFunction.apply(
             value.contiguous(),
             sizes,
             starts,
             locations.contiguous(),
             weights.contiguous(),
-            len(value),
+            step,
         )
 
 
@@ -68,33 +72,44 @@ class DeformableAttention(nn.Module):
         with_output_proj: bool = True,
     ) -> None:
         super().__init__()
-        self.num_heads, self.num_levels = num_heads, num_levels
-        self.num_points, self.num_queues = num_points, num_queues
+        self.num_heads = num_heads
+        self.num_levels = num_levels
+        self.num_points = num_points
+        self.num_queues = num_queues
         points = num_queues * num_heads * num_levels * num_points
-        self.sampling_offsets = nn.Linear(num_queues * embed_dims, 2 * points)
-        self.attention_weights = nn.Linear(num_queues * embed_dims, points)
+        query_dims = num_queues * embed_dims
+        self.sampling_offsets = nn.Linear(query_dims, 2 * points)
+        self.attention_weights = nn.Linear(query_dims, points)
         self.value_proj = nn.Linear(embed_dims, embed_dims)
         if with_output_proj:
             self.output_proj = nn.Linear(embed_dims, embed_dims)
 
     def init_weights(self) -> None:
         """Heads look in evenly spaced directions, point p at distance p + 1, with equal weights."""
-        angles = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
-        ring = torch.stack([angles.cos(), angles.sin()], -1)
-        ring = ring / ring.abs().max(-1, keepdim=True).values
-        steps = torch.arange(1, self.num_points + 1).view(1, 1, -1, 1)
-        bias = (ring.view(-1, 1, 1, 2) * steps).expand(
-            -1, self.num_queues * self.num_levels, -1, -1
-        )
         for layer in (self.sampling_offsets, self.attention_weights):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         with torch.no_grad():
-            self.sampling_offsets.bias.copy_(bias.reshape(-1))
+            offsets = self._first_offsets()
+            self.sampling_offsets.bias.copy_(offsets.reshape(-1))
         for name in ('value_proj', 'output_proj'):
-            if hasattr(self, name):
-                nn.init.xavier_uniform_(getattr(self, name).weight)
-                nn.init.zeros_(getattr(self, name).bias)
+            projection = getattr(self, name, None)
+            if projection is not None:
+                nn.init.xavier_uniform_(projection.weight)
+                nn.init.zeros_(projection.bias)
+
+    def _first_offsets(self) -> Tensor:
+        """Offsets before any training, (heads, queues * levels, points, 2)."""
+        angle = 2 * math.pi / self.num_heads
+        angles = torch.arange(self.num_heads) * angle
+        ring = torch.stack([angles.cos(), angles.sin()], -1)
+        longest = ring.abs().max(-1, keepdim=True)
+        ring = ring / longest.values
+        distances = torch.arange(1, self.num_points + 1)
+        distances = distances.view(1, 1, -1, 1)
+        offsets = ring.view(-1, 1, 1, 2) * distances
+        maps = self.num_queues * self.num_levels
+        return offsets.expand(-1, maps, -1, -1)
 
     def sample(self, query: Tensor, value: Tensor, references: Tensor, shapes: Shapes) -> Tensor:
         """Attends to ``value`` around ``references``.
@@ -109,18 +124,49 @@ class DeformableAttention(nn.Module):
         Returns:
             (B * num_queues, Q, C), float32.
         """
-        batch, length = query.shape[:2]
-        grid = (batch, length, self.num_heads, self.num_queues, self.num_levels, self.num_points)
-        offsets = self.sampling_offsets(query).view(*grid, 2).float().movedim(3, 1).flatten(0, 1)
-        weights = self.attention_weights(query).view(*grid[:4], -1).float().softmax(-1)
-        weights = weights.view(grid).movedim(3, 1).flatten(0, 1)
-        repeats = self.num_points // references.shape[2]
-        anchors = references.float().repeat(1, 1, repeats, 1)[:, :, None, None]
-        locations = anchors + offsets / offsets.new_tensor([(w, h) for h, w in shapes])[:, None]
+        locations = self._locations(query, references, shapes)
+        weights = self._weights(query)
         values = self.value_proj(value)
-        return deformable_sample(
-            values.view(*values.shape[:2], self.num_heads, -1), shapes, locations, weights
+        rows, length = values.shape[:2]
+        by_head = values.view(rows, length, self.num_heads, -1)
+        return deformable_sample(by_head, shapes, locations, weights)
+
+    def _locations(self, query: Tensor, references: Tensor, shapes: Shapes) -> Tensor:
+        """Where to look, (B * num_queues, Q, heads, L, P, 2) in [0, 1]."""
+        grid = self._grid(query)
+        offsets = self.sampling_offsets(query)
+        offsets = offsets.view(*grid, 2)
+        offsets = self._queues_to_batch(offsets.float())
+        sizes = [(width, height) for height, width in shapes]
+        sizes_of_levels = offsets.new_tensor(sizes)
+        repeats = self.num_points // references.shape[2]
+        anchors = references.float().repeat(1, 1, repeats, 1)
+        anchors = anchors[:, :, None, None]
+        return anchors + offsets / sizes_of_levels[:, None]
+
+    def _weights(self, query: Tensor) -> Tensor:
+        """Weights of the places, (B * num_queues, Q, heads, L, P), whose sum over L and P is 1."""
+        grid = self._grid(query)
+        logits = self.attention_weights(query)
+        logits = logits.view(*grid[:4], -1)
+        weights = logits.float().softmax(-1)
+        return self._queues_to_batch(weights.view(grid))
+
+    def _grid(self, query: Tensor) -> tuple[int, ...]:
+        """What there is one offset and one weight for: (B, Q, heads, num_queues, L, P)."""
+        batch, length = query.shape[:2]
+        return (
+            batch,
+            length,
+            self.num_heads,
+            self.num_queues,
+            self.num_levels,
+            self.num_points,
         )
+
+    def _queues_to_batch(self, values: Tensor) -> Tensor:
+        """(B, Q, heads, num_queues, ...) to (B * num_queues, Q, heads, ...)."""
+        return values.movedim(3, 1).flatten(0, 1)
 
 
 class BEVCrossAttention(DeformableAttention):
@@ -138,13 +184,27 @@ class BEVCrossAttention(DeformableAttention):
         references: Tensor,
         shape: tuple[int, int],
     ) -> Tensor:
-        """(B, Q, C) from query and query_pos (B, Q, C), bev (B, H * W, C) and references (B, Q, 2) as (x, y)."""
-        found = self.sample(query + query_pos, bev, references[:, :, None], [shape])
-        return self.dropout(self.output_proj(found)) + query
+        """Attends to the BEV.
+
+        Args:
+            query: (B, Q, C).
+            query_pos: (B, Q, C).
+            bev: (B, H * W, C).
+            references: (B, Q, 2) as (x, y) in [0, 1].
+            shape: (H, W).
+
+        Returns:
+            (B, Q, C).
+        """
+        asked = query + query_pos
+        points = references[:, :, None]
+        found = self.sample(asked, bev, points, [shape])
+        found = self.output_proj(found)
+        return self.dropout(found) + query
 
 
 class TemporalSelfAttention(DeformableAttention):
-    """BEV queries look at the previous BEV and at the current one; the mean of both is taken (BEVFormer, eq. 5)."""
+    """BEV queries look at the previous BEV and at the current one; the mean counts (eq. 5)."""
 
     def __init__(self, embed_dims: int, num_heads: int = 8, dropout: float = 0.1) -> None:
         super().__init__(embed_dims, num_heads, num_queues=2)
@@ -171,17 +231,21 @@ class TemporalSelfAttention(DeformableAttention):
         Returns:
             (B, H * W, C).
         """
-        both = torch.cat([values[:, 0], query + query_pos], -1)
-        found = self.sample(
-            both, values.flatten(0, 1), references.flatten(0, 1)[:, :, None], [shape]
-        )
-        found = found.view(len(query), 2, *query.shape[1:]).mean(1)
-        return self.dropout(self.output_proj(found)) + query
+        previous = values[:, 0]
+        asked = query + query_pos
+        both = torch.cat([previous, asked], -1)
+        maps = values.flatten(0, 1)
+        points = references.flatten(0, 1)
+        points = points[:, :, None]
+        found = self.sample(both, maps, points, [shape])
+        found = found.view(values.shape)
+        found = self.output_proj(found.mean(1))
+        return self.dropout(found) + query
 
 
 @dataclass(frozen=True)
 class CameraView:
-    """Which BEV queries each camera sees, padded to the longest list; the same for all layers of an encoder.
+    """Which BEV queries each camera sees, padded to the longest list; all layers share it.
 
     Attributes:
         index: (B, cameras, M) int64, BEV queries; rows are distinct, the seen ones first.
@@ -204,15 +268,27 @@ def camera_view(points: Tensor, visible: Tensor) -> CameraView:
         visible: (B, cameras, H * W, Z) bool.
     """
     hit = visible.any(-1)
-    longest = max(int(hit.sum(-1).max()), 1)
-    index = hit.to(torch.uint8).argsort(stable=True, dim=-1, descending=True)[..., :longest]
-    rows = index[..., None, None].expand(-1, -1, -1, *points.shape[-2:])
-    count = hit.sum(1).clamp(min=1).unsqueeze(-1).float()
-    return CameraView(index, hit.gather(-1, index), points.gather(2, rows), count)
+    most = int(hit.sum(-1).max())
+    longest = max(most, 1)
+    order = hit.to(torch.uint8).argsort(
+        stable=True,
+        dim=-1,
+        descending=True,
+    )
+    index = order[..., :longest]
+    rows = index[..., None, None]
+    rows = rows.expand(-1, -1, -1, *points.shape[-2:])
+    cameras = hit.sum(1).clamp(min=1)
+    return CameraView(
+        index=index,
+        seen=hit.gather(-1, index),
+        references=points.gather(2, rows),
+        count=cameras.unsqueeze(-1).float(),
+    )
 
 
 class SpatialCrossAttention(nn.Module):
-    """BEV queries look into the cameras that see their pillar; the mean over them is taken (BEVFormer, eq. 3)."""
+    """BEV queries look into the cameras that see their pillar; the mean counts (eq. 3)."""
 
     def __init__(
         self,
@@ -249,12 +325,20 @@ class SpatialCrossAttention(nn.Module):
         """
         batch, cameras, longest = view.index.shape
         channels = query.shape[-1]
-        flat = view.index.flatten(1).unsqueeze(-1).expand(-1, -1, channels)
-        asked = query.gather(1, flat).view(batch * cameras, longest, channels)
+        rows = view.index.flatten(1).unsqueeze(-1)
+        rows = rows.expand(-1, -1, channels)
+        asked = query.gather(1, rows)
         found = self.deformable_attention.sample(
-            asked, features.flatten(0, 1), view.references.flatten(0, 1), shapes
+            asked.view(batch * cameras, longest, channels),
+            features.flatten(0, 1),
+            view.references.flatten(0, 1),
+            shapes,
         )
-        found = found.view(batch, cameras, longest, channels) * view.seen.unsqueeze(-1)
-        slots = torch.zeros(query.shape, dtype=found.dtype, device=query.device)
-        slots = slots.scatter_add(1, flat, found.flatten(1, 2)) / view.count
-        return self.dropout(self.output_proj(slots)) + query
+        found = found.view(batch, cameras, longest, channels)
+        found = found * view.seen.unsqueeze(-1)
+        found = found.flatten(1, 2)
+        total = found.new_zeros(query.shape)
+        total = total.scatter_add(1, rows, found)
+        mean = total / view.count
+        mean = self.output_proj(mean)
+        return self.dropout(mean) + query

@@ -3,6 +3,7 @@
 import random
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence, Sized
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -80,48 +81,73 @@ class BEVFormerDataset(NuScenesDataset):
                 f'{self.ann_file} holds a {type(annotations).__name__} instead of a dict with infos'
             )
         if 'data_list' in annotations and self.queue_length == 1:
-            records = info_records(annotations, self.ann_file)
-            check_pictures(records, self.ann_file)
-            for key, value in _header(annotations, 'metainfo', self.ann_file).items():
-                self._metainfo.setdefault(key, value)
-            return [self._parse(record) for record in records]
+            records = self._load_infos(annotations)
+        else:
+            records = self._load_temporal_infos(annotations)
+        return [self._parse(record) for record in records]
+
+    def _load_infos(self, annotations: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The records of mmdet3d's infos."""
+        records = info_records(annotations, self.ann_file)
+        check_pictures(records, self.ann_file)
+        metainfo = _header(annotations, 'metainfo', self.ann_file)
+        for key, value in metainfo.items():
+            self._metainfo.setdefault(key, value)
+        return records
+
+    def _load_temporal_infos(self, annotations: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The records of temporal infos in order of time."""
         records = temporal_records(
-            annotations, self.METAINFO['classes'], self.ann_file, self.queue_length > 1
+            annotations,
+            self.METAINFO['classes'],
+            self.ann_file,
+            with_can_bus=self.queue_length > 1,
         )
         self.is_temporal = True
         metadata = _header(annotations, 'metadata', self.ann_file)
         self._metainfo['version'] = metadata.get('version', self._metainfo['version'])
         self.data_prefix = {'img': self.data_root or ''}
-        records.sort(key=lambda record: record['timestamp'])
-        return [self._parse(record) for record in records]
+        records.sort(key=itemgetter('timestamp'))
+        return records
 
     def _parse(self, record: dict[str, Any]) -> dict[str, Any]:
-        with naming_frame(f'{self.ann_file}, frame {frame_name(record)}'):
+        name = f'{self.ann_file}, frame {frame_name(record)}'
+        with naming_frame(name):
             parsed: dict[str, Any] = self.parse_data_info(record)
             return parsed
 
     def prepare_data(self, index: int) -> dict[str, Any] | None:
         """One sample; None if it holds no object."""
         frame = self._frame(index)
+        sample = frame['data_samples']
         if self.test_mode:
             return frame
-        if self.filter_empty_gt and len(frame['data_samples'].gt_instances_3d.labels_3d) == 0:
+        labels = sample.gt_instances_3d.labels_3d
+        if self.filter_empty_gt and len(labels) == 0:
             return None
         if self.queue_length == 1:
             return frame
-        frames = [*(self._frame(i) for i in draw_history(index, self.queue_length)), frame]
-        images = multiview_img_stack_batch([one['inputs']['img'] for one in frames])
-        frame['inputs']['img'] = images.flatten(0, 1)
-        frame['data_samples'].set_metainfo(
-            {'queue': queue_metas([one['data_samples'].metainfo for one in frames])}
-        )
+        frames = [self._frame(i) for i in draw_history(index, self.queue_length)]
+        frames.append(frame)
+        images = [one['inputs']['img'] for one in frames]
+        metas = [one['data_samples'].metainfo for one in frames]
+        stacked = multiview_img_stack_batch(images)
+        frame['inputs']['img'] = stacked.flatten(0, 1)
+        sample.set_metainfo({'queue': queue_metas(metas)})
         return frame
 
     def _frame(self, index: int) -> dict[str, Any]:
         info = self.get_data_info(index)
-        known = {key: info[key] for key in ('token', 'scene_token', 'can_bus') if key in info}
-        frame = self.pipeline(
-            {**info, 'box_type_3d': self.box_type_3d, 'box_mode_3d': self.box_mode_3d}
+        known = {}
+        for key in ('token', 'scene_token', 'can_bus'):
+            if key in info:
+                known[key] = info[key]
+        frame: dict[str, Any] = self.pipeline(
+            {
+                **info,
+                'box_type_3d': self.box_type_3d,
+                'box_mode_3d': self.box_mode_3d,
+            }
         )
         frame['data_samples'].set_metainfo(known)
         return frame
@@ -139,33 +165,36 @@ def _header(annotations: Mapping[str, Any], key: str, path: str) -> Mapping[str,
 
 
 def draw_history(index: int, queue_length: int) -> list[int]:
-    """Draws q - 1 of the q frames before ``index``, in order; the first frame stands in for those before it."""
+    """Draws q - 1 of the q frames before ``index``, in order; frame 0 stands in for others."""
     candidates = list(range(index - queue_length, index))
     # Python's global generator, which mmengine seeds in every worker.
     random.shuffle(candidates)
-    return [max(i, 0) for i in sorted(candidates[1:])]
+    drawn = sorted(candidates[1:])
+    return [max(i, 0) for i in drawn]
 
 
 def queue_metas(metas: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What the detector needs of each frame of a queue; metas hold absolute ``can_bus`` signals."""
     queue = []
-    for i, meta in enumerate(metas):
-        before = metas[i - 1] if i and metas[i - 1]['scene_token'] == meta['scene_token'] else None
+    before: Mapping[str, Any] | None = None
+    for meta in metas:
+        if before is not None and before['scene_token'] != meta['scene_token']:
+            before = None
         signals = relative_can_bus(meta['can_bus'], before['can_bus'] if before else None)
-        queue.append(
-            dict(
-                token=meta['token'],
-                lidar2img=meta['lidar2img'],
-                can_bus=signals,
-                prev_bev_exists=before is not None,
-            )
+        frame = dict(
+            token=meta['token'],
+            lidar2img=meta['lidar2img'],
+            can_bus=signals,
+            prev_bev_exists=before is not None,
         )
+        queue.append(frame)
+        before = meta
     return queue
 
 
 @DATA_SAMPLERS.register_module()
 class ContiguousSampler(Sampler):
-    """Gives each process one block of consecutive samples, so that a frame's predecessor is seen by the same process.
+    """Gives each process one block of consecutive samples: it sees a frame's predecessor as well.
 
     Args:
         dataset: the dataset.
@@ -174,7 +203,8 @@ class ContiguousSampler(Sampler):
 
     def __init__(self, dataset: Sized, seed: int | None = None) -> None:
         rank, world = get_dist_info()
-        self.indices = np.array_split(np.arange(len(dataset)), world)[rank].tolist()
+        blocks = np.array_split(np.arange(len(dataset)), world)
+        self.indices = blocks[rank].tolist()
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.indices)
@@ -185,7 +215,7 @@ class ContiguousSampler(Sampler):
 
 @METRICS.register_module()
 class BEVFormerNuScenesMetric(NuScenesMetric):
-    """NuScenesMetric that also reads temporal infos, and finds a frame by its token rather than by its position.
+    """NuScenesMetric that also reads temporal infos, and finds a frame by its token.
 
     Args:
         trust_pickles: as BEVFormerDataset's.
@@ -203,31 +233,36 @@ class BEVFormerNuScenesMetric(NuScenesMetric):
     ) -> None:
         """Data samples need ``token`` in their meta data."""
         super().process(data_batch, data_samples)
-        for result, sample in zip(self.results[-len(data_samples) :], data_samples, strict=True):
+        results = self.results[-len(data_samples) :]
+        for result, sample in zip(results, data_samples, strict=True):
             result['sample_idx'] = sample['token']
 
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
         """The official devkit's detection metrics."""
-        annotations = load_pickle(self.ann_file, self.trust_pickles)
-        records = annotations.get('data_list') or temporal_records(
-            annotations, [], self.ann_file, with_can_bus=False
-        )
-        position = {record['token']: index for index, record in enumerate(records)}
-        unknown = [
-            result['sample_idx'] for result in results if result['sample_idx'] not in position
-        ]
-        if unknown:
-            raise UserError(
-                f'{self.ann_file}: no frame {unknown[0]}; the metric needs the annotation file of '
-                'the '
-                'dataset that is evaluated'
-            )
-        results = [{**result, 'sample_idx': position[result['sample_idx']]} for result in results]
         original = self.ann_file
+        records = self._records()
+        position = {record['token']: index for index, record in enumerate(records)}
+        by_position = []
+        for result in results:
+            token = result['sample_idx']
+            if token not in position:
+                raise UserError(
+                    f'{original}: no frame {token}; the metric needs the annotation file of the '
+                    'dataset that is evaluated'
+                )
+            by_position.append({**result, 'sample_idx': position[token]})
         with tempfile.TemporaryDirectory() as folder:
             self.ann_file = str(Path(folder) / 'infos.pkl')
             mmengine.dump({'data_list': records}, self.ann_file)
             try:
-                return super().compute_metrics(results)
+                return super().compute_metrics(by_position)
             finally:
                 self.ann_file = original
+
+    def _records(self) -> list[dict[str, Any]]:
+        """The frames of the annotation file."""
+        annotations = load_pickle(self.ann_file, self.trust_pickles)
+        records: list[dict[str, Any]] | None = annotations.get('data_list')
+        if records:
+            return records
+        return temporal_records(annotations, [], self.ann_file, with_can_bus=False)

@@ -1,4 +1,4 @@
-"""From a BEV to object queries: self-attention, attention to the BEV, and boxes refined layer by layer."""
+"""From a BEV to object queries: self-attention, attention to the BEV, refined boxes."""
 
 import torch
 from mmcv.cnn.bricks.transformer import FFN, MultiheadAttention
@@ -6,12 +6,15 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from .attention import BEVCrossAttention
+from .coder import CENTRE
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """The logit of ``x``, which is clamped to [0, 1], both sides of the fraction to at least ``eps``."""
+    """The logit of ``x`` clamped to [0, 1], both sides of the fraction being at least ``eps``."""
     x = x.clamp(0, 1)
-    return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
+    above = x.clamp(min=eps)
+    below = (1 - x).clamp(min=eps)
+    return torch.log(above / below)
 
 
 def refine(branch: nn.Module, states: Tensor, references: Tensor) -> Tensor:
@@ -29,9 +32,15 @@ def refine(branch: nn.Module, states: Tensor, references: Tensor) -> Tensor:
     with torch.autocast(states.device.type, enabled=False):
         code = branch(states.float())
         anchor = inverse_sigmoid(references.float())
-        xy = (code[..., :2] + anchor[..., :2]).sigmoid()
-        z = (code[..., 4:5] + anchor[..., 2:]).sigmoid()
-        return torch.cat([xy, code[..., 2:4], z, code[..., 5:]], -1)
+        xy = code[..., :2] + anchor[..., :2]
+        z = code[..., 4:5] + anchor[..., 2:]
+        parts = [
+            xy.sigmoid(),
+            code[..., 2:4],
+            z.sigmoid(),
+            code[..., 5:],
+        ]
+        return torch.cat(parts, -1)
 
 
 class BEVFormerDecoderLayer(BaseModule):
@@ -62,11 +71,15 @@ class BEVFormerDecoderLayer(BaseModule):
         references: Tensor,
         bev_shape: tuple[int, int],
     ) -> Tensor:
-        """Args: query and query_pos (B, Q, C), bev (B, H * W, C), references (B, Q, 2). Returns (B, Q, C)."""
+        """Decodes by one layer; the arguments are those of ``BEVCrossAttention``."""
         itself, cross = self.attentions
-        query = self.norms[0](itself(query, query_pos=query_pos, key_pos=query_pos))
-        query = self.norms[1](cross(query, query_pos, bev, references, bev_shape))
-        return self.norms[2](self.ffns[0](query))
+        after_itself, after_cross, after_ffn = self.norms
+        query = itself(query, query_pos=query_pos, key_pos=query_pos)
+        query = after_itself(query)
+        query = cross(query, query_pos, bev, references, bev_shape)
+        query = after_cross(query)
+        query = self.ffns[0](query)
+        return after_ffn(query)
 
 
 class BEVFormerDecoder(BaseModule):
@@ -89,12 +102,10 @@ class BEVFormerDecoder(BaseModule):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            [
-                BEVFormerDecoderLayer(embed_dims, ffn_channels, num_heads, dropout)
-                for _ in range(num_layers)
-            ]
-        )
+        self.layers = nn.ModuleList()
+        for _ in range(num_layers):
+            layer = BEVFormerDecoderLayer(embed_dims, ffn_channels, num_heads, dropout)
+            self.layers.append(layer)
 
     def forward(
         self,
@@ -119,11 +130,13 @@ class BEVFormerDecoder(BaseModule):
             Per layer the states (B, Q, C), and the box codes of :func:`refine` (B, Q, code size).
             Each layer starts from the detached centres of the layer before.
         """
-        states, codes = [], []
+        states = []
+        codes = []
         for layer, branch in zip(self.layers, branches, strict=True):
-            query = layer(query, query_pos, bev, references[..., :2], bev_shape)
+            points = references[..., :2]
+            query = layer(query, query_pos, bev, points, bev_shape)
             code = refine(branch, query, references)
-            references = code[..., [0, 1, 4]].detach()
+            references = code[..., CENTRE].detach()
             states.append(query)
             codes.append(code)
         return states, codes

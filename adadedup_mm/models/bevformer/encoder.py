@@ -1,4 +1,4 @@
-"""From camera features to a BEV: layers of temporal self-attention, spatial cross-attention and a feed-forward net."""
+"""From camera features to a BEV: temporal self-attention and spatial cross-attention in layers."""
 
 from collections.abc import Sequence
 
@@ -40,9 +40,13 @@ class BEVFormerEncoderLayer(BaseModule):
     ) -> Tensor:
         """Args and shapes: as the two attentions'."""
         temporal, spatial = self.attentions
-        query = self.norms[0](temporal(query, query_pos, values, references, bev_shape))
-        query = self.norms[1](spatial(query, features, view, shapes))
-        return self.norms[2](self.ffns[0](query))
+        after_temporal, after_spatial, after_ffn = self.norms
+        query = temporal(query, query_pos, values, references, bev_shape)
+        query = after_temporal(query)
+        query = spatial(query, features, view, shapes)
+        query = after_spatial(query)
+        query = self.ffns[0](query)
+        return after_ffn(query)
 
 
 class BEVFormerEncoder(BaseModule):
@@ -72,13 +76,12 @@ class BEVFormerEncoder(BaseModule):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        self.pc_range, self.num_points_in_pillar = list(pc_range), num_points_in_pillar
-        self.layers = nn.ModuleList(
-            [
-                BEVFormerEncoderLayer(embed_dims, num_levels, ffn_channels, num_heads, dropout)
-                for _ in range(num_layers)
-            ]
-        )
+        self.pc_range = list(pc_range)
+        self.num_points_in_pillar = num_points_in_pillar
+        self.layers = nn.ModuleList()
+        for _ in range(num_layers):
+            layer = BEVFormerEncoderLayer(embed_dims, num_levels, ffn_channels, num_heads, dropout)
+            self.layers.append(layer)
 
     def forward(
         self,
@@ -111,24 +114,46 @@ class BEVFormerEncoder(BaseModule):
         Returns:
             (B, H * W, C).
         """
-        points, visible = project(
-            pillar_points(*bev_shape, self.num_points_in_pillar, self.pc_range, queries.device),
-            lidar2img,
-            image_size,
+        device = queries.device
+        pillars = pillar_points(
+            *bev_shape,
+            self.num_points_in_pillar,
+            self.pc_range,
+            device,
         )
+        points, visible = project(pillars, lidar2img, image_size)
         view = camera_view(points, visible)
-        references = bev_centres(*bev_shape, queries.device).expand(len(queries), 2, -1, -1)
+        centres = bev_centres(*bev_shape, device)
+        references = centres.expand(len(queries), 2, -1, -1)
         history = None
+        rows = None
         if prev_bev is not None and has_history is not None and shift is not None:
             # The current half of the history is the initial queries in every layer, not refreshed
             # by deeper ones.
             history = torch.stack([prev_bev, queries], 1)
-            moved = shift * has_history[:, None]
-            references = references + torch.stack([moved, torch.zeros_like(moved)], 1)[:, :, None]
+            rows = has_history[:, None, None, None]
+            references = references + _offsets(shift, has_history)
         bev = queries
         for layer in self.layers:
             values = bev.unsqueeze(1).expand(-1, 2, -1, -1)
-            if history is not None and has_history is not None:
-                values = torch.where(has_history[:, None, None, None], history, values)
-            bev = layer(bev, bev_pos, values, references, bev_shape, features, view, shapes)
+            if history is not None and rows is not None:
+                values = torch.where(rows, history, values)
+            bev = layer(
+                bev,
+                bev_pos,
+                values,
+                references,
+                bev_shape,
+                features,
+                view,
+                shapes,
+            )
         return bev
+
+
+def _offsets(shift: Tensor, has_history: Tensor) -> Tensor:
+    """How far each query looks from its place on the previous and the current BEV, (B, 2, 1, 2)."""
+    previous = shift * has_history[:, None]
+    current = torch.zeros_like(previous)
+    offsets = torch.stack([previous, current], 1)
+    return offsets[:, :, None]

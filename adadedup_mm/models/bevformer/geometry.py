@@ -1,4 +1,4 @@
-"""Where BEV cells lie, where cameras see them, and how the ego vehicle moved: pure float32 geometry.
+"""Where BEV cells lie, where cameras see them, and how the ego vehicle moved, in float32.
 
 A BEV of H x W cells is flattened row-major. Rows run along +y of the LiDAR frame, columns along +x.
 ``pc_range`` is (x_min, y_min, z_min, x_max, y_max, z_max) in metres.
@@ -16,10 +16,18 @@ MIN_DEPTH = 1e-5
 
 def bev_centres(bev_h: int, bev_w: int, device: torch.device | None = None) -> Tensor:
     """The cells' centres, (H * W, 2) as (x, y) in [0, 1]."""
-    rows = (torch.arange(bev_h, dtype=torch.float32, device=device) + 0.5) / bev_h
-    columns = (torch.arange(bev_w, dtype=torch.float32, device=device) + 0.5) / bev_w
-    y, x = torch.meshgrid(rows, columns, indexing='ij')
-    return torch.stack([x.flatten(), y.flatten()], -1)
+    y = _cell_centres(bev_h, device)
+    x = _cell_centres(bev_w, device)
+    rows, columns = torch.meshgrid(y, x, indexing='ij')
+    x = columns.flatten()
+    y = rows.flatten()
+    return torch.stack([x, y], -1)
+
+
+def _cell_centres(count: int, device: torch.device | None) -> Tensor:
+    """Centres of ``count`` equal cells in [0, 1]."""
+    numbers = torch.arange(count, dtype=torch.float32, device=device)
+    return (numbers + 0.5) / count
 
 
 def pillar_points(
@@ -29,16 +37,29 @@ def pillar_points(
     pc_range: Sequence[float],
     device: torch.device | None = None,
 ) -> Tensor:
-    """Points of the pillars over the cells: (H * W, Z, 3) in metres, half a metre off the lower and upper bound."""
+    """Points of the pillars over the cells, half a metre off the lower and upper bound.
+
+    Returns:
+        (H * W, Z, 3) in metres.
+    """
+    xy = bev_centres(bev_h, bev_w, device)
+    cells = len(xy)
+    extent = pc_range[5] - pc_range[2]
+    highest = extent - 0.5
+    z = torch.linspace(0.5, highest, heights, device=device)
+    z = z / extent
+    xy = xy.unsqueeze(1).expand(-1, heights, -1)
+    z = z.view(1, -1, 1).expand(cells, -1, -1)
+    points = torch.cat([xy, z], -1)
+    lower, upper = _corners(pc_range, device)
+    return points * (upper - lower) + lower
+
+
+def _corners(pc_range: Sequence[float], device: torch.device | None) -> tuple[Tensor, Tensor]:
+    """The lower and the upper corner of the BEV's range, (3,) each."""
     lower = torch.tensor(pc_range[:3], dtype=torch.float32, device=device)
     upper = torch.tensor(pc_range[3:], dtype=torch.float32, device=device)
-    extent = pc_range[5] - pc_range[2]
-    z = torch.linspace(0.5, extent - 0.5, heights, device=device) / extent
-    xy = bev_centres(bev_h, bev_w, device)
-    points = torch.cat(
-        [xy[:, None].expand(-1, heights, -1), z[None, :, None].expand(len(xy), -1, -1)], -1
-    )
-    return points * (upper - lower) + lower
+    return lower, upper
 
 
 def project(
@@ -57,15 +78,22 @@ def project(
         seen, and (B, cameras, Q, Z) bool: in front of the camera and strictly inside the image.
     """
     with torch.autocast(points.device.type, enabled=False):
-        matrix = lidar2img.float()[:, :, None, None]
-        pixels = (matrix[..., :3, :3] @ points.float().unsqueeze(-1)).squeeze(-1) + matrix[
-            ..., :3, 3
-        ]
-    depth = pixels[..., 2:]
+        matrix = lidar2img.float()
+        matrix = matrix[:, :, None, None, :3]
+        rotation = matrix[..., :3]
+        translation = matrix[..., 3]
+        columns = points.float().unsqueeze(-1)
+        turned = rotation @ columns
+        scaled = turned.squeeze(-1) + translation
+    xy = scaled[..., :2]
+    depth = scaled[..., 2:]
+    pixels = xy / depth.clamp(min=MIN_DEPTH)
     height, width = image_size
-    found = pixels[..., :2] / depth.clamp(min=MIN_DEPTH) / pixels.new_tensor([width, height])
+    found = pixels / pixels.new_tensor([width, height])
     inside = (found > 0) & (found < 1)
-    return found, (depth[..., 0] > MIN_DEPTH) & inside.all(-1)
+    inside = inside.all(-1)
+    in_front = depth.squeeze(-1) > MIN_DEPTH
+    return found, in_front & inside
 
 
 def ego_shift(can_bus: np.ndarray, pc_range: Sequence[float]) -> np.ndarray:
@@ -79,11 +107,19 @@ def ego_shift(can_bus: np.ndarray, pc_range: Sequence[float]) -> np.ndarray:
     Returns:
         (B, 2) float32 as (x, y) of the LiDAR frame.
     """
-    dx, dy, heading = can_bus[:, 0], can_bus[:, 1], can_bus[:, -2]
-    length, angle = np.hypot(dx, dy), heading - np.arctan2(dy, dx)
-    along_x = length * np.sin(angle) / (pc_range[3] - pc_range[0])
-    along_y = length * np.cos(angle) / (pc_range[4] - pc_range[1])
-    return np.stack([along_x, along_y], -1).astype(np.float32)
+    x_min, y_min, _, x_max, y_max, _ = pc_range
+    columns = can_bus.T
+    dx, dy = columns[:2]
+    heading = columns[-2]
+    length = np.hypot(dx, dy)
+    direction = np.arctan2(dy, dx)
+    angle = heading - direction
+    along_x = length * np.sin(angle)
+    along_y = length * np.cos(angle)
+    along_x = along_x / (x_max - x_min)
+    along_y = along_y / (y_max - y_min)
+    shift = np.stack([along_x, along_y], -1)
+    return shift.astype(np.float32)
 
 
 def rotate_bev(
@@ -97,16 +133,19 @@ def rotate_bev(
         shape: (H, W).
         centre: (x, y) = (column, row) of the pivot in cells; (W / 2, H / 2) is the middle.
     """
-    maps = bev.float().transpose(1, 2).unflatten(2, shape)
-    turned = [
-        rotate(one, float(angle), center=list(centre))
-        for one, angle in zip(maps, degrees, strict=True)
-    ]
-    return torch.stack(turned).flatten(2).transpose(1, 2)
+    maps = bev.float().transpose(1, 2)
+    maps = maps.unflatten(2, shape)
+    pivot = list(centre)
+    turned = []
+    for one, angle in zip(maps, degrees, strict=True):
+        result = rotate(one, float(angle), center=pivot)
+        turned.append(result)
+    cells = torch.stack(turned).flatten(2)
+    return cells.transpose(1, 2)
 
 
 def relative_can_bus(signals: np.ndarray, before: np.ndarray | None) -> np.ndarray:
-    """CAN bus signals with position [:3] and heading in degrees [-1] as changes since an earlier frame.
+    """CAN bus signals with position [:3] and heading in degrees [-1] since an earlier frame.
 
     Args:
         signals: (18,), absolute.
@@ -115,7 +154,10 @@ def relative_can_bus(signals: np.ndarray, before: np.ndarray | None) -> np.ndarr
     Returns:
         (18,) float64; the heading's change is not wrapped.
     """
-    changed = [0, 1, 2, -1]
     relative = np.array(signals, dtype=np.float64)
-    relative[changed] = 0 if before is None else relative[changed] - before[changed]
+    changed = [0, 1, 2, -1]
+    if before is None:
+        relative[changed] = 0
+    else:
+        relative[changed] -= before[changed]
     return relative

@@ -20,21 +20,31 @@ def grid_mask(height: int, width: int, rng: Any) -> np.ndarray:
         (height, width) bool, True where pixels stay.
     """
     period = rng.randint(2, height)
-    band = min(max(int(period / 2 + 0.5), 1), period - 1)
-    row, column = rng.randint(period), rng.randint(period)
-    # The grid lies on a canvas of one and a half times the size, whose middle is taken.
-    tall, wide = int(1.5 * height), int(1.5 * width)
-    rows = _bands(tall, period, band, row)[(tall - height) // 2 :][:height]
-    columns = _bands(wide, period, band, column)[(wide - width) // 2 :][:width]
+    band = int(period / 2 + 0.5)
+    band = max(band, 1)
+    band = min(band, period - 1)
+    row = rng.randint(period)
+    column = rng.randint(period)
+    rows = _bands(height, period, band, row)
+    columns = _bands(width, period, band, column)
     return rows[:, None] | columns
 
 
-def _bands(length: int, period: int, band: int, start: int) -> np.ndarray:
-    """The canvas has room for whole periods only; a band that would begin behind them is missing."""
-    kept = np.zeros(length, dtype=bool)
-    for i in range(length // period):
-        kept[period * i + start : period * i + start + band] = True
-    return kept
+def _bands(length: int, period: int, band: int, first: int) -> np.ndarray:
+    """Which of ``length`` pixels a band covers, (length,) bool.
+
+    The grid lies on a canvas of one and a half times the size, whose middle is taken. The canvas
+    has room for whole periods only; a band that would begin behind them is missing.
+    """
+    size = int(1.5 * length)
+    canvas = np.zeros(size, dtype=bool)
+    for i in range(size // period):
+        start = period * i + first
+        end = start + band
+        canvas[start:end] = True
+    margin = (size - length) // 2
+    end = margin + length
+    return canvas[margin:end]
 
 
 def apply_grid_mask(images: Tensor, rng: Any) -> Tensor:
@@ -46,4 +56,6 @@ def apply_grid_mask(images: Tensor, rng: Any) -> Tensor:
     """
     if rng.rand() > SHARE_OF_BATCHES:
         return images
-    return images * images.new_tensor(grid_mask(images.shape[-2], images.shape[-1], rng))
+    height, width = images.shape[-2:]
+    mask = grid_mask(height, width, rng)
+    return images * images.new_tensor(mask)

@@ -30,16 +30,19 @@ class LearnedPositionalEncoding(nn.Module):
 
     def __init__(self, bev_h: int, bev_w: int, embed_dims: int) -> None:
         super().__init__()
-        self.row_embed = nn.Embedding(bev_h, embed_dims // 2)
-        self.col_embed = nn.Embedding(bev_w, embed_dims // 2)
+        half = embed_dims // 2
+        self.row_embed = nn.Embedding(bev_h, half)
+        self.col_embed = nn.Embedding(bev_w, half)
 
     def forward(self) -> Tensor:
         """(H * W, C), the column's half first."""
-        rows, columns = self.row_embed.weight, self.col_embed.weight
+        rows = self.row_embed.weight
+        columns = self.col_embed.weight
         shape = (len(rows), len(columns), -1)
-        return torch.cat([columns[None].expand(shape), rows[:, None].expand(shape)], -1).flatten(
-            0, 1
-        )
+        column_half = columns[None].expand(shape)
+        row_half = rows[:, None].expand(shape)
+        cells = torch.cat([column_half, row_half], -1)
+        return cells.flatten(0, 1)
 
 
 @MODELS.register_module()
@@ -77,34 +80,33 @@ class BEVFormerHead(BaseModule):
         box_weight: float = 0.25,
     ) -> None:
         super().__init__()
-        self.pc_range, self.bev_shape, self.num_classes = (
-            list(pc_range),
-            (bev_h, bev_w),
-            num_classes,
-        )
-        self.post_center_range, self.max_num, self.score_threshold = (
-            list(post_center_range),
-            max_num,
-            score_threshold,
-        )
-        self.cls_weight, self.box_weight = cls_weight, box_weight
-        self.code_weights = nn.Parameter(
-            torch.tensor(code_weights, dtype=torch.float32), requires_grad=False
-        )
+        self.pc_range = list(pc_range)
+        self.bev_shape = bev_h, bev_w
+        self.num_classes = num_classes
+        self.post_center_range = list(post_center_range)
+        self.max_num = max_num
+        self.score_threshold = score_threshold
+        self.cls_weight = cls_weight
+        self.box_weight = box_weight
+        weights = torch.tensor(code_weights, dtype=torch.float32)
+        self.code_weights = nn.Parameter(weights, requires_grad=False)
         self.transformer = MODELS.build({**transformer, 'pc_range': self.pc_range})
         dims = self.transformer.embed_dims
         self.positional_encoding = LearnedPositionalEncoding(bev_h, bev_w, dims)
         self.bev_embedding = nn.Embedding(bev_h * bev_w, dims)
         self.query_embedding = nn.Embedding(num_query, 2 * dims)
         layers = len(self.transformer.decoder.layers)
-        self.cls_branches = _copies(_classification_branch(dims, num_classes), layers)
-        self.reg_branches = _copies(_regression_branch(dims, len(code_weights)), layers)
+        cls_branch = _classification_branch(dims, num_classes)
+        self.cls_branches = _copies(cls_branch, layers)
+        reg_branch = _regression_branch(dims, len(code_weights))
+        self.reg_branches = _copies(reg_branch, layers)
 
     def init_weights(self) -> None:
         """The transformer's own start; the classifiers begin at a probability of 1 %."""
         self.transformer.init_weights()
+        rare = bias_init_with_prob(0.01)
         for branch in self.cls_branches:
-            nn.init.constant_(branch[-1].bias, bias_init_with_prob(0.01))
+            nn.init.constant_(branch[-1].bias, rare)
 
     def encode(
         self,
@@ -129,30 +131,36 @@ class BEVFormerHead(BaseModule):
         Returns:
             (B, H * W, C).
         """
-        needed = self.transformer.use_can_bus or prev_bev is not None
-        cameras, device = features[0].shape[1], features[0].device
-        lidar2img = np.stack([_lidar2img(meta, cameras) for meta in metas])
+        needs_can_bus = self.transformer.use_can_bus or prev_bev is not None
+        cameras = features[0].shape[1]
+        device = features[0].device
+        matrices = np.stack([_lidar2img(meta, cameras) for meta in metas])
+        can_bus = np.stack([_can_bus(meta, needs_can_bus) for meta in metas])
         return self.transformer.encode(
             features,
             self.bev_embedding.weight,
             self.positional_encoding(),
             self.bev_shape,
-            torch.as_tensor(lidar2img, dtype=torch.float32, device=device),
+            torch.as_tensor(matrices, dtype=torch.float32, device=device),
             image_size,
-            np.stack([_can_bus(meta, needed) for meta in metas]),
+            can_bus,
             prev_bev,
             has_history,
         )
 
     def decode(self, bev: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Per decoder layer logits (B, Q, classes) and box codes (B, Q, 8 or 10) with centres in metres, float32."""
+        """Logits (B, Q, classes) and codes (B, Q, 8 or 10) in metres of each layer, float32."""
         states, codes = self.transformer.decode(
-            bev, self.query_embedding.weight, self.bev_shape, self.reg_branches
+            bev,
+            self.query_embedding.weight,
+            self.bev_shape,
+            self.reg_branches,
         )
-        logits = [
-            branch(state).float() for branch, state in zip(self.cls_branches, states, strict=True)
-        ]
-        return logits, [scale_centres(code, self.pc_range) for code in codes]
+        logits = []
+        for branch, state in zip(self.cls_branches, states, strict=True):
+            logits.append(branch(state).float())
+        in_metres = [scale_centres(code, self.pc_range) for code in codes]
+        return logits, in_metres
 
     def loss(
         self,
@@ -160,7 +168,7 @@ class BEVFormerHead(BaseModule):
         codes: Sequence[Tensor],
         ground_truths: Sequence[InstanceData],
     ) -> dict[str, Tensor]:
-        """``loss_cls`` and ``loss_bbox`` of every decoder layer, all but the last with the prefix ``d<layer>.``.
+        """``loss_cls`` and ``loss_bbox`` of every layer, all but the last prefixed ``d<layer>.``.
 
         Args:
             logits: per layer (B, Q, classes).
@@ -170,43 +178,61 @@ class BEVFormerHead(BaseModule):
         Raises:
             UserError: the boxes do not have what the head predicts.
         """
-        targets = [self._encode(truth).to(logits[0].device) for truth in ground_truths]
-        labels = [truth.labels_3d.long().to(logits[0].device) for truth in ground_truths]
+        device = logits[0].device
+        targets = []
+        labels = []
+        for truth in ground_truths:
+            targets.append(self._encode(truth).to(device))
+            labels.append(truth.labels_3d.long().to(device))
         losses = {}
-        for layer, (layer_logits, layer_codes) in enumerate(zip(logits, codes, strict=True)):
-            prefix = '' if layer == len(logits) - 1 else f'd{layer}.'
-            cls, box = self._layer_loss(layer_logits, layer_codes, labels, targets)
-            losses[f'{prefix}loss_cls'], losses[f'{prefix}loss_bbox'] = cls, box
+        last = len(logits) - 1
+        for layer, layer_logits in enumerate(logits):
+            cls, box = self._layer_loss(layer_logits, codes[layer], labels, targets)
+            prefix = '' if layer == last else f'd{layer}.'
+            losses[f'{prefix}loss_cls'] = cls
+            losses[f'{prefix}loss_bbox'] = box
         return losses
 
     def _encode(self, truth: InstanceData) -> Tensor:
+        size = len(self.code_weights)
         boxes = truth.bboxes_3d.tensor.float()
         if len(boxes) == 0:
-            return boxes.new_zeros(0, len(self.code_weights))
+            return boxes.new_zeros(0, size)
         codes = encode_boxes(boxes)
-        if codes.shape[1] != len(self.code_weights):
+        if codes.shape[1] != size:
             raise UserError(
-                f'BEVFormerHead has {len(self.code_weights)} code_weights, but the ground truth '
-                'has boxes '
-                f'of {boxes.shape[1]} numbers: give 10 weights for boxes with velocity, 8 for '
-                'others'
+                f'BEVFormerHead has {size} code_weights, but the ground truth has boxes of '
+                f'{boxes.shape[1]} numbers: give 10 weights for boxes with velocity, 8 for others'
             )
         return codes
 
     def _layer_loss(
         self, logits: Tensor, codes: Tensor, labels: Sequence[Tensor], targets: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        one_hot, box, matched = torch.zeros_like(logits), codes.new_zeros(()), 0
-        for i, (label, target) in enumerate(zip(labels, targets, strict=True)):
+        one_hot = torch.zeros_like(logits)
+        box = codes.new_zeros(())
+        matched = 0
+        for i, target in enumerate(targets):
             queries, truths = match(
-                logits[i], codes[i], label, target, self.cls_weight, self.box_weight
+                logits[i],
+                codes[i],
+                labels[i],
+                target,
+                self.cls_weight,
+                self.box_weight,
             )
-            one_hot[i, queries, label[truths]] = 1
-            box = box + box_loss(codes[i, queries], target[truths], self.code_weights)
+            classes = labels[i][truths]
+            one_hot[i, queries, classes] = 1
+            found = codes[i, queries]
+            box = box + box_loss(found, target[truths], self.code_weights)
             matched += len(queries)
-        positives = reduce_mean(logits.new_tensor(matched)).clamp(min=1)
-        cls = self.cls_weight * focal_loss(logits, one_hot) / positives
-        return torch.nan_to_num(cls), torch.nan_to_num(self.box_weight * box / positives)
+        positives = reduce_mean(logits.new_tensor(matched))
+        positives = positives.clamp(min=1)
+        cls = self.cls_weight * focal_loss(logits, one_hot)
+        cls = cls / positives
+        box = self.box_weight * box
+        box = box / positives
+        return torch.nan_to_num(cls), torch.nan_to_num(box)
 
     def predict(
         self, logits: Tensor, codes: Tensor, box_types: Sequence[type]
@@ -224,58 +250,72 @@ class BEVFormerHead(BaseModule):
         results = []
         for one_logits, one_codes, box_type in zip(logits, codes, box_types, strict=True):
             boxes, scores, labels = select_boxes(
-                one_logits, one_codes, self.post_center_range, self.max_num, self.score_threshold
+                one_logits,
+                one_codes,
+                self.post_center_range,
+                self.max_num,
+                self.score_threshold,
             )
-            results.append(
-                InstanceData(
-                    bboxes_3d=box_type(boxes, box_dim=boxes.shape[-1]),
-                    scores_3d=scores,
-                    labels_3d=labels,
-                )
+            found = InstanceData(
+                bboxes_3d=box_type(boxes, box_dim=boxes.shape[-1]),
+                scores_3d=scores,
+                labels_3d=labels,
             )
+            results.append(found)
         return results
 
 
 def _classification_branch(dims: int, num_classes: int) -> nn.Sequential:
-    hidden = [
-        layer
-        for _ in range(2)
-        for layer in (nn.Linear(dims, dims), nn.LayerNorm(dims), nn.ReLU(inplace=True))
-    ]
-    return nn.Sequential(*hidden, nn.Linear(dims, num_classes))
+    layers: list[nn.Module] = []
+    for _ in range(2):
+        layers += [
+            nn.Linear(dims, dims),
+            nn.LayerNorm(dims),
+            nn.ReLU(inplace=True),
+        ]
+    layers.append(nn.Linear(dims, num_classes))
+    return nn.Sequential(*layers)
 
 
 def _regression_branch(dims: int, code_size: int) -> nn.Sequential:
-    hidden = [layer for _ in range(2) for layer in (nn.Linear(dims, dims), nn.ReLU())]
-    return nn.Sequential(*hidden, nn.Linear(dims, code_size))
+    layers: list[nn.Module] = []
+    for _ in range(2):
+        layers += [nn.Linear(dims, dims), nn.ReLU()]
+    layers.append(nn.Linear(dims, code_size))
+    return nn.Sequential(*layers)
 
 
 def _copies(branch: nn.Module, count: int) -> nn.ModuleList:
-    return nn.ModuleList([copy.deepcopy(branch) for _ in range(count)])
+    copies = nn.ModuleList()
+    for _ in range(count):
+        copies.append(copy.deepcopy(branch))
+    return copies
 
 
 def _lidar2img(meta: Mapping[str, Any], cameras: int) -> np.ndarray:
-    matrices = (
-        np.asarray(meta['lidar2img'], dtype=np.float64) if 'lidar2img' in meta else np.zeros(0)
-    )
-    if matrices.shape != (cameras, 4, 4):
+    matrices = np.zeros(0)
+    if 'lidar2img' in meta:
+        matrices = np.asarray(meta['lidar2img'], dtype=np.float64)
+    expected = (cameras, 4, 4)
+    if matrices.shape != expected:
         raise UserError(
             f"frame {frame_name(meta)}: 'lidar2img' has shape {matrices.shape}, expected "
-            f'{(cameras, 4, 4)} for {cameras} images; LoadMultiViewImages makes it, '
+            f'{expected} for {cameras} images; LoadMultiViewImages makes it, '
             "Pack3DDetInputs' meta_keys must name it"
         )
     return matrices
 
 
 def _can_bus(meta: Mapping[str, Any], needed: bool) -> np.ndarray:
-    if 'can_bus' not in meta:
-        if needed:
-            raise UserError(NO_CAN_BUS.format(frame_name(meta)))
-        return np.zeros(CAN_BUS_SIZE)
-    signals = np.asarray(meta['can_bus'], dtype=np.float64)
-    if signals.shape != (CAN_BUS_SIZE,):
+    if 'can_bus' in meta:
+        signals = np.asarray(meta['can_bus'], dtype=np.float64)
+    elif needed:
+        raise UserError(NO_CAN_BUS.format(frame_name(meta)))
+    else:
+        signals = np.zeros(CAN_BUS_SIZE)
+    expected = (CAN_BUS_SIZE,)
+    if signals.shape != expected:
         raise UserError(
-            f"frame {frame_name(meta)}: 'can_bus' has shape {signals.shape}, expected "
-            f'{(CAN_BUS_SIZE,)}'
+            f"frame {frame_name(meta)}: 'can_bus' has shape {signals.shape}, expected {expected}"
         )
     return signals

@@ -1,4 +1,4 @@
-"""Matching predictions to ground truth, and the set loss: focal loss and L1 (DETR3D, arXiv 2110.06922), in float32."""
+"""Predictions matched to ground truth, and the set loss: focal and L1 (arXiv 2110.06922)."""
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -33,20 +33,32 @@ def match(
         Matched queries and their ground truths, both (min(Q, G),) int64 on the inputs' device.
     """
     with torch.no_grad():
-        p = logits.float().sigmoid()
-        positive = -(p + EPS).log() * ALPHA * (1 - p) ** 2
-        negative = -(1 - p + EPS).log() * (1 - ALPHA) * p**2
-        cost = cls_weight * (positive - negative)[:, labels]
-        cost = cost + box_weight * torch.cdist(
-            codes[:, :MATCHED_ENTRIES].float(), targets[:, :MATCHED_ENTRIES].float(), p=1
+        costs = _focal_cost(logits)
+        cost = cls_weight * costs[:, labels]
+        distance = torch.cdist(
+            codes[:, :MATCHED_ENTRIES].float(),
+            targets[:, :MATCHED_ENTRIES].float(),
+            p=1,
         )
+        cost = cost + box_weight * distance
         # A diverging model or a box of zero size must not stop the solver.
         cost = torch.nan_to_num(cost, nan=1e6, posinf=1e6, neginf=-1e6)
+    device = logits.device
     rows, columns = linear_sum_assignment(cost.cpu().numpy())
-    return (
-        torch.as_tensor(rows, device=logits.device),
-        torch.as_tensor(columns, device=logits.device),
-    )
+    queries = torch.as_tensor(rows, device=device)
+    truths = torch.as_tensor(columns, device=device)
+    return queries, truths
+
+
+def _focal_cost(logits: Tensor) -> Tensor:
+    """What an object of each class would cost at each query, (Q, classes) float32."""
+    p = logits.float().sigmoid()
+    q = 1 - p
+    found = (p + EPS).log()
+    missed = (q + EPS).log()
+    positive = -found * ALPHA * q**2
+    negative = -missed * (1 - ALPHA) * p**2
+    return positive - negative
 
 
 def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -57,13 +69,20 @@ def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
         targets: 0 or 1, same shape.
     """
     p = logits.sigmoid()
-    missed = (1 - p) * targets + p * (1 - targets)
-    weight = (ALPHA * targets + (1 - ALPHA) * (1 - targets)) * missed**2
-    return (binary_cross_entropy_with_logits(logits, targets, reduction='none') * weight).sum()
+    others = 1 - targets
+    missed = (1 - p) * targets + p * others
+    balance = ALPHA * targets + (1 - ALPHA) * others
+    entropy = binary_cross_entropy_with_logits(
+        logits,
+        targets,
+        reduction='none',
+    )
+    weight = balance * missed**2
+    return (entropy * weight).sum()
 
 
 def box_loss(codes: Tensor, targets: Tensor, code_weights: Tensor) -> Tensor:
-    """Sum of the weighted L1 distances of matched pairs; a target with any entry that is not finite counts nothing.
+    """Sum of the weighted L1 distances of matched pairs, without targets that are not finite.
 
     Args:
         codes: (N, D).
@@ -71,5 +90,7 @@ def box_loss(codes: Tensor, targets: Tensor, code_weights: Tensor) -> Tensor:
         code_weights: (D,).
     """
     known = targets.isfinite().all(-1, keepdim=True)
-    distance = (codes - targets.where(known, codes.detach())).abs()
-    return (distance * code_weights).sum()
+    wanted = targets.where(known, codes.detach())
+    distance = (codes - wanted).abs()
+    weighted = distance * code_weights
+    return weighted.sum()

@@ -1,4 +1,4 @@
-"""The perception transformer: camera features and the ego vehicle's movement to a BEV, the BEV to object queries."""
+"""The perception transformer: camera features and ego movement to a BEV, the BEV to queries."""
 
 from collections.abc import Sequence
 
@@ -57,10 +57,14 @@ class BEVFormerTransformer(BaseModule):
         rotate_center: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        self.pc_range, self.embed_dims = list(pc_range), embed_dims
-        self.num_cams, self.num_levels = num_cams, num_levels
-        self.use_can_bus, self.use_shift = use_can_bus, use_shift
-        self.rotate_prev_bev, self.rotate_center = rotate_prev_bev, rotate_center
+        self.pc_range = list(pc_range)
+        self.embed_dims = embed_dims
+        self.num_cams = num_cams
+        self.num_levels = num_levels
+        self.use_can_bus = use_can_bus
+        self.use_shift = use_shift
+        self.rotate_prev_bev = rotate_prev_bev
+        self.rotate_center = rotate_center
         # The published weights hold four level embeddings for any number of levels.
         self.level_embeds = nn.Parameter(torch.empty(max(num_levels, 4), embed_dims))
         self.cams_embeds = nn.Parameter(torch.empty(num_cams, embed_dims))
@@ -75,7 +79,11 @@ class BEVFormerTransformer(BaseModule):
             dropout,
         )
         self.decoder = BEVFormerDecoder(
-            decoder_layers, embed_dims, ffn_channels, num_heads, dropout
+            decoder_layers,
+            embed_dims,
+            ffn_channels,
+            num_heads,
+            dropout,
         )
         self.reference_points = nn.Linear(embed_dims, 3)
         self.can_bus_mlp = nn.Sequential(
@@ -87,7 +95,7 @@ class BEVFormerTransformer(BaseModule):
         self.can_bus_mlp.add_module('norm', nn.LayerNorm(embed_dims))
 
     def init_weights(self) -> None:
-        """Xavier for all matrices, then the attentions' own start, and unit normals for the embeddings."""
+        """Xavier for matrices, then the attentions' own start, and unit normals for embeddings."""
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
@@ -127,21 +135,15 @@ class BEVFormerTransformer(BaseModule):
             (B, H * W, C).
         """
         batch = len(features[0])
-        signals = torch.as_tensor(can_bus, dtype=torch.float32, device=bev_queries.device)
-        # The MLP runs in any case, so that its parameters are never without a gradient in
-        # distributed training.
-        queries = bev_queries.expand(batch, -1, -1) + self.can_bus_mlp(signals)[:, None] * float(
-            self.use_can_bus
-        )
-        known = shift = None
+        queries = self._queries(bev_queries, can_bus, batch)
+        known = None
+        shift = None
         if prev_bev is not None:
             if self.rotate_prev_bev:
-                centre = self.rotate_center or (bev_shape[1] / 2, bev_shape[0] / 2)
-                prev_bev = rotate_bev(prev_bev, can_bus[:, -1].tolist(), bev_shape, centre)
+                prev_bev = self._rotated(prev_bev, can_bus, bev_shape)
             known = torch.tensor(has_history or [True] * batch, device=queries.device)
-            shift = torch.as_tensor(
-                ego_shift(can_bus, self.pc_range), device=queries.device
-            ) * float(self.use_shift)
+            moved = ego_shift(can_bus, self.pc_range)
+            shift = torch.as_tensor(moved, device=queries.device) * float(self.use_shift)
         flat, shapes = self._flatten(features)
         return self.encoder(
             queries,
@@ -156,20 +158,40 @@ class BEVFormerTransformer(BaseModule):
             shift,
         )
 
+    def _queries(self, bev_queries: Tensor, can_bus: np.ndarray, batch: int) -> Tensor:
+        """The BEV queries of each sample, (B, H * W, C)."""
+        signals = torch.as_tensor(can_bus, dtype=torch.float32, device=bev_queries.device)
+        # The MLP runs in any case, so that its parameters are never without a gradient in
+        # distributed training.
+        known = self.can_bus_mlp(signals)[:, None]
+        queries = bev_queries.expand(batch, -1, -1)
+        return queries + known * float(self.use_can_bus)
+
+    def _rotated(self, bev: Tensor, can_bus: np.ndarray, shape: tuple[int, int]) -> Tensor:
+        """The previous BEVs in the present frames' directions."""
+        rows, columns = shape
+        centre = self.rotate_center or (columns / 2, rows / 2)
+        degrees = can_bus[:, -1].tolist()
+        return rotate_bev(bev, degrees, shape, centre)
+
     def _flatten(self, features: Sequence[Tensor]) -> tuple[Tensor, Shapes]:
-        if len(features) != self.num_levels or features[0].shape[1] != self.num_cams:
+        cameras = features[0].shape[1]
+        if len(features) != self.num_levels or cameras != self.num_cams:
             raise UserError(
                 f'BEVFormer was built for {self.num_cams} cameras and {self.num_levels} feature '
-                'levels, '
-                f'but got {features[0].shape[1]} and {len(features)}: see num_cams and num_levels '
-                'of its '
-                'transformer'
+                f'levels, but got {cameras} and {len(features)}: see num_cams and num_levels of '
+                'its transformer'
             )
-        flat = [
-            level.flatten(3).transpose(2, 3) + self.cams_embeds[:, None] + embed
-            for level, embed in zip(features, self.level_embeds, strict=False)
-        ]
-        return torch.cat(flat, 2), [(level.shape[-2], level.shape[-1]) for level in features]
+        camera_embeds = self.cams_embeds[:, None]
+        flat = []
+        shapes = []
+        for level, level_embed in zip(features, self.level_embeds, strict=False):
+            height, width = level.shape[-2:]
+            shapes.append((height, width))
+            pixels = level.flatten(3).transpose(2, 3)
+            pixels = pixels + camera_embeds + level_embed
+            flat.append(pixels)
+        return torch.cat(flat, 2), shapes
 
     def decode(
         self,
@@ -189,9 +211,17 @@ class BEVFormerTransformer(BaseModule):
         Returns:
             As :meth:`BEVFormerDecoder.forward`.
         """
-        query_pos, query = (
-            part.expand(len(bev), -1, -1) for part in query_embedding.split(self.embed_dims, -1)
-        )
+        batch = len(bev)
+        position, content = query_embedding.split(self.embed_dims, -1)
+        query_pos = position.expand(batch, -1, -1)
+        query = content.expand(batch, -1, -1)
         with torch.autocast(bev.device.type, enabled=False):
             references = self.reference_points(query_pos.float()).sigmoid()
-        return self.decoder(query, query_pos, bev, references, bev_shape, branches)
+        return self.decoder(
+            query,
+            query_pos,
+            bev,
+            references,
+            bev_shape,
+            branches,
+        )
