@@ -82,10 +82,8 @@ def render(stage: Stage, frame: int, camera: Camera, camera_index: int) -> np.nd
     _paint_ground(canvas, view, scene, backdrop)
     _paint_things(canvas, view, stage, frame)
     small = cv2.resize(canvas, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
-    if scene.night:
-        picture = _night(small, view, backdrop)
-    else:
-        picture = small[..., :3].astype(np.float32)
+    by_day = small[..., :3].astype(np.float32)
+    picture = _night(small, view, backdrop) if scene.night else by_day
     return _sensor(picture, scene.night, scene.generator(2, frame, camera_index))
 
 
