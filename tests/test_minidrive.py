@@ -19,7 +19,7 @@ from pycocotools.coco import COCO
 from adadedup_mm.base.errors import UserError
 from adadedup_mm.cli.make_minidrive import main
 from adadedup_mm.minidrive import build
-from adadedup_mm.minidrive.build import Options, make_world
+from adadedup_mm.minidrive.build import WorldOptions, make_world
 from adadedup_mm.minidrive.cameras import HEIGHT, RIG, WIDTH, look
 from adadedup_mm.minidrive.geometry import (
     box_corners,
@@ -32,7 +32,7 @@ from adadedup_mm.minidrive.render import make_stage, render
 from adadedup_mm.minidrive.traffic import CLASSES
 from adadedup_mm.minidrive.world import KINDS, MOST_SCENES, make_scene, scene_name, scene_plan
 
-SMALL = Options(scenes=6, frames=2, seed=3, formats=('coco',))
+SMALL = WorldOptions(scenes=6, frames=2, seed=3, formats=('coco',))
 EGO = np.zeros(3)
 
 angles = st.floats(-3.1, 3.1)

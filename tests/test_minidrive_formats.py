@@ -17,7 +17,7 @@ from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.registry import init_default_scope
 from nuscenes import NuScenes
 
-from adadedup_mm.minidrive.build import Options, make_world
+from adadedup_mm.minidrive.build import WorldOptions, make_world
 from adadedup_mm.minidrive.cameras import CAMERAS, HEIGHT, WIDTH
 from adadedup_mm.minidrive.nuscenes_infos import NUSCENES_CLASSES
 from adadedup_mm.minidrive.traffic import CLASSES
@@ -38,7 +38,7 @@ WAYMO_PREFIX = dict(
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     init_default_scope('mmdet3d')
     out = tmp_path_factory.mktemp('minidrive') / 'world'
-    make_world(out, Options(scenes=6, frames=FRAMES, seed=1), workers=1)
+    make_world(out, WorldOptions(scenes=6, frames=FRAMES, seed=1), workers=1)
     return out
 
 

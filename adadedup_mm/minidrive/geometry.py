@@ -1,6 +1,7 @@
 """Poses, boxes and rotations.
 
-The global frame has x east, y north and z up; lengths are metres, angles radians, counter-clockwise.
+The global frame has x east, y north and z up. Lengths are metres, angles radians,
+counter-clockwise.
 """
 
 import numpy as np

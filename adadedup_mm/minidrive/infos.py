@@ -43,3 +43,11 @@ def camera_boxes(camera: Camera, ego_boxes: np.ndarray) -> np.ndarray:
     heading = np.column_stack([np.cos(yaw), np.sin(yaw), level]) @ ego2cam[:3, :3].T
     rotation = np.arctan2(-heading[:, 2], heading[:, 0])
     return np.column_stack([centres, length_height_width, rotation])
+
+
+def bottom_centred(boxes: np.ndarray) -> np.ndarray:
+    """Camera boxes (n, 7) given by the middles of their bottoms, as KITTI has them."""
+    height = boxes[:, 4]
+    result = boxes.copy()
+    result[:, 1] += height / 2
+    return result

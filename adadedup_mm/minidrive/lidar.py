@@ -58,7 +58,7 @@ def _on_ground(rng: np.random.Generator) -> np.ndarray:
 
 
 def _on_boxes(boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(m, 3) one point on each of the boxes (m, 7), just inside a side wall that faces the origin."""
+    """(m, 3) one point on each box of (m, 7), just inside a side wall that faces the origin."""
     count = len(boxes)
     centre_x = boxes[:, 0]
     centre_y = boxes[:, 1]
