@@ -76,7 +76,7 @@ def nuscenes(root: Path, split: str, **options: Any) -> NuScenesDataset:
 
 
 def projected(corners: np.ndarray, cam2img: Any, lidar2cam: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds (n, 4) in pixels of corners (n, 8, 3), and whether all of them are in front and in the picture."""
+    """Bounds (n, 4) in pixels of corners (n, 8, 3), and whether all of them are in the picture."""
     lidar2cam, cam2img = np.array(lidar2cam), np.array(cam2img)[:3, :3]
     points = (corners @ lidar2cam[:3, :3].T + lidar2cam[:3, 3]) @ cam2img.T
     flat = points[..., :2] / np.where(points[..., 2:] == 0, 1, points[..., 2:])
@@ -91,7 +91,7 @@ def projected(corners: np.ndarray, cam2img: Any, lidar2cam: Any) -> tuple[np.nda
 
 
 def matches(bounds: np.ndarray, seen: np.ndarray) -> int:
-    """How many of the seen boxes (n, 4) lie wholly in the picture; asserts that each of these is among ``bounds``."""
+    """How many seen boxes (n, 4) lie wholly in the picture; each of these must be in ``bounds``."""
     whole = seen[
         (seen[:, :2] > 1).all(axis=1) & (seen[:, 2] < WIDTH - 1) & (seen[:, 3] < HEIGHT - 1)
     ]

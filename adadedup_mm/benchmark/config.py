@@ -1,6 +1,7 @@
 """What a benchmark compares, read from its config (docs/BENCHMARKS.md describes the format)."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,25 +56,8 @@ def load_benchmark(path: str | Path, overrides: dict[str, Any] | None = None) ->
     """
     config = load_config(path, overrides)
     values = {key: value for key, value in config.to_dict().items() if not key.startswith('_')}
-    fields = dataclasses.fields(Benchmark)
-    for key in values:
-        choose(key, (field.name for field in fields), f'a key of {path}')
-    for field in fields:
-        if (
-            field.name not in values
-            and field.default is field.default_factory is dataclasses.MISSING
-        ):
-            raise UserError(f'{path} has no {field.name!r}: docs/BENCHMARKS.md describes the keys')
-    for name in ('models', 'variants', 'common', 'data', 'gpu_hours'):
-        if not isinstance(values.get(name, {}), dict):
-            raise UserError(f'{path}: {name} is {values[name]!r}, but must be a dict')
-    for name in [*values['models'], *values['variants']]:
-        if not names_files(name):
-            raise UserError(
-                f'{path}: {name!r} names files, so that it may hold letters, digits and . + = - _ '
-                'only, at '
-                'most 100 bytes of them'
-            )
+    _check_keys(values, path)
+    _check_types(values, path)
     values['keep_ratios'] = [_ratio(value, path) for value in _listed(values['keep_ratios'])]
     values['seeds'] = [_seed(value, path) for value in _listed(values['seeds'])]
     for name in ('metric', 'pruning_base', 'compare_with'):
@@ -88,12 +72,7 @@ def load_benchmark(path: str | Path, overrides: dict[str, Any] | None = None) ->
         choose(values['compare_with'], values['variants'], f'{path}: compare_with')
     for name, hours in values.get('gpu_hours', {}).items():
         choose(name, values['models'], f'{path}: a key of gpu_hours')
-        if (
-            not isinstance(hours, (int, float))
-            or isinstance(hours, bool)
-            or not 0 <= hours < float('inf')
-        ):
-            raise UserError(f'{path}: gpu_hours.{name} is {hours!r}, but must be a number')
+        _check_hours(name, hours, path)
     folder = Path(config.filename).parent
     for name in ('models', 'variants'):
         values[name] = {key: _found(value, folder) for key, value in values[name].items()}
@@ -101,14 +80,46 @@ def load_benchmark(path: str | Path, overrides: dict[str, Any] | None = None) ->
     return dataclasses.replace(benchmark, pruning_base=_found(benchmark.pruning_base, folder))
 
 
+def _check_keys(values: dict[str, Any], path: str | Path) -> None:
+    """Raises UserError where a key is unknown or one that must be there is missing."""
+    fields = dataclasses.fields(Benchmark)
+    for key in values:
+        choose(key, (field.name for field in fields), f'a key of {path}')
+    for field in fields:
+        required = field.default is field.default_factory is dataclasses.MISSING
+        if required and field.name not in values:
+            raise UserError(f'{path} has no {field.name!r}: docs/BENCHMARKS.md describes the keys')
+
+
+def _check_types(values: dict[str, Any], path: str | Path) -> None:
+    """Raises UserError where a dict is something else, or names in one fit no file."""
+    for name in ('models', 'variants', 'common', 'data', 'gpu_hours'):
+        if not isinstance(values.get(name, {}), dict):
+            raise UserError(f'{path}: {name} is {values[name]!r}, but must be a dict')
+    for name in [*values['models'], *values['variants']]:
+        if not names_files(name):
+            raise UserError(
+                f'{path}: {name!r} names files, so that it may hold letters, digits '
+                'and . + = - _ only, at most 100 bytes of them'
+            )
+
+
+def _check_hours(model: str, hours: Any, path: str | Path) -> None:
+    is_number = isinstance(hours, (int, float)) and not isinstance(hours, bool)
+    if not is_number or not 0 <= hours < math.inf:
+        raise UserError(f'{path}: gpu_hours.{model} is {hours!r}, but must be a number')
+
+
 def names_files(name: str) -> bool:
     """Whether a model or variant may be called so, since files are named after both."""
-    return re.fullmatch(r'[\w.+=-]+', name) is not None and len(name.encode()) <= 100
+    plain_characters = re.fullmatch(r'[\w.+=-]+', name) is not None
+    return plain_characters and len(name.encode()) <= 100
 
 
 def _listed(value: Any) -> list[Any]:
     """Without repetitions, in order."""
-    return list(dict.fromkeys(value if isinstance(value, (list, tuple)) else [value]))
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return list(dict.fromkeys(values))
 
 
 def _check_variant(settings: Any, where: str) -> None:
@@ -125,7 +136,8 @@ def _check_variant(settings: Any, where: str) -> None:
 
 
 def _ratio(value: Any, path: str | Path) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= 1:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 < value <= 1:
         raise UserError(
             f'{path}: keep_ratios holds {value!r}, but must hold numbers above 0 and at most 1'
         )
@@ -133,15 +145,20 @@ def _ratio(value: Any, path: str | Path) -> float:
 
 
 def _seed(value: Any, path: str | Path) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if not is_whole or value < 0:
         raise UserError(f'{path}: seeds holds {value!r}, but must hold whole numbers of at least 0')
     return value
 
 
 def _found(part: Any, folder: Path) -> Any:
-    """A path, several, or a dict with them as ``_base_``: relative to the benchmark config's folder, made absolute."""
+    """Makes paths that are relative to the benchmark config's folder absolute.
+
+    ``part`` is one path, several, or a dict with them as ``_base_``.
+    """
     if isinstance(part, Mapping):
-        return dict(part, _base_=_found(part.get('_base_', []), folder))
+        bases = _found(part.get('_base_', []), folder)
+        return dict(part, _base_=bases)
     if isinstance(part, (list, tuple)):
         return [_found(item, folder) for item in part]
     if isinstance(part, str) and '::' not in part and (folder / part).exists():

@@ -47,12 +47,18 @@ def _files(work_dir: Path, paths: list[str], text: str) -> dict[str, Any]:
 
 
 def _minidrive(work_dir: Path, root: str, **options: Any) -> dict[str, Any]:
-    """The built-in world at ``root``, made if it is not there; see ``adadedup_mm.minidrive.build.WorldOptions``."""
-    options['formats'] = tuple(options.get('formats', ('coco',)))
-    make_world(root, WorldOptions(**options))
+    """The built-in world at ``root``, made if it is not there.
+
+    ``adadedup_mm.minidrive.build.WorldOptions`` describes the options.
+    """
+    formats = options.pop('formats', ('coco',))
+    make_world(root, WorldOptions(formats=tuple(formats), **options))
     return {}
 
 
 _KINDS: dict[str, Callable[..., dict[str, Any]]] = dict(
-    none=_none, files=_files, minidrive=_minidrive, coco_folder=coco_folder
+    none=_none,
+    files=_files,
+    minidrive=_minidrive,
+    coco_folder=coco_folder,
 )

@@ -22,15 +22,17 @@ import numpy as np
 from ..base.errors import UserError
 from ..base.files import write_json
 from ..base.progress import progress
-from . import kitti, nuscenes_tables, waymo
 from .cameras import CAMERAS, RIG, Seen, look
 from .coco import write_coco
 from .geometry import pose_matrix
+from .kitti import kitti_image_file, kitti_point_files, write_kitti
 from .lidar import sweep, to_ego
-from .nuscenes_infos import write_infos
-from .record import Frame, Record, image_name, visible_share
-from .render import Stage, make_stage, render
+from .nuscenes_infos import write_nuscenes_infos
+from .nuscenes_tables import sensor_file, write_nuscenes_tables
+from .record import FilmedFrame, Record, image_name, visible_share
+from .render import Stage, make_stage, paint
 from .truth import write_truth
+from .waymo import waymo_image_file, waymo_points_file, write_waymo
 from .world import KINDS, MOST_SCENES, Scene, make_scene
 
 VERSION = 1  # counts up whenever the same options give other files
@@ -95,12 +97,12 @@ def _write_labels(folder: Path, options: WorldOptions, records: list[Record]) ->
     if 'coco' in options.formats:
         write_coco(folder / 'coco', records, cameras)
     if 'nuscenes' in options.formats:
-        nuscenes_tables.write_tables(folder / 'nuscenes', records, options.seed)
-        write_infos(folder / 'nuscenes', records)
+        write_nuscenes_tables(folder / 'nuscenes', records, options.seed)
+        write_nuscenes_infos(folder / 'nuscenes', records)
     if 'waymo' in options.formats:
-        waymo.write_waymo(folder / 'waymo', records)
+        write_waymo(folder / 'waymo', records)
     if 'kitti' in options.formats:
-        kitti.write_kitti(folder / 'kitti', records)
+        write_kitti(folder / 'kitti', records)
     write_truth(folder / 'truth.parquet', records, cameras)
 
 
@@ -229,7 +231,7 @@ def _film(folder: Path, options: WorldOptions, index: int) -> Record:
     return Record(scene, tuple(frames))
 
 
-def _film_frame(folder: Path, options: WorldOptions, stage: Stage, frame: int) -> Frame:
+def _film_frame(folder: Path, options: WorldOptions, stage: Stage, frame: int) -> FilmedFrame:
     scene = stage.scene
     ego = scene.ego[frame]
     objects = scene.objects(frame)
@@ -241,14 +243,14 @@ def _film_frame(folder: Path, options: WorldOptions, stage: Stage, frame: int) -
         if places or in_3d:
             seen[camera.name] = look(camera, ego, objects.boxes)
         if places:
-            picture = render(stage, frame, camera, number)
+            picture = paint(stage, frame, camera, number)
             _write_picture(picture, places)
     visible = visible_share(seen)
     if in_3d:
         points = _write_points(folder, options, scene, frame, visible)
     else:
         points = np.zeros(len(objects.boxes), np.int64)
-    return Frame(
+    return FilmedFrame(
         objects=objects,
         ego2global=pose_matrix(*ego),
         seen=seen,
@@ -264,12 +266,12 @@ def _pictures(options: WorldOptions, scene: Scene, frame: int, camera: str) -> l
     if 'coco' in options.formats and (options.cameras == 'all' or is_front):
         places.append(f'coco/images/{image_name(scene, frame, camera)}')
     if 'nuscenes' in options.formats:
-        places.append(f'nuscenes/{nuscenes_tables.sensor_file(scene, frame, camera)}')
-    waymo_place = waymo.image_file(scene, frame, camera)
+        places.append(f'nuscenes/{sensor_file(scene, frame, camera)}')
+    waymo_place = waymo_image_file(scene, frame, camera)
     if 'waymo' in options.formats and waymo_place:
         places.append(f'waymo/{waymo_place}')
     if 'kitti' in options.formats and is_front:
-        places.append(f'kitti/{kitti.image_file(scene, frame)}')
+        places.append(f'kitti/{kitti_image_file(scene, frame)}')
     return places
 
 
@@ -300,13 +302,13 @@ def _write_points(
     blank = np.zeros((len(points), 2), dtype=np.float32)
     clouds = {}
     if 'nuscenes' in options.formats:
-        name = nuscenes_tables.sensor_file(scene, frame, 'LIDAR_TOP')
+        name = sensor_file(scene, frame, 'LIDAR_TOP')
         clouds[f'nuscenes/{name}'] = np.column_stack([points, blank[:, :1]])
     if 'waymo' in options.formats:
-        name = waymo.points_file(scene, frame)
+        name = waymo_points_file(scene, frame)
         clouds[f'waymo/{name}'] = np.column_stack([to_ego(points), blank])
     if 'kitti' in options.formats:
-        for name, cloud in kitti.point_files(scene, frame, points).items():
+        for name, cloud in kitti_point_files(scene, frame, points).items():
             clouds[f'kitti/{name}'] = cloud
     for name, cloud in clouds.items():
         place = folder / name

@@ -105,7 +105,7 @@ _CANVAS = np.array([[0, 0], [WIDTH, 0], [WIDTH, HEIGHT], [0, HEIGHT]], dtype=np.
 _MOST_PAINTED = 255  # numbers that a picture of bytes has beside 0
 
 
-def project(intrinsic: np.ndarray, points: np.ndarray) -> np.ndarray:
+def to_pixels(intrinsic: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Points (..., 3) in the camera frame, in front of it, to pixels (..., 2)."""
     focal = intrinsic[[0, 1], [0, 1]]
     centre = intrinsic[:2, 2]
@@ -125,7 +125,7 @@ def look(camera: Camera, ego: np.ndarray, boxes: np.ndarray) -> Seen:
     corners = transform(global2cam, box_corners(boxes))
     centres = transform(global2cam, boxes[:, :3])
     count = len(boxes)
-    pixels = project(camera.intrinsic, centres)
+    pixels = to_pixels(camera.intrinsic, centres)
     seen = Seen(
         boxes=np.zeros((count, 4)),
         inside=np.zeros(count),
@@ -201,6 +201,6 @@ def _outline(intrinsic: np.ndarray, corners: np.ndarray) -> np.ndarray:
         share = (NEAR - begin_z) / (end_z - begin_z)
         cuts = begin + share * (end - begin)
         points = np.concatenate([points, cuts])
-    pixels = project(intrinsic, points).astype(np.float32)
+    pixels = to_pixels(intrinsic, points).astype(np.float32)
     outline: np.ndarray = cv2.convexHull(pixels).reshape(-1, 2)
     return outline

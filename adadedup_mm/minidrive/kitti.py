@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from ..base.files import atomic_open
-from .cameras import HEIGHT, LIDAR2EGO, RIG, WIDTH, project
+from .cameras import HEIGHT, LIDAR2EGO, RIG, WIDTH, to_pixels
 from .geometry import inverse, transform, transform_boxes, wrap_angle
 from .infos import bottom_centred, camera_boxes, matrix_list, write_pickle
 from .lidar import to_ego
-from .record import Frame, Record
+from .record import FilmedFrame, Record
 from .traffic import BICYCLE, BUS, CAR, PEDESTRIAN, TRUCK
 from .world import Scene
 
@@ -33,12 +33,12 @@ def sample_number(scene: Scene, frame: int) -> int:
     return moments_before + frame
 
 
-def image_file(scene: Scene, frame: int) -> str:
+def kitti_image_file(scene: Scene, frame: int) -> str:
     """Where the picture lies below the KITTI folder."""
     return f'training/image_2/{sample_number(scene, frame):06d}.jpg'
 
 
-def point_files(scene: Scene, frame: int, points: np.ndarray) -> dict[str, np.ndarray]:
+def kitti_point_files(scene: Scene, frame: int, points: np.ndarray) -> dict[str, np.ndarray]:
     """The LiDAR's points by file: all of them, and those that the picture shows.
 
     Args:
@@ -64,7 +64,7 @@ def _in_picture(places: np.ndarray) -> np.ndarray:
     in_camera = transform(VELODYNE2CAM, places)
     ahead = in_camera[:, 2] > 0.1
     projectable = np.where(ahead[:, None], in_camera, 1.0)
-    pixels = project(CAMERA.intrinsic, projectable)
+    pixels = to_pixels(CAMERA.intrinsic, projectable)
     inside = (pixels >= 0) & (pixels < (WIDTH, HEIGHT))
     shown: np.ndarray = ahead & inside.all(axis=1)
     return shown
@@ -101,13 +101,13 @@ def _write_lines(path: Path, lines: list[str]) -> None:
     path.write_text(text)
 
 
-def _info(scene: Scene, number: int, frame: Frame) -> dict[str, Any]:
+def _info(scene: Scene, number: int, frame: FilmedFrame) -> dict[str, Any]:
     lidar2img = matrix_list(PROJECTION @ VELODYNE2CAM)
     images: dict[str, Any] = {}
     for i in range(4):
         images[f'CAM{i}'] = dict(cam2img=PROJECTION.tolist(), lidar2img=lidar2img)
     images['CAM2'] = dict(
-        img_path=Path(image_file(scene, number)).name,
+        img_path=Path(kitti_image_file(scene, number)).name,
         height=HEIGHT,
         width=WIDTH,
         cam2img=PROJECTION.tolist(),
@@ -132,7 +132,7 @@ def _info(scene: Scene, number: int, frame: Frame) -> dict[str, Any]:
     )
 
 
-def _instances(frame: Frame) -> list[dict[str, Any]]:
+def _instances(frame: FilmedFrame) -> list[dict[str, Any]]:
     """What the picture shows.
 
     Boxes are bottom centres in the camera frame, length, height, width and rotation.

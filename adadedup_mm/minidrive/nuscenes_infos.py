@@ -12,7 +12,7 @@ from .cameras import HEIGHT, LIDAR2EGO, RIG, WIDTH, Camera
 from .geometry import inverse, quaternion, transform_boxes
 from .infos import camera_boxes, matrix_list, write_pickle
 from .nuscenes_tables import ATTRIBUTES, VERSION, attribute, sensor_file
-from .record import Frame, Record
+from .record import FilmedFrame, Record
 from .tokens import token
 from .traffic import CLASSES
 from .world import Scene
@@ -34,10 +34,10 @@ LABELS = np.array([NUSCENES_CLASSES.index(name) for name in CLASSES])
 GRAVITY = 9.81
 
 Info = dict[str, Any]
-Moment = tuple[Scene, int, Frame]  # a frame with its scene and number
+Moment = tuple[Scene, int, FilmedFrame]  # a frame with its scene and number
 
 
-def write_infos(folder: Path, records: Sequence[Record]) -> None:
+def write_nuscenes_infos(folder: Path, records: Sequence[Record]) -> None:
     """Writes the info files of both splits into ``folder``.
 
     They are ``nuscenes_infos_{train,val}.pkl``, ``nuscenes_infos_temporal_{train,val}.pkl`` and
@@ -65,7 +65,7 @@ def _moments(records: Sequence[Record], split: str) -> list[Moment]:
     return moments
 
 
-def _lidar_state(frame: Frame, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _lidar_state(frame: FilmedFrame, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Boxes (n, 7) and velocities (n, 2) of some objects in the LiDAR frame."""
     global2lidar = inverse(frame.ego2global @ LIDAR2EGO)
     boxes = transform_boxes(global2lidar, frame.objects.boxes[chosen])
@@ -73,7 +73,7 @@ def _lidar_state(frame: Frame, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return boxes, velocities
 
 
-def _info(scene: Scene, number: int, frame: Frame) -> Info:
+def _info(scene: Scene, number: int, frame: FilmedFrame) -> Info:
     """A sample of mmdet3d's v1.1 infos without its index; file names come without folders."""
     stamp = int(scene.timestamps[number]) / 1e6
     images = {}
@@ -115,7 +115,7 @@ def _info(scene: Scene, number: int, frame: Frame) -> Info:
     )
 
 
-def _camera_instances(camera: Camera, frame: Frame) -> list[Info]:
+def _camera_instances(camera: Camera, frame: FilmedFrame) -> list[Info]:
     """What a camera sees, in the order of the objects; ``attr_label`` 8 stands for no attribute."""
     seen = frame.seen[camera.name]
     objects = frame.objects
@@ -161,7 +161,7 @@ def _mono3d(moments: Sequence[Moment]) -> Info:
     return dict(annotations=annotations, images=images, categories=categories)
 
 
-def _mono3d_image(scene: Scene, number: int, frame: Frame, camera: Camera) -> Info:
+def _mono3d_image(scene: Scene, number: int, frame: FilmedFrame, camera: Camera) -> Info:
     pose = frame.ego2global
     return dict(
         file_name=sensor_file(scene, number, camera.name),
@@ -201,7 +201,7 @@ def _mono3d_annotation(image: Info, instance: Info, annotation_id: int) -> Info:
     )
 
 
-def _temporal_info(scene: Scene, number: int, frame: Frame) -> Info:
+def _temporal_info(scene: Scene, number: int, frame: FilmedFrame) -> Info:
     """BEVFormer's record.
 
     Boxes are x y z w l h and -yaw - pi/2 in the LiDAR frame, paths are below the nuScenes folder.

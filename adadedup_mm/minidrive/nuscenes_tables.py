@@ -11,7 +11,7 @@ import numpy as np
 from ..base.files import atomic_open
 from .cameras import HEIGHT, LIDAR2EGO, RIG, WIDTH
 from .geometry import quaternion
-from .record import Frame, Record
+from .record import FilmedFrame, Record
 from .tokens import token
 from .traffic import BICYCLE, CONE, PEDESTRIAN
 from .world import Scene
@@ -63,7 +63,7 @@ def attribute(label: int, speed: float) -> int | None:
     return ATTRIBUTES.index(name)
 
 
-def write_tables(folder: Path, records: Sequence[Record], seed: int) -> None:
+def write_nuscenes_tables(folder: Path, records: Sequence[Record], seed: int) -> None:
     """Writes ``v1.0-trainval`` and the map's picture below ``folder``."""
     tables: dict[str, Rows] = dict(
         _constant_tables(seed),
@@ -182,7 +182,7 @@ def _neighbours(scene: Scene, kind: str, number: int, *rest: object) -> dict[str
     )
 
 
-def _add_sample(tables: dict[str, Rows], scene: Scene, number: int, frame: Frame) -> None:
+def _add_sample(tables: dict[str, Rows], scene: Scene, number: int, frame: FilmedFrame) -> None:
     sample = _token(scene, 'sample', number)
     stamp = int(scene.timestamps[number])
     rotation = quaternion(frame.ego2global[:3, :3])
@@ -250,7 +250,7 @@ def _add_annotations(tables: dict[str, Rows], record: Record) -> None:
         tables['sample_annotation'] += track
 
 
-def _annotation(scene: Scene, number: int, frame: Frame, i: int) -> dict[str, Any]:
+def _annotation(scene: Scene, number: int, frame: FilmedFrame, i: int) -> dict[str, Any]:
     """One box in nuScenes' global frame: centre, width, length, height and a quaternion.
 
     The tokens of its neighbours follow later.

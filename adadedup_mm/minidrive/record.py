@@ -9,7 +9,7 @@ from .world import Objects, Scene
 
 
 @dataclass(frozen=True)
-class Frame:
+class FilmedFrame:
     """One moment of a scene, with the n objects around the ego vehicle.
 
     Attributes:
@@ -40,7 +40,7 @@ class Record:
     """A scene that has been played and filmed."""
 
     scene: Scene
-    frames: tuple[Frame, ...]
+    frames: tuple[FilmedFrame, ...]
 
 
 def visible_share(seen: dict[str, Seen]) -> np.ndarray:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from .backdrop import PIXELS_PER_METRE, TILE, Backdrop, make_backdrop
-from .cameras import HEIGHT, NEAR, WIDTH, Camera, project
+from .cameras import HEIGHT, NEAR, WIDTH, Camera, to_pixels
 from .geometry import box_corners, inverse, pose_matrix, transform, wrap_angle
 from .props import Prop
 from .roads import Road
@@ -60,7 +60,7 @@ def make_stage(scene: Scene) -> Stage:
     return Stage(scene, make_backdrop(scene), meshes={})
 
 
-def render(stage: Stage, frame: int, camera: Camera, camera_index: int) -> np.ndarray:
+def paint(stage: Stage, frame: int, camera: Camera, camera_index: int) -> np.ndarray:
     """Paints one picture.
 
     Args:
@@ -160,7 +160,7 @@ def _pixels(view: View, points: np.ndarray) -> np.ndarray:
     Returns:
         (..., 2) int32.
     """
-    pixels = project(view.camera.intrinsic, points)
+    pixels = to_pixels(view.camera.intrinsic, points)
     fixed_point = pixels * (SCALE << _SHIFT)
     return np.clip(fixed_point, -1e6, 1e6).astype(np.int32)
 

@@ -9,7 +9,7 @@ import numpy as np
 from .cameras import HEIGHT, RIG, WIDTH, Camera
 from .geometry import inverse, transform_boxes
 from .infos import bottom_centred, camera_boxes, matrix_list, write_pickle
-from .record import Frame, Record
+from .record import FilmedFrame, Record
 from .traffic import BICYCLE, BUS, CAR, PEDESTRIAN, TRUCK
 from .world import Scene
 
@@ -25,7 +25,7 @@ WAYMO_CAMERAS = {
 LABELS = {CAR: 0, TRUCK: 0, BUS: 0, PEDESTRIAN: 1, BICYCLE: 2}
 
 
-def file_name(scene: Scene, frame: int) -> str:
+def waymo_stem(scene: Scene, frame: int) -> str:
     """The stem of a frame's files: 0 or 1 for the split, the scene's number in it, the frame."""
     split = '1' if scene.split == 'val' else '0'
     last_frame = str(len(scene) - 1)
@@ -33,17 +33,17 @@ def file_name(scene: Scene, frame: int) -> str:
     return f'{split}{scene.order:03d}{frame:0{digits}d}'
 
 
-def image_file(scene: Scene, frame: int, camera: str) -> str | None:
+def waymo_image_file(scene: Scene, frame: int, camera: str) -> str | None:
     """Where a picture lies below the Waymo folder; None for the rig's camera that Waymo lacks."""
     for folder, name in enumerate(WAYMO_CAMERAS.values()):
         if name == camera:
-            return f'kitti_format/training/image_{folder}/{file_name(scene, frame)}.jpg'
+            return f'kitti_format/training/image_{folder}/{waymo_stem(scene, frame)}.jpg'
     return None
 
 
-def points_file(scene: Scene, frame: int) -> str:
+def waymo_points_file(scene: Scene, frame: int) -> str:
     """Where the points lie below the Waymo folder."""
-    return f'kitti_format/training/velodyne/{file_name(scene, frame)}.bin'
+    return f'kitti_format/training/velodyne/{waymo_stem(scene, frame)}.bin'
 
 
 def write_waymo(folder: Path, records: Sequence[Record]) -> None:
@@ -60,8 +60,8 @@ def write_waymo(folder: Path, records: Sequence[Record]) -> None:
         write_pickle(folder / 'kitti_format' / f'waymo_infos_{split}.pkl', content)
 
 
-def _info(scene: Scene, number: int, frame: Frame) -> dict[str, Any]:
-    stem = file_name(scene, number)
+def _info(scene: Scene, number: int, frame: FilmedFrame) -> dict[str, Any]:
+    stem = waymo_stem(scene, number)
     rig = {camera.name: camera for camera in RIG}
     instances = _instances(frame)
     images = {}
@@ -93,7 +93,7 @@ def _info(scene: Scene, number: int, frame: Frame) -> dict[str, Any]:
     )
 
 
-def _instances(frame: Frame) -> list[dict[str, Any]]:
+def _instances(frame: FilmedFrame) -> list[dict[str, Any]]:
     """The boxes with points on them, by bottom centres in the vehicle frame."""
     boxes = transform_boxes(inverse(frame.ego2global), frame.objects.boxes)
     boxes[:, 2] -= boxes[:, 5] / 2
@@ -117,7 +117,7 @@ def _instances(frame: Frame) -> list[dict[str, Any]]:
     return result
 
 
-def _first_sight(frame: Frame, i: int) -> tuple[int, list[float]]:
+def _first_sight(frame: FilmedFrame, i: int) -> tuple[int, list[float]]:
     """The first camera that sees object ``i``, and its box there; zeros where none does."""
     for camera_id, name in enumerate(WAYMO_CAMERAS.values()):
         seen = frame.seen[name]
@@ -126,7 +126,7 @@ def _first_sight(frame: Frame, i: int) -> tuple[int, list[float]]:
     return 0, [0.0] * 4
 
 
-def _camera_instances(camera: Camera, frame: Frame) -> list[dict[str, Any]]:
+def _camera_instances(camera: Camera, frame: FilmedFrame) -> list[dict[str, Any]]:
     seen = frame.seen[camera.name]
     ego_boxes = transform_boxes(inverse(frame.ego2global), frame.objects.boxes)
     boxes = bottom_centred(camera_boxes(camera, ego_boxes))

@@ -225,7 +225,7 @@ def scene_plan(index: int) -> tuple[str, bool, str]:
     return kind, 'night' in words, split
 
 
-def scene_name(index: int, order: int, split: str) -> str:
+def nuscenes_name(index: int, order: int, split: str) -> str:
     """The name of a scene: one of nuScenes', or where they run out, a number that nuScenes lacks.
 
     Args:
@@ -272,7 +272,7 @@ def make_scene(seed: int, index: int, frames: int) -> Scene:
     microseconds = (clock * 1e6).round().astype(np.int64)
     return Scene(
         index=index,
-        name=scene_name(index, order, split),
+        name=nuscenes_name(index, order, split),
         order=order,
         seed=seed,
         kind=kind,
