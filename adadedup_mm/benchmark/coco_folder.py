@@ -82,7 +82,7 @@ def coco_folder(
 
 
 def _annotation_files(folder: Path, train: str | None, val: str | None) -> tuple[Path, Path | None]:
-    """The named files, or those whose paths say what they are for; None where there is no ``val``."""
+    """The named files, or those whose paths say what they are for; the second may be missing."""
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob('*.json'))
     train_name = train or _only(files, 'train', folder) or _only(files, '', folder)
     if train_name is None:
