@@ -187,7 +187,7 @@ def random_clip(folder: Path) -> tuple[nn.Module, str]:
 def decoding(
     paths: Sequence[str], preprocess: Preprocess, embedder: Embedder, rounds: int
 ) -> tuple[float, float, float, np.ndarray]:
-    """A row: images per core-second to the network's input, and how the shortcut changes features."""
+    """A row: images per core-second to the network's input, and how the shortcut changes them."""
     transform = embedder.transform
     usual, ours = [], []
     with one_thread():
