@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,12 +140,10 @@ def _split(content: dict[str, Any], folder: Path, share: float) -> tuple[Path, P
             f'{len(content["images"])} images are too few to split off a share of {share:g}: '
             'name a validation file by --cfg-options data.val=FILE'
         )
-    train_part = _part(content, lambda image_id: image_id not in val_ids)
-    val_part = _part(content, lambda image_id: image_id in val_ids)
     train_file = folder / 'instances_train.json'
     val_file = folder / 'instances_val.json'
-    write_json(train_file, train_part)
-    write_json(val_file, val_part)
+    write_json(train_file, _part(content, val_ids, inside=False))
+    write_json(val_file, _part(content, val_ids, inside=True))
     return train_file, val_file
 
 
@@ -164,11 +162,15 @@ def _last_of_scenes(images: Sequence[dict[str, Any]], share: float) -> set[Any]:
     return last
 
 
-def _part(content: dict[str, Any], belongs: Callable[[Any], bool]) -> dict[str, Any]:
-    """The annotation file of the images whose ids belong to a part."""
-    images = [image for image in content['images'] if belongs(image['id'])]
-    annotations = [item for item in content['annotations'] if belongs(item['image_id'])]
-    return dict(content, images=images, annotations=annotations)
+def _part(content: dict[str, Any], ids: set[Any], inside: bool) -> dict[str, Any]:
+    """The annotation file of the images that are among these ids, or of those that are not."""
+    return dict(
+        content,
+        images=[image for image in content['images'] if (image['id'] in ids) == inside],
+        annotations=[
+            item for item in content['annotations'] if (item['image_id'] in ids) == inside
+        ],
+    )
 
 
 def _image_folder(folder: Path, content: dict[str, Any], named: str | None) -> str:

@@ -55,29 +55,19 @@ def load_benchmark(path: str | Path, overrides: dict[str, Any] | None = None) ->
         UserError: the file is no config, or a key is missing, unknown or has an impossible value.
     """
     config = load_config(path, overrides)
+    folder = Path(config.filename).parent
     values = {key: value for key, value in config.to_dict().items() if not key.startswith('_')}
     _check_keys(values, path)
     _check_types(values, path)
     values['keep_ratios'] = [_ratio(value, path) for value in _listed(values['keep_ratios'])]
     values['seeds'] = [_seed(value, path) for value in _listed(values['seeds'])]
-    for name in ('metric', 'pruning_base', 'compare_with'):
-        if not isinstance(values.get(name, ''), str):
-            raise UserError(f'{path}: {name} is {values[name]!r}, but must be a text')
-    for name, settings in values['variants'].items():
-        _check_variant(settings, f'{path}: variants.{name}')
-    for name in ('models', 'variants', 'keep_ratios', 'seeds'):
-        if not values[name]:
-            raise UserError(f'{path}: {name} is empty')
-    if 'compare_with' in values:
-        choose(values['compare_with'], values['variants'], f'{path}: compare_with')
-    for name, hours in values.get('gpu_hours', {}).items():
-        choose(name, values['models'], f'{path}: a key of gpu_hours')
-        _check_hours(name, hours, path)
-    folder = Path(config.filename).parent
-    for name in ('models', 'variants'):
-        values[name] = {key: _found(value, folder) for key, value in values[name].items()}
+    _check_texts(values, path)
+    _check_choices(values, path)
+    values['models'] = _found_in(values['models'], folder)
+    values['variants'] = _found_in(values['variants'], folder)
     benchmark = Benchmark(**values)
-    return dataclasses.replace(benchmark, pruning_base=_found(benchmark.pruning_base, folder))
+    pruning_base = _found(benchmark.pruning_base, folder)
+    return dataclasses.replace(benchmark, pruning_base=pruning_base)
 
 
 def _check_keys(values: dict[str, Any], path: str | Path) -> None:
@@ -104,9 +94,34 @@ def _check_types(values: dict[str, Any], path: str | Path) -> None:
             )
 
 
+def _check_texts(values: dict[str, Any], path: str | Path) -> None:
+    """Raises UserError where a name is no text."""
+    for name in ('metric', 'pruning_base', 'compare_with'):
+        if not isinstance(values.get(name, ''), str):
+            raise UserError(f'{path}: {name} is {values[name]!r}, but must be a text')
+
+
+def _check_choices(values: dict[str, Any], path: str | Path) -> None:
+    """Raises UserError where something to compare is missing, no dict, or unknown elsewhere."""
+    for name, settings in values['variants'].items():
+        _check_variant(settings, f'{path}: variants.{name}')
+    for name in ('models', 'variants', 'keep_ratios', 'seeds'):
+        if not values[name]:
+            raise UserError(f'{path}: {name} is empty')
+    if 'compare_with' in values:
+        choose(values['compare_with'], values['variants'], f'{path}: compare_with')
+    for name, hours in values.get('gpu_hours', {}).items():
+        choose(name, values['models'], f'{path}: a key of gpu_hours')
+        _check_hours(name, hours, path)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number; True and False are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _check_hours(model: str, hours: Any, path: str | Path) -> None:
-    is_number = isinstance(hours, (int, float)) and not isinstance(hours, bool)
-    if not is_number or not 0 <= hours < math.inf:
+    if not _is_number(hours) or not 0 <= hours < math.inf:
         raise UserError(f'{path}: gpu_hours.{model} is {hours!r}, but must be a number')
 
 
@@ -136,8 +151,7 @@ def _check_variant(settings: Any, where: str) -> None:
 
 
 def _ratio(value: Any, path: str | Path) -> float:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not 0 < value <= 1:
+    if not _is_number(value) or not 0 < value <= 1:
         raise UserError(
             f'{path}: keep_ratios holds {value!r}, but must hold numbers above 0 and at most 1'
         )
@@ -145,10 +159,13 @@ def _ratio(value: Any, path: str | Path) -> float:
 
 
 def _seed(value: Any, path: str | Path) -> int:
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    if not is_whole or value < 0:
+    if not _is_number(value) or not isinstance(value, int) or value < 0:
         raise UserError(f'{path}: seeds holds {value!r}, but must hold whole numbers of at least 0')
     return value
+
+
+def _found_in(parts: dict[str, Any], folder: Path) -> dict[str, Any]:
+    return {name: _found(part, folder) for name, part in parts.items()}
 
 
 def _found(part: Any, folder: Path) -> Any:

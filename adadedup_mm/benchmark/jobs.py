@@ -63,13 +63,17 @@ class Job:
     @property
     def name(self) -> str:
         """In words, for people."""
-        ratio = '' if self.keep_ratio is None else f' {self.keep_ratio:.0%}'
-        return f'{self.model} {self.variant}{ratio} seed {self.seed}'
+        parts = [self.model, self.variant]
+        if self.keep_ratio is not None:
+            parts.append(f'{self.keep_ratio:.0%}')
+        parts.append(f'seed {self.seed}')
+        return ' '.join(parts)
 
     @property
     def folder(self) -> Path:
         """The training's work dir, another one for every config."""
-        return self.work_dir / 'jobs' / folder_name(vars(self))
+        name = folder_name(vars(self))
+        return self.work_dir / 'jobs' / name
 
     def write_config(self) -> Path:
         """Writes the config.
@@ -84,9 +88,12 @@ class Job:
 
 def folder_name(job: Mapping[str, Any]) -> str:
     """What a training's work dir is called, from its model, variant, keep ratio, seed and key."""
-    ratio = '' if job['keep_ratio'] is None else f'-{job["keep_ratio"]:g}'
-    name = f'{job["model"]}-{job["variant"]}{ratio}-seed{job["seed"]}'
-    return f'{name}-{job["key"][:8]}'
+    parts = [job['model'], job['variant']]
+    if job['keep_ratio'] is not None:
+        parts.append(f'{job["keep_ratio"]:g}')
+    parts.append(f'seed{job["seed"]}')
+    parts.append(job['key'][:8])
+    return '-'.join(parts)
 
 
 def make_jobs(benchmark: Benchmark, settings: Mapping[str, Any], work_dir: Path) -> list[Job]:

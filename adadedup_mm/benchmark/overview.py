@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .jobs import Job, folder_name
-from .results import Row
+from .results import Row, is_done
 from .schedule import Running
 
 _TAIL = 400  # bytes of a log that hold its last line
@@ -61,7 +61,7 @@ class Overview:
         """Notes that a job has ended."""
         self.left[job.folder.name] = 0.0
         self.rows.append(row)
-        if row['status'] == 'done':
+        if is_done(row):
             outcome = f'done {job.name}: {row["metric"]} {row["value"]:.4g}'
         else:
             outcome = f'FAILED {job.name}: {row["error"]}'
@@ -81,7 +81,7 @@ class Overview:
 
     def _rest(self) -> str:
         """What is left, in words; empty where nothing is known or left."""
-        done = [row for row in self.rows if row['status'] == 'done']
+        done = [row for row in self.rows if is_done(row)]
         pace = [(_work(row['keep_ratio']), row['job_seconds']) for row in done]
         left = sum(self.left.values())
         seconds = remaining_seconds(pace, left, self.side_by_side)
@@ -91,8 +91,8 @@ class Overview:
 
     def picture(self, running: Sequence[Running]) -> Group:
         """The counts, and a line for each running training with the end of its output."""
-        failed = sum(row['status'] == 'failed' for row in self.rows)
-        done = len(self.rows) - failed
+        done = sum(is_done(row) for row in self.rows)
+        failed = len(self.rows) - done
         to_come = self.total - len(self.rows) - len(running)
         head = Text(
             f'{done} done, {failed} failed, {len(running)} running, '

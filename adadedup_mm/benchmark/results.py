@@ -55,6 +55,12 @@ _ERROR = re.compile(
 )
 
 
+def is_done(row: Row) -> bool:
+    """Whether the training has given a result; it has failed otherwise."""
+    done: bool = row['status'] == 'done'
+    return done
+
+
 def stored_row(job: Job) -> Row | None:
     """The row of a job that has ended under this config, or None."""
     row = read_object(job.folder / 'result.json')
@@ -228,7 +234,7 @@ def _is_complete(row: Row) -> bool:
     if row['metrics'] is None:
         return row['status'] == 'failed'
     columns = ['share', 'pruning_seconds', 'training_seconds', 'total_seconds']
-    if row['status'] == 'done':
+    if is_done(row):
         columns.append('value')
     for column in columns:
         if row[column] is None or not math.isfinite(row[column]):
@@ -267,6 +273,8 @@ def with_metric(rows: Sequence[Row], metric: str) -> list[Row]:
         raise UserError(f'--metric {metric}: the results have {", ".join(sorted(names))}')
     changed = []
     for row in rows:
-        has_metrics = bool(row['metrics'])
-        changed.append(judged(row, metric) if has_metrics else dict(row, metric=metric))
+        if row['metrics']:
+            changed.append(judged(row, metric))
+        else:
+            changed.append(dict(row, metric=metric))
     return changed

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..base.files import atomic_open
 from .config import FULL, RANDOM
-from .results import Row
+from .results import Row, is_done
 from .statistics import IntervalEstimate, mean_and_sd, paired, paired_difference, recovered_share
 
 NONE = '-'
@@ -51,9 +51,10 @@ class Results:
         self.compare_with = self.rows[0]['compare_with']
         self.variants = list(dict.fromkeys(row['variant'] for row in self.rows))
         ratios = {row['keep_ratio'] for row in self.rows}
+        seeds = {row['seed'] for row in self.rows}
         self.with_own = None in ratios
         self.ratios = sorted(ratios - {None})
-        self.seeds = len({row['seed'] for row in self.rows})
+        self.seeds = len(seeds)
         values = [row['value'] for row in self.rows if row['value'] is not None]
         is_share = all(abs(value) <= 1 for value in values)
         self.scale = 100.0 if is_share else 1.0
@@ -74,7 +75,7 @@ class Results:
     def done(self, variant: str, ratio: float | None) -> list[Row]:
         """The rows of the seeds that did not fail."""
         cell = self.cell(variant, ratio)
-        return [row for row in cell if row['status'] == 'done' and row['value'] is not None]
+        return [row for row in cell if is_done(row) and row['value'] is not None]
 
     def values(self, variant: str, ratio: float | None) -> dict[int, float]:
         """Seed -> metric, in per cent where it is a share."""
@@ -208,7 +209,7 @@ def _metric_notes(results: Results, variant: str, ratio: float | None) -> list[s
     """What a reader must know beside the mean: missing and failed seeds, another share."""
     cell = results.cell(variant, ratio)
     count = len(results.done(variant, ratio))
-    failed = sum(row['status'] == 'failed' for row in cell)
+    failed = sum(not is_done(row) for row in cell)
     share = results.mean('share', variant, ratio)
     notes = []
     if count < results.seeds:
@@ -375,7 +376,7 @@ def _summary(results: Results, variant: str, ratio: float | None) -> list[object
     """The values of ``_CSV_HEADER``."""
     values = np.array(list(results.values(variant, ratio).values())) / results.scale
     mean, sd = mean_and_sd(values)
-    failed = sum(row['status'] == 'failed' for row in results.cell(variant, ratio))
+    failed = sum(not is_done(row) for row in results.cell(variant, ratio))
     recovered = results.recovered(variant, ratio)
     difference = results.difference(variant, ratio)
     return [
@@ -414,7 +415,7 @@ def tables_markdown(rows: Sequence[Row]) -> str:
     for results in all_results(rows):
         tables = markdown(make_tables(results))
         parts.append(f'### {results.model}\n\n{tables}')
-    failures = [_failure(row) for row in rows if row['status'] == 'failed']
+    failures = [_failure(row) for row in rows if not is_done(row)]
     if failures:
         lines = '\n'.join(failures)
         parts.append(f'### Failed\n\n{lines}\n')
@@ -440,9 +441,11 @@ def write_tables(folder: Path, rows: Sequence[Row]) -> str:
 
 
 def _failure(row: Row) -> str:
-    ratio = '' if row['keep_ratio'] is None else f' {row["keep_ratio"]:g}'
-    training = f'{row["model"]} {row["variant"]}{ratio} seed {row["seed"]}'
-    return f'- {training}: {row["error"]}'
+    parts = [row['model'], row['variant']]
+    if row['keep_ratio'] is not None:
+        parts.append(f'{row["keep_ratio"]:g}')
+    parts.append(f'seed {row["seed"]}: {row["error"]}')
+    return '- ' + ' '.join(parts)
 
 
 def _write(path: Path, text: str) -> None:

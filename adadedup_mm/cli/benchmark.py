@@ -19,6 +19,7 @@ from ..benchmark.results import (
     RESULTS,
     Row,
     check_metric,
+    is_done,
     judged,
     make_row,
     read_results,
@@ -96,7 +97,7 @@ def _main(arguments: list[str] | None) -> None:
         _run(jobs, rows, about, launcher, work_dir, args)
         ordered = [rows[job.folder] for job in jobs]
         _report(work_dir, ordered, args.metric)
-    failed = sum(row['status'] == 'failed' for row in ordered)
+    failed = sum(not is_done(row) for row in ordered)
     if failed:
         print(
             f'{failed} of {len(ordered)} trainings failed; the same command tries them again',
@@ -141,7 +142,7 @@ def _run(
         def finish(job: Job, code: int, seconds: float) -> None:
             row = make_row(job, about | _launch(launcher), seconds, code)
             rows[job.folder] = row
-            if row['status'] == 'done' and not args.keep_checkpoints:
+            if is_done(row) and not args.keep_checkpoints:
                 remove_checkpoints(job.folder)
             _write(jobs, rows, work_dir)
             overview.finished(job, row)
@@ -183,7 +184,7 @@ def _earlier_row(job: Job, about: Row, launcher: Launcher) -> Row | None:
         return None
     row = judged(row | about, about['metric'])
     check_metric(row, about['metric'])
-    return row if row['status'] == 'done' else None
+    return row if is_done(row) else None
 
 
 def _report(folder: Path, rows: list[Row], metric: str | None) -> None:
