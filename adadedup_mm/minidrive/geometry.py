@@ -83,6 +83,13 @@ def wrap_angle(angle: np.ndarray) -> np.ndarray:
     return (angle + np.pi) % full_turn - np.pi
 
 
+def rotate(x: np.ndarray, y: np.ndarray, angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors (x, y) turned by angles, all broadcast together."""
+    cos = np.cos(angle)
+    sin = np.sin(angle)
+    return x * cos - y * sin, x * sin + y * cos
+
+
 def box_corners(boxes: np.ndarray) -> np.ndarray:
     """The corners of boxes.
 
@@ -97,11 +104,8 @@ def box_corners(boxes: np.ndarray) -> np.ndarray:
     sizes = boxes[:, None, 3:6]
     yaw = boxes[:, 6, None]
     x, y, z = np.moveaxis(sizes * _UNIT_CORNERS, -1, 0)
-    cos = np.cos(yaw)
-    sin = np.sin(yaw)
-    turned_x = x * cos - y * sin
-    turned_y = x * sin + y * cos
-    return centres + np.stack([turned_x, turned_y, z], axis=-1)
+    x, y = rotate(x, y, yaw)
+    return centres + np.stack([x, y, z], axis=-1)
 
 
 def quaternion(rotation: np.ndarray) -> list[float]:

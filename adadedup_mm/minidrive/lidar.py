@@ -3,7 +3,7 @@
 import numpy as np
 
 from .cameras import LIDAR2EGO
-from .geometry import inverse, pose_matrix, transform, transform_boxes
+from .geometry import inverse, pose_matrix, rotate, transform, transform_boxes
 from .world import Scene
 
 GROUND_POINTS = 400
@@ -39,9 +39,7 @@ def sweep(scene: Scene, frame: int, visible: np.ndarray) -> tuple[np.ndarray, np
 def _expected_points(boxes: np.ndarray) -> np.ndarray:
     """(n,) mean number of points on boxes (n, 7) in the LiDAR frame that nothing hides."""
     distance = np.linalg.norm(boxes[:, :3], axis=1)
-    length = boxes[:, 3]
-    width = boxes[:, 4]
-    height = boxes[:, 5]
+    length, width, height = boxes[:, 3:6].T
     area = (length + width) / 2 * height
     return np.minimum(2500 * area / distance**2, MOST_POINTS)
 
@@ -60,14 +58,12 @@ def _on_ground(rng: np.random.Generator) -> np.ndarray:
 def _on_boxes(boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(m, 3) one point on each box of (m, 7), just inside a side wall that faces the origin."""
     count = len(boxes)
-    centre_x = boxes[:, 0]
-    centre_y = boxes[:, 1]
+    sizes = boxes[:, 3:6]
     length = boxes[:, 3]
     width = boxes[:, 4]
-    cos = np.cos(boxes[:, 6])
-    sin = np.sin(boxes[:, 6])
-    origin_x = -(centre_x * cos + centre_y * sin)
-    origin_y = centre_x * sin - centre_y * cos
+    yaw = boxes[:, 6]
+    # The origin, seen from the box.
+    origin_x, origin_y = rotate(-boxes[:, 0], -boxes[:, 1], -yaw)
     place = rng.uniform(-0.48, 0.48, (count, 3))
     # Each wall in proportion to how broad it looks from the origin.
     end_breadth = np.abs(origin_x) * width
@@ -75,13 +71,9 @@ def _on_boxes(boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     at_end = end_breadth > rng.random(count) * (end_breadth + side_breadth)
     place[:, 0] = np.where(at_end, 0.49 * np.sign(origin_x), place[:, 0])
     place[:, 1] = np.where(at_end, place[:, 1], 0.49 * np.sign(origin_y))
-    place *= boxes[:, 3:6]
-    x = place[:, 0]
-    y = place[:, 1]
-    z = place[:, 2]
-    turned_x = x * cos - y * sin
-    turned_y = x * sin + y * cos
-    return boxes[:, :3] + np.stack([turned_x, turned_y, z], axis=1)
+    x, y, z = (place * sizes).T
+    x, y = rotate(x, y, yaw)
+    return boxes[:, :3] + np.stack([x, y, z], axis=1)
 
 
 def to_ego(points: np.ndarray) -> np.ndarray:

@@ -141,15 +141,30 @@ def _building(
         high = low + tall
         for column in range(columns):
             x = (column + 0.5 - columns / 2) * length / columns
-            window = rectangle(x - half, x + half, low, high)
+            window = rectangle(
+                x0=x - half,
+                x1=x + half,
+                z0=low,
+                z1=high,
+            )
             pane = side_panel(window, -depth / 2)
             if night and rng.random() < 0.35:
                 bright.append(Face(pane, lit, shine=210.0))
             else:
                 dark.append(Face(pane, glass))
         dark += _end_windows(length, depth, low, high, glass)
-    shop = rectangle(-0.46 * length, 0.46 * length, 0.3, 2.5)
-    awning = rectangle(-0.48 * length, 0.48 * length, 2.5, 3.2)
+    shop = rectangle(
+        x0=-0.46 * length,
+        x1=0.46 * length,
+        z0=0.3,
+        z1=2.5,
+    )
+    awning = rectangle(
+        x0=-0.48 * length,
+        x1=0.48 * length,
+        z0=2.5,
+        z1=3.2,
+    )
     shop_front = side_panel(shop, -depth / 2)
     front = [
         Face(shop_front, lit, shine=170.0) if night else Face(shop_front, shade(glass, 0.8)),
@@ -178,7 +193,13 @@ def _end_windows(length: float, depth: float, low: float, high: float, glass: Co
     faces: list[Face] = []
     for x in (length / 2, -length / 2):
         for y in (-0.25 * depth, 0.25 * depth):
-            window = end_panel(x, y + 0.7, y - 0.7, low, high)
+            window = end_panel(
+                x=x,
+                left=y + 0.7,
+                right=y - 0.7,
+                bottom=low,
+                top=high,
+            )
             faces.append(Face(window, glass))
     return faces
 
@@ -196,16 +217,32 @@ def _house(
         low = 0.9 + floor * 2.7
         for place in (-0.34, -0.12, 0.34):
             centre = place * length
-            window = rectangle(centre - 0.6, centre + 0.6, low, low + 1.2)
+            window = rectangle(
+                x0=centre - 0.6,
+                x1=centre + 0.6,
+                z0=low,
+                z1=low + 1.2,
+            )
             pane = side_panel(window, -depth / 2)
             if night and rng.random() < 0.5:
                 details.append(Face(pane, LIT[0], shine=210.0))
             else:
                 details.append(Face(pane, PANE))
-    door = rectangle(0.12 * length, 0.20 * length, 0, 2.1)
+    door = rectangle(
+        x0=0.12 * length,
+        x1=0.20 * length,
+        z0=0,
+        z1=2.1,
+    )
     details.append(Face(side_panel(door, -depth / 2), pick(AWNINGS, rng)))
     for end in (length / 2, -length / 2):
-        window = end_panel(end, left=0.7, right=-0.7, bottom=1.0, top=2.2)
+        window = end_panel(
+            x=end,
+            left=0.7,
+            right=-0.7,
+            bottom=1.0,
+            top=2.2,
+        )
         details.append(Face(window, PANE))
     return make_mesh(body, details)
 
@@ -280,20 +317,36 @@ def _leafy(height: float, rng: np.random.Generator) -> Mesh:
         up = rng.uniform(0.5, 0.84)
         size = rng.uniform(0.45, 0.7)
         blobs.append((across, up, size))
-    trunk = trapezium(y=0, z0=0, z1=height * 0.6, bottom=0.14, top=0.09)
+    trunk = trapezium(
+        y=0,
+        z0=0,
+        z1=height * 0.6,
+        bottom=0.14,
+        top=0.09,
+    )
     faces = [Face(trunk, BARK)]
     # No two tones are equal, because overlapping faces of one colour would cut holes into each
     # other.
     tones = (0.76, 0.84, 0.92, 1.0, 1.08, 1.16)
     for tone, (across, up, size) in zip(tones, blobs, strict=True):
-        blob = disc(radius * size, across * radius, up * height, count=9)
+        blob = disc(
+            radius=radius * size,
+            x=across * radius,
+            z=up * height,
+            count=9,
+        )
         faces.append(Face(flat(blob), shade(leaves, tone)))
     return make_mesh([], faces, upright=True)
 
 
 def _conifer(height: float, rng: np.random.Generator) -> Mesh:
     leaves = pick(NEEDLES, rng, 8)
-    trunk = trapezium(y=0, z0=0, z1=0.2 * height, bottom=0.12)
+    trunk = trapezium(
+        y=0,
+        z0=0,
+        z1=0.2 * height,
+        bottom=0.12,
+    )
     faces = [Face(trunk, BARK)]
     for level, tone in enumerate((0.8, 0.92, 1.05)):
         branches = trapezium(
@@ -312,7 +365,12 @@ def _bush(height: float, rng: np.random.Generator) -> Mesh:
     radius = height / 10
     faces: list[Face] = []
     for y, tone in ((-0.6, 0.8), (0.6, 0.9), (0.0, 1.05)):
-        blob = disc(radius, y * radius, radius * 0.6, count=9)
+        blob = disc(
+            radius=radius,
+            x=y * radius,
+            z=radius * 0.6,
+            count=9,
+        )
         outline = upper_half(blob, bottom=0)
         faces.append(Face(flat(outline), shade(leaves, tone)))
     return make_mesh([], faces, upright=True)
@@ -325,8 +383,20 @@ _LAMP_SIDES: dict[str, tuple[int, ...]] = {'city': (-1, 1), 'suburb': (-1,), 'co
 def make_lamps(scene: Scene) -> list[Prop]:
     """Street lamps on the right, in cities on both sides, none in the country."""
     road = scene.road
-    post = trapezium(y=0, z0=0, z1=6, bottom=0.09, top=0.06)
-    light = trapezium(y=0, z0=5.9, z1=6.2, bottom=0.5, top=0.35)
+    post = trapezium(
+        y=0,
+        z0=0,
+        z1=6,
+        bottom=0.09,
+        top=0.06,
+    )
+    light = trapezium(
+        y=0,
+        z0=5.9,
+        z1=6.2,
+        bottom=0.5,
+        top=0.35,
+    )
     faces = [
         Face(post, (88.0, 92.0, 98.0)),
         Face(light, (255.0, 226.0, 160.0), shine=255.0),

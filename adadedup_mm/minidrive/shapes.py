@@ -313,8 +313,20 @@ def light_pair(x: float, inner: float, outer: float, low: float, high: float) ->
         low: z of their lower side.
         high: z of their upper side.
     """
-    left = end_panel(x, outer, inner, low, high)
-    right = end_panel(x, -inner, -outer, low, high)
+    left = end_panel(
+        x=x,
+        left=outer,
+        right=inner,
+        bottom=low,
+        top=high,
+    )
+    right = end_panel(
+        x=x,
+        left=-inner,
+        right=-outer,
+        bottom=low,
+        top=high,
+    )
     if x > 0:
         colour, shine = HEADLIGHT, 255.0
     else:
@@ -506,8 +518,18 @@ def _truck_cargo(
         colour=box,
         roof=shade(box, 1.08),
     )
-    band = rectangle(rear, end, 0.36 * height, 0.44 * height)
-    chassis = rectangle(rear, behind_cab, 0.14 * height, 0.24 * height)
+    band = rectangle(
+        x0=rear,
+        x1=end,
+        z0=0.36 * height,
+        z1=0.44 * height,
+    )
+    chassis = rectangle(
+        x0=rear,
+        x1=behind_cab,
+        z0=0.14 * height,
+        z1=0.24 * height,
+    )
     chassis_end = end_panel(
         rear,
         left=width / 2,
@@ -554,11 +576,26 @@ def bus(size: np.ndarray, rng: np.random.Generator) -> tuple[Mesh, ...]:
     details: list[Face] = []
     window_ends = np.linspace(-0.46 * length, 0.44 * length, 7)
     for begin, end in pairwise(window_ends):
-        window = rectangle(begin + 0.12, end - 0.12, 0.50 * height, 0.82 * height)
+        window = rectangle(
+            x0=begin + 0.12,
+            x1=end - 0.12,
+            z0=0.50 * height,
+            z1=0.82 * height,
+        )
         details += both_sides(window, width, GLASS, shine=60.0)
-    skirt = rectangle(-front, front, 0.10 * height, 0.18 * height)
+    skirt = rectangle(
+        x0=-front,
+        x1=front,
+        z0=0.10 * height,
+        z1=0.18 * height,
+    )
     details += both_sides(skirt, width, shade(paint, 0.45))
-    door = rectangle(0.33 * length, 0.43 * length, 0.14 * height, 0.82 * height)
+    door = rectangle(
+        x0=0.33 * length,
+        x1=0.43 * length,
+        z0=0.14 * height,
+        z1=0.82 * height,
+    )
     details.append(Face(side_panel(door, -width / 2), shade(GLASS, 0.8), shine=40.0))
     details += _bus_ends(front, width, height)
     for x in (front, -front):
@@ -694,7 +731,12 @@ def bicycle(size: np.ndarray, rng: np.random.Generator) -> tuple[Mesh, ...]:
     crown = 0.915 * height
     head = disc(0.075 * height, z=crown, count=8)
     helmet_outline = upper_half(disc(0.09 * height, z=crown, count=8), crown)
-    rear_light = trapezium(y=0, z0=0.42 * height, z1=0.46 * height, bottom=0.07)
+    rear_light = trapezium(
+        y=0,
+        z0=0.42 * height,
+        z1=0.46 * height,
+        bottom=0.07,
+    )
     rider.append(Face(flat(head), skin))
     rider.append(Face(flat(helmet_outline), helmet))
     rider.append(Face(rear_light, TAILLIGHT, shine=200.0))
@@ -731,7 +773,12 @@ def _bicycle_frame(length: float, colour: Colour) -> list[Face]:
 
 def _rider(half: float, height: float, shirt: Colour, trousers: Colour) -> list[Face]:
     """Seat post, handlebar and a rider without a head; ``half`` of the width."""
-    post = trapezium(y=0, z0=0, z1=0.40 * height, bottom=0.045)
+    post = trapezium(
+        y=0,
+        z0=0,
+        z1=0.40 * height,
+        bottom=0.045,
+    )
     handlebar = trapezium(
         y=0,
         z0=0.56 * height,
@@ -771,7 +818,12 @@ def cone(size: np.ndarray, rng: np.random.Generator) -> tuple[Mesh, ...]:
     half = float(size[1]) / 2
     height = float(size[2])
     orange = pick((ORANGE,), rng, 8)
-    foot = trapezium(y=0, z0=0, z1=0.09 * height, bottom=half)
+    foot = trapezium(
+        y=0,
+        z0=0,
+        z1=0.09 * height,
+        bottom=half,
+    )
     body = trapezium(
         y=0,
         z0=0.09 * height,

@@ -7,10 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import traffic
 from .geometry import wrap_angle
 from .roads import SETTINGS, Road, make_road
-from .traffic import Actors, Density
+from .traffic import (
+    CAR,
+    Actors,
+    Density,
+    crossing_traffic,
+    cyclists,
+    join,
+    lane_traffic,
+    make_actors,
+    parked_vehicles,
+    walkers,
+    works,
+)
 
 KINDS = ('parked', 'slow', 'drive', 'fixed', 'rare')
 MOST_SCENES = 480  # for which ``NUMBERS`` has names
@@ -344,8 +355,8 @@ def _ego(road: Road, speed: float, rng: np.random.Generator) -> Actors:
     """The ego vehicle as an actor at s = 0 in one of its lanes."""
     lane = int(rng.integers(road.lanes))
     off_middle = rng.uniform(-0.3, 0.3)
-    return traffic.make_actors(
-        label=np.array([traffic.CAR]),
+    return make_actors(
+        label=np.array([CAR]),
         s=np.zeros(1),
         d=np.array([road.lane(lane) + off_middle]),
         rng=rng,
@@ -373,15 +384,18 @@ def _populate(
     last = farthest + RANGE + 10
     groups = []
     for side in (-1, 1):
-        groups.append(traffic.parked_vehicles(road, side, first, last, density, rng))
-        groups.append(traffic.walkers(road, side, first, last, density, rng))
-        groups.append(traffic.cyclists(road, side, first, last, density, rng))
-    groups.append(traffic.works(road, first, last, density, rng))
+        groups += [
+            parked_vehicles(road, side, first, last, density, rng),
+            walkers(road, side, first, last, density, rng),
+            cyclists(road, side, first, last, density, rng),
+        ]
+    groups.append(works(road, first, last, density, rng))
     if kind == 'fixed':
-        groups.append(traffic.crossing_traffic(road, float(times[-1]), rng))
+        seconds = float(times[-1])
+        groups.append(crossing_traffic(road, seconds, rng))
     else:
         groups += _lanes(road, ego, times, density, rng)
-    return traffic.join(groups)
+    return join(groups)
 
 
 def _lanes(
@@ -402,16 +416,24 @@ def _lanes(
             leaving = rng.choice([1.0, rng.uniform(1.1, 1.4)])
             in_front = ego_speed * leaving
             behind = ego_speed / leaving
-            groups.append(traffic.lane_traffic(lane, in_front, 8.0, RANGE, density, rng))
-            groups.append(traffic.lane_traffic(lane, behind, -RANGE, -10.0, density, rng))
+            groups += [
+                lane_traffic(lane, in_front, first=8.0, last=RANGE, density=density, rng=rng),
+                lane_traffic(lane, behind, first=-RANGE, last=-10.0, density=density, rng=rng),
+            ]
         else:
             direction = 1 if number >= 0 else -1
             speed = ego_speed * rng.uniform(0.75, 1.3) * direction
             # Where at time 0 those are whom the ego vehicle meets at some time.
             start = ego_s - speed * times[:, None]
-            first = float(start.min()) - RANGE
-            last = float(start.max()) + RANGE
-            groups.append(traffic.lane_traffic(lane, speed, first, last, density, rng))
+            vehicles = lane_traffic(
+                lane,
+                speed,
+                first=float(start.min()) - RANGE,
+                last=float(start.max()) + RANGE,
+                density=density,
+                rng=rng,
+            )
+            groups.append(vehicles)
     return groups
 
 
