@@ -154,7 +154,7 @@ def make_tables(results: Results) -> list[Table]:
     tables.append(
         build(
             'break_even',
-            f'Trainings after which pruning has saved what it took: pruning seconds / '
+            'Trainings after which pruning has saved what it took: pruning seconds / '
             f'(training seconds of {FULL} - its own)',
             _break_even_text,
         )

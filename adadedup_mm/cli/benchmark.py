@@ -33,7 +33,7 @@ from ..workdir.claim import held
 from .common import add_cfg_options, run
 
 
-def _main(arguments: list[str] | None) -> None:
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='benchmark.py',
         description='Compare ways to prune: every variant, keep ratio and seed of CONFIG is one '
@@ -68,8 +68,11 @@ def _main(arguments: list[str] | None) -> None:
         '--keep-checkpoints', action='store_true', help='keep the weights of finished trainings'
     )
     parser.add_argument('--metric', help='make the tables for another result of the evaluations')
-    args = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
 
+
+def _main(arguments: list[str] | None) -> None:
+    args = _parse(arguments)
     folder = Path(args.config)
     if folder.is_dir():
         _report(folder, read_results(folder / RESULTS), args.metric)

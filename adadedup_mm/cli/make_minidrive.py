@@ -8,7 +8,7 @@ from ..minidrive.build import FORMATS, WorldOptions, make_world
 from .common import run
 
 
-def _main(arguments: list[str] | None) -> None:
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
     default = WorldOptions()
     parser = argparse.ArgumentParser(
         prog='make_minidrive.py',
@@ -48,8 +48,11 @@ def _main(arguments: list[str] | None) -> None:
         help='what to write (default: all)',
     )
     parser.add_argument('--workers', type=int, help='processes (default: one per CPU core)')
-    args = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
 
+
+def _main(arguments: list[str] | None) -> None:
+    args = _parse(arguments)
     if args.workers is not None and args.workers < 1:
         raise UserError(f'--workers is {args.workers}; it must be at least 1')
     options = WorldOptions(

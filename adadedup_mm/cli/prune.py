@@ -16,7 +16,7 @@ from ..workdir.claim import failures_told
 from .common import add_common_flags, print_table, run
 
 
-def _main(arguments: list[str] | None) -> None:
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='prune.py',
         description='Find the redundant samples of the training set of a config '
@@ -48,8 +48,11 @@ def _main(arguments: list[str] | None) -> None:
         help='only show what would go at several keep ratios and what a run would cost; '
         'nothing is written',
     )
-    args = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
 
+
+def _main(arguments: list[str] | None) -> None:
+    args = _parse(arguments)
     if args.update and (args.strategy or args.keep_ratio is not None):
         raise UserError(
             '--update goes on with the strategy and the thresholds of the old run: '

@@ -505,7 +505,7 @@ def _truck_cab(
 def _truck_cargo(
     length: float, cab: float, width: float, height: float, box: Colour, stripe: Colour
 ) -> Mesh:
-    """The box behind the cab with its chassis, its doors' gap and its lights."""
+    """The box behind the cab with the chassis below it, its doors' gap and its lights."""
     rear = -length / 2
     behind_cab = length / 2 - cab
     end = behind_cab - length * 0.03
@@ -524,19 +524,6 @@ def _truck_cargo(
         z0=0.36 * height,
         z1=0.44 * height,
     )
-    chassis = rectangle(
-        x0=rear,
-        x1=behind_cab,
-        z0=0.14 * height,
-        z1=0.24 * height,
-    )
-    chassis_end = end_panel(
-        rear,
-        left=width / 2,
-        right=-width / 2,
-        bottom=0.14 * height,
-        top=0.24 * height,
-    )
     door_gap = end_panel(
         rear,
         left=0.02,
@@ -545,8 +532,7 @@ def _truck_cargo(
         top=0.96 * height,
     )
     details = both_sides(band, width, stripe)
-    details += both_sides(chassis, width, CHASSIS)
-    details.append(Face(chassis_end, CHASSIS))
+    details += _truck_chassis(rear, behind_cab, width, height)
     details.append(Face(door_gap, shade(box, 0.6)))
     details += light_pair(
         rear,
@@ -557,6 +543,23 @@ def _truck_cargo(
     )
     details += wheels([-0.30 * length, -0.14 * length], 0.17 * height, width)
     return make_mesh(body, details)
+
+
+def _truck_chassis(rear: float, front: float, width: float, height: float) -> list[Face]:
+    sides = rectangle(
+        x0=rear,
+        x1=front,
+        z0=0.14 * height,
+        z1=0.24 * height,
+    )
+    end = end_panel(
+        rear,
+        left=width / 2,
+        right=-width / 2,
+        bottom=0.14 * height,
+        top=0.24 * height,
+    )
+    return [*both_sides(sides, width, CHASSIS), Face(end, CHASSIS)]
 
 
 def bus(size: np.ndarray, rng: np.random.Generator) -> tuple[Mesh, ...]:
