@@ -1,4 +1,4 @@
-"""Density scores: seconds, share of the sgemm rate and memory, beside SemDeDup's and NeMo Curator's computation.
+"""Density scores: seconds, share of the sgemm rate, memory, beside SemDeDup's and NeMo Curator's.
 
     python benchmarks/density.py [--quick]
 
@@ -47,7 +47,10 @@ def sorted_clusters(
 
 
 def semdedup(features: np.ndarray, assignment: np.ndarray) -> np.ndarray:
-    """SemDeDup's computation: the full matrix of each cluster, its upper triangle, the maximum of each column."""
+    """SemDeDup's computation.
+
+    The full matrix of each cluster, its upper triangle, the maximum of each column.
+    """
     scores = np.zeros(len(features), np.float32)
     for members, rows in sorted_clusters(features, assignment):
         scores[members] = torch.triu(rows @ rows.T, diagonal=1).max(0).values.numpy()
@@ -73,11 +76,14 @@ METHODS: dict[str, Callable[[np.ndarray, np.ndarray], object]] = {
 
 
 def make_case(n: int, d: int, clusters: int) -> tuple[np.ndarray, np.ndarray]:
-    """(n, d) float32 unit features in lumps, and the (n,) int32 lumps as clusters, as uneven as k-means makes them."""
+    """Features in lumps, and the lumps as clusters, as uneven as k-means makes them.
+
+    Returns:
+        (n, d) float32 unit vectors and (n,) int32 numbers of clusters.
+    """
     generator = np.random.default_rng(0)
-    assignment = generator.choice(
-        clusters, n, p=generator.dirichlet(np.full(clusters, 1.5))
-    ).astype(np.int32)
+    shares = generator.dirichlet(np.full(clusters, 1.5))
+    assignment = generator.choice(clusters, n, p=shares).astype(np.int32)
     features = generator.standard_normal((n, d), np.float32)
     features += generator.standard_normal((clusters, d), np.float32)[assignment]
     features /= np.linalg.norm(features, axis=1, keepdims=True)
@@ -166,7 +172,7 @@ def run_case(
 
 
 def use_wide_kernels() -> None:
-    """Starts again with OpenBLAS's AVX-512 kernels where it does not recognise a processor that has them."""
+    """Starts again with OpenBLAS's AVX-512 kernels where it overlooks that the CPU has them."""
     architectures = {library.get('architecture') for library in threadpoolctl.threadpool_info()}
     if 'OPENBLAS_CORETYPE' in os.environ or architectures.isdisjoint({'Haswell', 'Zen'}):
         return

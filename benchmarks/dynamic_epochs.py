@@ -1,4 +1,6 @@
-"""Whether epochs shrink in time as much as in samples: seconds of an epoch with a policy, beside those without.
+"""Whether epochs shrink in time as much as in samples.
+
+Measures seconds of an epoch with a policy beside those without.
 
     python benchmarks/dynamic_epochs.py CONFIG [--policy ucb] [--ratios .7 .5 .3] [--epochs 4]
 
@@ -76,10 +78,11 @@ def main() -> None:
     print(f'all samples: {samples:.0f}, {seconds:.2f} s an epoch', flush=True)
     for ratio in args.ratios:
         spent, used = measure(config, args.policy, ratio, args.work_dir, args.epochs)
+        time_share = spent / seconds
+        sample_share = used / samples
         print(
-            f'{args.policy} {ratio:.0%}: {used:.0f} samples, {spent:.2f} s an epoch; time / '
-            'samples '
-            f'{spent / seconds / (used / samples):.3f}',
+            f'{args.policy} {ratio:.0%}: {used:.0f} samples, {spent:.2f} s an epoch; '
+            f'time / samples {time_share / sample_share:.3f}',
             flush=True,
         )
 

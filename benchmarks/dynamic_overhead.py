@@ -1,4 +1,4 @@
-"""How much longer a training step is with dynamic pruning's losses than without: ratios measured in one run.
+"""How much longer a training step is with dynamic pruning's losses than without.
 
     python benchmarks/dynamic_overhead.py [NAME ...] [--steps 20]
     python benchmarks/dynamic_overhead.py CONFIG [--modes batch image] [--cfg-options data_root=...]

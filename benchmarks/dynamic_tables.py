@@ -21,9 +21,8 @@ def section(name: str, page: Path, rows: list[Row]) -> str:
     for results in all_results(rows):
         full = {row['seed']: row['training_seconds'] for row in results.done('full', None)}
         lines = [
-            f'| {results.model} | told to keep | samples used | {results.metric} | seconds | time '
-            '/ full | '
-            'time / share |',
+            f'| {results.model} | told to keep | samples used | {results.metric} | seconds '
+            '| time / full | time / share |',
             '|---|---:|---:|---:|---:|---:|---:|',
         ]
         for variant in results.variants:

@@ -1,4 +1,6 @@
-"""Decoding and embedding, each against the usual loop: one image at a time, PIL, the default transform, float32.
+"""Decoding and embedding, each against the usual loop.
+
+The usual loop takes one image at a time, PIL, the default transform and float32.
 
     python benchmarks/features.py [--quick] [--rounds 3] [--images FOLDER ...]
 
@@ -185,7 +187,7 @@ def random_clip(folder: Path) -> tuple[nn.Module, str]:
 def decoding(
     paths: Sequence[str], preprocess: Preprocess, embedder: Embedder, rounds: int
 ) -> tuple[float, float, float, np.ndarray]:
-    """A row: images per core-second to the network's input, and what the shortcut does to the features."""
+    """A row: images per core-second to the network's input, and how the shortcut changes them."""
     transform = embedder.transform
     usual, ours = [], []
     with one_thread():

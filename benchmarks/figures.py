@@ -1,4 +1,7 @@
-"""What the parts of ``benchmarks/speed.py`` measure: figures beside what they are compared with and what is asked."""
+"""What the parts of ``benchmarks/speed.py`` measure.
+
+Figures stand beside what they are compared with and what is asked of them.
+"""
 
 import argparse
 import dataclasses
@@ -82,16 +85,17 @@ def table(figures: Iterable[Figure]) -> str:
 
 
 def peak_memory() -> float:
-    """The most memory that this process has held, in MB of 10**6 bytes; mapped pages of files count."""
-    line = next(
-        line
-        for line in Path('/proc/self/status').read_text().splitlines()
-        if line.startswith('VmHWM')
-    )
-    return int(line.split()[1]) * 1024 / 1e6
+    """The most memory that this process has held, in MB of 10**6 bytes; mapped files count."""
+    status = Path('/proc/self/status').read_text().splitlines()
+    line = next(line for line in status if line.startswith('VmHWM'))
+    kibibytes = int(line.split()[1])
+    return kibibytes * 1024 / 1e6
 
 
 def one_thread() -> None:
-    """One BLAS thread in this process and those that it starts; NumPy and torch must not be imported yet."""
+    """One BLAS thread in this process and those that it starts.
+
+    NumPy and torch must not be imported yet.
+    """
     for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'):
         os.environ[name] = '1'

@@ -1,4 +1,4 @@
-"""Puts what the variants of a benchmark keep, by class and by kind of scene, into a section of a page.
+"""Puts what a benchmark's variants keep, by class and kind of scene, into a section of a page.
 
     python benchmarks/keep_rates.py work_dirs/minidrive docs/RESULTS.md
 
@@ -30,7 +30,10 @@ COLUMNS = ('variant', 'keep_ratio', 'seed', 'group', 'name', 'all', 'kept')
 
 
 def read_rates(work_dir: Path, rows: Sequence[Row]) -> Iterator[tuple]:
-    """``COLUMNS`` of each selection of the first model: objects of each class, images of each kind of scene, signal."""
+    """``COLUMNS`` of each selection of the first model.
+
+    They are objects of each class, images of each kind of scene, and the signal.
+    """
     for row in rows:
         if row['keep_ratio'] is None or row['status'] != 'done' or row['model'] != rows[0]['model']:
             continue
@@ -42,9 +45,8 @@ def read_rates(work_dir: Path, rows: Sequence[Row]) -> Iterator[tuple]:
             yield (*start, 'class', one['class'], one['instances'], one['instances_kept'])
         kinds = _kinds(json.loads(row['settings'])['data'].get('root', ''))
         if kinds:
-            samples = (
-                pq.read_table(folder / 'samples.parquet').select(['sample_id', 'kept']).to_pydict()
-            )
+            table = pq.read_table(folder / 'samples.parquet', columns=['sample_id', 'kept'])
+            samples = table.to_pydict()
             kind = np.array([kinds[sample] for sample in samples['sample_id']])
             for name in sorted(set(kind)):
                 kept = np.array(samples['kept'])[kind == name]
@@ -66,7 +68,11 @@ def _kinds(root: str) -> dict[str, str]:
 
 
 def tables(rates: Sequence[Sequence[str]]) -> str:
-    """Markdown: a table for each keep ratio, a row for each variant; ``rates`` as in the CSV file."""
+    """Markdown with a table for each keep ratio, a row for each variant.
+
+    Args:
+        rates: as in the CSV file.
+    """
     shares = defaultdict(list)
     for variant, ratio, _, group, name, count, kept in rates:
         if int(count):

@@ -19,9 +19,10 @@ from adadedup_mm.vectors.rows import cluster_members
 
 
 def make_features(n: int, d: int, seed: int = 0) -> np.ndarray:
-    """(n, d) float32 unit features as of drives: a common direction, scenes of 40 samples, axes of decaying length.
+    """(n, d) float32 unit features as of drives.
 
-    The common direction is the same for all seeds.
+    They have a common direction, scenes of 40 samples, and axes of decaying length. The common
+    direction is the same for all seeds.
     """
     generator = np.random.default_rng([seed, 1])
     axes = (np.arange(1, d + 1) ** -0.5).astype(np.float32)

@@ -110,7 +110,7 @@ def _score_part(part: int) -> torch.Tensor:
 
 
 def measure(count: int, repeats: int) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Seconds of each way in alternation, and the largest difference of its losses to the first way's."""
+    """Seconds of each way in alternation, and how far its losses are from the first way's."""
     model, samples = make_model(), make_samples(count)
     with ProcessPoolExecutor(2, get_context('spawn'), _start_worker, (count,)) as pool:
         list(pool.map(_score_part, range(2)))
@@ -144,9 +144,8 @@ def main() -> None:
         ratio = statistics.median(
             base / value for base, value in zip(seconds['one by one'], values, strict=True)
         )
-        print(
-            f'{name:24}{count / statistics.median(values):10.1f}{ratio:8.2f}{differences[name]:16.1e}'
-        )
+        rate = count / statistics.median(values)
+        print(f'{name:24}{rate:10.1f}{ratio:8.2f}{differences[name]:16.1e}')
         if name in TARGETS:
             figures.append(
                 Figure(

@@ -1,4 +1,4 @@
-"""Weak scaling from one process to two: twice the samples with twice the processes, of one thread each.
+"""Weak scaling from one process to two: twice the samples, twice the processes, one thread each.
 
     python benchmarks/ranks.py [--quick]
 

@@ -1,4 +1,4 @@
-"""Puts the tables and plots of a benchmark into a section of a page, and its results beside the page.
+"""Puts a benchmark's tables and plots into a section of a page, its results beside the page.
 
     python benchmarks/results_page.py work_dirs/minidrive docs/RESULTS.md
 
@@ -22,7 +22,10 @@ from adadedup_mm.benchmark.tables import all_results, tables_markdown
 
 
 def section(name: str, page: Path, rows: list[Row]) -> str:
-    """Markdown of the tables, the plots, and what they were measured on; writes plots and results beside the page."""
+    """Markdown of the tables, the plots, and what they were measured on.
+
+    Writes plots and results beside the page.
+    """
     plots = []
     with tempfile.TemporaryDirectory() as folder:
         for results in all_results(rows):
@@ -37,8 +40,8 @@ def section(name: str, page: Path, rows: list[Row]) -> str:
     samples = round(largest['samples'] / largest['share'])
     devices, launches = ({row[name] for row in done} for name in ('device', 'launch'))
     about = (
-        f'{len(done)} of {planned(rows[0]["benchmark"])} trainings, {samples} samples to choose '
-        'from, '
+        f'{len(done)} of {planned(rows[0]["benchmark"])} trainings, '
+        f'{samples} samples to choose from, '
         f'finished {max(row["finished"] for row in rows)[:10]}, on {_listed(devices)}, '
         f'{_listed(launch.split(", ")[-1] for launch in launches)}.'
     )

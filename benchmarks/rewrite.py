@@ -1,4 +1,4 @@
-"""Rewriting annotation files of real size with 80 % of their samples, against loading and dumping them.
+"""Rewriting annotation files of real size with 80 % of their samples, against load and dump.
 
     python benchmarks/rewrite.py [--quick] [--rounds 3]
 
@@ -30,7 +30,7 @@ IMAGES, ANNOTATIONS, FRAMES, SHARE = 118_287, 860_001, 28_130, 0.8
 
 
 def make_coco(path: Path, images: int, annotations: int) -> None:
-    """Writes a COCO json with the fields and about the bytes per record of instances_train2017.json."""
+    """Writes a COCO json with the fields and about the record sizes of instances_train2017.json."""
     chance = random.Random(0)
     polygons = [
         ', '.join(f'{chance.uniform(0, 640):.2f}' for _ in range(2 * chance.randint(6, 40)))
@@ -42,11 +42,10 @@ def make_coco(path: Path, images: int, annotations: int) -> None:
         )
         file.writelines(
             _separated(
-                f'{{"license": 3, "file_name": "{i:012d}.jpg", "coco_url": '
-                f'"http://images.cocodataset.org/train2017/{i:012d}'
-                '.jpg", "height": 480, "width": 640, "date_captured": "2013-11-14 11:18:45", '
-                '"flickr_url": '
-                f'"http://farm9.staticflickr.com/8186/{i:010d}_z.jpg", "id": {i}}}'
+                f'{{"license": 3, "file_name": "{i:012d}.jpg", '
+                f'"coco_url": "http://images.cocodataset.org/train2017/{i:012d}.jpg", '
+                '"height": 480, "width": 640, "date_captured": "2013-11-14 11:18:45", '
+                f'"flickr_url": "http://farm9.staticflickr.com/8186/{i:010d}_z.jpg", "id": {i}}}'
                 for i in range(images)
             )
         )
@@ -78,7 +77,10 @@ def _separated(records: Iterator[str]) -> Iterator[str]:
 
 
 def make_infos(path: Path, frames: int, legacy: bool) -> None:
-    """Writes an info file with about the objects of nuScenes': 20 a frame in LiDAR's view, 4 in each of 6 cameras'."""
+    """Writes an info file with about the objects of nuScenes'.
+
+    They are 20 a frame in LiDAR's view, 4 in each of 6 cameras'.
+    """
     generator = np.random.default_rng(0)
     cameras = [f'CAM_{i}' for i in range(6)]
 
@@ -265,7 +267,11 @@ def measure(name: str, source: Path, target: Path, images: int) -> None:
 
 
 def compare(names: list[str], source: Path, count: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Runs methods in turn on a file with ``count`` samples, prints a table, and returns medians by method."""
+    """Runs methods in turn on a file with ``count`` samples and prints a table.
+
+    Returns:
+        Medians by method.
+    """
     results: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for _ in range(rounds):
         for name in names:
@@ -314,7 +320,11 @@ def coco(source: Path, scale: int, rounds: int) -> list[Figure]:
     ]
     median = compare(names, source, IMAGES // scale, rounds)
     # In a process of its own: this one's memory would count for the processes it starts.
-    check = 'import json, sys; a, b = (json.load(open(path)) for path in sys.argv[1:]); sys.exit(a != b)'
+    check = (
+        'import json, sys; '
+        'a, b = (json.load(open(path)) for path in sys.argv[1:]); '
+        'sys.exit(a != b)'
+    )
     subprocess.run(
         [sys.executable, '-c', check, *(source.with_name(name) for name in ('ours', 'json'))],
         check=True,

@@ -1,4 +1,4 @@
-"""Clusters, density scores, thresholds and tables of growing sets of samples, from features on disk.
+"""Clusters, density scores, thresholds and tables of growing sets, from features on disk.
 
     python benchmarks/scale.py [--quick] [--plot FILE] [--layout SHARE]
 
@@ -87,7 +87,7 @@ def make_pool(n: int) -> Pool:
 
 
 def measure(path: Path, n: int, share: float) -> None:
-    """Runs all stages on the first n rows and prints seconds by stage, and the peak memory in MB, as JSON."""
+    """Runs all stages on the first n rows; prints their seconds and peak memory in MB as JSON."""
     features, pool = np.load(path, mmap_mode='r')[:n], make_pool(n)
     seconds = {}
     start = time.perf_counter()

@@ -1,4 +1,7 @@
-"""Sections of pages that scripts fill in: what stands between ``<!-- name -->`` and ``<!-- end of name -->``."""
+"""Sections of pages that scripts fill in.
+
+A section is what stands between ``<!-- name -->`` and ``<!-- end of name -->``.
+"""
 
 import argparse
 from collections.abc import Callable
@@ -10,7 +13,7 @@ from adadedup_mm.benchmark.results import RESULTS, Row, read_results
 
 
 def fill(description: str | None, section: Callable[[str, Path, list[Row]], str]) -> None:
-    """The command line WORK_DIR PAGE: fills the section that has the name of a benchmark's work dir.
+    """The command line WORK_DIR PAGE: fills the section with the name of a benchmark's work dir.
 
     Args:
         description: help text.

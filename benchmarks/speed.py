@@ -43,7 +43,10 @@ def run_part(part: str, quick: bool, plot: Path | None = None) -> list[Figure] |
 
 
 def write(page: Path, measured: dict[str, list[Figure]]) -> None:
-    """Fills the page's section with these parts and those of earlier runs that its ``results/speed.json`` has."""
+    """Fills the page's section with these parts and those of earlier runs.
+
+    The page's ``results/speed.json`` has the earlier ones.
+    """
     store = page.parent / 'results/speed.json'
     parts = json.loads(store.read_text(encoding='utf-8')) if store.exists() else {}
     today = datetime.date.today().isoformat()

@@ -8,7 +8,7 @@ from adadedup_mm.cli.prune import main as prune_main
 
 @pytest.fixture(scope='module', autouse=True)
 def quick():
-    """Without what takes half of the time of trainings as short as these: formatting configs, collecting garbage.
+    """Without formatting configs and collecting garbage, half of the time of such short trainings.
 
     A module that imports it has it for all of its tests.
     """

@@ -91,7 +91,8 @@ class Line(BaseModel):
             raise RuntimeError('the line is broken')
         scores = self.layer(torch.stack(inputs) if isinstance(inputs, list) else inputs)
         if mode == 'predict':
-            return [dict(right=right) for right in (scores.argmax(1) == torch.as_tensor(labels)).tolist()]
+            hits = scores.argmax(1) == torch.as_tensor(labels)
+            return [dict(right=right) for right in hits.tolist()]
         return dict(loss=torch.nn.functional.cross_entropy(scores, torch.as_tensor(labels)))
 
 
@@ -109,8 +110,10 @@ class Right(BaseMetric):
 TOY_MODEL = """
 custom_imports = dict(imports=['toy'])
 model = dict(type='Line')
-train_dataloader = dict(batch_size=4, dataset=dict(type='Points'), sampler=dict(type='DefaultSampler', shuffle=True))
-val_dataloader = dict(batch_size=8, dataset=dict(type='Points'), sampler=dict(type='DefaultSampler', shuffle=False))
+train_dataloader = dict(
+    batch_size=4, dataset=dict(type='Points'), sampler=dict(type='DefaultSampler', shuffle=True))
+val_dataloader = dict(
+    batch_size=8, dataset=dict(type='Points'), sampler=dict(type='DefaultSampler', shuffle=False))
 val_evaluator = dict(type='Right')
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=.1))
 train_cfg = dict(by_epoch=True, max_epochs=3)

@@ -35,12 +35,7 @@ def make_run(config, tmp_path):  # noqa: F811
     return make
 
 
-def test_the_table_shows_what_runs_would_do_and_nothing_is_written(
-    config,  # noqa: F811
-    tmp_path,
-    monkeypatch,
-    capsys,
-):
+def test_the_table_shows_what_runs_would_do_without_writing(config, tmp_path, monkeypatch, capsys):  # noqa: F811
     monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'temporary'))
     (tmp_path / 'temporary').mkdir()
     prune_main(

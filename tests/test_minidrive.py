@@ -19,7 +19,7 @@ from pycocotools.coco import COCO
 from adadedup_mm.base.errors import UserError
 from adadedup_mm.cli.make_minidrive import main
 from adadedup_mm.minidrive import build
-from adadedup_mm.minidrive.build import Options, make_world
+from adadedup_mm.minidrive.build import WorldOptions, make_world
 from adadedup_mm.minidrive.cameras import HEIGHT, RIG, WIDTH, look
 from adadedup_mm.minidrive.geometry import (
     box_corners,
@@ -28,11 +28,11 @@ from adadedup_mm.minidrive.geometry import (
     transform,
     transform_boxes,
 )
-from adadedup_mm.minidrive.render import make_stage, render
+from adadedup_mm.minidrive.render import make_stage, paint
 from adadedup_mm.minidrive.traffic import CLASSES
-from adadedup_mm.minidrive.world import KINDS, MOST_SCENES, make_scene, scene_name, scene_plan
+from adadedup_mm.minidrive.world import KINDS, MOST_SCENES, make_scene, nuscenes_name, scene_plan
 
-SMALL = Options(scenes=6, frames=2, seed=3, formats=('coco',))
+SMALL = WorldOptions(scenes=6, frames=2, seed=3, formats=('coco',))
 EGO = np.zeros(3)
 
 angles = st.floats(-3.1, 3.1)
@@ -88,7 +88,7 @@ def test_another_seed_is_another_world(world):
     here, there = (make_scene(seed, 0, 1) for seed in (3, 4))
     assert not np.array_equal(here.ego, there.ego)
     assert not np.array_equal(
-        render(make_stage(here), 0, RIG[0], 0), render(make_stage(there), 0, RIG[0], 0)
+        paint(make_stage(here), 0, RIG[0], 0), paint(make_stage(there), 0, RIG[0], 0)
     )
 
 
@@ -118,7 +118,7 @@ def test_scene_names_are_those_of_the_official_splits():
     names = set()
     for index in range(MOST_SCENES):
         split = scene_plan(index)[2]
-        name = scene_name(index, orders[split], split)
+        name = nuscenes_name(index, orders[split], split)
         orders[split] += 1
         assert name in splits[split]
         names.add(name)
@@ -147,7 +147,7 @@ def test_nothing_moves_in_a_parked_scene_but_the_sensor_is_noisy():
         == 0
     )
     stage = make_stage(scene)
-    first, second = (render(stage, frame, RIG[0], 0).astype(float) for frame in (0, 1))
+    first, second = (paint(stage, frame, RIG[0], 0).astype(float) for frame in (0, 1))
     assert 0 < np.abs(first - second).mean() < 4
 
 
@@ -234,12 +234,12 @@ def test_an_object_is_painted_inside_its_box(index):
     scene = make_scene(0, index, 3)
     objects = scene.objects(1)
     seen = look(RIG[0], scene.ego[1], objects.boxes)
-    whole = render(make_stage(scene), 1, RIG[0], 0).astype(int)
+    whole = paint(make_stage(scene), 1, RIG[0], 0).astype(int)
     checked = 0
     for i in np.flatnonzero(seen.labelled):
         present = scene.present.copy()
         present[1, objects.actors[i]] = False
-        without = render(make_stage(replace(scene, present=present)), 1, RIG[0], 0).astype(int)
+        without = paint(make_stage(replace(scene, present=present)), 1, RIG[0], 0).astype(int)
         rows, columns = np.nonzero(np.abs(whole - without).max(axis=2) > 3)
         x1, y1, x2, y2 = seen.boxes[i]
         assert len(rows) > 0.2 * seen.visibility[i] * (x2 - x1) * (y2 - y1)
@@ -254,7 +254,7 @@ def test_an_object_is_painted_inside_its_box(index):
 def test_nights_are_darker():
     day = make_scene(0, 0, 1)
     bright, dark = (
-        render(make_stage(replace(day, night=night)), 0, RIG[0], 0).mean()
+        paint(make_stage(replace(day, night=night)), 0, RIG[0], 0).mean()
         for night in (False, True)
     )
     assert dark < 0.6 * bright

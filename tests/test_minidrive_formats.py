@@ -17,7 +17,7 @@ from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.registry import init_default_scope
 from nuscenes import NuScenes
 
-from adadedup_mm.minidrive.build import Options, make_world
+from adadedup_mm.minidrive.build import WorldOptions, make_world
 from adadedup_mm.minidrive.cameras import CAMERAS, HEIGHT, WIDTH
 from adadedup_mm.minidrive.nuscenes_infos import NUSCENES_CLASSES
 from adadedup_mm.minidrive.traffic import CLASSES
@@ -38,7 +38,7 @@ WAYMO_PREFIX = dict(
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     init_default_scope('mmdet3d')
     out = tmp_path_factory.mktemp('minidrive') / 'world'
-    make_world(out, Options(scenes=6, frames=FRAMES, seed=1), workers=1)
+    make_world(out, WorldOptions(scenes=6, frames=FRAMES, seed=1), workers=1)
     return out
 
 
@@ -76,7 +76,7 @@ def nuscenes(root: Path, split: str, **options: Any) -> NuScenesDataset:
 
 
 def projected(corners: np.ndarray, cam2img: Any, lidar2cam: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds (n, 4) in pixels of corners (n, 8, 3), and whether all of them are in front and in the picture."""
+    """Bounds (n, 4) in pixels of corners (n, 8, 3), and whether all of them are in the picture."""
     lidar2cam, cam2img = np.array(lidar2cam), np.array(cam2img)[:3, :3]
     points = (corners @ lidar2cam[:3, :3].T + lidar2cam[:3, 3]) @ cam2img.T
     flat = points[..., :2] / np.where(points[..., 2:] == 0, 1, points[..., 2:])
@@ -91,7 +91,7 @@ def projected(corners: np.ndarray, cam2img: Any, lidar2cam: Any) -> tuple[np.nda
 
 
 def matches(bounds: np.ndarray, seen: np.ndarray) -> int:
-    """How many of the seen boxes (n, 4) lie wholly in the picture; asserts that each of these is among ``bounds``."""
+    """How many seen boxes (n, 4) lie wholly in the picture; each of these must be in ``bounds``."""
     whole = seen[
         (seen[:, :2] > 1).all(axis=1) & (seen[:, 2] < WIDTH - 1) & (seen[:, 3] < HEIGHT - 1)
     ]

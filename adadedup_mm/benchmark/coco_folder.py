@@ -49,35 +49,27 @@ def coco_folder(
     """
     if root is None:
         raise UserError(
-            'the data is missing: name a folder with images and COCO annotations by --cfg-options '
-            'data.root=FOLDER'
+            'the data is missing: name a folder with images and COCO annotations '
+            'by --cfg-options data.root=FOLDER'
         )
     folder = Path(root).absolute()
     if not folder.is_dir():
         raise UserError(f'data.root {folder} is no folder')
-    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob('*.json'))
-    train_file = folder / (
-        train or _only(files, 'train', folder) or _only(files, '', folder) or _missing(folder)
-    )
-    others = [name for name in files if folder / name != train_file]
-    val_name = val or _only(others, 'val', folder)
+    train_file, val_file = _annotation_files(folder, train, val)
     content = _read(train_file)
-    val_file, val_content = (
-        (folder / val_name, _read(folder / val_name)) if val_name else (None, content)
-    )
+    val_content = content if val_file is None else _read(val_file)
     if val_file is not None and val_file.resolve() == train_file.resolve():
         raise UserError(
-            f'data.train and data.val are both {val_file}: name another file, or leave data.val '
-            'out and a '
-            'part is split off'
+            f'data.train and data.val are both {val_file}: name another file, '
+            'or leave data.val out and a part is split off'
         )
-    train_images, val_images = (
-        _image_folder(folder, part, images) for part in (content, val_content)
-    )
+    train_images = _image_folder(folder, content, images)
+    val_images = _image_folder(folder, val_content, images)
     if val_file is None:
         train_file, val_file = _split(content, work_dir / 'data', val_share)
     classes = [item['name'] for item in content['categories']]
-    testing = dict(dataset=dict(_dataset(folder, val_file, val_images, classes), test_mode=True))
+    val_dataset = _dataset(folder, val_file, val_images, classes)
+    testing = dict(dataset=dict(val_dataset, test_mode=True))
     evaluator = dict(type='CocoMetric', metric='bbox', ann_file=str(val_file))
     return dict(
         num_classes=len(classes),
@@ -89,11 +81,23 @@ def coco_folder(
     )
 
 
+def _annotation_files(folder: Path, train: str | None, val: str | None) -> tuple[Path, Path | None]:
+    """The named files, or those whose paths say what they are for; the second may be missing."""
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob('*.json'))
+    train_name = train or _only(files, 'train', folder) or _only(files, '', folder)
+    if train_name is None:
+        raise UserError(f'{folder} holds no COCO annotation file (*.json)')
+    others = [name for name in files if folder / name != folder / train_name]
+    val_name = val or _only(others, 'val', folder)
+    return folder / train_name, folder / val_name if val_name else None
+
+
 def _only(files: Sequence[str], part: str, folder: Path) -> str | None:
     """The one file whose path holds the word; of several, that of COCO's naming for boxes."""
     found = [name for name in files if re.search(_WORDS[part], name)]
     if len(found) > 1:
-        found = [name for name in found if Path(name).name.startswith('instances')] or found
+        of_boxes = [name for name in found if Path(name).name.startswith('instances')]
+        found = of_boxes or found
     if len(found) > 1:
         key = part or 'train'
         raise UserError(
@@ -102,20 +106,11 @@ def _only(files: Sequence[str], part: str, folder: Path) -> str | None:
     return found[0] if found else None
 
 
-def _missing(folder: Path) -> str:
-    raise UserError(f'{folder} holds no COCO annotation file (*.json)')
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
-        if all(
-            isinstance(content[key], list) and content[key]
-            for key in ('images', 'annotations', 'categories')
-        ):
-            for key, field in _FIELDS:
-                if not all(field in record for record in content[key]):
-                    raise UserError(f'{path}: a record of {key!r} has no {field!r}')
+        if all(_has_records(content, key) for key in ('images', 'annotations', 'categories')):
+            _check_fields(content, path)
             return content
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
@@ -124,38 +119,58 @@ def _read(path: Path) -> dict[str, Any]:
     raise UserError(f'{path} has no images, annotations or categories')
 
 
+def _has_records(content: dict[str, Any], key: str) -> bool:
+    records = content[key]
+    return isinstance(records, list) and len(records) > 0
+
+
+def _check_fields(content: dict[str, Any], path: Path) -> None:
+    for key, field in _FIELDS:
+        if not all(field in record for record in content[key]):
+            raise UserError(f'{path}: a record of {key!r} has no {field!r}')
+
+
 def _split(content: dict[str, Any], folder: Path, share: float) -> tuple[Path, Path]:
-    """Writes both parts; neighbours stay together, because what is alike must not be on both sides."""
+    """Writes both parts; neighbours stay together: what is alike must not be on both sides."""
     if not isinstance(share, float) or not 0 < share < 1:
         raise UserError(f'data.val_share is {share!r}, but must be a number above 0 and below 1')
-    scenes: dict[str, list[dict[str, Any]]] = {}
-    for image in content['images']:
-        scenes.setdefault(scene_name(image), []).append(image)
+    val_ids = _last_of_scenes(content['images'], share)
+    if not val_ids or len(val_ids) == len(content['images']):
+        raise UserError(
+            f'{len(content["images"])} images are too few to split off a share of {share:g}: '
+            'name a validation file by --cfg-options data.val=FILE'
+        )
+    train_file = folder / 'instances_train.json'
+    val_file = folder / 'instances_val.json'
+    write_json(train_file, _part(content, val_ids, inside=False))
+    write_json(val_file, _part(content, val_ids, inside=True))
+    return train_file, val_file
+
+
+def _last_of_scenes(images: Sequence[dict[str, Any]], share: float) -> set[Any]:
+    """Ids of the last images of every scene."""
+    scenes: dict[str, list[Any]] = {}
+    for image in images:
+        scenes.setdefault(scene_name(image), []).append(image['id'])
     last: set[Any] = set()
     seen = 0
     for members in scenes.values():
         # Rounded over all scenes so far, so that a share of small ones comes together, too.
         count = round(share * (seen + len(members))) - round(share * seen)
-        last |= {image['id'] for image in members[len(members) - count :]}
+        last.update(members[len(members) - count :])
         seen += len(members)
-    if not last or len(last) == len(content['images']):
-        raise UserError(
-            f'{len(content["images"])} images are too few to split off a share of {share:g}: name '
-            'a '
-            'validation file by --cfg-options data.val=FILE'
-        )
-    paths = []
-    for name, inside in (('train', False), ('val', True)):
-        part = dict(
-            content,
-            images=[image for image in content['images'] if (image['id'] in last) == inside],
-            annotations=[
-                item for item in content['annotations'] if (item['image_id'] in last) == inside
-            ],
-        )
-        paths.append(folder / f'instances_{name}.json')
-        write_json(paths[-1], part)
-    return paths[0], paths[1]
+    return last
+
+
+def _part(content: dict[str, Any], ids: set[Any], inside: bool) -> dict[str, Any]:
+    """The annotation file of the images that are among these ids, or of those that are not."""
+    return dict(
+        content,
+        images=[image for image in content['images'] if (image['id'] in ids) == inside],
+        annotations=[
+            item for item in content['annotations'] if (item['image_id'] in ids) == inside
+        ],
+    )
 
 
 def _image_folder(folder: Path, content: dict[str, Any], named: str | None) -> str:
@@ -170,9 +185,8 @@ def _image_folder(folder: Path, content: dict[str, Any], named: str | None) -> s
     found = [place.relative_to(folder).as_posix() for place in folders if (place / name).is_file()]
     if not found:
         raise UserError(
-            f'{name} is not in {folder} or two levels below: say where the images are by '
-            '--cfg-options '
-            'data.images=FOLDER'
+            f'{name} is not in {folder} or two levels below: '
+            'say where the images are by --cfg-options data.images=FOLDER'
         )
     return found[0]
 

@@ -1,6 +1,7 @@
 """What a benchmark compares, read from its config (docs/BENCHMARKS.md describes the format)."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,31 +55,54 @@ def load_benchmark(path: str | Path, overrides: dict[str, Any] | None = None) ->
         UserError: the file is no config, or a key is missing, unknown or has an impossible value.
     """
     config = load_config(path, overrides)
+    folder = Path(config.filename).parent
     values = {key: value for key, value in config.to_dict().items() if not key.startswith('_')}
+    _check_keys(values, path)
+    _check_types(values, path)
+    values['keep_ratios'] = [_ratio(value, path) for value in _listed(values['keep_ratios'])]
+    values['seeds'] = [_seed(value, path) for value in _listed(values['seeds'])]
+    _check_texts(values, path)
+    _check_choices(values, path)
+    values['models'] = _found_in(values['models'], folder)
+    values['variants'] = _found_in(values['variants'], folder)
+    benchmark = Benchmark(**values)
+    pruning_base = _found(benchmark.pruning_base, folder)
+    return dataclasses.replace(benchmark, pruning_base=pruning_base)
+
+
+def _check_keys(values: dict[str, Any], path: str | Path) -> None:
+    """Raises UserError where a key is unknown or one that must be there is missing."""
     fields = dataclasses.fields(Benchmark)
     for key in values:
         choose(key, (field.name for field in fields), f'a key of {path}')
     for field in fields:
-        if (
-            field.name not in values
-            and field.default is field.default_factory is dataclasses.MISSING
-        ):
+        required = field.default is field.default_factory is dataclasses.MISSING
+        if required and field.name not in values:
             raise UserError(f'{path} has no {field.name!r}: docs/BENCHMARKS.md describes the keys')
+
+
+def _check_types(values: dict[str, Any], path: str | Path) -> None:
+    """Raises UserError where a dict is something else, or names in one fit no file."""
     for name in ('models', 'variants', 'common', 'data', 'gpu_hours'):
         if not isinstance(values.get(name, {}), dict):
             raise UserError(f'{path}: {name} is {values[name]!r}, but must be a dict')
     for name in [*values['models'], *values['variants']]:
         if not names_files(name):
             raise UserError(
-                f'{path}: {name!r} names files, so that it may hold letters, digits and . + = - _ '
-                'only, at '
-                'most 100 bytes of them'
+                f'{path}: {name!r} names files, so that it may hold letters, digits '
+                'and . + = - _ only, at most 100 bytes of them'
             )
-    values['keep_ratios'] = [_ratio(value, path) for value in _listed(values['keep_ratios'])]
-    values['seeds'] = [_seed(value, path) for value in _listed(values['seeds'])]
+
+
+def _check_texts(values: dict[str, Any], path: str | Path) -> None:
+    """Raises UserError where a name is no text."""
     for name in ('metric', 'pruning_base', 'compare_with'):
         if not isinstance(values.get(name, ''), str):
             raise UserError(f'{path}: {name} is {values[name]!r}, but must be a text')
+
+
+def _check_choices(values: dict[str, Any], path: str | Path) -> None:
+    """Raises UserError where something to compare is missing, no dict, or unknown elsewhere."""
     for name, settings in values['variants'].items():
         _check_variant(settings, f'{path}: variants.{name}')
     for name in ('models', 'variants', 'keep_ratios', 'seeds'):
@@ -88,27 +112,29 @@ def load_benchmark(path: str | Path, overrides: dict[str, Any] | None = None) ->
         choose(values['compare_with'], values['variants'], f'{path}: compare_with')
     for name, hours in values.get('gpu_hours', {}).items():
         choose(name, values['models'], f'{path}: a key of gpu_hours')
-        if (
-            not isinstance(hours, (int, float))
-            or isinstance(hours, bool)
-            or not 0 <= hours < float('inf')
-        ):
-            raise UserError(f'{path}: gpu_hours.{name} is {hours!r}, but must be a number')
-    folder = Path(config.filename).parent
-    for name in ('models', 'variants'):
-        values[name] = {key: _found(value, folder) for key, value in values[name].items()}
-    benchmark = Benchmark(**values)
-    return dataclasses.replace(benchmark, pruning_base=_found(benchmark.pruning_base, folder))
+        _check_hours(name, hours, path)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number; True and False are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _check_hours(model: str, hours: Any, path: str | Path) -> None:
+    if not _is_number(hours) or not 0 <= hours < math.inf:
+        raise UserError(f'{path}: gpu_hours.{model} is {hours!r}, but must be a number')
 
 
 def names_files(name: str) -> bool:
     """Whether a model or variant may be called so, since files are named after both."""
-    return re.fullmatch(r'[\w.+=-]+', name) is not None and len(name.encode()) <= 100
+    plain_characters = re.fullmatch(r'[\w.+=-]+', name) is not None
+    return plain_characters and len(name.encode()) <= 100
 
 
 def _listed(value: Any) -> list[Any]:
     """Without repetitions, in order."""
-    return list(dict.fromkeys(value if isinstance(value, (list, tuple)) else [value]))
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return list(dict.fromkeys(values))
 
 
 def _check_variant(settings: Any, where: str) -> None:
@@ -125,7 +151,7 @@ def _check_variant(settings: Any, where: str) -> None:
 
 
 def _ratio(value: Any, path: str | Path) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= 1:
+    if not _is_number(value) or not 0 < value <= 1:
         raise UserError(
             f'{path}: keep_ratios holds {value!r}, but must hold numbers above 0 and at most 1'
         )
@@ -133,15 +159,23 @@ def _ratio(value: Any, path: str | Path) -> float:
 
 
 def _seed(value: Any, path: str | Path) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not _is_number(value) or not isinstance(value, int) or value < 0:
         raise UserError(f'{path}: seeds holds {value!r}, but must hold whole numbers of at least 0')
     return value
 
 
+def _found_in(parts: dict[str, Any], folder: Path) -> dict[str, Any]:
+    return {name: _found(part, folder) for name, part in parts.items()}
+
+
 def _found(part: Any, folder: Path) -> Any:
-    """A path, several, or a dict with them as ``_base_``: relative to the benchmark config's folder, made absolute."""
+    """Makes paths that are relative to the benchmark config's folder absolute.
+
+    ``part`` is one path, several, or a dict with them as ``_base_``.
+    """
     if isinstance(part, Mapping):
-        return dict(part, _base_=_found(part.get('_base_', []), folder))
+        bases = _found(part.get('_base_', []), folder)
+        return dict(part, _base_=bases)
     if isinstance(part, (list, tuple)):
         return [_found(item, folder) for item in part]
     if isinstance(part, str) and '::' not in part and (folder / part).exists():

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..base.checks import choose
 from ..base.errors import UserError
-from ..minidrive.build import Options, make_world
+from ..minidrive.build import WorldOptions, make_world
 from .coco_folder import coco_folder
 
 
@@ -47,12 +47,18 @@ def _files(work_dir: Path, paths: list[str], text: str) -> dict[str, Any]:
 
 
 def _minidrive(work_dir: Path, root: str, **options: Any) -> dict[str, Any]:
-    """The built-in world at ``root``, made if it is not there; see ``adadedup_mm.minidrive.build.Options``."""
-    options['formats'] = tuple(options.get('formats', ('coco',)))
-    make_world(root, Options(**options))
+    """The built-in world at ``root``, made if it is not there.
+
+    ``adadedup_mm.minidrive.build.WorldOptions`` describes the options.
+    """
+    formats = options.pop('formats', ('coco',))
+    make_world(root, WorldOptions(formats=tuple(formats), **options))
     return {}
 
 
 _KINDS: dict[str, Callable[..., dict[str, Any]]] = dict(
-    none=_none, files=_files, minidrive=_minidrive, coco_folder=coco_folder
+    none=_none,
+    files=_files,
+    minidrive=_minidrive,
+    coco_folder=coco_folder,
 )

@@ -45,39 +45,41 @@ class BenchmarkHook(Hook):
         self.metrics = dict(metrics or {})
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        running = 0.0 if self.start is None else time.perf_counter() - self.start
-        checkpoint['benchmark_seconds'] = self.seconds + running
+        checkpoint['benchmark_seconds'] = self.seconds + self._running()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         self.seconds = checkpoint.get('benchmark_seconds', 0.0)
 
     def after_train(self, runner: Runner) -> None:
-        """Evaluates if that has not happened, as when the training was interrupted after its last checkpoint."""
+        """Writes the report.
+
+        Evaluates if that has not happened, as when the training was interrupted after its last
+        checkpoint.
+        """
         self._pause()
         if self.metrics is None and runner.val_loop is not None:
             runner.val_loop.run()
             self._pause()
-        if is_main_process():
-            metrics = {
-                name: float(value)
-                for name, value in (self.metrics or {}).items()
-                if _is_number(value)
-            }
-            device = torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'
-            write_json(
-                Path(runner.work_dir) / REPORT,
-                dict(
-                    seconds=round(self.seconds, 3),
-                    metrics=metrics,
-                    samples=len(runner.train_dataloader.dataset),
-                    device=device,
-                ),
-            )
+        if not is_main_process():
+            return
+        metrics = self.metrics or {}
+        report = dict(
+            seconds=round(self.seconds, 3),
+            metrics={name: float(value) for name, value in metrics.items() if _is_number(value)},
+            samples=len(runner.train_dataloader.dataset),
+            device=torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU',
+        )
+        write_json(Path(runner.work_dir) / REPORT, report)
+
+    def _running(self) -> float:
+        """Seconds since the training began or went on; 0 while it pauses."""
+        if self.start is None:
+            return 0.0
+        return time.perf_counter() - self.start
 
     def _pause(self) -> None:
-        if self.start is not None:
-            self.seconds += time.perf_counter() - self.start
-            self.start = None
+        self.seconds += self._running()
+        self.start = None
 
 
 def _is_number(value: Any) -> bool:

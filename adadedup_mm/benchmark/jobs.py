@@ -63,16 +63,23 @@ class Job:
     @property
     def name(self) -> str:
         """In words, for people."""
-        ratio = '' if self.keep_ratio is None else f' {self.keep_ratio:.0%}'
-        return f'{self.model} {self.variant}{ratio} seed {self.seed}'
+        parts = [self.model, self.variant]
+        if self.keep_ratio is not None:
+            parts.append(f'{self.keep_ratio:.0%}')
+        parts.append(f'seed {self.seed}')
+        return ' '.join(parts)
 
     @property
     def folder(self) -> Path:
         """The training's work dir, another one for every config."""
-        return self.work_dir / 'jobs' / folder_name(vars(self))
+        name = folder_name(vars(self))
+        return self.work_dir / 'jobs' / name
 
     def write_config(self) -> Path:
-        """Writes the config; not into the training's work dir, where mmengine writes the one after pruning."""
+        """Writes the config.
+
+        It does not go into the training's work dir, where mmengine writes the one after pruning.
+        """
         path = self.work_dir / 'configs' / f'{self.folder.name}.py'
         with atomic_open(path, 'w') as file:
             file.write(config_text(self.config))
@@ -81,8 +88,12 @@ class Job:
 
 def folder_name(job: Mapping[str, Any]) -> str:
     """What a training's work dir is called, from its model, variant, keep ratio, seed and key."""
-    ratio = '' if job['keep_ratio'] is None else f'-{job["keep_ratio"]:g}'
-    return f'{job["model"]}-{job["variant"]}{ratio}-seed{job["seed"]}-{job["key"][:8]}'
+    parts = [job['model'], job['variant']]
+    if job['keep_ratio'] is not None:
+        parts.append(f'{job["keep_ratio"]:g}')
+    parts.append(f'seed{job["seed"]}')
+    parts.append(job['key'][:8])
+    return '-'.join(parts)
 
 
 def make_jobs(benchmark: Benchmark, settings: Mapping[str, Any], work_dir: Path) -> list[Job]:
@@ -97,21 +108,38 @@ def make_jobs(benchmark: Benchmark, settings: Mapping[str, Any], work_dir: Path)
     Raises:
         UserError: a config cannot be read, or its settings do not fit.
     """
-    load = functools.cache(lambda path: load_config(path)._cfg_dict.to_dict())
-    configs = {
-        (model, variant): _training_config(benchmark, settings, model, variant, load)
-        for model in benchmark.models
-        for variant in benchmark.variants
-    }
-    # One ratio after the other: variants differ in their stages, ratios share them, and of two
-    # trainings side by side one would wait for the other's.
-    return [
-        _job(model, variant, ratio, seed, config, benchmark.data, load, work_dir)
-        for seed in benchmark.seeds
-        for step in range(len(benchmark.keep_ratios))
-        for (model, variant), config in configs.items()
-        for ratio in (benchmark.keep_ratios if ratio_owner(config) else [None])[step : step + 1]
-    ]
+
+    @functools.cache
+    def load(path: str) -> dict[str, Any]:
+        return load_config(path)._cfg_dict.to_dict()
+
+    configs = {}
+    for model in benchmark.models:
+        for variant in benchmark.variants:
+            config = _training_config(benchmark, settings, model, variant, load)
+            configs[model, variant] = config
+    jobs = []
+    for seed in benchmark.seeds:
+        # One ratio after the other: variants differ in their stages, ratios share them, and of two
+        # trainings side by side one would wait for the other's.
+        for step, ratio in enumerate(benchmark.keep_ratios):
+            for (model, variant), config in configs.items():
+                takes_ratio = ratio_owner(config) is not None
+                if not takes_ratio and step > 0:
+                    continue
+                jobs.append(
+                    _job(
+                        model,
+                        variant,
+                        ratio if takes_ratio else None,
+                        seed,
+                        base=config,
+                        data=benchmark.data,
+                        load=load,
+                        work_dir=work_dir,
+                    )
+                )
+    return jobs
 
 
 def check_weights(jobs: Sequence[Job]) -> None:
@@ -120,17 +148,21 @@ def check_weights(jobs: Sequence[Job]) -> None:
         weights = job.config.get('load_from')
         if weights and '://' not in weights and not os.path.exists(weights):
             raise UserError(
-                f'{weights} is missing, which {job.model} starts from (load_from): put the weights '
-                'there; '
-                "the model's config says where they come from"
+                f'{weights} is missing, which {job.model} starts from (load_from): '
+                "put the weights there; the model's config says where they come from"
             )
 
 
 def ratio_owner(config: Mapping[str, Any]) -> str | None:
-    """The dict of a training config that takes the keep ratio: ``'adadedup'``, ``'dynamic'`` or none."""
+    """The dict of a training config that takes the keep ratio.
+
+    Returns:
+        ``'adadedup'``, ``'dynamic'`` or None.
+    """
     if 'adadedup' in config:
         return 'adadedup'
-    return 'dynamic' if 'keep_ratio' in (config.get('dynamic') or {}) else None
+    dynamic = config.get('dynamic') or {}
+    return 'dynamic' if 'keep_ratio' in dynamic else None
 
 
 def _training_config(
@@ -147,9 +179,8 @@ def _training_config(
         _merge(config, [benchmark.models[model], settings, benchmark.common], load)
         if {'adadedup', 'dynamic'} & config.keys():
             raise UserError(
-                f'models.{model} prunes by itself: name a config without the dicts adadedup and '
-                'dynamic, '
-                'which are for the variants'
+                f'models.{model} prunes by itself: name a config without the dicts '
+                'adadedup and dynamic, which are for the variants'
             )
         _merge(config, [*bases, dict(_base_=wanted.get('_base_', []))], load)
         own = {key: value for key, value in wanted.items() if key != '_base_'}
@@ -160,8 +191,8 @@ def _training_config(
         raise UserError(f'{where}: {type(error).__name__}: {error}') from error
     if not config.get('train_cfg') or not config.get('val_dataloader'):
         raise UserError(
-            f'{where} is no config that trains and evaluates: train_cfg or val_dataloader is '
-            'missing'
+            f'{where} is no config that trains and evaluates: '
+            'train_cfg or val_dataloader is missing'
         )
     _check_kinds(config, where)
     _evaluate_once(config)
@@ -173,12 +204,18 @@ def _training_config(
 
 
 def _merge(config: Config, parts: Sequence[Any], load: Load) -> None:
-    """Merges config files and dicts one after the other; files that a dict has as ``_base_`` come before it."""
+    """Merges config files and dicts one after the other.
+
+    Files that a dict has as ``_base_`` come before it.
+    """
     for part in parts:
+        content = load(part) if isinstance(part, str) else part
         # Merging takes '_delete_' out of the dicts that it is given.
-        settings = copy.deepcopy(dict(load(part) if isinstance(part, str) else part))
+        settings = copy.deepcopy(dict(content))
         bases = settings.pop('_base_', [])
-        _merge(config, [bases] if isinstance(bases, str) else bases, load)
+        if isinstance(bases, str):
+            bases = [bases]
+        _merge(config, bases, load)
         config.merge_from_dict(settings)
 
 
@@ -195,13 +232,15 @@ def _check_kinds(config: Config, where: str) -> None:
         for part in key.split('.'):
             value = (value or {}).get(part)
         if value is not None and not isinstance(value, kinds):
-            raise UserError(
-                f'{where}: {key} is {value!r}, but must be a {"dict" if kinds is dict else "list"}'
-            )
+            wanted = 'dict' if kinds is dict else 'list'
+            raise UserError(f'{where}: {key} is {value!r}, but must be a {wanted}')
 
 
 def _evaluate_once(config: Config) -> None:
-    """Evaluation at the end only, and two checkpoints: the older one is complete while the newer one is written."""
+    """Evaluation at the end only, and two checkpoints.
+
+    The older one is complete while the newer one is written.
+    """
     config.train_cfg.val_interval = _NEVER
     if config.train_cfg.get('dynamic_intervals'):
         config.train_cfg.dynamic_intervals = None
@@ -209,10 +248,8 @@ def _evaluate_once(config: Config) -> None:
     if checkpoint:
         checkpoint.max_keep_ckpts = 2
         checkpoint.pop('save_best', None)
-    config.custom_hooks = [
-        *(config.get('custom_hooks') or []),
-        dict(type='adadedup_mm.benchmark.BenchmarkHook'),
-    ]
+    hooks = config.get('custom_hooks') or []
+    config.custom_hooks = [*hooks, dict(type='adadedup_mm.benchmark.BenchmarkHook')]
 
 
 def _job(
@@ -235,6 +272,16 @@ def _job(
     settings = dict(plain(config.to_dict()), data=data)
     if 'adadedup' in config:
         options = resolve_options(config)
-        settings |= dict(adadedup=options.identity(), proxy=plain(load(options.proxy.config)))
+        settings['adadedup'] = options.identity()
+        settings['proxy'] = plain(load(options.proxy.config))
         config.adadedup.shared_stages = str(work_dir / 'stages')
-    return Job(model, variant, ratio, seed, config, settings, sha256_value(settings), work_dir)
+    return Job(
+        model=model,
+        variant=variant,
+        keep_ratio=ratio,
+        seed=seed,
+        config=config,
+        settings=settings,
+        key=sha256_value(settings),
+        work_dir=work_dir,
+    )

@@ -1,4 +1,4 @@
-"""Starting the training of a job as a process: ``tools/train.py`` with the launcher that was asked for."""
+"""Starting the training of a job as a process: ``tools/train.py`` with the wanted launcher."""
 
 import ctypes
 import os
@@ -49,11 +49,11 @@ class Launcher:
                 '--launcher slurm needs srun, which is not on the PATH: start it on the cluster'
             )
         visible = len(_visible_gpus())
-        if self.kind == 'pytorch' and visible and self.gpus * self.side_by_side > visible:
+        needed = self.gpus * self.side_by_side
+        if self.kind == 'pytorch' and visible and needed > visible:
             raise UserError(
-                f'--jobs {self.side_by_side} with --gpus {self.gpus} needs '
-                f'{self.gpus * self.side_by_side} '
-                f'GPUs, but {visible} are visible'
+                f'--jobs {self.side_by_side} with --gpus {self.gpus} needs {needed} GPUs, '
+                f'but {visible} are visible'
             )
         _first_port()
 
@@ -79,48 +79,51 @@ class Launcher:
 
     def command(self, job: Job, config: Path) -> list[str]:
         """The command line of a job's training."""
-        flags = ['--work-dir', str(job.folder), '--resume']
+        folder = str(job.folder)
         if self.kind == 'pytorch':
-            return ['bash', str(_TOOLS / 'dist_train.sh'), str(config), str(self.gpus), *flags]
-        if self.kind == 'slurm':
-            return [
-                'bash',
-                str(_TOOLS / 'slurm_train.sh'),
-                str(self.partition),
-                job.folder.name,
-                str(config),
-                *flags[1:],
-            ]
-        return [sys.executable, str(_TOOLS / 'train.py'), str(config), *flags]
+            script = str(_TOOLS / 'dist_train.sh')
+            start = ['bash', script, str(config), str(self.gpus), '--work-dir', folder]
+        elif self.kind == 'slurm':
+            script = str(_TOOLS / 'slurm_train.sh')
+            start = ['bash', script, str(self.partition), job.folder.name, str(config), folder]
+        else:
+            script = str(_TOOLS / 'train.py')
+            start = [sys.executable, script, str(config), '--work-dir', folder]
+        return [*start, '--resume']
 
     def environment(self, slot: int) -> dict[str, str]:
-        """Environment variables: GPUs and port of the slot's own, this Python first, and a fair share of the cores.
+        """Environment variables of the training in a slot.
+
+        They have GPUs and port of its own, this Python first, and a fair share of the cores.
 
         Raises:
             UserError: PORT is no number.
         """
         python = str(Path(sys.executable).parent)
+        path = os.environ.get('PATH', '')
         env = dict(
             os.environ,
-            PATH=f'{python}{os.pathsep}{os.environ.get("PATH", "")}',
+            PATH=f'{python}{os.pathsep}{path}',
             GPUS=str(self.gpus),
             PORT=str(_first_port() + slot),
         )
-        processes = self.side_by_side * (self.gpus if self.kind == 'pytorch' else 1)
-        if self.kind == 'slurm':
-            env.setdefault('MASTER_PORT', env['PORT'])
-        else:  # the cores of the machine where a Slurm job is started say nothing about those where it runs
-            env.setdefault(
-                'OMP_NUM_THREADS', str(max(1, len(os.sched_getaffinity(0)) // processes))
-            )
+        # Processes of one training on this machine.
+        own = self.gpus if self.kind == 'pytorch' else 1
         visible = _visible_gpus()
         if not visible:
             env = {**_KEEP_FREED_PAGES, **env}
-        if self.kind != 'slurm' and len(visible) > 1:
-            own = self.gpus if self.kind == 'pytorch' else 1
-            env['CUDA_VISIBLE_DEVICES'] = ','.join(
-                visible[(slot * own + i) % len(visible)] for i in range(own)
-            )
+        if self.kind == 'slurm':
+            # Cores and GPUs of the machine where a Slurm job is started say nothing about those
+            # where it runs.
+            env.setdefault('MASTER_PORT', env['PORT'])
+            return env
+        cores = len(os.sched_getaffinity(0))
+        threads = max(1, cores // (self.side_by_side * own))
+        env.setdefault('OMP_NUM_THREADS', str(threads))
+        if len(visible) > 1:
+            first = slot * own
+            gpus = [visible[(first + i) % len(visible)] for i in range(own)]
+            env['CUDA_VISIBLE_DEVICES'] = ','.join(gpus)
         return env
 
 
@@ -128,9 +131,8 @@ def _first_port() -> int:
     port = os.environ.get('PORT', '29500')
     if not port.isdecimal():
         raise UserError(
-            f'the environment variable PORT is {port!r}, but must be a whole number: set it to a '
-            'free port '
-            'or unset it'
+            f'the environment variable PORT is {port!r}, but must be a whole number: '
+            'set it to a free port or unset it'
         )
     return int(port)
 
@@ -138,7 +140,10 @@ def _first_port() -> int:
 def drop_broken_checkpoints(folder: Path) -> None:
     """Removes a training's checkpoints if the one to go on from is missing or incomplete."""
     pointer = folder / 'last_checkpoint'
-    if pointer.exists() and not zipfile.is_zipfile(pointer.read_text().strip()):
+    if not pointer.exists():
+        return
+    latest = pointer.read_text().strip()
+    if not zipfile.is_zipfile(latest):
         pointer.unlink()
         remove_checkpoints(folder)
 
@@ -158,5 +163,8 @@ def _visible_gpus() -> list[str]:
 
 
 def _end_with_parent() -> None:
-    """In the child: a benchmark that is killed leaves no trainings behind, which the next one would start again."""
+    """In the child: a benchmark that is killed leaves no trainings behind.
+
+    The next one would start them again.
+    """
     ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)

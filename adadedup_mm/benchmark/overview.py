@@ -1,5 +1,6 @@
 """What a benchmark shows while it runs."""
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -12,14 +13,16 @@ from rich.table import Table
 from rich.text import Text
 
 from .jobs import Job, folder_name
-from .results import Row
+from .results import Row, is_done
 from .schedule import Running
 
 _TAIL = 400  # bytes of a log that hold its last line
 
 
 class Overview:
-    """Counts, expected time and the running trainings, live on a terminal; in a file one line for each that ends.
+    """Counts, expected time and the running trainings.
+
+    They are shown live on a terminal; a file gets one line for each training that ends.
 
     Args:
         jobs: all of them.
@@ -28,18 +31,16 @@ class Overview:
     """
 
     def __init__(self, jobs: Sequence[Job], rows: Sequence[Row], side_by_side: int) -> None:
-        self.left = {job.folder.name: _work(job.keep_ratio) for job in jobs} | {
-            folder_name(row): 0.0 for row in rows
-        }
+        self.left = {job.folder.name: _work(job.keep_ratio) for job in jobs}
+        for row in rows:
+            self.left[folder_name(row)] = 0.0
         self.total = len(jobs)
         self.side_by_side = side_by_side
         self.rows = list(rows)
         self.console = Console(file=sys.stderr)
-        self.live = (
-            Live(console=self.console, auto_refresh=False, transient=True)
-            if self.console.is_terminal
-            else None
-        )
+        self.live: Live | None = None
+        if self.console.is_terminal:
+            self.live = Live(console=self.console, auto_refresh=False, transient=True)
         self.shown = 0.0
 
     def __enter__(self) -> 'Overview':
@@ -60,37 +61,42 @@ class Overview:
         """Notes that a job has ended."""
         self.left[job.folder.name] = 0.0
         self.rows.append(row)
-        mark = 'done' if row['status'] == 'done' else 'FAILED'
-        result = f'{row["metric"]} {row["value"]:.4g}' if row['status'] == 'done' else row['error']
-        self.console.print(
-            Text(
-                f'[{len(self.rows)}/{self.total}] {mark} {job.name}: {result} '
-                f'({in_words(row["job_seconds"])}{self._rest()})'
-            ),
-            soft_wrap=True,
-        )
+        if is_done(row):
+            outcome = f'done {job.name}: {row["metric"]} {row["value"]:.4g}'
+        else:
+            outcome = f'FAILED {job.name}: {row["error"]}'
+        count = f'{len(self.rows)}/{self.total}'
+        took = in_words(row['job_seconds'])
+        line = Text(f'[{count}] {outcome} ({took}{self._rest()})')
+        self.console.print(line, soft_wrap=True)
 
     def tick(self, running: Sequence[Running]) -> None:
         """Shows the state; called several times a second."""
-        if self.live and time.monotonic() - self.shown > 0.9:
-            self.shown = time.monotonic()
+        if self.live is None:
+            return
+        now = time.monotonic()
+        if now - self.shown > 0.9:
+            self.shown = now
             self.live.update(self.picture(running), refresh=True)
 
     def _rest(self) -> str:
-        pace = [
-            (_work(row['keep_ratio']), row['job_seconds'])
-            for row in self.rows
-            if row['status'] == 'done'
-        ]
-        seconds = remaining_seconds(pace, sum(self.left.values()), self.side_by_side)
-        return '' if not seconds else f'; about {in_words(seconds)} left'
+        """What is left, in words; empty where nothing is known or left."""
+        done = [row for row in self.rows if is_done(row)]
+        pace = [(_work(row['keep_ratio']), row['job_seconds']) for row in done]
+        left = sum(self.left.values())
+        seconds = remaining_seconds(pace, left, self.side_by_side)
+        if not seconds:
+            return ''
+        return f'; about {in_words(seconds)} left'
 
     def picture(self, running: Sequence[Running]) -> Group:
         """The counts, and a line for each running training with the end of its output."""
-        failed = sum(row['status'] == 'failed' for row in self.rows)
+        done = sum(is_done(row) for row in self.rows)
+        failed = len(self.rows) - done
+        to_come = self.total - len(self.rows) - len(running)
         head = Text(
-            f'{len(self.rows) - failed} done, {failed} failed, {len(running)} running, '
-            f'{self.total - len(self.rows) - len(running)} to come{self._rest()}',
+            f'{done} done, {failed} failed, {len(running)} running, '
+            f'{to_come} to come{self._rest()}',
             style='bold',
         )
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -101,7 +107,8 @@ class Overview:
                 no_wrap=True,
                 overflow='ellipsis',
             )
-            table.add_row(item.job.name, in_words(time.monotonic() - item.started), tail)
+            seconds = time.monotonic() - item.started
+            table.add_row(item.job.name, in_words(seconds), tail)
         return Group(head, table)
 
 
@@ -115,8 +122,11 @@ def remaining_seconds(
         left: work of those that have not.
         side_by_side: how many run at a time.
     """
-    work = sum(amount for amount, _ in pace)
-    return left * sum(seconds for _, seconds in pace) / work / side_by_side if work else None
+    done = sum(work for work, _ in pace)
+    took = sum(seconds for _, seconds in pace)
+    if not done:
+        return None
+    return left * took / done / side_by_side
 
 
 def in_words(seconds: float) -> str:
@@ -124,16 +134,27 @@ def in_words(seconds: float) -> str:
     if seconds < 90:
         return f'{seconds:.0f} s'
     minutes = round(seconds / 60)
-    return f'{minutes} min' if minutes < 90 else f'{minutes // 60} h {minutes % 60:02} min'
+    if minutes < 90:
+        return f'{minutes} min'
+    hours, rest = divmod(minutes, 60)
+    return f'{hours} h {rest:02} min'
 
 
 def _last_line(path: Path) -> str:
     with path.open('rb') as log:
-        log.seek(max(0, log.seek(0, 2) - _TAIL))
-        lines = log.read().decode('utf-8', 'replace').replace('\r', '\n').split('\n')
-    return next((line.strip() for line in reversed(lines) if line.strip()), '')
+        size = log.seek(0, os.SEEK_END)
+        log.seek(max(0, size - _TAIL))
+        tail = log.read().decode('utf-8', 'replace')
+    for line in reversed(tail.replace('\r', '\n').split('\n')):
+        if line.strip():
+            return line.strip()
+    return ''
 
 
 def _work(keep_ratio: float | None) -> float:
-    """A training's share of a training on all samples, and a tenth for everything that does not depend on them."""
-    return (1.0 if keep_ratio is None else keep_ratio) + 0.1
+    """A training's share of a training on all samples.
+
+    A tenth is added for everything that does not depend on the samples.
+    """
+    share = 1.0 if keep_ratio is None else keep_ratio
+    return share + 0.1

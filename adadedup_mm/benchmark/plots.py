@@ -28,63 +28,90 @@ def replace_plots(folder: Path, every: Iterable[Results]) -> None:
 
 def write_plots(folder: Path, results: Results) -> None:
     """Writes ``<model>_by_share.png``, if the shares differ, and ``<model>_by_seconds.png``."""
-    shares = {
-        round(row['share'], 2)
-        for row in results.rows
-        if row['share'] is not None and row['variant'] != FULL
-    }
-    for name, label, column, scale in (
-        ('by_share', 'samples used, %', 'share', 100.0),
-        ('by_seconds', 'seconds in total: pruning and training', 'total_seconds', 1.0),
-    ):
-        if column == 'share' and len(shares) < 2:
-            continue
-        figure = Figure((7.5, 5.0), layout='constrained')
-        axes = figure.add_subplot()
-        order = [
-            *_FIRST,
-            *(variant for variant in results.variants if variant not in (FULL, *_FIRST)),
-            FULL,
-        ]
-        for variant in results.variants:
-            _draw(axes, results, variant, order.index(variant), column, scale)
-        axes.set_xlabel(label)
-        axes.set_ylabel(f'{results.metric.split("/")[-1]}{", %" if results.scale == 100 else ""}')
-        axes.set_title(results.model)
-        axes.grid(alpha=0.3)
-        if axes.has_data():
-            figure.legend(loc='outside right center', fontsize='small')
-        with atomic_open(folder / f'{results.model}_{name}.png') as file:
-            figure.savefig(file, format='png', dpi=150)
+    if len(_shares(results)) > 1:
+        figure = _plot(results, 'share', scale=100.0, label='samples used, %')
+        _save(figure, folder / f'{results.model}_by_share.png')
+    label = 'seconds in total: pruning and training'
+    figure = _plot(results, 'total_seconds', scale=1.0, label=label)
+    _save(figure, folder / f'{results.model}_by_seconds.png')
+
+
+def _shares(results: Results) -> set[float]:
+    """The shares of the samples that the variants used, in per cent steps."""
+    shares = set()
+    for row in results.rows:
+        if row['share'] is not None and row['variant'] != FULL:
+            shares.add(round(row['share'], 2))
+    return shares
+
+
+def _plot(results: Results, column: str, scale: float, label: str) -> Figure:
+    figure = Figure((7.5, 5.0), layout='constrained')
+    axes = figure.add_subplot()
+    others = [variant for variant in results.variants if variant not in (FULL, *_FIRST)]
+    order = [*_FIRST, *others, FULL]
+    for variant in results.variants:
+        _draw(axes, results, variant, order.index(variant), column, scale)
+    metric = results.metric.split('/')[-1]
+    unit = ', %' if results.scale == 100 else ''
+    axes.set_xlabel(label)
+    axes.set_ylabel(f'{metric}{unit}')
+    axes.set_title(results.model)
+    axes.grid(alpha=0.3)
+    if axes.has_data():
+        figure.legend(loc='outside right center', fontsize='small')
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic_open(path) as file:
+        figure.savefig(file, format='png', dpi=150)
 
 
 def _draw(
     axes: Axes, results: Results, variant: str, number: int, column: str, scale: float
 ) -> None:
-    """A line through the means of a variant's ratios with standard deviations; ``full`` as a level too."""
-    seeds = {len(values) for ratio in results.columns if (values := results.values(variant, ratio))}
-    note = f' (n={"-".join(map(str, sorted(seeds)))})' if seeds - {results.seeds} else ''
-    points = [
-        (results.mean(column, variant, ratio) * scale, *mean_and_sd(np.array([*values.values()])))
-        for ratio in results.columns
-        if (values := results.values(variant, ratio))
-    ]
+    """A line through the means of a variant's ratios with standard deviations.
+
+    ``full`` is a level, too.
+    """
+    points = []
+    counts = set()
+    for ratio in results.columns:
+        values = results.values(variant, ratio)
+        if values:
+            mean, sd = mean_and_sd(np.array(list(values.values())))
+            points.append((results.mean(column, variant, ratio) * scale, mean, sd))
+            counts.add(len(values))
     if not points:
         return
-    x, mean, sd = np.array(sorted(points)).T
-    # tab20 holds ten pairs of a dark and a light tone: the dark ones first.
-    colour = 'black' if variant == FULL else colormaps['tab20']((2 * number + number // 10) % 20)
+    x, means, sds = np.array(sorted(points)).T
+    is_full = variant == FULL
+    colour = 'black' if is_full else _colour(number)
     axes.errorbar(
         x,
-        mean,
-        np.nan_to_num(sd),
-        label=variant + note,
+        means,
+        np.nan_to_num(sds),
+        label=variant + _seeds_note(counts, results.seeds),
         color=colour,
-        marker='h' if variant == FULL else _MARKERS[number % len(_MARKERS)],
+        marker='h' if is_full else _MARKERS[number % len(_MARKERS)],
         markersize=5,
         capsize=2,
         linewidth=2.4 if variant == _FIRST[0] else 1.2,
         elinewidth=0.8,
     )
-    if variant == FULL:
-        axes.axhline(mean[-1], color=colour, linewidth=0.8, linestyle=':')
+    if is_full:
+        axes.axhline(means[-1], color=colour, linewidth=0.8, linestyle=':')
+
+
+def _colour(number: int) -> tuple[float, float, float, float]:
+    """The colour of a variant; tab20 holds ten pairs of a dark and a light tone: the dark first."""
+    index = (2 * number + number // 10) % 20
+    return colormaps['tab20'](index)
+
+
+def _seeds_note(counts: set[int], seeds: int) -> str:
+    """How many seeds the points of a line have, where that is not all of them."""
+    if counts <= {seeds}:
+        return ''
+    return f' (n={"-".join(map(str, sorted(counts)))})'

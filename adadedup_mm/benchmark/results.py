@@ -1,4 +1,4 @@
-"""One row per training: read from what it left, kept in its work dir, gathered in ``results.parquet``."""
+"""One row per training: read from what it left, kept in its work dir, gathered in one table."""
 
 import datetime
 import json
@@ -55,10 +55,17 @@ _ERROR = re.compile(
 )
 
 
+def is_done(row: Row) -> bool:
+    """Whether the training has given a result; it has failed otherwise."""
+    done: bool = row['status'] == 'done'
+    return done
+
+
 def stored_row(job: Job) -> Row | None:
     """The row of a job that has ended under this config, or None."""
     row = read_object(job.folder / 'result.json')
-    return row if row.get('key') == job.key and row.keys() == set(SCHEMA.names) else None
+    complete = row.keys() == set(SCHEMA.names)
+    return row if complete and row['key'] == job.key else None
 
 
 def make_row(job: Job, about: Row, seconds: float | None = None, code: int = 0) -> Row:
@@ -70,32 +77,36 @@ def make_row(job: Job, about: Row, seconds: float | None = None, code: int = 0) 
         seconds: from start to end of its process; None where that was not observed.
         code: the exit code.
     """
-    row: Row = (
-        dict.fromkeys(SCHEMA.names)
-        | about
-        | dict(
-            model=job.model,
-            variant=job.variant,
-            keep_ratio=job.keep_ratio,
-            seed=job.seed,
-            versions=json.dumps(installed_versions()),
-            settings=json.dumps(job.settings, default=str),
-            key=job.key,
-            finished=datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
-        )
+    now = datetime.datetime.now(datetime.UTC)
+    row: Row = dict.fromkeys(SCHEMA.names)
+    row.update(about)
+    row.update(
+        model=job.model,
+        variant=job.variant,
+        keep_ratio=job.keep_ratio,
+        seed=job.seed,
+        versions=json.dumps(installed_versions()),
+        settings=json.dumps(job.settings, default=str),
+        key=job.key,
+        finished=now.isoformat(timespec='seconds'),
     )
     report = read_object(job.folder / REPORT)
     if code or not report:
-        row |= dict(status='failed', error=last_error(job.folder / 'log.txt', code))
+        row.update(status='failed', error=last_error(job.folder / 'log.txt', code))
     else:
         row = judged(row | _measured(job, report), about['metric'])
-    row['job_seconds'] = round(row['total_seconds'] or 0.0 if seconds is None else seconds, 1)
+    if seconds is None:
+        seconds = row['total_seconds'] or 0.0
+    row['job_seconds'] = round(seconds, 1)
     write_json(job.folder / 'result.json', row)
     return row
 
 
 def judged(row: Row, metric: str) -> Row:
-    """A finished training's row with one of its results as the one that is compared; failed if that is no number."""
+    """A finished training's row with one of its results as the one that is compared.
+
+    It is a failed one if that result is no number.
+    """
     metrics = json.loads(row['metrics'])
     value = metrics.get(metric)
     good = value is not None and math.isfinite(value)
@@ -110,16 +121,16 @@ def judged(row: Row, metric: str) -> Row:
 
 
 def check_metric(row: Row, metric: str) -> None:
-    """Raises UserError if an evaluation never gives this result, which all further trainings would share.
+    """Raises UserError if an evaluation never gives this result.
 
-    One without any result, as of a detector that finds nothing, says nothing about that.
+    All further trainings would share that. An evaluation without any result, as of a detector that
+    finds nothing, says nothing about it.
     """
     metrics = json.loads(row['metrics'] or '{}')
     if metrics and metric not in metrics:
         raise UserError(
-            f'the evaluation gives no {metric!r}, but {", ".join(metrics)}: choose one of these as '
-            'the '
-            'metric, then run the same command again; finished trainings are kept'
+            f'the evaluation gives no {metric!r}, but {", ".join(metrics)}: choose one of these '
+            'as the metric, then run the same command again; finished trainings are kept'
         )
 
 
@@ -127,11 +138,12 @@ def _measured(job: Job, report: dict[str, Any]) -> Row:
     manifest = read_object(job.folder / 'adadedup' / 'manifest.json')
     stages = {name: cost['seconds'] for name, cost in manifest.get('stages', {}).items()}
     pruning = sum(stages.values())
-    share = manifest['kept'] / manifest['samples'] if manifest else 1.0
+    kept_share = manifest['kept'] / manifest['samples'] if manifest else 1.0
+    used_share = _used_share(job.folder / 'dynamic_samples.parquet', job.config) or 1.0
     return dict(
         metrics=json.dumps(report['metrics']),
         samples=report['samples'],
-        share=share * (_used_share(job.folder / 'dynamic_samples.parquet', job.config) or 1.0),
+        share=kept_share * used_share,
         pruning_stages=json.dumps(stages),
         pruning_seconds=round(pruning, 3),
         training_seconds=report['seconds'],
@@ -141,33 +153,46 @@ def _measured(job: Job, report: dict[str, Any]) -> Row:
 
 
 def _used_share(path: Path, config: Any) -> float | None:
-    """Mean share of the samples that dynamic pruning used in an epoch; None where none took place."""
+    """Mean share of the samples that an epoch used; None where no dynamic pruning took place."""
     epochs = config.train_cfg.get('max_epochs')
     if not path.exists() or not epochs:
         return None
-    used = pq.read_table(path, columns=['epochs_used'])['epochs_used'].to_numpy()
-    return float(used.mean() / epochs)
+    table = pq.read_table(path, columns=['epochs_used'])
+    epochs_used = table['epochs_used'].to_numpy()
+    return float(epochs_used.mean() / epochs)
 
 
 def last_error(log: Path, code: int) -> str:
-    """The line of a training's output that says best why it failed, in words for an exit by signal."""
-    lines = (
-        log.read_text(encoding='utf-8', errors='replace').replace('\r', '\n').splitlines()
-        if log.exists()
-        else []
-    )
-    lines = [line.strip() for line in lines if line.strip()]
+    """Why a training failed: the line of its output that says so best.
+
+    Args:
+        log: its output.
+        code: its exit code; negative for an exit by a signal.
+    """
+    lines = _log_lines(log)
+    last = lines[-1] if lines else None
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f'ended by {name}; its last line: {last or "none"}'
     # The launcher's own error comes after the one that caused it.
     errors = [line for line in lines if _ERROR.match(line) and 'ChildFailedError' not in line]
-    text = errors[-1] if errors else lines[-1] if lines else 'it wrote nothing'
-    if code < 0:
-        return f'ended by {signal.Signals(-code).name}; its last line: {lines[-1] if lines else "none"}'
+    text = errors[-1] if errors else last or 'it wrote nothing'
     return text if code else f'it ended without a result; its last line: {text}'
+
+
+def _log_lines(log: Path) -> list[str]:
+    """The lines of an output that hold anything, without white space around them."""
+    if not log.exists():
+        return []
+    text = log.read_text(encoding='utf-8', errors='replace')
+    stripped = [line.strip() for line in text.replace('\r', '\n').splitlines()]
+    return [line for line in stripped if line]
 
 
 def write_results(path: Path, rows: Iterable[Row]) -> None:
     """Writes the rows as parquet."""
-    write_table(path, pa.Table.from_pylist(list(rows), SCHEMA))
+    table = pa.Table.from_pylist(list(rows), SCHEMA)
+    write_table(path, table)
 
 
 def read_results(path: Path) -> list[Row]:
@@ -189,8 +214,8 @@ def read_results(path: Path) -> list[Row]:
     for number, row in enumerate(rows):
         if not _is_complete(row):
             raise UserError(
-                f'{path}: row {number} holds values that no benchmark writes; run the benchmark '
-                'again'
+                f'{path}: row {number} holds values that no benchmark writes; '
+                'run the benchmark again'
             )
     if not rows:
         raise UserError(f'{path} has no rows; run the benchmark again')
@@ -202,22 +227,19 @@ def _is_complete(row: Row) -> bool:
     named = all(names_files(row[name] or '') for name in ('model', 'variant'))
     if not named or None in (row['seed'], row['metric'], row['compare_with']):
         return False
-    if (
-        row['status'] not in ('done', 'failed')
-        or not 0 < (1 if row['keep_ratio'] is None else row['keep_ratio']) <= 1
-    ):
+    if row['status'] not in ('done', 'failed'):
+        return False
+    if row['keep_ratio'] is not None and not 0 < row['keep_ratio'] <= 1:
         return False
     if row['metrics'] is None:
         return row['status'] == 'failed'
-    numbers = [
-        row[name] for name in ('share', 'pruning_seconds', 'training_seconds', 'total_seconds')
-    ]
-    numbers += [row['value']] if row['status'] == 'done' else []
-    return (
-        all(number is not None and math.isfinite(number) for number in numbers)
-        and _is_numbers(row['metrics'], or_null=True)
-        and _is_numbers(row['pruning_stages'])
-    )
+    columns = ['share', 'pruning_seconds', 'training_seconds', 'total_seconds']
+    if is_done(row):
+        columns.append('value')
+    for column in columns:
+        if row[column] is None or not math.isfinite(row[column]):
+            return False
+    return _is_numbers(row['metrics'], or_null=True) and _is_numbers(row['pruning_stages'])
 
 
 def _is_numbers(text: str | None, or_null: bool = False) -> bool:
@@ -226,12 +248,16 @@ def _is_numbers(text: str | None, or_null: bool = False) -> bool:
         values = json.loads(text or '')
     except (ValueError, RecursionError):
         return False
-    return isinstance(values, dict) and all(
-        isinstance(value, float)
-        or (type(value) is int and abs(value) < 2**63)
-        or (or_null and value is None)
-        for value in values.values()
-    )
+    if not isinstance(values, dict):
+        return False
+    return all(_is_number(value) or (or_null and value is None) for value in values.values())
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value of JSON is a number that numpy can hold."""
+    if type(value) is int:
+        return abs(value) < 2**63
+    return isinstance(value, float)
 
 
 def with_metric(rows: Sequence[Row], metric: str) -> list[Row]:
@@ -240,7 +266,15 @@ def with_metric(rows: Sequence[Row], metric: str) -> list[Row]:
     Raises:
         UserError: it is in none of them.
     """
-    names = {name for row in rows if row['metrics'] for name in json.loads(row['metrics'])}
+    names: set[str] = set()
+    for row in rows:
+        names.update(json.loads(row['metrics'] or '{}'))
     if metric not in names:
         raise UserError(f'--metric {metric}: the results have {", ".join(sorted(names))}')
-    return [judged(row, metric) if row['metrics'] else dict(row, metric=metric) for row in rows]
+    changed = []
+    for row in rows:
+        if row['metrics']:
+            changed.append(judged(row, metric))
+        else:
+            changed.append(dict(row, metric=metric))
+    return changed

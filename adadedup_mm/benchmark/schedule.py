@@ -40,7 +40,9 @@ def run_jobs(
     watcher: Watcher,
     poll: float = 0.2,
 ) -> None:
-    """Runs all jobs in order, at most ``side_by_side`` at a time; ends those that run if anything is raised.
+    """Runs all jobs in order, at most ``side_by_side`` at a time.
+
+    Ends those that run if anything is raised.
 
     Args:
         jobs: what to run.
@@ -57,12 +59,12 @@ def run_jobs(
             for number, running in enumerate(slots):
                 if running and running.process.poll() is not None:
                     slots[number] = None
-                    finish(
-                        running.job, running.process.returncode, time.monotonic() - running.started
-                    )
+                    seconds = time.monotonic() - running.started
+                    finish(running.job, running.process.returncode, seconds)
                 if slots[number] is None and waiting:
                     job = waiting.popleft()
-                    slots[number] = Running(job, start(job, number), time.monotonic())
+                    process = start(job, number)
+                    slots[number] = Running(job, process, time.monotonic())
             watcher.tick([running for running in slots if running])
             time.sleep(poll)
     finally:

@@ -13,7 +13,7 @@ LEAST_SEEDS = 5
 
 
 @dataclass(frozen=True)
-class Estimate:
+class IntervalEstimate:
     """A value with its 95 % interval; NaN where the seeds do not determine it.
 
     Attributes:
@@ -35,14 +35,25 @@ def mean_and_sd(values: np.ndarray) -> tuple[float, float]:
     Args:
         values: (n,) float64.
     """
-    mean = float(values.mean()) if len(values) else np.nan
-    return mean, float(values.std(ddof=1)) if len(values) > 1 else np.nan
+    count = len(values)
+    mean = float(values.mean()) if count > 0 else np.nan
+    sd = float(values.std(ddof=1)) if count > 1 else np.nan
+    return mean, sd
 
 
 def paired(*by_seed: Mapping[int, float]) -> list[np.ndarray]:
-    """The values of the seeds that all have, in the same order: as many (n,) float64 arrays as arguments."""
-    seeds = sorted(set.intersection(*(set(values) for values in by_seed)))
-    return [np.array([values[seed] for seed in seeds], np.float64) for values in by_seed]
+    """The values of the seeds that all have, in the same order.
+
+    Returns:
+        As many (n,) float64 arrays as arguments.
+    """
+    common = set.intersection(*(set(values) for values in by_seed))
+    seeds = sorted(common)
+    aligned = []
+    for values in by_seed:
+        of_seeds = [values[seed] for seed in seeds]
+        aligned.append(np.array(of_seeds, np.float64))
+    return aligned
 
 
 def recovered_share(
@@ -51,8 +62,10 @@ def recovered_share(
     full: np.ndarray,
     resamples: int = RESAMPLES,
     rng_seed: int = 0,
-) -> Estimate:
-    """How much of what random pruning loses a variant gets back: (variant - random) / (full - random) of the means.
+) -> IntervalEstimate:
+    """How much of what random pruning loses a variant gets back.
+
+    The share is (variant - random) / (full - random) of the means.
 
     The interval is the percentile bootstrap over seeds, drawn together for all three (Efron &
     Tibshirani 1993). With five seeds it is somewhat too narrow.
@@ -70,23 +83,28 @@ def recovered_share(
     """
     n = len(variant)
     if not n or not full.mean() > random.mean():
-        return Estimate(np.nan, np.nan, np.nan, n)
-    value = float((variant.mean() - random.mean()) / (full.mean() - random.mean()))
+        return IntervalEstimate(np.nan, np.nan, np.nan, n)
+    gained = variant.mean() - random.mean()
+    lost = full.mean() - random.mean()
+    value = float(gained / lost)
     if n < LEAST_SEEDS:
-        return Estimate(value, np.nan, np.nan, n)
-    drawn = np.random.default_rng(rng_seed).integers(n, size=(resamples, n))
-    means = [values[drawn].mean(axis=1) for values in (variant, random, full)]
-    lost = means[2] - means[1]
-    usable = lost > 0
+        return IntervalEstimate(value, np.nan, np.nan, n)
+    rng = np.random.default_rng(rng_seed)
+    drawn = rng.integers(n, size=(resamples, n))
+    variant_means = variant[drawn].mean(axis=1)
+    random_means = random[drawn].mean(axis=1)
+    full_means = full[drawn].mean(axis=1)
+    gains = variant_means - random_means
+    losses = full_means - random_means
+    usable = losses > 0
     if usable.mean() < LEVEL:
-        return Estimate(value, np.nan, np.nan, n)
-    low, high = np.quantile(
-        (means[0] - means[1])[usable] / lost[usable], [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    )
-    return Estimate(value, float(low), float(high), n)
+        return IntervalEstimate(value, np.nan, np.nan, n)
+    shares = gains[usable] / losses[usable]
+    low, high = np.quantile(shares, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return IntervalEstimate(value, float(low), float(high), n)
 
 
-def paired_difference(variant: np.ndarray, other: np.ndarray) -> Estimate:
+def paired_difference(variant: np.ndarray, other: np.ndarray) -> IntervalEstimate:
     """Mean of variant - other over the seeds, with Student's t interval.
 
     The t interval, because percentile bootstrap intervals of a mean are about a third too narrow
@@ -100,5 +118,8 @@ def paired_difference(variant: np.ndarray, other: np.ndarray) -> Estimate:
 
     mean, sd = mean_and_sd(variant - other)
     n = len(variant)
-    half = float(t.ppf((1 + LEVEL) / 2, n - 1)) * sd / np.sqrt(n) if n > 1 else np.nan
-    return Estimate(mean, mean - half, mean + half, n)
+    if n < 2:
+        return IntervalEstimate(mean, np.nan, np.nan, n)
+    quantile = float(t.ppf((1 + LEVEL) / 2, n - 1))
+    half = quantile * sd / np.sqrt(n)
+    return IntervalEstimate(mean, mean - half, mean + half, n)

@@ -13,8 +13,8 @@ import numpy as np
 
 from ..base.files import atomic_open
 from .config import FULL, RANDOM
-from .results import Row
-from .statistics import Estimate, mean_and_sd, paired, paired_difference, recovered_share
+from .results import Row, is_done
+from .statistics import IntervalEstimate, mean_and_sd, paired, paired_difference, recovered_share
 
 NONE = '-'
 
@@ -47,77 +47,89 @@ class Results:
     def __init__(self, rows: Sequence[Row], model: str) -> None:
         self.model = model
         self.rows = [row for row in rows if row['model'] == model]
-        self.metric, self.compare_with = self.rows[0]['metric'], self.rows[0]['compare_with']
+        self.metric = self.rows[0]['metric']
+        self.compare_with = self.rows[0]['compare_with']
         self.variants = list(dict.fromkeys(row['variant'] for row in self.rows))
-        self.ratios = sorted(
-            {row['keep_ratio'] for row in self.rows if row['keep_ratio'] is not None}
-        )
-        self.with_own = any(row['keep_ratio'] is None for row in self.rows)
-        self.seeds = len({row['seed'] for row in self.rows})
+        ratios = {row['keep_ratio'] for row in self.rows}
+        seeds = {row['seed'] for row in self.rows}
+        self.with_own = None in ratios
+        self.ratios = sorted(ratios - {None})
+        self.seeds = len(seeds)
         values = [row['value'] for row in self.rows if row['value'] is not None]
-        self.scale = 100.0 if all(abs(value) <= 1 for value in values) else 1.0
+        is_share = all(abs(value) <= 1 for value in values)
+        self.scale = 100.0 if is_share else 1.0
 
     @property
     def columns(self) -> list[float | None]:
         """The keep ratios; None for variants that were not told one."""
-        return [*self.ratios, *([None] if self.with_own else [])]
+        columns: list[float | None] = list(self.ratios)
+        if self.with_own:
+            columns.append(None)
+        return columns
 
     def cell(self, variant: str, ratio: float | None) -> list[Row]:
         """The rows of all seeds."""
-        return [row for row in self.rows if (row['variant'], row['keep_ratio']) == (variant, ratio)]
+        of_variant = [row for row in self.rows if row['variant'] == variant]
+        return [row for row in of_variant if row['keep_ratio'] == ratio]
 
     def done(self, variant: str, ratio: float | None) -> list[Row]:
         """The rows of the seeds that did not fail."""
-        return [
-            row
-            for row in self.cell(variant, ratio)
-            if row['status'] == 'done' and row['value'] is not None
-        ]
+        cell = self.cell(variant, ratio)
+        return [row for row in cell if is_done(row) and row['value'] is not None]
 
     def values(self, variant: str, ratio: float | None) -> dict[int, float]:
         """Seed -> metric, in per cent where it is a share."""
-        return {row['seed']: row['value'] * self.scale for row in self.done(variant, ratio)}
+        done = self.done(variant, ratio)
+        return {row['seed']: row['value'] * self.scale for row in done}
 
     def reference(self, variant: str, ratio: float | None) -> dict[int, float]:
         """Seed -> metric of a variant to compare with, at the same ratio unless it has none."""
-        return self.values(variant, ratio) or self.values(variant, None)
+        at_ratio = self.values(variant, ratio)
+        return at_ratio or self.values(variant, None)
 
-    def recovered(self, variant: str, ratio: float | None) -> Estimate:
+    def recovered(self, variant: str, ratio: float | None) -> IntervalEstimate:
         """Share of random pruning's loss that the variant gets back."""
         values, random, full = paired(
-            self.values(variant, ratio), self.reference(RANDOM, ratio), self.reference(FULL, ratio)
+            self.values(variant, ratio),
+            self.reference(RANDOM, ratio),
+            self.reference(FULL, ratio),
         )
         return recovered_share(values, random, full)
 
-    def difference(self, variant: str, ratio: float | None) -> Estimate:
+    def difference(self, variant: str, ratio: float | None) -> IntervalEstimate:
         """To the variant that all are compared with."""
-        return paired_difference(
-            *paired(self.values(variant, ratio), self.reference(self.compare_with, ratio))
+        values, other = paired(
+            self.values(variant, ratio),
+            self.reference(self.compare_with, ratio),
         )
+        return paired_difference(values, other)
 
     def mean(self, column: str, variant: str, ratio: float | None) -> float:
         """Mean of a numeric column over the seeds."""
-        return mean_and_sd(
-            np.array([row[column] for row in self.done(variant, ratio)], np.float64)
-        )[0]
+        values = [row[column] for row in self.done(variant, ratio)]
+        mean, _ = mean_and_sd(np.array(values, np.float64))
+        return mean
 
 
 def all_results(rows: Sequence[Row]) -> list[Results]:
     """One for each model."""
-    return [Results(rows, model) for model in dict.fromkeys(row['model'] for row in rows)]
+    models = dict.fromkeys(row['model'] for row in rows)
+    return [Results(rows, model) for model in models]
 
 
 def make_tables(results: Results) -> list[Table]:
-    """The metric, the share of random's loss that is recovered, the paired comparison, and the cost."""
+    """Metric, share of random's loss that is recovered, paired comparison, and cost."""
+    compare_with = results.compare_with
     unit = ' in %' if results.scale == 100 else ''
     seeds = f'{results.seeds} seed{"s" if results.seeds > 1 else ""}'
     build = functools.partial(_table, results)
     tables = [
         build(
-            'metric', f'{results.metric}{unit}: mean ± standard deviation of {seeds}', _metric_text
+            'metric',
+            f'{results.metric}{unit}: mean ± standard deviation of {seeds}',
+            _metric_text,
         )
     ]
-    others = [variant for variant in results.variants if variant not in (FULL, RANDOM)]
     if {FULL, RANDOM} <= set(results.variants):
         tables.append(
             build(
@@ -125,25 +137,24 @@ def make_tables(results: Results) -> list[Table]:
                 "Share of random's loss that is recovered, (variant - random) / "
                 '(full - random), with its 95 % bootstrap interval over seeds',
                 _recovered_text,
-                others,
+                [variant for variant in results.variants if variant not in (FULL, RANDOM)],
             )
         )
-    if results.compare_with in results.variants:
-        others = [variant for variant in results.variants if variant != results.compare_with]
+    if compare_with in results.variants:
         tables.append(
             build(
                 'difference',
-                f'{results.metric}{unit} minus that of {results.compare_with}, paired by '
+                f'{results.metric}{unit} minus that of {compare_with}, paired by '
                 'seed, with its 95 % t interval',
                 _difference_text,
-                others,
+                [variant for variant in results.variants if variant != compare_with],
             )
         )
     tables.append(build('seconds', 'Seconds in total = pruning + training', _seconds_text))
     tables.append(
         build(
             'break_even',
-            f'Trainings after which pruning has saved what it took: pruning seconds / '
+            'Trainings after which pruning has saved what it took: pruning seconds / '
             f'(training seconds of {FULL} - its own)',
             _break_even_text,
         )
@@ -160,36 +171,54 @@ def _table(
     variants: Sequence[str] | None = None,
 ) -> Table:
     """Rows and columns that hold nothing are left out."""
-    cells = {
-        variant: {ratio: text(results, variant, ratio) for ratio in results.columns}
-        for variant in (results.variants if variants is None else variants)
-    }
-    columns = [
-        ratio for ratio in results.columns if any(row[ratio] != NONE for row in cells.values())
-    ]
-    header = ['kept', *('not set' if ratio is None else f'{ratio * 100:g} %' for ratio in columns)]
-    rows = [[variant, *(row[ratio] for ratio in columns)] for variant, row in cells.items()]
-    return Table(name, title, header, [row for row in rows if set(row[1:]) - {NONE}])
+    cells = {}
+    for variant in results.variants if variants is None else variants:
+        cells[variant] = {ratio: text(results, variant, ratio) for ratio in results.columns}
+    columns = []
+    for ratio in results.columns:
+        if any(row[ratio] != NONE for row in cells.values()):
+            columns.append(ratio)
+    header = ['kept']
+    for ratio in columns:
+        header.append('not set' if ratio is None else f'{ratio * 100:g} %')
+    rows = []
+    for variant, cell in cells.items():
+        texts = [cell[ratio] for ratio in columns]
+        if set(texts) - {NONE}:
+            rows.append([variant, *texts])
+    return Table(name, title, header, rows)
 
 
 def _metric_text(results: Results, variant: str, ratio: float | None) -> str:
-    cell, values = (
-        results.cell(variant, ratio),
-        np.array([*results.values(variant, ratio).values()]),
-    )
+    cell = results.cell(variant, ratio)
+    values = np.array(list(results.values(variant, ratio).values()))
     if not cell:
         return NONE
-    failed = sum(row['status'] == 'failed' for row in cell)
     if not len(values):
         return 'failed'
     mean, sd = mean_and_sd(values)
-    notes = [f'n={len(values)}'] if len(values) < results.seeds else []
-    notes += [f'{failed} failed'] if failed else []
-    share = results.mean('share', variant, ratio)
-    notes += [f'{share * 100:.0f} % used'] if ratio is None and share < 0.995 else []
     places = 1 if abs(mean) >= 1 else 2
-    text = f'{mean:.{places}f} ± {sd:.{places}f}' if math.isfinite(sd) else f'{mean:.{places}f}'
+    text = f'{mean:.{places}f}'
+    if math.isfinite(sd):
+        text += f' ± {sd:.{places}f}'
+    notes = _metric_notes(results, variant, ratio)
     return f'{text} ({", ".join(notes)})' if notes else text
+
+
+def _metric_notes(results: Results, variant: str, ratio: float | None) -> list[str]:
+    """What a reader must know beside the mean: missing and failed seeds, another share."""
+    cell = results.cell(variant, ratio)
+    count = len(results.done(variant, ratio))
+    failed = sum(not is_done(row) for row in cell)
+    share = results.mean('share', variant, ratio)
+    notes = []
+    if count < results.seeds:
+        notes.append(f'n={count}')
+    if failed:
+        notes.append(f'{failed} failed')
+    if ratio is None and share < 0.995:
+        notes.append(f'{share * 100:.0f} % used')
+    return notes
 
 
 def _recovered_text(results: Results, variant: str, ratio: float | None) -> str:
@@ -200,32 +229,32 @@ def _recovered_text(results: Results, variant: str, ratio: float | None) -> str:
 
 
 def _difference_text(results: Results, variant: str, ratio: float | None) -> str:
-    return _interval(results.difference(variant, ratio), lambda value: f'{value:+.2f}')
+    difference = results.difference(variant, ratio)
+    return _interval(difference, lambda value: f'{value:+.2f}')
 
 
-def _interval(estimate: Estimate, text: Callable[[float], str]) -> str:
+def _interval(estimate: IntervalEstimate, text: Callable[[float], str]) -> str:
     if not estimate.seeds:
         return NONE
+    value = text(estimate.value)
     if not math.isfinite(estimate.low):
-        return text(estimate.value)
-    return f'{text(estimate.value)} [{text(estimate.low)}, {text(estimate.high)}]'
+        return value
+    return f'{value} [{text(estimate.low)}, {text(estimate.high)}]'
 
 
 def _seconds_text(results: Results, variant: str, ratio: float | None) -> str:
     if not results.done(variant, ratio):
         return NONE
-    pruning, training, total = (
-        results.mean(name, variant, ratio)
-        for name in ('pruning_seconds', 'training_seconds', 'total_seconds')
-    )
+    pruning = results.mean('pruning_seconds', variant, ratio)
+    training = results.mean('training_seconds', variant, ratio)
+    total = results.mean('total_seconds', variant, ratio)
     places = 0 if total >= 100 else 1
     return f'{total:.{places}f} = {pruning:.{places}f} + {training:.{places}f}'
 
 
 def _break_even_text(results: Results, variant: str, ratio: float | None) -> str:
-    pruning, training = (
-        results.mean(name, variant, ratio) for name in ('pruning_seconds', 'training_seconds')
-    )
+    pruning = results.mean('pruning_seconds', variant, ratio)
+    training = results.mean('training_seconds', variant, ratio)
     saved = results.mean('training_seconds', FULL, None) - training
     if not pruning > 0 or not math.isfinite(saved):
         return NONE
@@ -234,60 +263,71 @@ def _break_even_text(results: Results, variant: str, ratio: float | None) -> str
 
 def _stages(results: Results) -> Table:
     """Seconds of each stage of the pruning, over all ratios and seeds."""
-    costs = {
-        variant: [
-            json.loads(row['pruning_stages'])
-            for ratio in results.columns
-            for row in results.done(variant, ratio)
-        ]
-        for variant in results.variants
-    }
-    names = list(dict.fromkeys(name for cost in costs.values() for row in cost for name in row))
-    rows = [
-        [
-            variant,
-            *(
-                f'{np.mean([row[name] for row in cost]):.1f}'
-                if all(name in row for row in cost)
-                else NONE
-                for name in names
-            ),
-        ]
-        for variant, cost in costs.items()
-        if cost and any(cost)
-    ]
-    return Table(
-        'stages', 'Seconds of the stages of pruning: mean over ratios and seeds', ['', *names], rows
-    )
+    costs = {variant: _stage_seconds(results, variant) for variant in results.variants}
+    names: dict[str, None] = {}
+    for runs in costs.values():
+        for run in runs:
+            names.update(dict.fromkeys(run))
+    rows = []
+    for variant, runs in costs.items():
+        if any(runs):
+            rows.append([variant, *(_mean_seconds(runs, name) for name in names)])
+    title = 'Seconds of the stages of pruning: mean over ratios and seeds'
+    return Table('stages', title, ['', *names], rows)
+
+
+def _stage_seconds(results: Results, variant: str) -> list[dict[str, float]]:
+    """The seconds of each stage by name, of every run of a variant."""
+    runs = []
+    for ratio in results.columns:
+        for row in results.done(variant, ratio):
+            runs.append(json.loads(row['pruning_stages']))
+    return runs
+
+
+def _mean_seconds(runs: list[dict[str, float]], stage: str) -> str:
+    """The mean over runs that all have the stage."""
+    if not all(stage in run for run in runs):
+        return NONE
+    mean = np.mean([run[stage] for run in runs])
+    return f'{mean:.1f}'
 
 
 def markdown(tables: Iterable[Table]) -> str:
     """The tables one below the other."""
     parts = []
     for table in tables:
-        lines = [table.header, ['---', *['---:'] * (len(table.header) - 1)], *table.rows]
-        body = '\n'.join(f'| {" | ".join(cells)} |' for cells in lines)
+        numbers = len(table.header) - 1
+        rule = ['---', *['---:'] * numbers]
+        lines = [_markdown_row(cells) for cells in [table.header, rule, *table.rows]]
+        body = '\n'.join(lines)
         parts.append(f'{table.title}\n\n{body}\n')
     return '\n'.join(parts)
 
 
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f'| {" | ".join(cells)} |'
+
+
 def latex(table: Table) -> str:
     """A ``tabular`` with booktabs rules."""
-    rows = [
-        ' & '.join(_latex_text(cell) for cell in row) + r' \\'
-        for row in [table.header, *table.rows]
-    ]
+    alignment = 'l' + 'r' * (len(table.header) - 1)
     lines = [
         f'% {table.title}',
-        rf'\begin{{tabular}}{{l{"r" * (len(table.header) - 1)}}}',
+        rf'\begin{{tabular}}{{{alignment}}}',
         r'\toprule',
-        rows[0],
+        _latex_row(table.header),
         r'\midrule',
-        *rows[1:],
+        *(_latex_row(row) for row in table.rows),
         r'\bottomrule',
         r'\end{tabular}',
     ]
     return '\n'.join(lines) + '\n'
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    texts = [_latex_text(cell) for cell in cells]
+    return ' & '.join(texts) + r' \\'
 
 
 def _latex_text(text: str) -> str:
@@ -296,87 +336,98 @@ def _latex_text(text: str) -> str:
     return text
 
 
+_CSV_HEADER = [
+    'model',
+    'variant',
+    'keep_ratio',
+    'metric',
+    'mean',
+    'sd',
+    'seeds',
+    'failed',
+    'share',
+    'recovered',
+    'recovered_low',
+    'recovered_high',
+    'difference',
+    'difference_low',
+    'difference_high',
+    'pruning_seconds',
+    'training_seconds',
+    'total_seconds',
+]
+
+
 def summary_csv(all_of: Iterable[Results]) -> str:
     """A line for each model, variant and keep ratio, with plain numbers."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator='\n')
-    writer.writerow(
-        [
-            'model',
-            'variant',
-            'keep_ratio',
-            'metric',
-            'mean',
-            'sd',
-            'seeds',
-            'failed',
-            'share',
-            'recovered',
-            'recovered_low',
-            'recovered_high',
-            'difference',
-            'difference_low',
-            'difference_high',
-            'pruning_seconds',
-            'training_seconds',
-            'total_seconds',
-        ]
-    )
+    writer.writerow(_CSV_HEADER)
     for results in all_of:
         for variant in results.variants:
             for ratio in results.columns:
                 if results.cell(variant, ratio):
-                    writer.writerow(
-                        [_csv_text(value) for value in _summary(results, variant, ratio)]
-                    )
+                    summary = _summary(results, variant, ratio)
+                    writer.writerow([_csv_text(value) for value in summary])
     return file.getvalue()
 
 
 def _summary(results: Results, variant: str, ratio: float | None) -> list[object]:
-    values = np.array([*results.values(variant, ratio).values()]) / results.scale
-    failed = sum(row['status'] == 'failed' for row in results.cell(variant, ratio))
-    recovered, difference = results.recovered(variant, ratio), results.difference(variant, ratio)
-    means = (
-        results.mean(name, variant, ratio)
-        for name in ('share', 'pruning_seconds', 'training_seconds', 'total_seconds')
-    )
-    share, *seconds = means
+    """The values of ``_CSV_HEADER``."""
+    values = np.array(list(results.values(variant, ratio).values())) / results.scale
+    mean, sd = mean_and_sd(values)
+    failed = sum(not is_done(row) for row in results.cell(variant, ratio))
+    recovered = results.recovered(variant, ratio)
+    difference = results.difference(variant, ratio)
     return [
         results.model,
         variant,
         ratio,
         results.metric,
-        *mean_and_sd(values),
+        mean,
+        sd,
         len(values),
         failed,
-        share,
+        results.mean('share', variant, ratio),
         recovered.value,
         recovered.low,
         recovered.high,
-        *(value / results.scale for value in (difference.value, difference.low, difference.high)),
-        *seconds,
+        difference.value / results.scale,
+        difference.low / results.scale,
+        difference.high / results.scale,
+        results.mean('pruning_seconds', variant, ratio),
+        results.mean('training_seconds', variant, ratio),
+        results.mean('total_seconds', variant, ratio),
     ]
 
 
 def _csv_text(value: object) -> str:
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+    if value is None:
         return ''
-    return f'{value:.6g}' if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f'{value:.6g}' if math.isfinite(value) else ''
 
 
 def tables_markdown(rows: Sequence[Row]) -> str:
     """All tables of all models, and a list of what failed."""
-    parts = [
-        f'### {results.model}\n\n{markdown(make_tables(results))}' for results in all_results(rows)
-    ]
-    failed = [row for row in rows if row['status'] == 'failed']
-    if failed:
-        parts.append('### Failed\n\n' + '\n'.join(_failure(row) for row in failed) + '\n')
+    parts = []
+    for results in all_results(rows):
+        tables = markdown(make_tables(results))
+        parts.append(f'### {results.model}\n\n{tables}')
+    failures = [_failure(row) for row in rows if not is_done(row)]
+    if failures:
+        lines = '\n'.join(failures)
+        parts.append(f'### Failed\n\n{lines}\n')
     return '\n'.join(parts)
 
 
 def write_tables(folder: Path, rows: Sequence[Row]) -> str:
-    """Writes ``tables.md``, ``summary.csv`` and ``<model>_<table>.tex`` into a folder; returns the markdown."""
+    """Writes ``tables.md``, ``summary.csv`` and ``<model>_<table>.tex`` into a folder.
+
+    Returns:
+        The text of ``tables.md``.
+    """
     every = all_results(rows)
     for old in folder.glob('*.tex'):  # of an earlier config in the same work dir
         old.unlink()
@@ -390,8 +441,11 @@ def write_tables(folder: Path, rows: Sequence[Row]) -> str:
 
 
 def _failure(row: Row) -> str:
-    ratio = '' if row['keep_ratio'] is None else f' {row["keep_ratio"]:g}'
-    return f'- {row["model"]} {row["variant"]}{ratio} seed {row["seed"]}: {row["error"]}'
+    parts = [row['model'], row['variant']]
+    if row['keep_ratio'] is not None:
+        parts.append(f'{row["keep_ratio"]:g}')
+    parts.append(f'seed {row["seed"]}: {row["error"]}')
+    return '- ' + ' '.join(parts)
 
 
 def _write(path: Path, text: str) -> None:

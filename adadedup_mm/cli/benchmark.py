@@ -19,6 +19,7 @@ from ..benchmark.results import (
     RESULTS,
     Row,
     check_metric,
+    is_done,
     judged,
     make_row,
     read_results,
@@ -32,7 +33,7 @@ from ..workdir.claim import held
 from .common import add_cfg_options, run
 
 
-def _main(arguments: list[str] | None) -> None:
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='benchmark.py',
         description='Compare ways to prune: every variant, keep ratio and seed of CONFIG is one '
@@ -67,13 +68,20 @@ def _main(arguments: list[str] | None) -> None:
         '--keep-checkpoints', action='store_true', help='keep the weights of finished trainings'
     )
     parser.add_argument('--metric', help='make the tables for another result of the evaluations')
-    args = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
 
-    if Path(args.config).is_dir():
-        _report(Path(args.config), read_results(Path(args.config) / RESULTS), args.metric)
+
+def _main(arguments: list[str] | None) -> None:
+    args = _parse(arguments)
+    folder = Path(args.config)
+    if folder.is_dir():
+        _report(folder, read_results(folder / RESULTS), args.metric)
         return
     launcher = Launcher(
-        args.launcher, args.gpus if args.launcher != 'none' else 1, args.jobs, args.partition
+        kind=args.launcher,
+        gpus=args.gpus if args.launcher != 'none' else 1,
+        side_by_side=args.jobs,
+        partition=args.partition,
     )
     launcher.check()
     benchmark = load_benchmark(args.config, args.cfg_options)
@@ -81,19 +89,18 @@ def _main(arguments: list[str] | None) -> None:
     work_dir = (args.work_dir or Path('work_dirs') / name).absolute()
     about = dict(benchmark=name, metric=benchmark.metric, compare_with=benchmark.compare_with)
     with _claim(work_dir):
-        jobs = make_jobs(benchmark, prepare(benchmark.data, work_dir), work_dir)
+        settings = prepare(benchmark.data, work_dir)
+        jobs = make_jobs(benchmark, settings, work_dir)
         check_weights(jobs)
-        rows = {job.folder: row for job in jobs if (row := _earlier_row(job, about, launcher))}
+        rows = _earlier_rows(jobs, about, launcher)
         for row in rows.values():
             check_metric(row, args.metric or benchmark.metric)
-        print(
-            _announcement(benchmark, jobs, [job for job in jobs if job.folder not in rows]),
-            flush=True,
-        )
+        waiting = [job for job in jobs if job.folder not in rows]
+        print(_announcement(benchmark, jobs, waiting), flush=True)
         _run(jobs, rows, about, launcher, work_dir, args)
         ordered = [rows[job.folder] for job in jobs]
         _report(work_dir, ordered, args.metric)
-    failed = sum(row['status'] == 'failed' for row in ordered)
+    failed = sum(not is_done(row) for row in ordered)
     if failed:
         print(
             f'{failed} of {len(ordered)} trainings failed; the same command tries them again',
@@ -103,17 +110,22 @@ def _main(arguments: list[str] | None) -> None:
 
 
 def _announcement(benchmark: Benchmark, jobs: list[Job], waiting: list[Job]) -> str:
-    hours = sum(
-        benchmark.gpu_hours.get(job.model, 0.0) * (job.keep_ratio or 1.0) for job in waiting
+    """How many trainings there are, how many are done, and what the rest costs."""
+    hours = 0.0
+    for job in waiting:
+        of_whole_training = benchmark.gpu_hours.get(job.model, 0.0)
+        hours += of_whole_training * (job.keep_ratio or 1.0)
+    ratios = ', '.join(f'{ratio:g}' for ratio in benchmark.keep_ratios)
+    done = len(jobs) - len(waiting)
+    text = (
+        f'{len(jobs)} trainings: {len(benchmark.models)} models, '
+        f'{len(benchmark.variants)} variants, keep ratios {ratios}, {len(benchmark.seeds)} seeds'
     )
-    cost = f', about {hours:.0f} GPU hours of training and the pruning' if hours else ''
-    done = f', {len(jobs) - len(waiting)} done already' if len(waiting) < len(jobs) else ''
-    return (
-        f'{len(jobs)} trainings: {len(benchmark.models)} models, {len(benchmark.variants)} '
-        'variants, keep ratios '
-        f'{", ".join(f"{ratio:g}" for ratio in benchmark.keep_ratios)}, {len(benchmark.seeds)} '
-        f'seeds{done}{cost}'
-    )
+    if done:
+        text += f', {done} done already'
+    if hours:
+        text += f', about {hours:.0f} GPU hours of training and the pruning'
+    return text
 
 
 def _run(
@@ -131,8 +143,9 @@ def _run(
     with Overview(jobs, list(rows.values()), launcher.side_by_side) as overview:
 
         def finish(job: Job, code: int, seconds: float) -> None:
-            row = rows[job.folder] = make_row(job, about | _launch(launcher), seconds, code)
-            if row['status'] == 'done' and not args.keep_checkpoints:
+            row = make_row(job, about | _launch(launcher), seconds, code)
+            rows[job.folder] = row
+            if is_done(row) and not args.keep_checkpoints:
                 remove_checkpoints(job.folder)
             _write(jobs, rows, work_dir)
             overview.finished(job, row)
@@ -142,12 +155,27 @@ def _run(
 
 
 def _write(jobs: list[Job], rows: dict[Path, Row], work_dir: Path) -> None:
-    write_results(work_dir / RESULTS, [rows[job.folder] for job in jobs if job.folder in rows])
+    ended = [job for job in jobs if job.folder in rows]
+    write_results(work_dir / RESULTS, [rows[job.folder] for job in ended])
 
 
 def _launch(launcher: Launcher) -> Row:
-    gpus = f', {launcher.gpus} processes' if launcher.kind != 'none' else ''
-    return dict(launch=f'{launcher.kind}{gpus}, {launcher.side_by_side} side by side')
+    """How the trainings were started, in words."""
+    parts = [launcher.kind]
+    if launcher.kind != 'none':
+        parts.append(f'{launcher.gpus} processes')
+    parts.append(f'{launcher.side_by_side} side by side')
+    return dict(launch=', '.join(parts))
+
+
+def _earlier_rows(jobs: list[Job], about: Row, launcher: Launcher) -> dict[Path, Row]:
+    """The results of earlier calls by the jobs' folders."""
+    rows = {}
+    for job in jobs:
+        row = _earlier_row(job, about, launcher)
+        if row:
+            rows[job.folder] = row
+    return rows
 
 
 def _earlier_row(job: Job, about: Row, launcher: Launcher) -> Row | None:
@@ -159,12 +187,13 @@ def _earlier_row(job: Job, about: Row, launcher: Launcher) -> Row | None:
         return None
     row = judged(row | about, about['metric'])
     check_metric(row, about['metric'])
-    return row if row['status'] == 'done' else None
+    return row if is_done(row) else None
 
 
 def _report(folder: Path, rows: list[Row], metric: str | None) -> None:
     """Writes tables and plots, and prints the tables."""
-    rows = with_metric(rows, metric) if metric else rows
+    if metric:
+        rows = with_metric(rows, metric)
     print(write_tables(folder / 'tables', rows))
     replace_plots(folder / 'plots', all_results(rows))
     print(f'tables: {folder / "tables"}; plots: {folder / "plots"}')

@@ -20,7 +20,16 @@ def run(
     arguments: list[str] | None = None,
     go_on: str = 'run the same command with --resume to go on',
 ) -> None:
-    """Calls ``main`` and ends the process: 0 done, 2 wrong input with one line on standard error, 1 anything else."""
+    """Calls ``main`` and ends the process where that fails.
+
+    The exit code is 0 where all is done, 2 for wrong input, with one line on standard error, and 1
+    for anything else.
+
+    Args:
+        main: what the tool does with its arguments.
+        arguments: of the command line; those of the process by default.
+        go_on: what to do after an interruption, in words.
+    """
     # Terminals and files of old encodings lack characters that we print.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors='replace')
@@ -47,8 +56,8 @@ def run(
         if 'PytorchStreamWriter' not in str(error):
             raise
         print(
-            'error: weights cannot be written, probably for lack of space: make room, then '
-            f'{go_on}',
+            'error: weights cannot be written, probably for lack of space: '
+            f'make room, then {go_on}',
             file=sys.stderr,
         )
         sys.exit(1)
@@ -58,7 +67,10 @@ def run(
 
 
 def _is_first_to_say(line: str) -> bool:
-    """Whether no other process of this machine has found the same; True where torchrun's store cannot tell."""
+    """Whether no other process of this machine has found the same.
+
+    True where torchrun's store cannot tell.
+    """
     environment = os.environ
     if environment.get('TORCHELASTIC_USE_AGENT_STORE') != 'True':
         return True
@@ -120,4 +132,5 @@ def _override(text: str) -> str:
 
 def print_table(table: Table) -> None:
     """Prints a table without breaking its cells, in log files and narrow terminals too."""
-    Console(width=max(Console().width, 120)).print(table)
+    width = max(Console().width, 120)
+    Console(width=width).print(table)

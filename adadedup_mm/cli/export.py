@@ -11,8 +11,8 @@ from .common import run
 def _main(arguments: list[str] | None) -> None:
     parser = argparse.ArgumentParser(
         prog='export.py',
-        description='Write what a pruning run decided about every '
-        'sample: kept or pruned, partner, similarity, loss, tags.',
+        description='Write what a pruning run decided about every sample: '
+        'kept or pruned, partner, similarity, loss, tags.',
     )
     parser.add_argument(
         'work_dir', metavar='WORK_DIR', type=Path, help='of a finished tools/prune.py run'
@@ -34,11 +34,11 @@ def _main(arguments: list[str] | None) -> None:
         return
     out = args.out or args.work_dir / 'export' / 'fiftyone'
     count = export_fiftyone(args.work_dir, out)
+    folder = shlex.quote(str(out))
     print(
-        f'{out}: {count} images; open it with: fiftyone datasets create --name pruning '
-        '--dataset-dir '
-        f'{shlex.quote(str(out))} --type fiftyone.types.FiftyOneDataset && fiftyone app launch '
-        'pruning'
+        f'{out}: {count} images; open it with: '
+        f'fiftyone datasets create --name pruning --dataset-dir {folder} '
+        '--type fiftyone.types.FiftyOneDataset && fiftyone app launch pruning'
     )
 
 

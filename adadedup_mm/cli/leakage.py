@@ -1,4 +1,4 @@
-"""``tools/leakage.py``: near-duplicates between the training set and the validation and test sets."""
+"""``tools/leakage.py``: near-duplicates of training samples in validation and test sets."""
 
 import argparse
 from pathlib import Path
@@ -15,8 +15,8 @@ from .common import add_cfg_options, print_table, run
 def _main(arguments: list[str] | None) -> None:
     parser = argparse.ArgumentParser(
         prog='leakage.py',
-        description='Find validation and test samples of a config that '
-        'are near-duplicates of training samples.',
+        description='Find validation and test samples of a config that are near-duplicates '
+        'of training samples.',
     )
     parser.add_argument(
         'config',
@@ -38,10 +38,8 @@ def _main(arguments: list[str] | None) -> None:
     work_dir = Path(args.work_dir or default_work_dir(config, args.config)).absolute()
     summary = find_leakage(config, resolve_options(config), work_dir, args.threshold)
     print_table(_table(summary))
-    print(
-        f'pairs: {work_dir}/leakage/pairs.csv (and .parquet); pictures: '
-        f'{work_dir}/leakage/leakage.html'
-    )
+    folder = f'{work_dir}/leakage'
+    print(f'pairs: {folder}/pairs.csv (and .parquet); pictures: {folder}/leakage.html')
 
 
 def _table(summary: Summary) -> Table:

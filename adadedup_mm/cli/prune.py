@@ -16,11 +16,11 @@ from ..workdir.claim import failures_told
 from .common import add_common_flags, print_table, run
 
 
-def _main(arguments: list[str] | None) -> None:
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='prune.py',
-        description='Find the redundant samples of the training set of '
-        'a config and write annotation files without them.',
+        description='Find the redundant samples of the training set of a config '
+        'and write annotation files without them.',
     )
     add_common_flags(parser)
     parser.add_argument(
@@ -32,29 +32,31 @@ def _main(arguments: list[str] | None) -> None:
     parser.add_argument(
         '--resume',
         action='store_true',
-        help='go on with an interrupted run, or take the work dir '
-        'over for changed options; finished stages that still fit are used again',
+        help='go on with an interrupted run, or take the work dir over for changed options; '
+        'finished stages that still fit are used again',
     )
     parser.add_argument(
         '--update',
         type=Path,
         metavar='OLD_WORK_DIR',
-        help='new data has arrived: keep the decisions '
-        'of this finished run, decide about the new images only, and say when a full run is due',
+        help='new data has arrived: keep the decisions of this finished run, '
+        'decide about the new images only, and say when a full run is due',
     )
     parser.add_argument(
         '--dry-run',
         action='store_true',
-        help='only show what would go at several keep ratios and '
-        'what a run would cost; nothing is written',
+        help='only show what would go at several keep ratios and what a run would cost; '
+        'nothing is written',
     )
-    args = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
 
+
+def _main(arguments: list[str] | None) -> None:
+    args = _parse(arguments)
     if args.update and (args.strategy or args.keep_ratio is not None):
         raise UserError(
-            '--update goes on with the strategy and the thresholds of the old run: leave '
-            '--strategy and '
-            '--keep-ratio out'
+            '--update goes on with the strategy and the thresholds of the old run: '
+            'leave --strategy and --keep-ratio out'
         )
     rank, world = rank_and_world(args.launcher)
     with failures_told(args.work_dir, rank, world):
@@ -65,9 +67,8 @@ def _main(arguments: list[str] | None) -> None:
     if args.dry_run:
         if world > 1 or args.update or args.resume:
             raise UserError(
-                '--dry-run runs in one process, looks at all samples and writes nothing: leave '
-                '--launcher, '
-                '--update and --resume out'
+                '--dry-run runs in one process, looks at all samples and writes nothing: '
+                'leave --launcher, --update and --resume out'
             )
         _show(dry_run(config, options, Path(work_dir)), options, work_dir)
         return
@@ -75,7 +76,13 @@ def _main(arguments: list[str] | None) -> None:
         with failures_told(work_dir, rank, world):
             open_group(args.launcher)
     prune(
-        config, options, work_dir, rank=rank, world=world, resume=args.resume, update_of=args.update
+        config,
+        options,
+        work_dir,
+        rank=rank,
+        world=world,
+        resume=args.resume,
+        update_of=args.update,
     )
 
 
@@ -109,16 +116,15 @@ def _show(result: DryRun, options: Options, work_dir: str) -> None:
     if options.group_by or options.min_gap:
         print('group_by and min_gap, which change what is kept, are left aside here')
     print(
-        'near-duplicates: their share of what goes; time, memory, disk: of a whole run, estimated '
-        'from a probe here'
+        'near-duplicates: their share of what goes; '
+        'time, memory, disk: of a whole run, estimated from a probe here'
     )
     for note in result.notes:
         print(f'note: {note}')
-    print(
-        f'features of {work_dir} were used, nothing was written'
-        if result.reused
-        else 'nothing was written; what was computed lay in a temporary folder, which is gone'
-    )
+    if result.reused:
+        print(f'features of {work_dir} were used, nothing was written')
+    else:
+        print('nothing was written; what was computed lay in a temporary folder, which is gone')
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -14,7 +14,8 @@ def _main(arguments: list[str] | None) -> None:
     parser.add_argument(
         'dir', metavar='DIR', type=Path, help='work dir of a finished tools/prune.py run'
     )
-    print(build_report(parser.parse_args(arguments).dir))
+    args = parser.parse_args(arguments)
+    print(build_report(args.dir))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -26,8 +26,8 @@ _ABLE = dict(dynamic=(DynamicPruningRunner,), adadedup=(AdaDeDupRunner, DynamicP
 def _main(arguments: list[str] | None) -> None:
     parser = argparse.ArgumentParser(
         prog='train.py',
-        description='Train a detector; with our line in the config the '
-        'training set is pruned first.',
+        description='Train a detector; with our line in the config the training set is pruned '
+        'first.',
     )
     add_common_flags(parser)
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
@@ -48,8 +48,8 @@ def _main(arguments: list[str] | None) -> None:
     if args.auto_scale_lr:
         if not {'enable', 'base_batch_size'} <= set(config.get('auto_scale_lr', {})):
             raise UserError(
-                "--auto-scale-lr needs 'auto_scale_lr' with 'enable' and 'base_batch_size' in the "
-                'config'
+                "--auto-scale-lr needs 'auto_scale_lr' with 'enable' and 'base_batch_size' "
+                'in the config'
             )
         config.auto_scale_lr.enable = True
     if args.resume:
@@ -83,9 +83,8 @@ def _runner_type(config: Config) -> Any:
     for name in dicts:
         if not inspect.isclass(kind) or not issubclass(kind, _ABLE[name]):
             raise UserError(
-                f'the config has a {name!r} dict, but its runner_type {class_name(given)} does not '
-                'look '
-                f'at it: set runner_type={_ASKS_FOR[name]!r}, or take the dict out'
+                f'the config has a {name!r} dict, but its runner_type {class_name(given)} '
+                f'does not look at it: set runner_type={_ASKS_FOR[name]!r}, or take the dict out'
             )
     return given
 

@@ -2,5 +2,6 @@
 
 Follow the data: ``world`` (pure state: who is where, when) -> ``cameras`` (what is seen, and where
 in the picture) -> ``render`` (the picture, from ``backdrop`` and ``shapes``) -> the writers
-(``coco``, ``nuscenes``, ``waymo``, ``kitti``, ``truth``), all driven by ``build``.
+(``coco``, ``nuscenes_tables``, ``nuscenes_infos``, ``waymo``, ``kitti``, ``truth``), all driven by
+``build``.
 """

@@ -1,4 +1,4 @@
-"""What stands still in a scene: sky, ground, buildings, trees and lamps, all tied to places in the world."""
+"""What stands still in a scene: sky, ground, buildings, trees and lamps."""
 
 from dataclasses import dataclass
 
@@ -68,9 +68,10 @@ def make_backdrop(scene: Scene) -> Backdrop:
     """The backdrop of a scene, drawn from a random stream of its own."""
     rng = scene.generator(1)
     zenith, haze, clouds, strength = WEATHERS[rng.integers(len(WEATHERS))]
-    azimuth, elevation = rng.uniform(-np.pi, np.pi), rng.uniform(0.5, 1.1)
+    azimuth = rng.uniform(-np.pi, np.pi)
+    elevation = rng.uniform(0.5, 1.1)
     level = np.cos(elevation)
-    sun = strength * np.array([np.cos(azimuth) * level, np.sin(azimuth) * level, np.sin(elevation)])
+    to_sun = [np.cos(azimuth) * level, np.sin(azimuth) * level, np.sin(elevation)]
     posts = make_lamps(scene)
     return Backdrop(
         panorama=make_panorama(scene, zenith, haze, clouds, azimuth, rng),
@@ -80,7 +81,7 @@ def make_backdrop(scene: Scene) -> Backdrop:
         asphalt=pick(ASPHALT, rng, 4),
         pavement=pick(PAVEMENT, rng, 4),
         line=pick(LINES, rng, 2),
-        sun=sun,
+        sun=strength * np.array(to_sun),
         fields=_fields(scene, rng),
         streets=_streets(scene.road),
         marks=_marks(scene.road),
@@ -89,61 +90,92 @@ def make_backdrop(scene: Scene) -> Backdrop:
     )
 
 
+# (pixels along a side, strength) of the layers of noise
+_TEXTURE_LAYERS = ((8, 7.0), (32, 6.0), (128, 6.0), (TILE, 5.0))
+
+
 def _texture(rng: np.random.Generator) -> np.ndarray:
     """Noise of several sizes that repeats without a seam."""
     total = np.zeros((TILE, TILE), dtype=np.float32)
-    for size, weight in ((8, 7.0), (32, 6.0), (128, 6.0), (TILE, 5.0)):
-        grid = np.pad(rng.standard_normal((size, size)).astype(np.float32), 2, mode='wrap')
-        scale = TILE // size
-        large = cv2.resize(grid, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
-        total += weight * large[2 * scale : 2 * scale + TILE, 2 * scale : 2 * scale + TILE]
+    for size, strength in _TEXTURE_LAYERS:
+        noise = rng.standard_normal((size, size)).astype(np.float32)
+        total += strength * _enlarge(noise, TILE // size)
     return np.clip(128 + total, 0, 255).astype(np.uint8)
 
 
+def _enlarge(noise: np.ndarray, scale: int) -> np.ndarray:
+    """(TILE, TILE) smooth noise from a small square of it, seamless as a tile."""
+    border = 2
+    wrapped = np.pad(noise, border, mode='wrap')
+    large = cv2.resize(wrapped, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    begin = border * scale
+    end = begin + TILE
+    tile: np.ndarray = large[begin:end, begin:end]
+    return tile
+
+
 def _fields(scene: Scene, rng: np.random.Generator) -> tuple[tuple[np.ndarray, Colour], ...]:
-    road = scene.road
-    result: list[tuple[np.ndarray, Colour]] = []
+    """Fields on both sides of a country road, with gaps between them."""
     if scene.setting != 'country':
         return ()
+    road = scene.road
+    fields: list[tuple[np.ndarray, Colour]] = []
     for side in (-1, 1):
         begin = road.start + 1
         while begin < road.end - 10:
             end = min(begin + rng.uniform(18, 60), road.end - 1)
             if rng.random() < 0.75:
                 s = np.arange(begin, end, 4.0)
-                near, far = (
-                    road.place(s, side * (road.front_line + 1)),
-                    road.place(s[::-1], side * 75.0),
-                )
-                result.append((np.concatenate([near, far])[:, :2], pick(FIELDS, rng)))
+                near = road.place(s, side * (road.front_line + 1))
+                far = road.place(s[::-1], side * 75.0)
+                corners = np.concatenate([near, far])[:, :2]
+                fields.append((corners, pick(FIELDS, rng)))
             begin = end + rng.uniform(0, 6)
-    return tuple(result)
+    return tuple(fields)
 
 
 def _streets(road: Road) -> tuple[np.ndarray, ...]:
     """(4, 2) corners of the streets that cross, in the global frame."""
-    d = np.array([-90, 90, 90, -90])
-    return tuple(road.place(s + np.array([-4.5, -4.5, 4.5, 4.5]), d)[:, :2] for s in road.crossings)
+    along = np.array([-4.5, -4.5, 4.5, 4.5])
+    across = np.array([-90, 90, 90, -90])
+    corners = [road.place(crossing + along, across) for crossing in road.crossings]
+    return tuple(places[:, :2] for places in corners)
 
 
 def _marks(road: Road) -> np.ndarray:
     """Lane lines, edge lines and zebra crossings as (n, 4, 2) corners in the global frame."""
-    left, right, begin, end = [], [], [], []
-    for number in range(-road.lanes, road.lanes + 1):
-        solid = abs(number) == road.lanes or (number == 0 and road.lanes > 1)
-        s = np.arange(road.start, road.end - 4, 3.0 if solid else 9.0)
-        for crossing in road.crossings:
-            s = s[(s < crossing - 13) | (s > crossing + 5)]
-        left.append(np.full(len(s), number * road.lane_width + 0.08))
-        right.append(left[-1] - 0.16)
-        begin.append(s)
-        end.append(s + (3.0 if solid else 3.6))
+    marks = [_line_marks(road, number) for number in range(-road.lanes, road.lanes + 1)]
+    marks += [_zebra_marks(road, crossing) for crossing in road.crossings]
+    begin, end, left, right = np.concatenate(marks, axis=1)
+    s = np.stack([begin, begin, end, end], axis=-1)
+    d = np.stack([left, right, right, left], axis=-1)
+    return road.place(s, d)[..., :2]
+
+
+def _line_marks(road: Road, number: int) -> np.ndarray:
+    """The marks of one line between lanes or at the edge, (4, n): begin, end, left, right.
+
+    Line ``number`` lies that many lanes to the left of the centre line. Edge lines and the middle
+    of a broad road are solid.
+    """
+    at_edge = abs(number) == road.lanes
+    divides_broad_road = number == 0 and road.lanes > 1
+    solid = at_edge or divides_broad_road
+    begin = np.arange(road.start, road.end - 4, 3.0 if solid else 9.0)
     for crossing in road.crossings:
-        d = np.arange(0.4 - road.carriageway, road.carriageway - 0.8, 1.0)
-        left.append(d + 0.5)
-        right.append(d)
-        begin.append(np.full(len(d), crossing - 10.6))
-        end.append(begin[-1] + 3.2)
-    x = [np.concatenate(values) for values in (begin, begin, end, end)]
-    y = [np.concatenate(values) for values in (left, right, right, left)]
-    return road.place(np.stack(x, axis=-1), np.stack(y, axis=-1))[..., :2]
+        before = begin < crossing - 13
+        behind = begin > crossing + 5
+        begin = begin[before | behind]
+    end = begin + (3.0 if solid else 3.6)
+    left = np.full(len(begin), number * road.lane_width + 0.08)
+    right = left - 0.16
+    return np.stack([begin, end, left, right])
+
+
+def _zebra_marks(road: Road, crossing: float) -> np.ndarray:
+    """The stripes of the zebra crossing beside a street, (4, n): begin, end, left, right."""
+    right = np.arange(0.4 - road.carriageway, road.carriageway - 0.8, 1.0)
+    left = right + 0.5
+    begin = np.full(len(right), crossing - 10.6)
+    end = begin + 3.2
+    return np.stack([begin, end, left, right])

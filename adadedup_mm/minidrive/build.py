@@ -1,4 +1,7 @@
-"""Plays, films and writes a whole world; the result does not depend on the number of worker processes."""
+"""Plays, films and writes a whole world.
+
+The result does not depend on the number of worker processes.
+"""
 
 import contextlib
 import fcntl
@@ -19,27 +22,28 @@ import numpy as np
 from ..base.errors import UserError
 from ..base.files import write_json
 from ..base.progress import progress
-from . import kitti, nuscenes_tables, waymo
 from .cameras import CAMERAS, RIG, Seen, look
 from .coco import write_coco
 from .geometry import pose_matrix
+from .kitti import kitti_image_file, kitti_point_files, write_kitti
 from .lidar import sweep, to_ego
-from .nuscenes_infos import write_infos
-from .record import Frame, Record, image_name, visible_share
-from .render import make_stage, render
+from .nuscenes_infos import write_nuscenes_infos
+from .nuscenes_tables import sensor_file, write_nuscenes_tables
+from .record import FilmedFrame, Record, image_name, visible_share
+from .render import Stage, make_stage, paint
 from .truth import write_truth
+from .waymo import waymo_image_file, waymo_points_file, write_waymo
 from .world import KINDS, MOST_SCENES, Scene, make_scene
 
 VERSION = 1  # counts up whenever the same options give other files
 QUALITY = 92  # of the JPEG files
-LEAST_SCENES = (
-    6  # the schedule's first scenes hold every kind for training and one scene for validation
-)
+# The schedule's first scenes hold every kind for training and one scene for validation.
+LEAST_SCENES = 6
 FORMATS = ('coco', 'nuscenes', 'waymo', 'kitti')
 
 
 @dataclass(frozen=True)
-class Options:
+class WorldOptions:
     """What the world is like.
 
     Attributes:
@@ -57,7 +61,7 @@ class Options:
     formats: tuple[str, ...] = FORMATS
 
 
-def make_world(out: str | Path, options: Options, workers: int | None = None) -> bool:
+def make_world(out: str | Path, options: WorldOptions, workers: int | None = None) -> bool:
     """Writes a world, or finds that it is already there.
 
     Everything is written into a folder beside ``out`` that takes its name when it is complete.
@@ -80,28 +84,34 @@ def make_world(out: str | Path, options: Options, workers: int | None = None) ->
     if _same_world(out, options):
         return False
     with _partial_folder(out) as folder:
-        records = _film_all(folder, options, workers or len(os.sched_getaffinity(0)))
-        cameras = CAMERAS if options.cameras == 'all' else CAMERAS[:1]
-        if 'coco' in options.formats:
-            write_coco(folder / 'coco', records, cameras)
-        if 'nuscenes' in options.formats:
-            nuscenes_tables.write_tables(folder / 'nuscenes', records, options.seed)
-            write_infos(folder / 'nuscenes', records)
-        if 'waymo' in options.formats:
-            waymo.write_waymo(folder / 'waymo', records)
-        if 'kitti' in options.formats:
-            kitti.write_kitti(folder / 'kitti', records)
-        write_truth(folder / 'truth.parquet', records, cameras)
+        cores = len(os.sched_getaffinity(0))
+        records = _film_all(folder, options, workers or cores)
+        _write_labels(folder, options, records)
         write_json(folder / 'minidrive.json', _description(options))
     return True
 
 
-def _check(options: Options) -> None:
+def _write_labels(folder: Path, options: WorldOptions, records: list[Record]) -> None:
+    """Writes everything but pictures and points."""
+    cameras = CAMERAS if options.cameras == 'all' else CAMERAS[:1]
+    if 'coco' in options.formats:
+        write_coco(folder / 'coco', records, cameras)
+    if 'nuscenes' in options.formats:
+        write_nuscenes_tables(folder / 'nuscenes', records, options.seed)
+        write_nuscenes_infos(folder / 'nuscenes', records)
+    if 'waymo' in options.formats:
+        write_waymo(folder / 'waymo', records)
+    if 'kitti' in options.formats:
+        write_kitti(folder / 'kitti', records)
+    write_truth(folder / 'truth.parquet', records, cameras)
+
+
+def _check(options: WorldOptions) -> None:
     if options.scenes < LEAST_SCENES:
         raise UserError(
-            f'--scenes is {options.scenes}; it must be at least {LEAST_SCENES}: the {len(KINDS)} '
-            'kinds '
-            f'({", ".join(KINDS)}) for training and one scene for validation'
+            f'--scenes is {options.scenes}; it must be at least {LEAST_SCENES}: '
+            f'the {len(KINDS)} kinds ({", ".join(KINDS)}) for training '
+            'and one scene for validation'
         )
     if 'nuscenes' in options.formats and options.scenes > MOST_SCENES:
         raise UserError(
@@ -114,13 +124,12 @@ def _check(options: Options) -> None:
         raise UserError(f'--seed is {options.seed}; it must not be negative')
     unknown = sorted(set(options.formats) - set(FORMATS))
     if unknown or not options.formats:
-        raise UserError(
-            f'--formats: {", ".join(unknown) or "nothing"} is not one of {", ".join(FORMATS)}'
-        )
+        named = ', '.join(unknown) or 'nothing'
+        raise UserError(f'--formats: {named} is not one of {", ".join(FORMATS)}')
 
 
-def _same_world(out: Path, options: Options) -> bool:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+def _same_world(out: Path, options: WorldOptions) -> bool:
+    if not out.exists() or _is_empty_folder(out):
         return False
     wanted = _description(options)
     try:
@@ -135,21 +144,31 @@ def _same_world(out: Path, options: Options) -> bool:
     different = [key for key in wanted if found.get(key) != wanted[key]]
     if different:
         raise UserError(
-            f'{out} holds a MiniDrive world with another {", ".join(different)}; choose another '
-            'folder or '
-            'remove it'
+            f'{out} holds a MiniDrive world with another {", ".join(different)}; '
+            'choose another folder or remove it'
         )
     return True
 
 
-def _description(options: Options) -> dict[str, Any]:
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _description(options: WorldOptions) -> dict[str, Any]:
     """What ``minidrive.json`` in the world's folder says."""
-    return dict(asdict(options), formats=list(options.formats), version=VERSION)
+    return dict(
+        asdict(options),
+        formats=list(options.formats),
+        version=VERSION,
+    )
 
 
 @contextlib.contextmanager
 def _partial_folder(out: Path) -> Iterator[Path]:
-    """A locked folder beside ``out`` that replaces it at the end; leftovers of a killed process are removed first."""
+    """A locked folder beside ``out`` that takes its name at the end.
+
+    Leftovers of a killed process are removed first.
+    """
     partial = out.with_name(f'.{out.name}.partial')
     try:
         partial.mkdir(parents=True, exist_ok=True)
@@ -164,7 +183,10 @@ def _partial_folder(out: Path) -> Iterator[Path]:
         except OSError:
             raise UserError(f'{out} is being written by another process; wait for it') from None
         for leftover in partial.iterdir():
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
         try:
             yield partial
             os.rename(partial, out)
@@ -175,11 +197,12 @@ def _partial_folder(out: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def _film_all(folder: Path, options: Options, workers: int) -> list[Record]:
+def _film_all(folder: Path, options: WorldOptions, workers: int) -> list[Record]:
     """Plays and films all scenes, in their order."""
     film = functools.partial(_film, folder, options)
     records = []
-    with progress(options.scenes * options.frames, 'MiniDrive', 'frame') as bar:
+    moments = options.scenes * options.frames
+    with progress(moments, 'MiniDrive', 'frame') as bar:
         for record in _map(film, range(options.scenes), workers):
             records.append(record)
             bar.update(options.frames)
@@ -190,58 +213,72 @@ def _map(film: Callable[[int], Record], scenes: Sequence[int], workers: int) -> 
     if workers == 1:
         yield from map(film, scenes)
         return
-    with ProcessPoolExecutor(
-        workers, multiprocessing.get_context('spawn'), cv2.setNumThreads, (1,)
-    ) as pool:
+    pool = ProcessPoolExecutor(
+        max_workers=workers,
+        mp_context=multiprocessing.get_context('spawn'),
+        initializer=cv2.setNumThreads,
+        initargs=(1,),
+    )
+    with pool:
         yield from pool.map(film, scenes)
 
 
-def _film(folder: Path, options: Options, index: int) -> Record:
+def _film(folder: Path, options: WorldOptions, index: int) -> Record:
     """Plays one scene, writes its pictures and points and returns what was seen and hit."""
     scene = make_scene(options.seed, index, options.frames)
     stage = make_stage(scene)
-    in_3d = options.formats != ('coco',)
-    frames = []
-    for frame in range(len(scene)):
-        boxes = scene.objects(frame).boxes
-        seen: dict[str, Seen] = {}
-        for number, camera in enumerate(RIG):
-            places = [folder / place for place in _pictures(options, scene, frame, camera.name)]
-            # Where the LiDAR's points go depends on what is visible from any side.
-            if places or in_3d:
-                seen[camera.name] = look(camera, scene.ego[frame], boxes)
-            if places:
-                _write_picture(render(stage, frame, camera, number), places)
-        visible = visible_share(seen)
-        counts = (
-            _write_points(folder, options, scene, frame, visible)
-            if in_3d
-            else np.zeros(len(boxes), np.int64)
-        )
-        frames.append(
-            Frame(scene.objects(frame), pose_matrix(*scene.ego[frame]), seen, visible, counts)
-        )
+    frames = [_film_frame(folder, options, stage, frame) for frame in range(len(scene))]
     return Record(scene, tuple(frames))
 
 
-def _pictures(options: Options, scene: Scene, frame: int, camera: str) -> list[str]:
+def _film_frame(folder: Path, options: WorldOptions, stage: Stage, frame: int) -> FilmedFrame:
+    scene = stage.scene
+    ego = scene.ego[frame]
+    objects = scene.objects(frame)
+    in_3d = options.formats != ('coco',)
+    seen: dict[str, Seen] = {}
+    for number, camera in enumerate(RIG):
+        places = [folder / place for place in _pictures(options, scene, frame, camera.name)]
+        # Where the LiDAR's points go depends on what is visible from any side.
+        if places or in_3d:
+            seen[camera.name] = look(camera, ego, objects.boxes)
+        if places:
+            picture = paint(stage, frame, camera, number)
+            _write_picture(picture, places)
+    visible = visible_share(seen)
+    if in_3d:
+        points = _write_points(folder, options, scene, frame, visible)
+    else:
+        points = np.zeros(len(objects.boxes), np.int64)
+    return FilmedFrame(
+        objects=objects,
+        ego2global=pose_matrix(*ego),
+        seen=seen,
+        visible=visible,
+        points=points,
+    )
+
+
+def _pictures(options: WorldOptions, scene: Scene, frame: int, camera: str) -> list[str]:
     """Where a picture goes, below the world's folder."""
+    is_front = camera == CAMERAS[0]
     places = []
-    if 'coco' in options.formats and (options.cameras == 'all' or camera == CAMERAS[0]):
+    if 'coco' in options.formats and (options.cameras == 'all' or is_front):
         places.append(f'coco/images/{image_name(scene, frame, camera)}')
     if 'nuscenes' in options.formats:
-        places.append(f'nuscenes/{nuscenes_tables.sensor_file(scene, frame, camera)}')
-    waymo_place = waymo.image_file(scene, frame, camera)
+        places.append(f'nuscenes/{sensor_file(scene, frame, camera)}')
+    waymo_place = waymo_image_file(scene, frame, camera)
     if 'waymo' in options.formats and waymo_place:
         places.append(f'waymo/{waymo_place}')
-    if 'kitti' in options.formats and camera == CAMERAS[0]:
-        places.append(f'kitti/{kitti.image_file(scene, frame)}')
+    if 'kitti' in options.formats and is_front:
+        places.append(f'kitti/{kitti_image_file(scene, frame)}')
     return places
 
 
 def _write_picture(picture: np.ndarray, places: list[Path]) -> None:
     """Writes a picture once; other layouts get further names of the same file."""
-    content = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+    _, encoded = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    content = encoded.tobytes()
     for place in places:
         place.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -254,24 +291,25 @@ def _write_picture(picture: np.ndarray, places: list[Path]) -> None:
 
 
 def _write_points(
-    folder: Path, options: Options, scene: Scene, frame: int, visible: np.ndarray
+    folder: Path, options: WorldOptions, scene: Scene, frame: int, visible: np.ndarray
 ) -> np.ndarray:
-    """Writes the LiDAR's points for the layouts that have them; how many there are on each object."""
+    """Writes the LiDAR's points for the layouts that have them.
+
+    Returns:
+        (n,) how many there are on each object.
+    """
     points, counts = sweep(scene, frame, visible)
     blank = np.zeros((len(points), 2), dtype=np.float32)
     clouds = {}
     if 'nuscenes' in options.formats:
-        name = nuscenes_tables.sensor_file(scene, frame, 'LIDAR_TOP')
+        name = sensor_file(scene, frame, 'LIDAR_TOP')
         clouds[f'nuscenes/{name}'] = np.column_stack([points, blank[:, :1]])
     if 'waymo' in options.formats:
-        clouds[f'waymo/{waymo.points_file(scene, frame)}'] = np.column_stack(
-            [to_ego(points), blank]
-        )
+        name = waymo_points_file(scene, frame)
+        clouds[f'waymo/{name}'] = np.column_stack([to_ego(points), blank])
     if 'kitti' in options.formats:
-        clouds |= {
-            f'kitti/{name}': cloud
-            for name, cloud in kitti.point_files(scene, frame, points).items()
-        }
+        for name, cloud in kitti_point_files(scene, frame, points).items():
+            clouds[f'kitti/{name}'] = cloud
     for name, cloud in clouds.items():
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -34,12 +34,22 @@ class Camera:
     cam2ego: np.ndarray
 
 
+# x, y, z of a camera's frame, as columns in a frame with x forward, y left, z up.
+_LOOKING_FORWARD = np.array(
+    [[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
+)
+
+
 def _camera(name: str, degrees: float, x: float, y: float, focal: float) -> Camera:
-    intrinsic = np.array([[focal, 0, WIDTH / 2], [0, focal, HEIGHT * 0.53], [0, 0, 1]])
-    axes = np.array(
-        [[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
-    )
-    return Camera(name, intrinsic, pose_matrix(x, y, np.deg2rad(degrees), 1.55) @ axes)
+    centre_u = WIDTH / 2
+    centre_v = HEIGHT * 0.53
+    intrinsic = [
+        [focal, 0, centre_u],
+        [0, focal, centre_v],
+        [0, 0, 1],
+    ]
+    place = pose_matrix(x, y, np.deg2rad(degrees), z=1.55)
+    return Camera(name, np.array(intrinsic), place @ _LOOKING_FORWARD)
 
 
 # Places, directions and opening angles follow nuScenes' car.
@@ -52,9 +62,8 @@ RIG = (
     _camera('CAM_BACK_RIGHT', -110, 1.01, -0.48, 253),
 )
 
-LIDAR2EGO = pose_matrix(
-    0.94, 0.0, -np.pi / 2, 1.84
-)  # nuScenes' LiDAR frame: x right, y forward, z up
+# nuScenes' LiDAR frame: x right, y forward, z up.
+LIDAR2EGO = pose_matrix(0.94, 0.0, -np.pi / 2, 1.84)
 
 
 @dataclass(frozen=True)
@@ -78,22 +87,30 @@ class Seen:
     @property
     def labelled(self) -> np.ndarray:
         """(n,) bool: large, complete and free enough for a fair 2D label."""
-        sides = self.boxes[:, 2:] - self.boxes[:, :2]
-        complete = (self.inside >= 0.25) | (sides.min(axis=1) >= 24)
-        large = (sides.min(axis=1) >= 5) & (sides.max(axis=1) >= 10)
-        labelled: np.ndarray = complete & large & (self.visibility >= 0.35)
+        width_height = self.boxes[:, 2:] - self.boxes[:, :2]
+        shorter = width_height.min(axis=1)
+        longer = width_height.max(axis=1)
+        complete = (self.inside >= 0.25) | (shorter >= 24)
+        large = (shorter >= 5) & (longer >= 10)
+        free = self.visibility >= 0.35
+        labelled: np.ndarray = complete & large & free
         return labelled
 
 
+# Pairs of a box's corners, in the order of ``box_corners``.
 _EDGES = np.array(
     [[0, 1], [1, 2], [2, 3], [3, 0], [4, 5], [5, 6], [6, 7], [7, 4], [0, 4], [1, 5], [2, 6], [3, 7]]
 )
 _CANVAS = np.array([[0, 0], [WIDTH, 0], [WIDTH, HEIGHT], [0, HEIGHT]], dtype=np.float32)
+_MOST_PAINTED = 255  # numbers that a picture of bytes has beside 0
 
 
-def project(intrinsic: np.ndarray, points: np.ndarray) -> np.ndarray:
+def to_pixels(intrinsic: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Points (..., 3) in the camera frame, in front of it, to pixels (..., 2)."""
-    return points[..., :2] / points[..., 2:] * intrinsic[[0, 1], [0, 1]] + intrinsic[:2, 2]
+    focal = intrinsic[[0, 1], [0, 1]]
+    centre = intrinsic[:2, 2]
+    depth = points[..., 2:]
+    return points[..., :2] / depth * focal + centre
 
 
 def look(camera: Camera, ego: np.ndarray, boxes: np.ndarray) -> Seen:
@@ -104,17 +121,20 @@ def look(camera: Camera, ego: np.ndarray, boxes: np.ndarray) -> Seen:
         ego: (3,) x, y, yaw of the ego vehicle in the global frame.
         boxes: (n, 7) in the global frame.
     """
-    pose = inverse(pose_matrix(*ego) @ camera.cam2ego)
-    corners = transform(pose, box_corners(boxes))
-    centres = transform(pose, boxes[:, :3])
-    result = Seen(
-        np.zeros((len(boxes), 4)),
-        np.zeros(len(boxes)),
-        np.zeros(len(boxes)),
-        np.column_stack([project(camera.intrinsic, centres), centres[:, 2]]),
+    global2cam = inverse(pose_matrix(*ego) @ camera.cam2ego)
+    corners = transform(global2cam, box_corners(boxes))
+    centres = transform(global2cam, boxes[:, :3])
+    count = len(boxes)
+    pixels = to_pixels(camera.intrinsic, centres)
+    seen = Seen(
+        boxes=np.zeros((count, 4)),
+        inside=np.zeros(count),
+        visibility=np.zeros(count),
+        centres=np.column_stack([pixels, centres[:, 2]]),
     )
-    ids = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
-    areas = np.zeros(len(boxes))
+    # Every box paints its number over those behind it; what is left of the number is visible.
+    numbers = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    areas = np.zeros(count)
     painted: list[int] = []
     for i in _from_far_to_near(camera.intrinsic, corners, centres):
         outline = _outline(camera.intrinsic, corners[i])
@@ -122,35 +142,65 @@ def look(camera: Camera, ego: np.ndarray, boxes: np.ndarray) -> Seen:
         if areas[i] <= 0 or part is None:
             continue
         part = np.clip(part.reshape(-1, 2), 0, (WIDTH, HEIGHT))
-        result.boxes[i] = *part.min(axis=0), *part.max(axis=0)
-        result.inside[i] = min(1.0, areas[i] / max(cv2.contourArea(outline), 1e-9))
+        whole_area = max(cv2.contourArea(outline), 1e-9)
+        seen.boxes[i] = *part.min(axis=0), *part.max(axis=0)
+        seen.inside[i] = min(1.0, areas[i] / whole_area)
         painted.append(i)
-        cv2.fillConvexPoly(ids, np.round(part * 16).astype(np.int32), [len(painted)], shift=4)
-    counts = np.bincount(ids.ravel(), minlength=len(painted) + 1)
+        _fill(numbers, part, len(painted))
+    left = np.bincount(numbers.ravel(), minlength=len(painted) + 1)
     for number, i in enumerate(painted, start=1):
-        result.visibility[i] = min(1.0, counts[number] / max(areas[i], 1.0))
-    return result
+        seen.visibility[i] = min(1.0, left[number] / max(areas[i], 1.0))
+    return seen
+
+
+def _fill(canvas: np.ndarray, polygon: np.ndarray, value: int) -> None:
+    """Fills a convex polygon (k, 2) of pixels, to a sixteenth of a pixel."""
+    sixteenths = np.round(polygon * 16).astype(np.int32)
+    cv2.fillConvexPoly(canvas, sixteenths, [value], shift=4)
 
 
 def _from_far_to_near(intrinsic: np.ndarray, corners: np.ndarray, centres: np.ndarray) -> list[int]:
-    """The boxes, by corners (n, 8, 3) and centres (n, 3), that may be in the picture; at most 255, the nearest ones."""
+    """The boxes that may be in the picture; where there are too many, the nearest ones.
+
+    Args:
+        intrinsic: (3, 3).
+        corners: (n, 8, 3) of the boxes in the camera frame.
+        centres: (n, 3) of them.
+    """
     slope = intrinsic[0, 2] / intrinsic[0, 0]
-    x, z = corners[..., 0], corners[..., 2]
-    inside = (z > NEAR).any(axis=1) & (x > -slope * z).any(axis=1) & (x < slope * z).any(axis=1)
+    x = corners[..., 0]
+    z = corners[..., 2]
+    ahead = (z > NEAR).any(axis=1)
+    reaches_left = (x > -slope * z).any(axis=1)
+    reaches_right = (x < slope * z).any(axis=1)
+    candidate = ahead & reaches_left & reaches_right
     order = np.argsort(-centres[:, 2], kind='stable')
-    return [int(i) for i in order[inside[order]][-255:]]
+    order = order[candidate[order]]
+    return [int(i) for i in order[-_MOST_PAINTED:]]
 
 
 def _outline(intrinsic: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """The convex outline (k, 2) float32 in pixels of the part before the camera of a box given by corners (8, 3)."""
-    front = corners[:, 2] > NEAR
-    points = corners[front]
-    cut = _EDGES[front[_EDGES[:, 0]] != front[_EDGES[:, 1]]]
-    if len(cut):
-        a, b = corners[cut[:, 0]], corners[cut[:, 1]]
-        share = (NEAR - a[:, 2:]) / (b[:, 2:] - a[:, 2:])
-        points = np.concatenate([points, a + share * (b - a)])
-    outline: np.ndarray = cv2.convexHull(project(intrinsic, points).astype(np.float32)).reshape(
-        -1, 2
-    )
+    """The convex outline in pixels of the part of a box that lies before the camera.
+
+    Args:
+        intrinsic: (3, 3).
+        corners: (8, 3) of the box in the camera frame.
+
+    Returns:
+        (k, 2) float32.
+    """
+    in_front = corners[:, 2] > NEAR
+    points = corners[in_front]
+    first, second = _EDGES.T
+    crosses = in_front[first] != in_front[second]
+    if crosses.any():
+        begin = corners[first[crosses]]
+        end = corners[second[crosses]]
+        begin_z = begin[:, 2:]
+        end_z = end[:, 2:]
+        share = (NEAR - begin_z) / (end_z - begin_z)
+        cuts = begin + share * (end - begin)
+        points = np.concatenate([points, cuts])
+    pixels = to_pixels(intrinsic, points).astype(np.float32)
+    outline: np.ndarray = cv2.convexHull(pixels).reshape(-1, 2)
     return outline

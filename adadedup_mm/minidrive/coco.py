@@ -20,34 +20,37 @@ LICENSES = [dict(id=1, name='CC0 1.0', url='https://creativecommons.org/publicdo
 def write_coco(folder: Path, records: Sequence[Record], cameras: tuple[str, ...]) -> None:
     """Writes ``annotations/instances_{train,val}.json`` for the pictures of some cameras."""
     for split in ('train', 'val'):
-        images: list[dict[str, Any]] = []
-        annotations: list[dict[str, Any]] = []
-        for record in records:
-            if record.scene.split != split:
-                continue
-            for number, frame in enumerate(record.frames):
-                for camera in cameras:
-                    images.append(_image(record.scene, number, camera, cameras))
-                    annotations += _annotations(
-                        record.scene,
-                        frame.objects,
-                        frame.seen[camera],
-                        images[-1]['id'],
-                        len(annotations) + 1,
-                    )
-        categories = [
-            dict(id=i, name=name, supercategory='traffic')
-            for i, name in enumerate(CLASSES, start=1)
-        ]
-        value = dict(
-            info=INFO,
-            licenses=LICENSES,
-            categories=categories,
-            images=images,
-            annotations=annotations,
-        )
+        of_split = [record for record in records if record.scene.split == split]
+        content = _coco(of_split, cameras)
         with atomic_open(folder / 'annotations' / f'instances_{split}.json', 'w') as file:
-            file.write(json.dumps(value, separators=(',', ':')))
+            file.write(json.dumps(content, separators=(',', ':')))
+
+
+def _coco(records: Sequence[Record], cameras: tuple[str, ...]) -> dict[str, Any]:
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for record in records:
+        for number, frame in enumerate(record.frames):
+            for camera in cameras:
+                image = _image(record.scene, number, camera, cameras)
+                images.append(image)
+                annotations += _annotations(
+                    record.scene,
+                    frame.objects,
+                    frame.seen[camera],
+                    image=image['id'],
+                    first_id=len(annotations) + 1,
+                )
+    categories = [
+        dict(id=i, name=name, supercategory='traffic') for i, name in enumerate(CLASSES, start=1)
+    ]
+    return dict(
+        info=INFO,
+        licenses=LICENSES,
+        categories=categories,
+        images=images,
+        annotations=annotations,
+    )
 
 
 def _image(scene: Scene, frame: int, camera: str, cameras: tuple[str, ...]) -> dict[str, Any]:
@@ -70,7 +73,8 @@ def _annotations(
     result: list[dict[str, Any]] = []
     for i in np.flatnonzero(seen.labelled):
         x1, y1, x2, y2 = (round(float(value), 2) for value in seen.boxes[i])
-        width, height = round(x2 - x1, 2), round(y2 - y1, 2)
+        width = round(x2 - x1, 2)
+        height = round(y2 - y1, 2)
         result.append(
             dict(
                 id=first_id + len(result),

@@ -19,17 +19,35 @@ def write_pickle(path: Path, value: Any) -> None:
 
 def matrix_list(matrix: np.ndarray) -> list[list[float]]:
     """A matrix as nested lists of float32 values, as mmdet3d's converters leave them."""
-    values: list[list[float]] = matrix.astype(np.float32).tolist()
-    return values
+    float32 = matrix.astype(np.float32)
+    rows: list[list[float]] = float32.tolist()
+    return rows
 
 
 def camera_boxes(camera: Camera, ego_boxes: np.ndarray) -> np.ndarray:
-    """Boxes (n, 7) in the ego frame to mmdet3d's camera boxes: x y z (centre), length, height, width, rotation.
+    """Boxes in the ego frame to mmdet3d's camera boxes.
 
-    The rotation is about the camera's y axis, which points down; a box with rotation 0 heads along
-    x.
+    Args:
+        camera: whose frame they come to.
+        ego_boxes: (n, 7) in the ego frame.
+
+    Returns:
+        (n, 7) x y z (centre), length, height, width, rotation. The rotation is about the camera's
+        y axis, which points down; a box with rotation 0 heads along x.
     """
-    pose, yaw = inverse(camera.cam2ego), ego_boxes[:, 6]
-    heading = np.column_stack([np.cos(yaw), np.sin(yaw), np.zeros(len(yaw))]) @ pose[:3, :3].T
+    ego2cam = inverse(camera.cam2ego)
+    centres = transform(ego2cam, ego_boxes[:, :3])
+    length_height_width = ego_boxes[:, [3, 5, 4]]
+    yaw = ego_boxes[:, 6]
+    level = np.zeros(len(yaw))
+    heading = np.column_stack([np.cos(yaw), np.sin(yaw), level]) @ ego2cam[:3, :3].T
     rotation = np.arctan2(-heading[:, 2], heading[:, 0])
-    return np.column_stack([transform(pose, ego_boxes[:, :3]), ego_boxes[:, [3, 5, 4]], rotation])
+    return np.column_stack([centres, length_height_width, rotation])
+
+
+def bottom_centred(boxes: np.ndarray) -> np.ndarray:
+    """Camera boxes (n, 7) given by the middles of their bottoms, as KITTI has them."""
+    height = boxes[:, 4]
+    result = boxes.copy()
+    result[:, 1] += height / 2
+    return result

@@ -1,4 +1,4 @@
-"""KITTI's layout as mmdet3d uses it: one camera, label and calibration texts, ``kitti_infos_*.pkl``."""
+"""KITTI's layout as mmdet3d uses it: one camera, texts of labels and calibrations, info files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from ..base.files import atomic_open
-from .cameras import HEIGHT, LIDAR2EGO, RIG, WIDTH, project
+from .cameras import HEIGHT, LIDAR2EGO, RIG, WIDTH, to_pixels
 from .geometry import inverse, transform, transform_boxes, wrap_angle
-from .infos import camera_boxes, matrix_list, write_pickle
+from .infos import bottom_centred, camera_boxes, matrix_list, write_pickle
 from .lidar import to_ego
-from .record import Frame, Record
+from .record import FilmedFrame, Record
 from .traffic import BICYCLE, BUS, CAR, PEDESTRIAN, TRUCK
 from .world import Scene
 
@@ -29,27 +29,45 @@ PROJECTION[:3, :3] = CAMERA.intrinsic
 
 def sample_number(scene: Scene, frame: int) -> int:
     """The number of a frame; it does not depend on the number of scenes."""
-    return scene.index * len(scene) + frame
+    moments_before = scene.index * len(scene)
+    return moments_before + frame
 
 
-def image_file(scene: Scene, frame: int) -> str:
+def kitti_image_file(scene: Scene, frame: int) -> str:
     """Where the picture lies below the KITTI folder."""
     return f'training/image_2/{sample_number(scene, frame):06d}.jpg'
 
 
-def point_files(scene: Scene, frame: int, points: np.ndarray) -> dict[str, np.ndarray]:
-    """The LiDAR's points (P, 4), given in its nuScenes frame, by file: all, and reduced to what the picture shows."""
+def kitti_point_files(scene: Scene, frame: int, points: np.ndarray) -> dict[str, np.ndarray]:
+    """The LiDAR's points by file: all of them, and those that the picture shows.
+
+    Args:
+        scene: whose frame it is.
+        frame: its number.
+        points: (P, 4) float32 in nuScenes' LiDAR frame.
+
+    Returns:
+        Points (n, 4) float32 in KITTI's LiDAR frame by the file's place below the KITTI folder.
+    """
     velodyne = to_ego(points)
     velodyne[:, :3] -= VELODYNE2EGO[:3, 3].astype(np.float32)
-    in_camera = transform(VELODYNE2CAM, velodyne[:, :3].astype(np.float64))
-    ahead = in_camera[:, 2] > 0.1
-    pixels = project(CAMERA.intrinsic, np.where(ahead[:, None], in_camera, 1.0))
-    shown = ahead & ((pixels >= 0) & (pixels < (WIDTH, HEIGHT))).all(axis=1)
+    places = velodyne[:, :3].astype(np.float64)
     name = f'{sample_number(scene, frame):06d}.bin'
     return {
         f'training/velodyne/{name}': velodyne,
-        f'training/velodyne_reduced/{name}': velodyne[shown],
+        f'training/velodyne_reduced/{name}': velodyne[_in_picture(places)],
     }
+
+
+def _in_picture(places: np.ndarray) -> np.ndarray:
+    """(P,) bool: which places (P, 3) in KITTI's LiDAR frame the picture shows."""
+    in_camera = transform(VELODYNE2CAM, places)
+    ahead = in_camera[:, 2] > 0.1
+    projectable = np.where(ahead[:, None], in_camera, 1.0)
+    pixels = to_pixels(CAMERA.intrinsic, projectable)
+    inside = (pixels >= 0) & (pixels < (WIDTH, HEIGHT))
+    shown: np.ndarray = ahead & inside.all(axis=1)
+    return shown
 
 
 def write_kitti(folder: Path, records: Sequence[Record]) -> None:
@@ -60,10 +78,8 @@ def write_kitti(folder: Path, records: Sequence[Record]) -> None:
             info = _info(record.scene, number, frame)
             infos[record.scene.split].append(info)
             stem = f'{info["sample_idx"]:06d}.txt'
-            _write_lines(
-                folder / 'training' / 'label_2' / stem,
-                [_label_line(instance) for instance in info['instances']],
-            )
+            labels = [_label_line(instance) for instance in info['instances']]
+            _write_lines(folder / 'training' / 'label_2' / stem, labels)
             _write_lines(folder / 'training' / 'calib' / stem, _calibration())
     infos['trainval'] = infos['train'] + infos['val']
     for split, data_list in infos.items():
@@ -72,26 +88,26 @@ def write_kitti(folder: Path, records: Sequence[Record]) -> None:
             dataset='kitti',
             info_version='1.1',
         )
-        write_pickle(
-            folder / f'kitti_infos_{split}.pkl', dict(metainfo=metainfo, data_list=data_list)
-        )
-        lines = [f'{info["sample_idx"]:06d}' for info in data_list]
+        content = dict(metainfo=metainfo, data_list=data_list)
+        write_pickle(folder / f'kitti_infos_{split}.pkl', content)
+        samples = [f'{info["sample_idx"]:06d}' for info in data_list]
         with atomic_open(folder / 'ImageSets' / f'{split}.txt', 'w') as file:
-            file.write('\n'.join(lines) + '\n')
+            file.write('\n'.join(samples) + '\n')
 
 
 def _write_lines(path: Path, lines: list[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(''.join(f'{line}\n' for line in lines))
+    text = ''.join(f'{line}\n' for line in lines)
+    path.write_text(text)
 
 
-def _info(scene: Scene, number: int, frame: Frame) -> dict[str, Any]:
+def _info(scene: Scene, number: int, frame: FilmedFrame) -> dict[str, Any]:
     lidar2img = matrix_list(PROJECTION @ VELODYNE2CAM)
-    images: dict[str, Any] = {
-        f'CAM{i}': dict(cam2img=PROJECTION.tolist(), lidar2img=lidar2img) for i in range(4)
-    }
+    images: dict[str, Any] = {}
+    for i in range(4):
+        images[f'CAM{i}'] = dict(cam2img=PROJECTION.tolist(), lidar2img=lidar2img)
     images['CAM2'] = dict(
-        img_path=Path(image_file(scene, number)).name,
+        img_path=Path(kitti_image_file(scene, number)).name,
         height=HEIGHT,
         width=WIDTH,
         cam2img=PROJECTION.tolist(),
@@ -116,33 +132,37 @@ def _info(scene: Scene, number: int, frame: Frame) -> dict[str, Any]:
     )
 
 
-def _instances(frame: Frame) -> list[dict[str, Any]]:
-    """What the picture shows: bottom centres in the camera frame, length, height, width and rotation."""
+def _instances(frame: FilmedFrame) -> list[dict[str, Any]]:
+    """What the picture shows.
+
+    Boxes are bottom centres in the camera frame, length, height, width and rotation.
+    """
     seen = frame.seen[CAMERA.name]
-    boxes = camera_boxes(CAMERA, transform_boxes(inverse(frame.ego2global), frame.objects.boxes))
-    boxes[:, 1] += boxes[:, 4] / 2
+    ego_boxes = transform_boxes(inverse(frame.ego2global), frame.objects.boxes)
+    boxes = bottom_centred(camera_boxes(CAMERA, ego_boxes))
+    ahead = seen.centres[:, 2] > 0
     result: list[dict[str, Any]] = []
-    for i in np.flatnonzero(seen.labelled & (seen.centres[:, 2] > 0)):
+    for i in np.flatnonzero(seen.labelled & ahead):
         label = LABELS.get(int(frame.objects.labels[i]))
         if label is None:
             continue
-        box = boxes[i]
-        height, truncated = seen.boxes[i, 3] - seen.boxes[i, 1], float(1 - seen.inside[i])
-        occluded = int(np.searchsorted([0.25, 0.6], 1 - seen.visibility[i], side='right'))
-        alpha = float(wrap_angle(box[6] + np.arctan2(box[2], box[0]) - np.pi / 2))
+        pixel_height = seen.boxes[i, 3] - seen.boxes[i, 1]
+        truncated = float(1 - seen.inside[i])
+        hidden = 1 - seen.visibility[i]
+        occluded = int(np.searchsorted([0.25, 0.6], hidden, side='right'))
         result.append(
             dict(
                 bbox=seen.boxes[i].tolist(),
                 bbox_label=label,
-                bbox_3d=box.tolist(),
+                bbox_3d=boxes[i].tolist(),
                 bbox_label_3d=label,
                 depth=float(seen.centres[i, 2]),
                 center_2d=seen.centres[i, :2].tolist(),
                 num_lidar_pts=int(frame.points[i]),
-                difficulty=_difficulty(height, occluded, truncated),
+                difficulty=_difficulty(pixel_height, occluded, truncated),
                 truncated=round(truncated, 2),
                 occluded=occluded,
-                alpha=alpha,
+                alpha=_alpha(boxes[i]),
                 score=0.0,
                 index=len(result),
                 group_id=len(result),
@@ -151,37 +171,68 @@ def _instances(frame: Frame) -> list[dict[str, Any]]:
     return result
 
 
+def _alpha(box: np.ndarray) -> float:
+    """KITTI's angle of a camera box (7,) to the ray from the camera to it, -pi..pi."""
+    x = box[0]
+    z = box[2]
+    rotation = box[6]
+    return float(wrap_angle(rotation + np.arctan2(z, x) - np.pi / 2))
+
+
+# least height in KITTI's pixels, largest occlusion and truncation of easy, moderate, hard
+_DIFFICULTIES = ((40, 0, 0.15), (25, 1, 0.3), (25, 2, 0.5))
+
+
 def _difficulty(height: float, occluded: int, truncated: float) -> int:
-    """KITTI's rule: 0 easy, 1 moderate, 2 hard, -1 none of them; the focal length there is 2.8 times longer."""
-    for level, (least, hidden, cut) in enumerate(((40, 0, 0.15), (25, 1, 0.3), (25, 2, 0.5))):
-        if height * 2.8 >= least and occluded <= hidden and truncated <= cut:
+    """KITTI's rule: 0 easy, 1 moderate, 2 hard, -1 none of them."""
+    kitti_height = height * 2.8  # its focal length is so much longer
+    for level, (least_height, most_occluded, most_truncated) in enumerate(_DIFFICULTIES):
+        large = kitti_height >= least_height
+        visible = occluded <= most_occluded and truncated <= most_truncated
+        if large and visible:
             return level
     return -1
 
 
 def _camera_instances(instances: list[dict[str, Any]]) -> list[dict[str, Any]]:
     keys = ('bbox', 'bbox_label', 'bbox_3d', 'bbox_label_3d', 'center_2d', 'depth')
-    return [
-        dict({key: instance[key] for key in keys}, bbox_3d_isvalid=True, velocity=-1)
-        for instance in instances
-        if instance['bbox_label'] <= 2
-    ]
+    result = []
+    for instance in instances:
+        if instance['bbox_label'] <= 2:
+            chosen = {key: instance[key] for key in keys}
+            result.append(dict(chosen, bbox_3d_isvalid=True, velocity=-1))
+    return result
 
 
 def _label_line(instance: dict[str, Any]) -> str:
     x, y, z, length, height, width, rotation = instance['bbox_3d']
-    numbers = (instance['alpha'], *instance['bbox'], height, width, length, x, y, z, rotation)
-    start = f'{CLASSES[instance["bbox_label"]]} {instance["truncated"]:.2f} {instance["occluded"]}'
-    return ' '.join([start, *(f'{value:.2f}' for value in numbers)])
+    name = CLASSES[instance['bbox_label']]
+    numbers = [
+        instance['alpha'],
+        *instance['bbox'],
+        height,
+        width,
+        length,
+        x,
+        y,
+        z,
+        rotation,
+    ]
+    words = [name, f'{instance["truncated"]:.2f}', str(instance['occluded'])]
+    words += [f'{value:.2f}' for value in numbers]
+    return ' '.join(words)
 
 
 def _calibration() -> list[str]:
-    def line(name: str, matrix: np.ndarray) -> str:
-        return f'{name}: ' + ' '.join(f'{value:.12e}' for value in matrix.ravel())
-
+    lines = [_matrix_line(f'P{i}', PROJECTION[:3]) for i in range(4)]
     return [
-        *(line(f'P{i}', PROJECTION[:3]) for i in range(4)),
-        line('R0_rect', np.eye(3)),
-        line('Tr_velo_to_cam', VELODYNE2CAM[:3]),
-        line('Tr_imu_to_velo', inverse(VELODYNE2EGO)[:3]),
+        *lines,
+        _matrix_line('R0_rect', np.eye(3)),
+        _matrix_line('Tr_velo_to_cam', VELODYNE2CAM[:3]),
+        _matrix_line('Tr_imu_to_velo', inverse(VELODYNE2EGO)[:3]),
     ]
+
+
+def _matrix_line(name: str, matrix: np.ndarray) -> str:
+    values = [f'{value:.12e}' for value in matrix.ravel()]
+    return f'{name}: ' + ' '.join(values)

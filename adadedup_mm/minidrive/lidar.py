@@ -3,10 +3,11 @@
 import numpy as np
 
 from .cameras import LIDAR2EGO
-from .geometry import inverse, pose_matrix, transform, transform_boxes
+from .geometry import inverse, pose_matrix, rotate, transform, transform_boxes
 from .world import Scene
 
 GROUND_POINTS = 400
+MOST_POINTS = 60  # expected on one object
 _STREAM = 3
 
 
@@ -25,47 +26,59 @@ def sweep(scene: Scene, frame: int, visible: np.ndarray) -> tuple[np.ndarray, np
         counts: (n,) int64 how many points lie on each object.
     """
     rng = scene.generator(_STREAM, frame)
-    boxes = transform_boxes(
-        inverse(pose_matrix(*scene.ego[frame]) @ LIDAR2EGO), scene.objects(frame).boxes
-    )
-    distance = np.linalg.norm(boxes[:, :3], axis=1)
-    area = (boxes[:, 3] + boxes[:, 4]) / 2 * boxes[:, 5]
-    counts = rng.poisson(np.minimum(2500 * area / distance**2, 60) * visible)
+    lidar2global = pose_matrix(*scene.ego[frame]) @ LIDAR2EGO
+    boxes = transform_boxes(inverse(lidar2global), scene.objects(frame).boxes)
+    counts = rng.poisson(_expected_points(boxes) * visible)
     on_objects = _on_boxes(np.repeat(boxes, counts, axis=0), rng)
-    radius, angle = (
-        3 + 45 * rng.random(GROUND_POINTS) ** 2,
-        rng.uniform(-np.pi, np.pi, GROUND_POINTS),
-    )
-    ground = np.stack(
-        [radius * np.cos(angle), radius * np.sin(angle), np.full(GROUND_POINTS, -LIDAR2EGO[2, 3])],
-        axis=1,
-    )
-    points = np.concatenate([on_objects, ground])
+    points = np.concatenate([on_objects, _on_ground(rng)])
     intensity = rng.uniform(0.05, 0.9, len(points))
-    return np.column_stack([points, intensity]).astype(np.float32), counts
+    cloud = np.column_stack([points, intensity])
+    return cloud.astype(np.float32), counts
+
+
+def _expected_points(boxes: np.ndarray) -> np.ndarray:
+    """(n,) mean number of points on boxes (n, 7) in the LiDAR frame that nothing hides."""
+    distance = np.linalg.norm(boxes[:, :3], axis=1)
+    length, width, height = boxes[:, 3:6].T
+    area = (length + width) / 2 * height
+    return np.minimum(2500 * area / distance**2, MOST_POINTS)
+
+
+def _on_ground(rng: np.random.Generator) -> np.ndarray:
+    """(GROUND_POINTS, 3) points around the vehicle, denser near it."""
+    radius = 3 + 45 * rng.random(GROUND_POINTS) ** 2
+    angle = rng.uniform(-np.pi, np.pi, GROUND_POINTS)
+    x = radius * np.cos(angle)
+    y = radius * np.sin(angle)
+    lidar_height = LIDAR2EGO[2, 3]
+    z = np.full(GROUND_POINTS, -lidar_height)
+    return np.stack([x, y, z], axis=1)
 
 
 def _on_boxes(boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One point on each of the boxes (m, 7), just inside a side wall that faces the origin; (m, 3)."""
-    cos, sin = np.cos(boxes[:, 6]), np.sin(boxes[:, 6])
+    """(m, 3) one point on each box of (m, 7), just inside a side wall that faces the origin."""
+    count = len(boxes)
+    sizes = boxes[:, 3:6]
+    length = boxes[:, 3]
+    width = boxes[:, 4]
+    yaw = boxes[:, 6]
     # The origin, seen from the box.
-    x, y = -(boxes[:, 0] * cos + boxes[:, 1] * sin), boxes[:, 0] * sin - boxes[:, 1] * cos
-    place = rng.uniform(-0.48, 0.48, (len(boxes), 3))
-    end = np.abs(x) * boxes[:, 4] > rng.random(len(boxes)) * (
-        np.abs(x) * boxes[:, 4] + np.abs(y) * boxes[:, 3]
-    )
-    place[:, 0] = np.where(end, 0.49 * np.sign(x), place[:, 0])
-    place[:, 1] = np.where(end, place[:, 1], 0.49 * np.sign(y))
-    place *= boxes[:, 3:6]
-    turned = np.stack(
-        [place[:, 0] * cos - place[:, 1] * sin, place[:, 0] * sin + place[:, 1] * cos, place[:, 2]],
-        axis=1,
-    )
-    return boxes[:, :3] + turned
+    origin_x, origin_y = rotate(-boxes[:, 0], -boxes[:, 1], -yaw)
+    place = rng.uniform(-0.48, 0.48, (count, 3))
+    # Each wall in proportion to how broad it looks from the origin.
+    end_breadth = np.abs(origin_x) * width
+    side_breadth = np.abs(origin_y) * length
+    at_end = end_breadth > rng.random(count) * (end_breadth + side_breadth)
+    place[:, 0] = np.where(at_end, 0.49 * np.sign(origin_x), place[:, 0])
+    place[:, 1] = np.where(at_end, place[:, 1], 0.49 * np.sign(origin_y))
+    x, y, z = (place * sizes).T
+    x, y = rotate(x, y, yaw)
+    return boxes[:, :3] + np.stack([x, y, z], axis=1)
 
 
 def to_ego(points: np.ndarray) -> np.ndarray:
-    """Points (P, 4) in the LiDAR frame to the ego frame, their intensity unchanged."""
-    return np.column_stack(
-        [transform(LIDAR2EGO, points[:, :3].astype(np.float64)), points[:, 3]]
-    ).astype(np.float32)
+    """Points (P, 4) in the LiDAR frame to the ego frame, their intensity unchanged, as float32."""
+    places = points[:, :3].astype(np.float64)
+    intensity = points[:, 3]
+    moved = np.column_stack([transform(LIDAR2EGO, places), intensity])
+    return moved.astype(np.float32)

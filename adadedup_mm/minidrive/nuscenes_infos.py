@@ -1,4 +1,4 @@
-"""Info files of the nuScenes layout: mmdet3d's v1.1, BEVFormer's temporal ones, and mono3d COCO json."""
+"""Info files of nuScenes' layout: mmdet3d's v1.1, BEVFormer's temporal ones, mono3d COCO json."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from .cameras import HEIGHT, LIDAR2EGO, RIG, WIDTH, Camera
 from .geometry import inverse, quaternion, transform_boxes
 from .infos import camera_boxes, matrix_list, write_pickle
 from .nuscenes_tables import ATTRIBUTES, VERSION, attribute, sensor_file
-from .record import Frame, Record
+from .record import FilmedFrame, Record
 from .tokens import token
 from .traffic import CLASSES
 from .world import Scene
@@ -34,42 +34,47 @@ LABELS = np.array([NUSCENES_CLASSES.index(name) for name in CLASSES])
 GRAVITY = 9.81
 
 Info = dict[str, Any]
+Moment = tuple[Scene, int, FilmedFrame]  # a frame with its scene and number
 
 
-def write_infos(folder: Path, records: Sequence[Record]) -> None:
-    """Writes ``nuscenes_infos_{train,val}.pkl``, ``..._temporal_...`` and ``..._mono3d.coco.json`` into ``folder``."""
+def write_nuscenes_infos(folder: Path, records: Sequence[Record]) -> None:
+    """Writes the info files of both splits into ``folder``.
+
+    They are ``nuscenes_infos_{train,val}.pkl``, ``nuscenes_infos_temporal_{train,val}.pkl`` and
+    ``nuscenes_infos_{train,val}_mono3d.coco.json``.
+    """
     categories = {name: i for i, name in enumerate(NUSCENES_CLASSES)}
     metainfo = dict(categories=categories, dataset='nuscenes', version=VERSION, info_version='1.1')
     for split in ('train', 'val'):
-        frames = [
-            (record.scene, number, frame)
-            for record in records
-            if record.scene.split == split
-            for number, frame in enumerate(record.frames)
-        ]
-        infos = [dict(sample_idx=index, **_info(*place)) for index, place in enumerate(frames)]
-        write_pickle(
-            folder / f'nuscenes_infos_{split}.pkl', dict(metainfo=metainfo, data_list=infos)
-        )
-        temporal = [_temporal_info(*place) for place in frames]
-        write_pickle(
-            folder / f'nuscenes_infos_temporal_{split}.pkl',
-            dict(infos=temporal, metadata=dict(version=VERSION)),
-        )
+        moments = _moments(records, split)
+        infos = [dict(sample_idx=i, **_info(*moment)) for i, moment in enumerate(moments)]
+        content = dict(metainfo=metainfo, data_list=infos)
+        write_pickle(folder / f'nuscenes_infos_{split}.pkl', content)
+        temporal = [_temporal_info(*moment) for moment in moments]
+        content = dict(infos=temporal, metadata=dict(version=VERSION))
+        write_pickle(folder / f'nuscenes_infos_temporal_{split}.pkl', content)
         with atomic_open(folder / f'nuscenes_infos_{split}_mono3d.coco.json', 'w') as file:
-            file.write(json.dumps(_mono3d(frames), separators=(',', ':')))
+            file.write(json.dumps(_mono3d(moments), separators=(',', ':')))
 
 
-def _lidar_state(frame: Frame, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _moments(records: Sequence[Record], split: str) -> list[Moment]:
+    moments: list[Moment] = []
+    for record in records:
+        if record.scene.split == split:
+            moments += [(record.scene, number, frame) for number, frame in enumerate(record.frames)]
+    return moments
+
+
+def _lidar_state(frame: FilmedFrame, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Boxes (n, 7) and velocities (n, 2) of some objects in the LiDAR frame."""
-    pose = inverse(frame.ego2global @ LIDAR2EGO)
-    return transform_boxes(pose, frame.objects.boxes[chosen]), frame.objects.velocities[
-        chosen
-    ] @ pose[:2, :2].T
+    global2lidar = inverse(frame.ego2global @ LIDAR2EGO)
+    boxes = transform_boxes(global2lidar, frame.objects.boxes[chosen])
+    velocities = frame.objects.velocities[chosen] @ global2lidar[:2, :2].T
+    return boxes, velocities
 
 
-def _info(scene: Scene, number: int, frame: Frame) -> Info:
-    """A sample of mmdet3d's v1.1 infos, without its index; file names come without their folders."""
+def _info(scene: Scene, number: int, frame: FilmedFrame) -> Info:
+    """A sample of mmdet3d's v1.1 infos without its index; file names come without folders."""
     stamp = int(scene.timestamps[number]) / 1e6
     images = {}
     for camera in RIG:
@@ -82,9 +87,11 @@ def _info(scene: Scene, number: int, frame: Frame) -> Info:
             timestamp=stamp,
         )
     chosen = frame.annotated
+    boxes, velocities = _lidar_state(frame, chosen)
     instances = []
-    for i, box, velocity in zip(chosen, *_lidar_state(frame, chosen), strict=True):
-        label, points = int(LABELS[frame.objects.labels[i]]), int(frame.points[i])
+    for i, box, velocity in zip(chosen, boxes, velocities, strict=True):
+        label = int(LABELS[frame.objects.labels[i]])
+        points = int(frame.points[i])
         instances.append(
             dict(
                 bbox_label=label,
@@ -108,19 +115,21 @@ def _info(scene: Scene, number: int, frame: Frame) -> Info:
     )
 
 
-def _camera_instances(camera: Camera, frame: Frame) -> list[Info]:
+def _camera_instances(camera: Camera, frame: FilmedFrame) -> list[Info]:
     """What a camera sees, in the order of the objects; ``attr_label`` 8 stands for no attribute."""
-    seen, objects = frame.seen[camera.name], frame.objects
-    chosen = np.flatnonzero(seen.labelled & (seen.centres[:, 2] > 0))
-    boxes = camera_boxes(camera, transform_boxes(inverse(frame.ego2global), objects.boxes[chosen]))
+    seen = frame.seen[camera.name]
+    objects = frame.objects
+    ahead = seen.centres[:, 2] > 0
+    chosen = np.flatnonzero(seen.labelled & ahead)
+    ego_boxes = transform_boxes(inverse(frame.ego2global), objects.boxes[chosen])
+    boxes = camera_boxes(camera, ego_boxes)
     rotation = inverse(frame.ego2global @ camera.cam2ego)[:3, :2]
     velocities = (objects.velocities[chosen] @ rotation.T)[:, [0, 2]]
     result = []
     for i, box, velocity in zip(chosen, boxes, velocities, strict=True):
-        label, kind = (
-            int(objects.labels[i]),
-            attribute(int(objects.labels[i]), float(np.hypot(*objects.velocities[i]))),
-        )
+        label = int(objects.labels[i])
+        speed = float(np.hypot(*objects.velocities[i]))
+        kind = attribute(label, speed)
         result.append(
             dict(
                 bbox_label=int(LABELS[label]),
@@ -137,98 +146,94 @@ def _camera_instances(camera: Camera, frame: Frame) -> list[Info]:
     return result
 
 
-def _mono3d(frames: Sequence[tuple[Scene, int, Frame]]) -> Info:
+def _mono3d(moments: Sequence[Moment]) -> Info:
     """All cameras' pictures as COCO images with 3D boxes in the camera frame."""
     images: list[Info] = []
     annotations: list[Info] = []
-    for scene, number, frame in frames:
-        pose = frame.ego2global
+    for scene, number, frame in moments:
         for camera in RIG:
-            file_name = sensor_file(scene, number, camera.name)
-            image = token(scene.seed, 'sample_data', scene.index, number, camera.name)
-            images.append(
-                dict(
-                    file_name=file_name,
-                    id=image,
-                    token=token(scene.seed, 'sample', scene.index, number),
-                    cam2ego_rotation=quaternion(camera.cam2ego[:3, :3]),
-                    cam2ego_translation=camera.cam2ego[:3, 3].tolist(),
-                    ego2global_rotation=quaternion(pose[:3, :3]),
-                    ego2global_translation=pose[:3, 3].tolist(),
-                    cam_intrinsic=camera.intrinsic.tolist(),
-                    width=WIDTH,
-                    height=HEIGHT,
-                )
-            )
+            image = _mono3d_image(scene, number, frame, camera)
+            images.append(image)
             for instance in _camera_instances(camera, frame):
-                x1, y1, x2, y2 = instance['bbox']
-                label, kind = instance['bbox_label'], instance['attr_label']
-                annotations.append(
-                    dict(
-                        file_name=file_name,
-                        image_id=image,
-                        area=(x2 - x1) * (y2 - y1),
-                        category_name=NUSCENES_CLASSES[label],
-                        category_id=label,
-                        bbox=[x1, y1, x2 - x1, y2 - y1],
-                        iscrowd=0,
-                        bbox_cam3d=instance['bbox_3d'],
-                        velo_cam3d=instance['velocity'],
-                        center2d=[*instance['center_2d'], instance['depth']],
-                        attribute_id=kind,
-                        attribute_name=(*ATTRIBUTES, 'None')[kind],
-                        segmentation=[],
-                        id=len(annotations),
-                    )
-                )
+                annotation = _mono3d_annotation(image, instance, len(annotations))
+                annotations.append(annotation)
     categories = [dict(id=i, name=name) for i, name in enumerate(NUSCENES_CLASSES)]
     return dict(annotations=annotations, images=images, categories=categories)
 
 
-def _temporal_info(scene: Scene, number: int, frame: Frame) -> Info:
-    """BEVFormer's record: boxes x y z w l h and -yaw - pi/2 in the LiDAR frame, paths below the nuScenes folder."""
-
-    def sample(at: int) -> str:
-        return token(scene.seed, 'sample', scene.index, at) if 0 <= at < len(scene) else ''
-
-    stamp, pose = int(scene.timestamps[number]), frame.ego2global
-    ego = dict(
-        ego2global_translation=pose[:3, 3].tolist(), ego2global_rotation=quaternion(pose[:3, :3])
+def _mono3d_image(scene: Scene, number: int, frame: FilmedFrame, camera: Camera) -> Info:
+    pose = frame.ego2global
+    return dict(
+        file_name=sensor_file(scene, number, camera.name),
+        id=token(scene.seed, 'sample_data', scene.index, number, camera.name),
+        token=token(scene.seed, 'sample', scene.index, number),
+        cam2ego_rotation=quaternion(camera.cam2ego[:3, :3]),
+        cam2ego_translation=camera.cam2ego[:3, 3].tolist(),
+        ego2global_rotation=quaternion(pose[:3, :3]),
+        ego2global_translation=pose[:3, 3].tolist(),
+        cam_intrinsic=camera.intrinsic.tolist(),
+        width=WIDTH,
+        height=HEIGHT,
     )
-    cams = {}
-    for camera in RIG:
-        to_lidar = inverse(LIDAR2EGO) @ camera.cam2ego
-        cams[camera.name] = dict(
-            data_path=sensor_file(scene, number, camera.name),
-            type=camera.name,
-            sample_data_token=token(scene.seed, 'sample_data', scene.index, number, camera.name),
-            sensor2ego_translation=camera.cam2ego[:3, 3].tolist(),
-            sensor2ego_rotation=quaternion(camera.cam2ego[:3, :3]),
-            **ego,
-            timestamp=stamp,
-            sensor2lidar_rotation=to_lidar[:3, :3],
-            sensor2lidar_translation=to_lidar[:3, 3],
-            cam_intrinsic=camera.intrinsic,
-        )
+
+
+def _mono3d_annotation(image: Info, instance: Info, annotation_id: int) -> Info:
+    x1, y1, x2, y2 = instance['bbox']
+    width = x2 - x1
+    height = y2 - y1
+    label = instance['bbox_label']
+    kind = instance['attr_label']
+    return dict(
+        file_name=image['file_name'],
+        image_id=image['id'],
+        area=width * height,
+        category_name=NUSCENES_CLASSES[label],
+        category_id=label,
+        bbox=[x1, y1, width, height],
+        iscrowd=0,
+        bbox_cam3d=instance['bbox_3d'],
+        velo_cam3d=instance['velocity'],
+        center2d=[*instance['center_2d'], instance['depth']],
+        attribute_id=kind,
+        attribute_name=(*ATTRIBUTES, 'None')[kind],
+        segmentation=[],
+        id=annotation_id,
+    )
+
+
+def _temporal_info(scene: Scene, number: int, frame: FilmedFrame) -> Info:
+    """BEVFormer's record.
+
+    Boxes are x y z w l h and -yaw - pi/2 in the LiDAR frame, paths are below the nuScenes folder.
+    """
+    stamp = int(scene.timestamps[number])
+    pose = frame.ego2global
+    ego = dict(
+        ego2global_translation=pose[:3, 3].tolist(),
+        ego2global_rotation=quaternion(pose[:3, :3]),
+    )
     chosen = frame.annotated
     boxes, velocities = _lidar_state(frame, chosen)
+    x_y_z_w_l_h = boxes[:, [0, 1, 2, 4, 3, 5]]
+    rotation = -boxes[:, 6] - np.pi / 2
     points = frame.points[chosen].astype(np.int64)
+    names = [CLASSES[label] for label in frame.objects.labels[chosen]]
     return dict(
         lidar_path=sensor_file(scene, number, 'LIDAR_TOP'),
-        token=sample(number),
-        prev=sample(number - 1),
-        next=sample(number + 1),
+        token=_sample_token(scene, number),
+        prev=_sample_token(scene, number - 1),
+        next=_sample_token(scene, number + 1),
         can_bus=_can_bus(scene, number, pose),
         frame_idx=number,
         sweeps=[],
-        cams=cams,
+        cams={camera.name: _temporal_camera(scene, number, camera, ego, stamp) for camera in RIG},
         scene_token=token(scene.seed, 'scene', scene.index),
         lidar2ego_translation=LIDAR2EGO[:3, 3].tolist(),
         lidar2ego_rotation=quaternion(LIDAR2EGO[:3, :3]),
         **ego,
         timestamp=stamp,
-        gt_boxes=np.column_stack([boxes[:, [0, 1, 2, 4, 3, 5]], -boxes[:, 6] - np.pi / 2]),
-        gt_names=np.array([CLASSES[label] for label in frame.objects.labels[chosen]], dtype='<U20'),
+        gt_boxes=np.column_stack([x_y_z_w_l_h, rotation]),
+        gt_names=np.array(names, dtype='<U20'),
         gt_velocity=velocities,
         num_lidar_pts=points,
         num_radar_pts=np.zeros_like(points),
@@ -236,11 +241,53 @@ def _temporal_info(scene: Scene, number: int, frame: Frame) -> Info:
     )
 
 
+def _sample_token(scene: Scene, number: int) -> str:
+    """The token of a sample; empty before the first and after the last of the scene."""
+    if not 0 <= number < len(scene):
+        return ''
+    return token(scene.seed, 'sample', scene.index, number)
+
+
+def _temporal_camera(scene: Scene, number: int, camera: Camera, ego: Info, stamp: int) -> Info:
+    to_lidar = inverse(LIDAR2EGO) @ camera.cam2ego
+    return dict(
+        data_path=sensor_file(scene, number, camera.name),
+        type=camera.name,
+        sample_data_token=token(scene.seed, 'sample_data', scene.index, number, camera.name),
+        sensor2ego_translation=camera.cam2ego[:3, 3].tolist(),
+        sensor2ego_rotation=quaternion(camera.cam2ego[:3, :3]),
+        **ego,
+        timestamp=stamp,
+        sensor2lidar_rotation=to_lidar[:3, :3],
+        sensor2lidar_translation=to_lidar[:3, 3],
+        cam_intrinsic=camera.intrinsic,
+    )
+
+
 def _can_bus(scene: Scene, number: int, pose: np.ndarray) -> np.ndarray:
-    """(18,) position, orientation w x y z, acceleration, rotation rate, velocity, two places that readers fill in."""
-    near = np.clip([number - 1, number + 1], 0, len(scene) - 1)
-    seconds = max(float(np.diff(scene.timestamps[near])[0]) / 1e6, 1e-6)
-    turn = float(np.diff(np.unwrap(scene.ego[near, 2]))[0]) / seconds
-    gain, speed = float(np.diff(scene.speed[near])[0]) / seconds, float(scene.speed[number])
-    motion = (gain, speed * turn, GRAVITY, 0, 0, turn, speed, 0, 0)
-    return np.array([*pose[:3, 3], *quaternion(pose[:3, :3]), *motion, 0, 0])
+    """(18,) what BEVFormer takes from the vehicle's bus.
+
+    Position, orientation w x y z, acceleration, rotation rate, velocity, and two places that
+    readers fill in.
+    """
+    neighbours = np.clip([number - 1, number + 1], 0, len(scene) - 1)
+    stamp_before, stamp_after = scene.timestamps[neighbours]
+    yaw_before, yaw_after = np.unwrap(scene.ego[neighbours, 2])
+    speed_before, speed_after = scene.speed[neighbours]
+    seconds = max(float(stamp_after - stamp_before) / 1e6, 1e-6)
+    turn_rate = float(yaw_after - yaw_before) / seconds
+    gain = float(speed_after - speed_before) / seconds
+    speed = float(scene.speed[number])
+    acceleration = (gain, speed * turn_rate, GRAVITY)
+    rotation_rate = (0, 0, turn_rate)
+    velocity = (speed, 0, 0)
+    values = [
+        *pose[:3, 3],
+        *quaternion(pose[:3, :3]),
+        *acceleration,
+        *rotation_rate,
+        *velocity,
+        0,
+        0,
+    ]
+    return np.array(values)

@@ -11,14 +11,15 @@ import numpy as np
 from ..base.files import atomic_open
 from .cameras import HEIGHT, LIDAR2EGO, RIG, WIDTH
 from .geometry import quaternion
-from .record import Frame, Record
+from .record import FilmedFrame, Record
 from .tokens import token
 from .traffic import BICYCLE, CONE, PEDESTRIAN
 from .world import Scene
 
 VERSION = 'v1.0-trainval'
 MAP = 'maps/minidrive.png'
-SENSORS = (*(camera.name for camera in RIG), 'LIDAR_TOP')
+LIDAR = 'LIDAR_TOP'
+SENSORS = (*(camera.name for camera in RIG), LIDAR)
 CATEGORIES = (
     'vehicle.car',
     'vehicle.truck',
@@ -43,8 +44,9 @@ Rows = list[dict[str, Any]]
 
 def sensor_file(scene: Scene, frame: int, sensor: str) -> str:
     """Where a sensor's data lies, below the nuScenes folder."""
-    suffix = 'pcd.bin' if sensor == 'LIDAR_TOP' else 'jpg'
-    return f'samples/{sensor}/{scene.name}__{sensor}__{scene.timestamps[frame]}.{suffix}'
+    stamp = scene.timestamps[frame]
+    suffix = 'pcd.bin' if sensor == LIDAR else 'jpg'
+    return f'samples/{sensor}/{scene.name}__{sensor}__{stamp}.{suffix}'
 
 
 def attribute(label: int, speed: float) -> int | None:
@@ -52,14 +54,16 @@ def attribute(label: int, speed: float) -> int | None:
     if label == CONE:
         return None
     moving = speed > 0.2
-    names = {
-        BICYCLE: 'cycle.with_rider',
-        PEDESTRIAN: 'pedestrian.moving' if moving else 'pedestrian.standing',
-    }
-    return ATTRIBUTES.index(names.get(label, 'vehicle.moving' if moving else 'vehicle.parked'))
+    if label == BICYCLE:
+        name = 'cycle.with_rider'
+    elif label == PEDESTRIAN:
+        name = 'pedestrian.moving' if moving else 'pedestrian.standing'
+    else:
+        name = 'vehicle.moving' if moving else 'vehicle.parked'
+    return ATTRIBUTES.index(name)
 
 
-def write_tables(folder: Path, records: Sequence[Record], seed: int) -> None:
+def write_nuscenes_tables(folder: Path, records: Sequence[Record], seed: int) -> None:
     """Writes ``v1.0-trainval`` and the map's picture below ``folder``."""
     tables: dict[str, Rows] = dict(
         _constant_tables(seed),
@@ -75,28 +79,14 @@ def write_tables(folder: Path, records: Sequence[Record], seed: int) -> None:
     for name, rows in tables.items():
         with atomic_open(folder / VERSION / f'{name}.json', 'w') as file:
             file.write(json.dumps(rows, separators=(',', ':')))
+    blank = np.zeros((1, 1), dtype=np.uint8)
+    _, encoded = cv2.imencode('.png', blank)
     with atomic_open(folder / MAP) as file:
-        file.write(cv2.imencode('.png', np.zeros((1, 1), dtype=np.uint8))[1].tobytes())
+        file.write(encoded.tobytes())
 
 
 def _constant_tables(seed: int) -> dict[str, Rows]:
     """The tables that are the same for all scenes."""
-    sensors, calibrated = [], []
-    cameras = {camera.name: camera for camera in RIG}
-    for sensor in SENSORS:
-        camera = cameras.get(sensor)
-        pose = camera.cam2ego if camera else LIDAR2EGO
-        name, modality = token(seed, 'sensor', sensor), 'camera' if camera else 'lidar'
-        sensors.append(dict(token=name, channel=sensor, modality=modality))
-        calibrated.append(
-            dict(
-                token=token(seed, 'calibrated_sensor', sensor),
-                sensor_token=name,
-                translation=pose[:3, 3].tolist(),
-                rotation=quaternion(pose[:3, :3]),
-                camera_intrinsic=camera.intrinsic.tolist() if camera else [],
-            )
-        )
     log = dict(
         token=token(seed, 'log'),
         logfile='minidrive',
@@ -105,84 +95,132 @@ def _constant_tables(seed: int) -> dict[str, Rows]:
         location='minidrive',
     )
     world = dict(
-        token=token(seed, 'map'), category='semantic_prior', filename=MAP, log_tokens=[log['token']]
+        token=token(seed, 'map'),
+        category='semantic_prior',
+        filename=MAP,
+        log_tokens=[log['token']],
     )
-    visibility = [
-        dict(token=str(i), level=f'v{level}', description=f'visibility of whole object is {level}%')
-        for i, level in enumerate(('0-40', '40-60', '60-80', '80-100'), start=1)
-    ]
-    categories = [
-        dict(token=token(seed, 'category', name), name=name, description='') for name in CATEGORIES
-    ]
-    attributes = [
-        dict(token=token(seed, 'attribute', name), name=name, description='') for name in ATTRIBUTES
-    ]
     return dict(
-        category=categories,
-        attribute=attributes,
-        visibility=visibility,
-        sensor=sensors,
-        calibrated_sensor=calibrated,
+        category=_named_rows(seed, 'category', CATEGORIES),
+        attribute=_named_rows(seed, 'attribute', ATTRIBUTES),
+        visibility=_visibility_rows(),
+        sensor=[_sensor_row(seed, sensor) for sensor in SENSORS],
+        calibrated_sensor=[_calibrated_sensor_row(seed, sensor) for sensor in SENSORS],
         log=[log],
         map=[world],
     )
 
 
+def _named_rows(seed: int, kind: str, names: tuple[str, ...]) -> Rows:
+    return [dict(token=token(seed, kind, name), name=name, description='') for name in names]
+
+
+def _visibility_rows() -> Rows:
+    rows = []
+    for i, level in enumerate(('0-40', '40-60', '60-80', '80-100'), start=1):
+        description = f'visibility of whole object is {level}%'
+        rows.append(dict(token=str(i), level=f'v{level}', description=description))
+    return rows
+
+
+def _sensor_row(seed: int, sensor: str) -> dict[str, Any]:
+    return dict(
+        token=token(seed, 'sensor', sensor),
+        channel=sensor,
+        modality='lidar' if sensor == LIDAR else 'camera',
+    )
+
+
+def _calibrated_sensor_row(seed: int, sensor: str) -> dict[str, Any]:
+    if sensor == LIDAR:
+        pose = LIDAR2EGO
+        intrinsic = []
+    else:
+        camera = RIG[SENSORS.index(sensor)]
+        pose = camera.cam2ego
+        intrinsic = camera.intrinsic.tolist()
+    return dict(
+        token=token(seed, 'calibrated_sensor', sensor),
+        sensor_token=token(seed, 'sensor', sensor),
+        translation=pose[:3, 3].tolist(),
+        rotation=quaternion(pose[:3, :3]),
+        camera_intrinsic=intrinsic,
+    )
+
+
 def _add_scene(tables: dict[str, Rows], record: Record) -> None:
     scene = record.scene
-
-    def name(kind: str, *numbers: object) -> str:
-        return token(scene.seed, kind, scene.index, *numbers)
-
-    def neighbours(kind: str, frame: int, *numbers: object) -> dict[str, str]:
-        return dict(
-            prev=name(kind, frame - 1, *numbers) if frame else '',
-            next=name(kind, frame + 1, *numbers) if frame + 1 < len(scene) else '',
-        )
-
+    brightness = 'night' if scene.night else 'day'
     tables['scene'].append(
         dict(
-            token=name('scene'),
+            token=_token(scene, 'scene'),
             log_token=token(scene.seed, 'log'),
             nbr_samples=len(scene),
             name=scene.name,
-            first_sample_token=name('sample', 0),
-            last_sample_token=name('sample', len(scene) - 1),
-            description=f'{scene.kind}, {scene.setting}, {"night" if scene.night else "day"}',
+            first_sample_token=_token(scene, 'sample', 0),
+            last_sample_token=_token(scene, 'sample', len(scene) - 1),
+            description=f'{scene.kind}, {scene.setting}, {brightness}',
         )
     )
-    for frame, moment in enumerate(record.frames):
-        sample, stamp, pose = name('sample', frame), int(scene.timestamps[frame]), moment.ego2global
-        rotation, translation = quaternion(pose[:3, :3]), pose[:3, 3].tolist()
-        tables['sample'].append(
+    for number, frame in enumerate(record.frames):
+        _add_sample(tables, scene, number, frame)
+    _add_annotations(tables, record)
+
+
+def _token(scene: Scene, kind: str, *numbers: object) -> str:
+    """The token of something that belongs to a scene."""
+    return token(scene.seed, kind, scene.index, *numbers)
+
+
+def _neighbours(scene: Scene, kind: str, number: int, *rest: object) -> dict[str, str]:
+    """``prev`` and ``next`` of something that every frame has; empty at the scene's ends."""
+    is_first = number == 0
+    is_last = number + 1 == len(scene)
+    return dict(
+        prev='' if is_first else _token(scene, kind, number - 1, *rest),
+        next='' if is_last else _token(scene, kind, number + 1, *rest),
+    )
+
+
+def _add_sample(tables: dict[str, Rows], scene: Scene, number: int, frame: FilmedFrame) -> None:
+    sample = _token(scene, 'sample', number)
+    stamp = int(scene.timestamps[number])
+    rotation = quaternion(frame.ego2global[:3, :3])
+    translation = frame.ego2global[:3, 3].tolist()
+    tables['sample'].append(
+        dict(
+            token=sample,
+            timestamp=stamp,
+            scene_token=_token(scene, 'scene'),
+            **_neighbours(scene, 'sample', number),
+        )
+    )
+    for sensor in SENSORS:
+        data = _token(scene, 'sample_data', number, sensor)
+        lidar = sensor == LIDAR
+        tables['ego_pose'].append(
             dict(
-                token=sample,
+                token=data,
                 timestamp=stamp,
-                scene_token=name('scene'),
-                **neighbours('sample', frame),
+                rotation=rotation,
+                translation=translation,
             )
         )
-        for sensor in SENSORS:
-            data, lidar = name('sample_data', frame, sensor), sensor == 'LIDAR_TOP'
-            tables['ego_pose'].append(
-                dict(token=data, timestamp=stamp, rotation=rotation, translation=translation)
+        tables['sample_data'].append(
+            dict(
+                token=data,
+                sample_token=sample,
+                ego_pose_token=data,
+                timestamp=stamp,
+                is_key_frame=True,
+                calibrated_sensor_token=token(scene.seed, 'calibrated_sensor', sensor),
+                fileformat='pcd' if lidar else 'jpg',
+                height=0 if lidar else HEIGHT,
+                width=0 if lidar else WIDTH,
+                filename=sensor_file(scene, number, sensor),
+                **_neighbours(scene, 'sample_data', number, sensor),
             )
-            tables['sample_data'].append(
-                dict(
-                    token=data,
-                    sample_token=sample,
-                    ego_pose_token=data,
-                    timestamp=stamp,
-                    is_key_frame=True,
-                    calibrated_sensor_token=token(scene.seed, 'calibrated_sensor', sensor),
-                    fileformat='pcd' if lidar else 'jpg',
-                    height=0 if lidar else HEIGHT,
-                    width=0 if lidar else WIDTH,
-                    filename=sensor_file(scene, frame, sensor),
-                    **neighbours('sample_data', frame, sensor),
-                )
-            )
-    _add_annotations(tables, record)
+        )
 
 
 def _add_annotations(tables: dict[str, Rows], record: Record) -> None:
@@ -190,18 +228,19 @@ def _add_annotations(tables: dict[str, Rows], record: Record) -> None:
     tracks: dict[int, Rows] = {}
     for number, frame in enumerate(record.frames):
         for i in frame.annotated:
-            track = tracks.setdefault(int(frame.objects.actors[i]), [])
+            actor = int(frame.objects.actors[i])
+            track = tracks.setdefault(actor, [])
             track.append(_annotation(scene, number, frame, int(i)))
     for actor, track in sorted(tracks.items()):
-        names, category = (
-            [row['token'] for row in track],
-            CATEGORIES[int(scene.actors.label[actor])],
-        )
-        for row, before, after in zip(track, ['', *names[:-1]], [*names[1:], ''], strict=True):
-            row.update(prev=before, next=after)
+        category = CATEGORIES[int(scene.actors.label[actor])]
+        names = [row['token'] for row in track]
+        before = ['', *names[:-1]]
+        after = [*names[1:], '']
+        for row, previous, following in zip(track, before, after, strict=True):
+            row.update(prev=previous, next=following)
         tables['instance'].append(
             dict(
-                token=token(scene.seed, 'instance', scene.index, actor),
+                token=_token(scene, 'instance', actor),
                 category_token=token(scene.seed, 'category', category),
                 nbr_annotations=len(track),
                 first_annotation_token=names[0],
@@ -211,21 +250,29 @@ def _add_annotations(tables: dict[str, Rows], record: Record) -> None:
         tables['sample_annotation'] += track
 
 
-def _annotation(scene: Scene, number: int, frame: Frame, i: int) -> dict[str, Any]:
-    """One box in nuScenes' global frame: centre, width, length, height and a quaternion; neighbours follow later."""
+def _annotation(scene: Scene, number: int, frame: FilmedFrame, i: int) -> dict[str, Any]:
+    """One box in nuScenes' global frame: centre, width, length, height and a quaternion.
+
+    The tokens of its neighbours follow later.
+    """
     objects = frame.objects
-    box, label, actor = objects.boxes[i], int(objects.labels[i]), int(objects.actors[i])
-    kind = attribute(label, float(np.hypot(*objects.velocities[i])))
+    box = objects.boxes[i]
+    width_length_height = box[[4, 3, 5]]
+    half_yaw = box[6] / 2
+    actor = int(objects.actors[i])
     visibility = 1 + int(np.searchsorted([0.4, 0.6, 0.8], frame.visible[i], side='right'))
+    speed = float(np.hypot(*objects.velocities[i]))
+    kind = attribute(int(objects.labels[i]), speed)
+    attributes = [] if kind is None else [token(scene.seed, 'attribute', ATTRIBUTES[kind])]
     return dict(
-        token=token(scene.seed, 'sample_annotation', scene.index, number, actor),
-        sample_token=token(scene.seed, 'sample', scene.index, number),
-        instance_token=token(scene.seed, 'instance', scene.index, actor),
+        token=_token(scene, 'sample_annotation', number, actor),
+        sample_token=_token(scene, 'sample', number),
+        instance_token=_token(scene, 'instance', actor),
         visibility_token=str(visibility),
-        attribute_tokens=[] if kind is None else [token(scene.seed, 'attribute', ATTRIBUTES[kind])],
+        attribute_tokens=attributes,
         translation=box[:3].round(4).tolist(),
-        size=box[[4, 3, 5]].round(4).tolist(),
-        rotation=[float(np.cos(box[6] / 2)), 0.0, 0.0, float(np.sin(box[6] / 2))],
+        size=width_length_height.round(4).tolist(),
+        rotation=[float(np.cos(half_yaw)), 0.0, 0.0, float(np.sin(half_yaw))],
         num_lidar_pts=int(frame.points[i]),
         num_radar_pts=0,
     )

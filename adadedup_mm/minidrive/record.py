@@ -9,7 +9,7 @@ from .world import Objects, Scene
 
 
 @dataclass(frozen=True)
-class Frame:
+class FilmedFrame:
     """One moment of a scene, with the n objects around the ego vehicle.
 
     Attributes:
@@ -30,7 +30,9 @@ class Frame:
     @property
     def annotated(self) -> np.ndarray:
         """Indices of the objects that a 3D layout annotates: a sensor has noticed them."""
-        return np.flatnonzero((self.points > 0) | (self.visible >= 0.2))
+        hit = self.points > 0
+        seen = self.visible >= 0.2
+        return np.flatnonzero(hit | seen)
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,14 @@ class Record:
     """A scene that has been played and filmed."""
 
     scene: Scene
-    frames: tuple[Frame, ...]
+    frames: tuple[FilmedFrame, ...]
 
 
 def visible_share(seen: dict[str, Seen]) -> np.ndarray:
     """(n,) the largest share of each object that one of the cameras sees."""
-    share: np.ndarray = np.max([view.inside * view.visibility for view in seen.values()], axis=0)
-    return share
+    shares = [view.inside * view.visibility for view in seen.values()]
+    largest: np.ndarray = np.max(shares, axis=0)
+    return largest
 
 
 def image_name(scene: Scene, frame: int, camera: str) -> str:
@@ -54,4 +57,6 @@ def image_name(scene: Scene, frame: int, camera: str) -> str:
 
 def image_id(scene: Scene, frame: int, camera: str, cameras: tuple[str, ...]) -> int:
     """The COCO id of a picture, from 1 on; it does not depend on the number of scenes."""
-    return (scene.index * len(scene) + frame) * len(cameras) + CAMERAS.index(camera) + 1
+    moments_before = scene.index * len(scene) + frame
+    pictures_before = moments_before * len(cameras)
+    return pictures_before + CAMERAS.index(camera) + 1

@@ -1,4 +1,7 @@
-"""The painter: sky, ground, buildings, then everything else from far to near; night, noise and exposure at the end."""
+"""The painter: sky, ground, buildings, then everything else from far to near.
+
+Night, exposure and noise come at the end.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,15 +12,17 @@ import cv2
 import numpy as np
 
 from .backdrop import PIXELS_PER_METRE, TILE, Backdrop, make_backdrop
-from .cameras import HEIGHT, NEAR, WIDTH, Camera
-from .geometry import box_corners, inverse, pose_matrix, transform
+from .cameras import HEIGHT, NEAR, WIDTH, Camera, to_pixels
+from .geometry import box_corners, inverse, pose_matrix, transform, wrap_angle
 from .props import Prop
+from .roads import Road
 from .shapes import Colour, Mesh, actor_meshes, shade
 from .sky import HIGHEST, LOWEST, PANORAMA
 from .traffic import PEDESTRIAN
 from .world import Scene
 
 SCALE = 2  # pictures are painted this much larger and averaged down
+_GLOW_SCALE = 0.25  # lamps' light is painted on a picture this much smaller and enlarged
 _SHIFT = 3  # fractional bits of corner coordinates
 DETAIL = 95.0  # metres beyond which windows and the like are left out
 HAZE = 170.0  # metres after which 63 % of a colour is haze
@@ -47,15 +52,15 @@ class Stage:
 
     scene: Scene
     backdrop: Backdrop
-    meshes: dict[tuple[int, int], tuple[Mesh, ...]]
+    meshes: dict[tuple[int, int], tuple[Mesh, ...]]  # by actor and step
 
 
 def make_stage(scene: Scene) -> Stage:
     """Builds the backdrop; the actors' meshes follow when they are first seen."""
-    return Stage(scene, make_backdrop(scene), {})
+    return Stage(scene, make_backdrop(scene), meshes={})
 
 
-def render(stage: Stage, frame: int, camera: Camera, camera_index: int) -> np.ndarray:
+def paint(stage: Stage, frame: int, camera: Camera, camera_index: int) -> np.ndarray:
     """Paints one picture.
 
     Args:
@@ -67,85 +72,119 @@ def render(stage: Stage, frame: int, camera: Camera, camera_index: int) -> np.nd
     Returns:
         (HEIGHT, WIDTH, 3) uint8, blue green red.
     """
-    scene, backdrop = stage.scene, stage.backdrop
+    scene = stage.scene
+    backdrop = stage.backdrop
     ego = scene.ego[frame]
-    world = pose_matrix(*ego) @ camera.cam2ego
-    view = View(camera, inverse(world), world[:3, 3], ego)
+    cam2global = pose_matrix(*ego) @ camera.cam2ego
+    view = View(camera, pose=inverse(cam2global), place=cam2global[:3, 3], ego=ego)
     canvas = np.zeros((HEIGHT * SCALE, WIDTH * SCALE, 4), dtype=np.uint8)
     _paint_sky(canvas, view, backdrop)
     _paint_ground(canvas, view, scene, backdrop)
     _paint_things(canvas, view, stage, frame)
     small = cv2.resize(canvas, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
-    picture = _night(small, view, backdrop) if scene.night else small[..., :3].astype(np.float32)
-    return _sensor(picture, scene, scene.generator(2, frame, camera_index))
+    by_day = small[..., :3].astype(np.float32)
+    picture = _night(small, view, backdrop) if scene.night else by_day
+    return _sensor(picture, scene.night, scene.generator(2, frame, camera_index))
 
 
-def _sensor(picture: np.ndarray, scene: Scene, rng: np.random.Generator) -> np.ndarray:
+def _sensor(picture: np.ndarray, night: bool, rng: np.random.Generator) -> np.ndarray:
     """Exposure that flickers a little, and noise that is stronger in the dark."""
-    picture *= np.float32(1 + 0.005 * rng.standard_normal())
-    picture += (0.9 if scene.night else 0.8) * rng.standard_normal(
-        (*picture.shape[:2], 1), dtype=np.float32
-    )
-    return np.clip(picture + 0.5, 0, 255).astype(np.uint8)[..., ::-1]
+    exposure = np.float32(1 + 0.005 * rng.standard_normal())
+    rows, columns = picture.shape[:2]
+    noise = rng.standard_normal((rows, columns, 1), dtype=np.float32)
+    picture *= exposure
+    picture += (0.9 if night else 0.8) * noise
+    red_green_blue = np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+    return red_green_blue[..., ::-1]
 
 
 @cache
-def _rays(
-    name: str, focal: float, direction: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Azimuth in the ego frame and elevation of a camera's pixels: of the large sky, and of a small whole picture."""
-    result = []
-    for scale, rows in ((SCALE, int(HEIGHT * SCALE * 0.56)), (0.25, int(HEIGHT * 0.25))):
-        u, v = np.meshgrid(
-            (np.arange(int(WIDTH * scale)) + 0.5) / scale - WIDTH / 2,
-            (np.arange(rows) + 0.5) / scale - HEIGHT * 0.53,
-        )
-        result += [
-            (direction - np.arctan2(u, focal)).astype(np.float32),
-            np.arctan2(-v, np.hypot(u, focal)).astype(np.float32),
-        ]
-    return result[0], result[1], result[2], result[3]
+def _rays(focal: float, direction: float, scale: float, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the pixels of a camera's upper rows look, in the ego frame.
+
+    Args:
+        focal: pixels of the whole picture.
+        direction: of the camera, radians.
+        scale: how many pixels a side of one of the picture's is wide.
+        rows: how many, from the top.
+
+    Returns:
+        Azimuth and elevation in radians, both (rows, columns) float32.
+    """
+    columns = int(WIDTH * scale)
+    right = (np.arange(columns) + 0.5) / scale - WIDTH / 2
+    down = (np.arange(rows) + 0.5) / scale - HEIGHT * 0.53
+    u, v = np.meshgrid(right, down)
+    azimuth = direction - np.arctan2(u, focal)
+    elevation = np.arctan2(-v, np.hypot(u, focal))
+    return azimuth.astype(np.float32), elevation.astype(np.float32)
 
 
-def _camera_rays(camera: Camera) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _camera_rays(camera: Camera, scale: float, height: float) -> tuple[np.ndarray, np.ndarray]:
+    """The rays of a camera's pixels at a scale, down to a share ``height`` of the picture."""
+    axis = camera.cam2ego[:, 2]
     return _rays(
-        camera.name,
-        float(camera.intrinsic[0, 0]),
-        float(np.arctan2(camera.cam2ego[1, 2], camera.cam2ego[0, 2])),
+        focal=float(camera.intrinsic[0, 0]),
+        direction=float(np.arctan2(axis[1], axis[0])),
+        scale=scale,
+        rows=int(HEIGHT * scale * height),
     )
 
 
 def _paint_sky(canvas: np.ndarray, view: View, backdrop: Backdrop) -> None:
-    azimuth, elevation, _, _ = _camera_rays(view.camera)
-    columns = (
-        (azimuth + np.float32(view.ego[2]))
-        % np.float32(2 * np.pi)
-        * np.float32(PANORAMA[1] / (2 * np.pi))
-    )
-    rows = (HIGHEST - elevation) * np.float32((PANORAMA[0] - 1) / (HIGHEST - LOWEST))
+    azimuth, elevation = _camera_rays(view.camera, scale=SCALE, height=0.56)
+    panorama_rows, panorama_columns = PANORAMA
+    full_turn = np.float32(2 * np.pi)
+    columns_per_radian = np.float32(panorama_columns / (2 * np.pi))
+    rows_per_radian = np.float32((panorama_rows - 1) / (HIGHEST - LOWEST))
+    global_azimuth = (azimuth + np.float32(view.ego[2])) % full_turn
+    columns = global_azimuth * columns_per_radian
+    rows = (HIGHEST - elevation) * rows_per_radian
     sky = cv2.remap(
-        backdrop.panorama, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        backdrop.panorama,
+        columns,
+        rows,
+        interpolation=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
     )
     canvas[: len(sky)] = sky
 
 
 def _pixels(view: View, points: np.ndarray) -> np.ndarray:
-    """Points (..., 3) in the camera frame to fixed-point pixels (..., 2) int32 of the large canvas."""
-    intrinsic = view.camera.intrinsic
-    flat = points[..., :2] / points[..., 2:] * intrinsic[[0, 1], [0, 1]] + intrinsic[:2, 2]
-    return np.clip(flat * (SCALE << _SHIFT), -1e6, 1e6).astype(np.int32)
+    """Points in the camera frame to fixed-point pixels of the large canvas.
+
+    Args:
+        view: whose camera.
+        points: (..., 3) in front of it.
+
+    Returns:
+        (..., 2) int32.
+    """
+    pixels = to_pixels(view.camera.intrinsic, points)
+    fixed_point = pixels * (SCALE << _SHIFT)
+    return np.clip(fixed_point, -1e6, 1e6).astype(np.int32)
 
 
 def clip_near(points: np.ndarray) -> np.ndarray:
-    """The part of a polygon (k, 3) in the camera frame beyond the near plane, by Sutherland and Hodgman's rule."""
-    depth = points[:, 2] - NEAR
+    """The part of a polygon beyond the near plane, by Sutherland and Hodgman's rule.
+
+    Args:
+        points: (k, 3) in the camera frame.
+
+    Returns:
+        (m, 3).
+    """
     following = np.roll(points, -1, axis=0)
     result = []
-    for point, then, here, there in zip(points, following, depth, np.roll(depth, -1), strict=True):
-        if here >= 0:
+    for point, next_point in zip(points, following, strict=True):
+        beyond = point[2] - NEAR
+        next_beyond = next_point[2] - NEAR
+        if beyond >= 0:
             result.append(point)
-        if (here >= 0) != (there >= 0):
-            result.append(point + here / (here - there) * (then - point))
+        crosses = (beyond >= 0) != (next_beyond >= 0)
+        if crosses:
+            share = beyond / (beyond - next_beyond)
+            result.append(point + share * (next_point - point))
     return np.array(result).reshape(-1, 3)
 
 
@@ -156,221 +195,381 @@ def _fill(
     colour: Colour,
     shine: float = 0.0,
 ) -> None:
-    """Fills polygons, each (k, 3) in the camera frame, that do not overlap; an array of them is quicker than a list."""
+    """Fills polygons that do not overlap.
+
+    Args:
+        canvas: what is painted on.
+        view: whose picture it is.
+        polygons: each (k, 3) in the camera frame; an array of them is quicker than a list.
+        colour: R, G, B.
+        shine: how much of it shines by itself.
+    """
     flat = []
     if isinstance(polygons, np.ndarray):
-        front = polygons[..., 2].min(axis=1) >= NEAR
-        flat += list(_pixels(view, polygons[front]))
-        polygons = polygons[~front]
+        in_front = polygons[..., 2].min(axis=1) >= NEAR
+        flat += list(_pixels(view, polygons[in_front]))
+        polygons = polygons[~in_front]
     for points in polygons:
-        if points[:, 2].min() < NEAR:
-            points = clip_near(points) if points[:, 2].max() > NEAR else points[:0]
-        if len(points) > 2:
-            flat.append(_pixels(view, points))
+        visible = _before_camera(points)
+        if len(visible) > 2:
+            flat.append(_pixels(view, visible))
     if flat:
         cv2.fillPoly(canvas, flat, (*colour, shine), shift=_SHIFT)
+
+
+def _before_camera(points: np.ndarray) -> np.ndarray:
+    """The part of a polygon (k, 3) in the camera frame that can be projected."""
+    depth = points[:, 2]
+    if depth.min() >= NEAR:
+        return points
+    if depth.max() <= NEAR:
+        return points[:0]
+    return clip_near(points)
 
 
 def _paint_ground(canvas: np.ndarray, view: View, scene: Scene, backdrop: Backdrop) -> None:
     horizon = int(HEIGHT * 0.53 * SCALE)
     canvas[horizon:] = (*backdrop.ground, 0)
-    road = scene.road
-    at = int(np.argmin(((road.points - view.ego[:2]) ** 2).sum(axis=1))) + road.start
-    s = np.arange(max(at - 75, road.start), min(at + 105, road.end) + 1, 3.0)
-
-    def strips(*edges: tuple[float, float]) -> list[np.ndarray]:
-        lines = _on_ground(view, road.place(s, np.array(edges).reshape(-1, 1))[..., :2])
-        return [
-            np.concatenate([left, right[::-1]])
-            for left, right in zip(lines[::2], lines[1::2], strict=True)
-        ]
-
     for corners, colour in backdrop.fields:
         _fill(canvas, view, [_on_ground(view, corners)], colour)
-    kerb, edge = road.kerb, road.carriageway
-    if road.pavement:
-        wide = kerb + road.pavement
-        _fill(canvas, view, strips((wide, kerb), (-kerb, -wide)), backdrop.pavement)
-        _fill(canvas, view, strips((kerb + 0.25, kerb), (-kerb, -kerb - 0.25)), (206, 204, 198))
-    _fill(
-        canvas, view, [_on_ground(view, corners) for corners in backdrop.streets], backdrop.asphalt
-    )
-    _fill(canvas, view, strips((kerb, -kerb)), shade(backdrop.asphalt, 0.9))
-    _fill(canvas, view, strips((edge, -edge)), backdrop.asphalt)
-    near = np.abs(backdrop.marks[:, 0] - view.ego[:2]).max(axis=1) < 100
-    marks = _on_ground(view, backdrop.marks[near])
-    _fill(canvas, view, marks[marks[..., 2].max(axis=1) > NEAR], backdrop.line)
+    _paint_road(canvas, view, scene.road, backdrop)
+    _paint_marks(canvas, view, backdrop)
     _texture_ground(canvas, view, backdrop, horizon)
+
+
+def _paint_road(canvas: np.ndarray, view: View, road: Road, backdrop: Backdrop) -> None:
+    """Pavements, kerbstones, the streets that cross, parking strips and lanes."""
+    s = _places_around(road, view.ego[:2])
+
+    def strip(left: float, right: float) -> np.ndarray:
+        left_edge = _on_ground(view, road.place(s, left)[:, :2])
+        right_edge = _on_ground(view, road.place(s, right)[:, :2])
+        return np.concatenate([left_edge, right_edge[::-1]])
+
+    kerb = road.kerb
+    edge = road.carriageway
+    if road.pavement:
+        outside = kerb + road.pavement
+        stone = kerb + 0.25
+        pavements = [strip(outside, kerb), strip(-kerb, -outside)]
+        kerbstones = [strip(stone, kerb), strip(-kerb, -stone)]
+        _fill(canvas, view, pavements, backdrop.pavement)
+        _fill(canvas, view, kerbstones, (206, 204, 198))
+    streets = [_on_ground(view, corners) for corners in backdrop.streets]
+    _fill(canvas, view, streets, backdrop.asphalt)
+    _fill(canvas, view, [strip(kerb, -kerb)], shade(backdrop.asphalt, 0.9))
+    _fill(canvas, view, [strip(edge, -edge)], backdrop.asphalt)
+
+
+def _places_around(road: Road, place: np.ndarray) -> np.ndarray:
+    """Places along the road, as s, from 75 m before to 105 m beyond a place (2,)."""
+    squared_distance = ((road.points - place) ** 2).sum(axis=1)
+    at = int(np.argmin(squared_distance)) + road.start
+    first = max(at - 75, road.start)
+    last = min(at + 105, road.end)
+    return np.arange(first, last + 1, 3.0)
+
+
+def _paint_marks(canvas: np.ndarray, view: View, backdrop: Backdrop) -> None:
+    first_corners = backdrop.marks[:, 0]
+    distance = np.abs(first_corners - view.ego[:2]).max(axis=1)
+    marks = _on_ground(view, backdrop.marks[distance < 100])
+    in_front = marks[..., 2].max(axis=1) > NEAR
+    _fill(canvas, view, marks[in_front], backdrop.line)
 
 
 def _on_ground(view: View, places: np.ndarray) -> np.ndarray:
     """Places (..., 2) on the ground in the global frame to points (..., 3) in the camera frame."""
-    return places @ view.pose[:3, :2].T + view.pose[:3, 3]
+    east_and_north = view.pose[:3, :2]
+    origin = view.pose[:3, 3]
+    return places @ east_and_north.T + origin
 
 
 def _texture_ground(canvas: np.ndarray, view: View, backdrop: Backdrop, horizon: int) -> None:
     """Lays the texture on the ground, where it moves with the world, and haze over what is far."""
-    intrinsic = view.camera.intrinsic.copy()
-    intrinsic[1, 2] -= horizon / SCALE
-    plane = intrinsic @ np.column_stack([view.pose[:3, 0], view.pose[:3, 1], view.pose[:3, 3]])
-    # Whole tiles are taken off to keep the numbers small.
-    period = TILE / PIXELS_PER_METRE
-    origin = np.floor(view.place[:2] / period) * period
-    to_metres = np.array(
-        [[1 / PIXELS_PER_METRE, 0, origin[0]], [0, 1 / PIXELS_PER_METRE, origin[1]], [0, 0, 1]]
-    )
     ground = canvas[horizon:]
     rows, columns = ground.shape[:2]
-    texture = cv2.warpPerspective(
-        backdrop.texture,
-        plane @ to_metres,
+    small = _ground_texture(view, backdrop.texture, horizon / SCALE, (columns, rows))
+    texture = cv2.resize(small, (columns, rows), interpolation=cv2.INTER_LINEAR)
+    focal = view.camera.intrinsic[1, 1]
+    depth = focal * view.place[2] * SCALE / (np.arange(rows) + 0.5)
+    strength = np.minimum(1.0, 16 / depth).astype(np.float32)[:, None] / 128
+    haze_share = (1 - np.exp(-depth / HAZE)).astype(np.float32)[:, None]
+    haze = np.array(backdrop.haze, dtype=np.float32)
+    brightness = 1 + (texture.astype(np.float32) - 128) * strength
+    factor = brightness * (1 - haze_share)
+    colours = ground[..., :3] * factor[..., None] + (haze_share * haze)[:, None]
+    ground[..., :3] = np.minimum(colours, 255).astype(np.uint8)
+
+
+def _ground_texture(
+    view: View, tile: np.ndarray, horizon: float, canvas_size: tuple[int, int]
+) -> np.ndarray:
+    """The texture as the camera sees it below its row ``horizon``, not enlarged."""
+    columns, rows = canvas_size
+    intrinsic = view.camera.intrinsic.copy()
+    intrinsic[1, 2] -= horizon
+    east = view.pose[:3, 0]
+    north = view.pose[:3, 1]
+    origin = view.pose[:3, 3]
+    metres2pixels = intrinsic @ np.column_stack([east, north, origin])
+    # Whole tiles are taken off to keep the numbers small.
+    period = TILE / PIXELS_PER_METRE
+    first_x, first_y = np.floor(view.place[:2] / period) * period
+    texture2metres = [
+        [1 / PIXELS_PER_METRE, 0, first_x],
+        [0, 1 / PIXELS_PER_METRE, first_y],
+        [0, 0, 1],
+    ]
+    seen: np.ndarray = cv2.warpPerspective(
+        tile,
+        metres2pixels @ np.array(texture2metres),
         (columns // SCALE, rows // SCALE),
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_WRAP,
     )
-    depth = intrinsic[1, 1] * view.place[2] * SCALE / (np.arange(rows) + 0.5)
-    strength = np.minimum(1.0, 16 / depth).astype(np.float32)[:, None] / 128
-    share = (1 - np.exp(-depth / HAZE)).astype(np.float32)[:, None]
-    large = cv2.resize(texture, (columns, rows), interpolation=cv2.INTER_LINEAR).astype(np.float32)
-    factor = (1 + (large - 128) * strength) * (1 - share)
-    colours = (
-        ground[..., :3] * factor[..., None]
-        + (share * np.array(backdrop.haze, dtype=np.float32))[:, None]
-    )
-    ground[..., :3] = np.minimum(colours, 255).astype(np.uint8)
+    return seen
 
 
 def _paint_things(canvas: np.ndarray, view: View, stage: Stage, frame: int) -> None:
     """Buildings first, then trees, lamps and traffic, from far to near."""
-    scene, backdrop = stage.scene, stage.backdrop
-    objects = scene.objects(frame)
-    poses = np.array([prop.pose for prop in backdrop.props]).reshape(-1, 3)
-    distance = np.hypot(*(poses[:, :2] - view.place[:2]).T)
+    props = stage.backdrop.props
+    objects = stage.scene.objects(frame)
+    prop_places = np.array([prop.pose for prop in props]).reshape(-1, 3)
     things: list[tuple[bool, float, Prop | int]] = []
-    for prop, far in zip(backdrop.props, distance, strict=True):
-        if far < (120 if prop.tall else 80):
-            things.append((not prop.tall, -far, prop))
-    things += [
-        (True, -far, i)
-        for i, far in enumerate(np.hypot(*(objects.boxes[:, :2] - view.place[:2]).T))
-    ]
-    for _, _, thing in sorted(things, key=lambda item: item[:2]):
+    for prop, distance in zip(props, _distances(view, prop_places), strict=True):
+        farthest = 120 if prop.tall else 80
+        if distance < farthest:
+            things.append((not prop.tall, -distance, prop))
+    for i, distance in enumerate(_distances(view, objects.boxes)):
+        things.append((True, -distance, i))
+    things.sort(key=lambda thing: thing[:2])
+    for _, _, thing in things:
         if isinstance(thing, Prop):
-            _paint_mesh(canvas, view, thing.mesh, thing.pose, backdrop)
-            continue
-        actor, box = int(objects.actors[thing]), objects.boxes[thing]
-        pose = box[[0, 1, 6]]
-        if not _in_view(view, pose, 7.0):
-            continue
-        shadow = transform(view.pose, box_corners(box[None])[0, :4] * (1, 1, 0))
-        _fill(canvas, view, [shadow], shade(backdrop.asphalt, 0.5))
-        for mesh in _from_far_to_near(_meshes(stage, actor, frame), pose, view):
-            _paint_mesh(canvas, view, mesh, pose, backdrop)
+            _paint_mesh(canvas, view, thing.mesh, thing.pose, stage.backdrop)
+        else:
+            actor = int(objects.actors[thing])
+            meshes = _meshes(stage, actor, frame)
+            _paint_actor(canvas, view, meshes, objects.boxes[thing], stage.backdrop)
+
+
+def _distances(view: View, places: np.ndarray) -> np.ndarray:
+    """Metres on the ground from the camera to places (n, 2 or more), (n,)."""
+    away = places[:, :2] - view.place[:2]
+    return np.hypot(away[:, 0], away[:, 1])
+
+
+def _paint_actor(
+    canvas: np.ndarray, view: View, meshes: tuple[Mesh, ...], box: np.ndarray, backdrop: Backdrop
+) -> None:
+    """An actor in its box (7,) and the shadow below it."""
+    pose = box[[0, 1, 6]]
+    if not _in_view(view, pose, radius=7.0):
+        return
+    bottom = box_corners(box[None])[0, :4]
+    shadow = transform(view.pose, bottom * (1, 1, 0))
+    _fill(canvas, view, [shadow], shade(backdrop.asphalt, 0.5))
+    for mesh in _from_far_to_near(meshes, pose, view):
+        _paint_mesh(canvas, view, mesh, pose, backdrop)
 
 
 def _from_far_to_near(meshes: tuple[Mesh, ...], pose: np.ndarray, view: View) -> Sequence[Mesh]:
-    """The meshes of one actor in the order of painting; what turns to the camera, such as a rider, stays last."""
+    """The meshes of one actor in the order of painting.
+
+    What turns to the camera, such as a rider, stays last.
+    """
     if len(meshes) == 1 or meshes[-1].upright:
         return meshes
     matrix = pose_matrix(*pose)
-    return sorted(
-        meshes, key=lambda mesh: -float(np.linalg.norm(transform(matrix, mesh.middle) - view.place))
-    )
+
+    def nearness(mesh: Mesh) -> float:
+        away = transform(matrix, mesh.middle) - view.place
+        return -float(np.linalg.norm(away))
+
+    return sorted(meshes, key=nearness)
+
+
+# Where a walking person's legs are in the four steps of a stride.
+_STRIDES = (0.0, 1.0, 0.0, -1.0)
 
 
 def _meshes(stage: Stage, actor: int, frame: int) -> tuple[Mesh, ...]:
+    """The meshes of an actor, built when they are first needed."""
     actors = stage.scene.actors
-    label = int(actors.label[actor])
-    step = 0
-    if label == PEDESTRIAN and np.any(stage.scene.velocities[frame, actor]):
-        walked = np.hypot(*(stage.scene.poses[frame, actor, :2] - stage.scene.poses[0, actor, :2]))
-        step = int(walked / 0.35 + actors.phase[actor]) % 4
+    step = _step(stage.scene, actor, frame)
     key = actor, step
     if key not in stage.meshes:
         stage.meshes[key] = actor_meshes(
-            label, actors.size[actor], int(actors.look[actor]), (0.0, 1.0, 0.0, -1.0)[step]
+            label=int(actors.label[actor]),
+            size=actors.size[actor],
+            look=int(actors.look[actor]),
+            stride=_STRIDES[step],
         )
     return stage.meshes[key]
+
+
+def _step(scene: Scene, actor: int, frame: int) -> int:
+    """Which of the steps of a stride a walking person does; 0 for everybody else."""
+    walks = scene.actors.label[actor] == PEDESTRIAN and np.any(scene.velocities[frame, actor])
+    if not walks:
+        return 0
+    x, y = scene.poses[frame, actor, :2] - scene.poses[0, actor, :2]
+    walked = np.hypot(x, y)
+    return int(walked / 0.35 + scene.actors.phase[actor]) % 4
 
 
 def _in_view(view: View, pose: np.ndarray, radius: float) -> bool:
     """Whether a circle on the ground can be in the picture."""
     x, _, z = view.pose[:3, :2] @ pose[:2] + view.pose[:3, 3]
     slope = WIDTH / 2 / view.camera.intrinsic[0, 0]
-    return bool(z > -radius and abs(x) < slope * z + radius * np.hypot(1, slope))
+    half_width = slope * z + radius * np.hypot(1, slope)
+    return bool(z > -radius and abs(x) < half_width)
 
 
 def _paint_mesh(
     canvas: np.ndarray, view: View, mesh: Mesh, pose: np.ndarray, backdrop: Backdrop
 ) -> None:
-    if not _in_view(view, pose, float(np.abs(mesh.vertices[:, :2]).max()) * 1.5):
+    reach = float(np.abs(mesh.vertices[:, :2]).max())
+    if not _in_view(view, pose, radius=reach * 1.5):
         return
-    place = view.place[:2] - pose[:2]
-    yaw = np.arctan2(place[1], place[0]) if mesh.upright else pose[2]
-    matrix = view.pose @ pose_matrix(pose[0], pose[1], yaw)
-    vertices = transform(matrix, mesh.vertices)
+    to_camera = view.place[:2] - pose[:2]
+    distance = float(np.linalg.norm(to_camera))
+    yaw = np.arctan2(to_camera[1], to_camera[0]) if mesh.upright else pose[2]
+    mesh2cam = view.pose @ pose_matrix(pose[0], pose[1], yaw)
+    vertices = transform(mesh2cam, mesh.vertices)
     if vertices[:, 2].max() < NEAR:
         return
-    normals = mesh.normals @ matrix[:3, :3].T
-    two_sided = ~mesh.normals.any(axis=1)
-    shown = two_sided | (np.einsum('fc,fc->f', normals, vertices[mesh.faces[:, 0]]) < 0)
-    far = float(np.linalg.norm(place))
-    if far > DETAIL:
-        shown[mesh.solid :] &= mesh.solid == 0
-    chosen = np.flatnonzero(shown)
-    solid = chosen[chosen < mesh.solid]
-    solid = solid[np.argsort(-vertices[mesh.faces[solid], 2].mean(axis=1), kind='stable')]
-    order = np.concatenate([solid, chosen[len(solid) :]])
+    order = _painting_order(mesh, vertices, mesh2cam[:3, :3], detailed=distance <= DETAIL)
     if not len(order):
         return
-    light = np.where(
-        two_sided,
-        0.94,
-        0.72 + (mesh.normals @ (pose_matrix(0, 0, -yaw)[:3, :3] @ backdrop.sun)).clip(0),
-    )
-    share = 1 - np.exp(-far / HAZE)
+    colours = _lit_colours(mesh, order, yaw, distance, backdrop)
+    _paint_faces(canvas, view, vertices, mesh.faces[order], colours, order < mesh.solid)
+
+
+def _painting_order(
+    mesh: Mesh, vertices: np.ndarray, rotation: np.ndarray, detailed: bool
+) -> np.ndarray:
+    """The faces that can be seen: the solid ones from far to near, then the details.
+
+    Args:
+        mesh: what is painted.
+        vertices: (V, 3) its vertices in the camera frame.
+        rotation: (3, 3) of the mesh's frame to the camera's.
+        detailed: whether a mesh with solid faces shows its details.
+
+    Returns:
+        Indices of faces.
+    """
+    normals = mesh.normals @ rotation.T
+    first_corners = vertices[mesh.faces[:, 0]]
+    faces_camera = np.einsum('fc,fc->f', normals, first_corners) < 0
+    shown = _two_sided(mesh) | faces_camera
+    if not detailed and mesh.solid > 0:
+        shown[mesh.solid :] = False
+    chosen = np.flatnonzero(shown)
+    is_solid = chosen < mesh.solid
+    solid = chosen[is_solid]
+    depth = vertices[mesh.faces[solid], 2].mean(axis=1)
+    from_far_to_near = np.argsort(-depth, kind='stable')
+    return np.concatenate([solid[from_far_to_near], chosen[~is_solid]])
+
+
+def _two_sided(mesh: Mesh) -> np.ndarray:
+    """(F,) bool: the faces that are seen from both sides."""
+    one_sided = mesh.normals.any(axis=1)
+    return ~one_sided
+
+
+def _lit_colours(
+    mesh: Mesh, order: np.ndarray, yaw: float, distance: float, backdrop: Backdrop
+) -> np.ndarray:
+    """(len(order), 4) R, G, B, shine of some faces in the sun, with haze over what is far."""
+    sun = pose_matrix(0, 0, -yaw)[:3, :3] @ backdrop.sun
+    sunlight = (mesh.normals @ sun).clip(0)
+    light = np.where(_two_sided(mesh), 0.94, 0.72 + sunlight)
     colours = mesh.colours[order]
+    haze = np.array(backdrop.haze)
+    haze_share = 1 - np.exp(-distance / HAZE)
     lit = np.minimum(colours[:, :3] * light[order, None], 255)
-    colours[:, :3] = lit * (1 - share) + np.array(backdrop.haze) * share
-    # Neighbours in the order with one colour, such as a wall's windows, go in one call.
-    change = (np.diff(colours, axis=0) != 0).any(axis=1) | (order[1:] < mesh.solid)
-    bounds = [0, *(np.flatnonzero(change) + 1), len(order)]
-    near = vertices[:, 2].min() < NEAR
-    polygons = vertices[mesh.faces[order]] if near else _pixels(view, vertices)[mesh.faces[order]]
-    for begin, end in pairwise(bounds):
-        if near:
-            red, green, blue, shine = colours[begin].tolist()
+    colours[:, :3] = lit * (1 - haze_share) + haze * haze_share
+    return colours
+
+
+def _paint_faces(
+    canvas: np.ndarray,
+    view: View,
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    colours: np.ndarray,
+    is_solid: np.ndarray,
+) -> None:
+    """Paints faces (n, k) of colours (n, 4) in their order.
+
+    Neighbours in the order with one colour, such as a wall's windows, go in one call; solid faces
+    may overlap and go alone.
+    """
+    another_colour = (np.diff(colours, axis=0) != 0).any(axis=1)
+    breaks = np.flatnonzero(another_colour | is_solid[1:]) + 1
+    touches_camera = vertices[:, 2].min() < NEAR
+    polygons = vertices[faces] if touches_camera else _pixels(view, vertices)[faces]
+    for begin, end in pairwise([0, *breaks, len(faces)]):
+        red, green, blue, shine = colours[begin].tolist()
+        if touches_camera:
             _fill(canvas, view, polygons[begin:end], (red, green, blue), shine)
         else:
-            cv2.fillPoly(canvas, list(polygons[begin:end]), colours[begin].tolist(), shift=_SHIFT)
+            cv2.fillPoly(
+                canvas,
+                list(polygons[begin:end]),
+                (red, green, blue, shine),
+                shift=_SHIFT,
+            )
 
 
 def _night(small: np.ndarray, view: View, backdrop: Backdrop) -> np.ndarray:
     """Darkens a picture except for headlights, street lamps and what shines by itself."""
-    _, _, azimuth, elevation = _camera_rays(view.camera)
-    # The ego vehicle's beam: wide, low, straight ahead.
-    beam = 0.85 * np.exp(
-        -((((azimuth + np.pi) % (2 * np.pi) - np.pi) / 0.42) ** 2)
-        - ((elevation + 0.07) / 0.085) ** 2
-    )
-    near = backdrop.lamps[np.hypot(*(backdrop.lamps - view.place[:2]).T) < 60]
-    glow = beam.astype(np.float32)
-    spots = transform(view.pose, np.column_stack([near, np.zeros(len(near))]))
-    for x, y, z in spots[spots[:, 2] > 3]:
-        intrinsic = view.camera.intrinsic / 4
-        centre = (
-            int(x / z * intrinsic[0, 0] + intrinsic[0, 2]),
-            int(y / z * intrinsic[1, 1] + intrinsic[1, 2]),
-        )
-        pool = np.zeros_like(glow)
-        radius = 5.0 / z * intrinsic[0, 0]
-        axes = (max(1, int(radius)), max(1, int(radius * (1.5 / z + 0.25))))
-        cv2.ellipse(pool, centre, axes, 0, 0, 360, [0.28], -1)
-        glow += pool
+    glow = _headlights(view.camera)
+    distance = _distances(view, backdrop.lamps)
+    near = backdrop.lamps[distance < 60]
+    on_ground = np.column_stack([near, np.zeros(len(near))])
+    spots = transform(view.pose, on_ground)
+    for spot in spots[spots[:, 2] > 3]:
+        glow += _pool_of_light(glow, spot, view.camera)
     blurred = cv2.GaussianBlur(glow, (0, 0), 2.5)
     spread: np.ndarray = cv2.resize(blurred, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
     colour = small[..., :3].astype(np.float32)
     shine = small[..., 3:].astype(np.float32) / 255
-    light = NIGHT + spread[..., None] * np.array([1.0, 0.94, 0.8], dtype=np.float32)
+    warm_white = np.array([1.0, 0.94, 0.8], dtype=np.float32)
+    light = NIGHT + spread[..., None] * warm_white
     halo = cv2.GaussianBlur(colour * shine, (0, 0), 3.0) * 0.6
     return colour * np.maximum(light, shine) + halo
+
+
+def _headlights(camera: Camera) -> np.ndarray:
+    """The ego vehicle's beam, wide, low and straight ahead, in a picture of a quarter's size."""
+    azimuth, elevation = _camera_rays(camera, scale=_GLOW_SCALE, height=1.0)
+    across = wrap_angle(azimuth) / 0.42
+    down = (elevation + 0.07) / 0.085
+    beam: np.ndarray = 0.85 * np.exp(-(across**2) - down**2)
+    return beam.astype(np.float32)
+
+
+def _pool_of_light(glow: np.ndarray, spot: np.ndarray, camera: Camera) -> np.ndarray:
+    """The light of one street lamp around a spot (3,) on the ground in the camera frame."""
+    x, y, z = spot
+    (focal_u, _, middle_u), (_, focal_v, middle_v), _ = camera.intrinsic / 4
+    u = x / z * focal_u + middle_u
+    v = y / z * focal_v + middle_v
+    radius = 5.0 / z * focal_u
+    flattened = radius * (1.5 / z + 0.25)
+    pool = np.zeros_like(glow)
+    cv2.ellipse(
+        pool,
+        center=(int(u), int(v)),
+        axes=(max(1, int(radius)), max(1, int(flattened))),
+        angle=0,
+        startAngle=0,
+        endAngle=360,
+        color=[0.28],
+        thickness=cv2.FILLED,
+    )
+    return pool

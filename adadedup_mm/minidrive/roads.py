@@ -1,8 +1,10 @@
-"""The road that a scene plays on: a gently curving centre line with lanes, parking strips and pavements."""
+"""A scene's road: a gently curving centre line with lanes, parking strips and pavements."""
 
 from dataclasses import dataclass
 
 import numpy as np
+
+BEYOND = 130  # metres that the road goes on before and after what is driven
 
 # lanes per direction, lane width, parking strip, pavement and verge beside it, how much the road
 # winds (radians)
@@ -15,7 +17,9 @@ SETTINGS: dict[str, tuple[int, float, float, float, float, float]] = {
 
 @dataclass(frozen=True)
 class Road:
-    """A road in the global frame; right-hand traffic. Places on it are (s, d): metres along it, metres to the left.
+    """A road in the global frame; right-hand traffic.
+
+    Places on it are (s, d): metres along it, metres to the left of its centre line.
 
     Attributes:
         start: s of the first point of the centre line.
@@ -60,26 +64,62 @@ class Road:
         return self.start + len(self.points) - 1
 
     def lane(self, number: int) -> float:
-        """The middle of a lane, as d: from the centre line outwards 0, 1, ... ahead and -1, -2, ... oncoming."""
+        """The middle of a lane, as d.
+
+        Lanes count from the centre line outwards: 0, 1, ... ahead and -1, -2, ... oncoming.
+        """
         return -(number + 0.5) * self.lane_width
 
     def place(self, s: np.ndarray | float, d: np.ndarray | float) -> np.ndarray:
-        """Places (s, d), broadcast together to shape (...), to x, y, heading in the global frame, (..., 3)."""
-        s, d = np.broadcast_arrays(np.asarray(s, dtype=np.float64), np.asarray(d, dtype=np.float64))
+        """Places on the road in the global frame.
+
+        Args:
+            s: metres along the road.
+            d: metres to the left, broadcast together with ``s`` to shape (...).
+
+        Returns:
+            (..., 3) float64 x, y, heading.
+        """
+        s = np.asarray(s, dtype=np.float64)
+        d = np.asarray(d, dtype=np.float64)
+        s, d = np.broadcast_arrays(s, d)
         grid = np.arange(len(self.points)) + self.start
-        x, y, heading = (np.interp(s, grid, values) for values in (*self.points.T, self.headings))
-        return np.stack([x - d * np.sin(heading), y + d * np.cos(heading), heading], axis=-1)
+        centre_x = np.interp(s, grid, self.points[:, 0])
+        centre_y = np.interp(s, grid, self.points[:, 1])
+        heading = np.interp(s, grid, self.headings)
+        x = centre_x - d * np.sin(heading)
+        y = centre_y + d * np.cos(heading)
+        return np.stack([x, y, heading], axis=-1)
 
 
 def make_road(
     setting: str, length: float, crossings: tuple[float, ...], rng: np.random.Generator
 ) -> Road:
-    """A road whose middle part, s in [0, length], goes on for 130 m before and after it."""
+    """A road whose middle part, s in [0, length], goes on for 130 m before and after it.
+
+    Args:
+        setting: one of ``SETTINGS``.
+        length: of the middle part, metres.
+        crossings: s of the streets that cross.
+        rng: where its place, direction and bends come from.
+    """
     lanes, lane_width, parking, pavement, verge, winding = SETTINGS[setting]
-    start = -130.0
-    s = np.arange(start, length + 131)
+    start = -float(BEYOND)
+    s = np.arange(start, length + BEYOND + 1)
     period = rng.uniform(35, 70)
-    headings = rng.uniform(-np.pi, np.pi) + winding * np.sin(s / period + rng.uniform(0, 2 * np.pi))
+    direction = rng.uniform(-np.pi, np.pi)
+    phase = rng.uniform(0, 2 * np.pi)
+    headings = direction + winding * np.sin(s / period + phase)
     steps = np.stack([np.cos(headings), np.sin(headings)], axis=1)
-    points = rng.uniform(300, 1700, 2) + np.cumsum(steps, axis=0)
-    return Road(start, points, headings, lanes, lane_width, parking, pavement, verge, crossings)
+    origin = rng.uniform(300, 1700, 2)
+    return Road(
+        start=start,
+        points=origin + np.cumsum(steps, axis=0),
+        headings=headings,
+        lanes=lanes,
+        lane_width=lane_width,
+        parking=parking,
+        pavement=pavement,
+        verge=verge,
+        crossings=crossings,
+    )

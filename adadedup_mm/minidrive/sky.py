@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 
+from .geometry import wrap_angle
 from .props import LEAVES
 from .shapes import Colour, pick
 from .world import Scene
@@ -29,18 +30,30 @@ def make_panorama(
     """
     rows, columns = PANORAMA
     canvas = np.zeros((rows, columns, 4), dtype=np.uint8)
-    canvas[..., :3] = np.clip(_air(zenith, haze, clouds, sun, rng), 0, 255).astype(np.uint8)
+    air = _air(zenith, haze, clouds, sun, rng)
+    canvas[..., :3] = np.clip(air, 0, 255).astype(np.uint8)
     if scene.night:
         _stars(canvas, rng)
-    x, base, green = np.arange(columns), np.array(haze), np.array(pick(LEAVES[:4], rng))
+    far = np.array(haze)
+    green = np.array(pick(LEAVES[:4], rng))
     for distance, height, waves in ((0.72, 0.07, 7), (0.5, 0.04, 18)):
-        tops = _row(height * (0.75 + 0.5 * _periodic(waves, rng)))
-        colour = base * distance + green * 0.8 * (1 - distance)
-        outline = np.concatenate([np.column_stack([x, tops]), [[columns, rows], [0, rows]]])
-        cv2.fillPoly(canvas, [outline.astype(np.int32)], (*colour.tolist(), 0.0))
+        colour = far * distance + green * 0.8 * (1 - distance)
+        _hills(canvas, height, waves, colour, rng)
     if scene.setting == 'city':
-        _skyline(canvas, base, scene.night, rng)
+        _skyline(canvas, far, scene.night, rng)
     return canvas
+
+
+def _hills(
+    canvas: np.ndarray, height: float, waves: int, colour: np.ndarray, rng: np.random.Generator
+) -> None:
+    """A line of hills all round, ``height`` radians high on average."""
+    rows, columns = PANORAMA
+    tops = _row(height * (0.75 + 0.5 * _periodic(waves, rng)))
+    crest = np.column_stack([np.arange(columns), tops])
+    bottom = [[columns, rows], [0, rows]]
+    outline = np.concatenate([crest, bottom]).astype(np.int32)
+    cv2.fillPoly(canvas, [outline], (*colour.tolist(), 0.0))
 
 
 def _air(
@@ -48,56 +61,90 @@ def _air(
 ) -> np.ndarray:
     """(rows, columns, 3) sky with clouds and a glow round the sun."""
     rows, columns = PANORAMA
+    overcast = clouds >= 0.9
     elevation = np.linspace(HIGHEST, LOWEST, rows).clip(0)[:, None, None]
-    share = np.exp(-elevation / 0.28)
-    angle = np.linspace(0, 2 * np.pi, columns, endpoint=False)
-    apart = np.abs((angle - sun + np.pi) % (2 * np.pi) - np.pi)[None, :, None]
-    glow = np.exp(-((apart / 0.5) ** 2) - (elevation - 0.3) ** 2 / 0.12) * (clouds < 0.9)
-    sky = np.array(zenith) * (1 - share) + np.array(haze) * share + np.array([60, 48, 24]) * glow
+    azimuth = np.linspace(0, 2 * np.pi, columns, endpoint=False)
+    from_sun = np.abs(wrap_angle(azimuth - sun))[None, :, None]
+    haze_share = np.exp(-elevation / 0.28)
+    glow = np.exp(-((from_sun / 0.5) ** 2) - (elevation - 0.3) ** 2 / 0.12)
+    if overcast:
+        glow = np.zeros_like(glow)
+    blue = np.array(zenith) * (1 - haze_share)
+    pale = np.array(haze) * haze_share
+    warm = np.array([60, 48, 24]) * glow
+    sky = blue + pale + warm
     cover = _clouds(rng)[..., None] * clouds
-    white = np.array([250, 250, 250] if clouds < 0.9 else [222, 224, 228])
-    result: np.ndarray = sky * (1 - cover) + white * cover
+    cloud = np.array([222, 224, 228] if overcast else [250, 250, 250])
+    result: np.ndarray = sky * (1 - cover) + cloud * cover
     return result
 
 
 def _clouds(rng: np.random.Generator) -> np.ndarray:
     """(rows, columns) float32 share of cloud, seamless all round."""
-    rows, columns = PANORAMA
-    cover = np.zeros((rows, columns), dtype=np.float32)
+    cover = np.zeros(PANORAMA, dtype=np.float32)
     for _ in range(26):
-        u, v = rng.integers(columns), int(_row(rng.uniform(0.12, 0.8)))
+        u = rng.integers(PANORAMA[1])
+        v = int(_row(rng.uniform(0.12, 0.8)))
         for _ in range(5):
-            centre = (int(u + rng.normal(0, 26)), int(v + rng.normal(0, 3)))
+            centre_u = int(u + rng.normal(0, 26))
+            centre_v = int(v + rng.normal(0, 3))
             axes = (int(rng.uniform(16, 46)), int(rng.uniform(3, 9)))
             strength = float(rng.uniform(0.5, 1.0))
-            for shift in (-columns, 0, columns):
-                cv2.ellipse(cover, (centre[0] + shift, centre[1]), axes, 0, 0, 360, [strength], -1)
-    ring = np.concatenate([cover[:, -40:], cover, cover[:, :40]], axis=1)
+            _puff(cover, (centre_u, centre_v), axes, strength)
+    margin = 40
+    ring = np.concatenate([cover[:, -margin:], cover, cover[:, :margin]], axis=1)
     blurred: np.ndarray = cv2.GaussianBlur(ring, (0, 0), 6, sigmaY=2.5)
-    return blurred[:, 40:-40]
+    return blurred[:, margin:-margin]
+
+
+def _puff(
+    cover: np.ndarray, centre: tuple[int, int], axes: tuple[int, int], strength: float
+) -> None:
+    """Part of a cloud, which goes on at the other side where it leaves the panorama."""
+    u, v = centre
+    columns = PANORAMA[1]
+    for shift in (-columns, 0, columns):
+        cv2.ellipse(
+            cover,
+            center=(u + shift, v),
+            axes=axes,
+            angle=0,
+            startAngle=0,
+            endAngle=360,
+            color=[strength],
+            thickness=cv2.FILLED,
+        )
 
 
 def _periodic(waves: int, rng: np.random.Generator) -> np.ndarray:
     """A smooth random line round the horizon, (columns,), about -1..1."""
     angle = np.linspace(0, 2 * np.pi, PANORAMA[1], endpoint=False)
     orders = np.arange(1, waves + 1)
-    phase, size = rng.uniform(0, 2 * np.pi, waves), rng.uniform(0.3, 1, waves) / np.sqrt(orders)
-    line: np.ndarray = (size[:, None] * np.sin(orders[:, None] * angle + phase[:, None])).sum(
-        axis=0
-    )
+    phase = rng.uniform(0, 2 * np.pi, waves)
+    size = rng.uniform(0.3, 1, waves) / np.sqrt(orders)
+    sines = np.sin(orders[:, None] * angle + phase[:, None])
+    line: np.ndarray = (size[:, None] * sines).sum(axis=0)
     return line / np.abs(line).max()
 
 
 def _row(elevation: float | np.ndarray) -> np.ndarray:
     """The panorama's row of an elevation in radians."""
-    return (HIGHEST - np.asarray(elevation)) / (HIGHEST - LOWEST) * (PANORAMA[0] - 1)
+    share_down = (HIGHEST - np.asarray(elevation)) / (HIGHEST - LOWEST)
+    return share_down * (PANORAMA[0] - 1)
 
 
 def _stars(canvas: np.ndarray, rng: np.random.Generator) -> None:
-    v, u = rng.integers(0, int(PANORAMA[0] * 0.85), 160), rng.integers(0, PANORAMA[1], 160)
-    canvas[v, u] = (235, 238, 255, 190)
+    """Stars, which fill most of the sky, and a moon."""
+    rows, columns = PANORAMA
+    star_rows = rng.integers(0, int(rows * 0.85), 160)
+    star_columns = rng.integers(0, columns, 160)
+    canvas[star_rows, star_columns] = (235, 238, 255, 190)
     cv2.circle(
-        canvas, (int(rng.integers(PANORAMA[1])), int(_row(0.5))), 9, (244, 240, 214, 230), -1
+        canvas,
+        center=(int(rng.integers(columns)), int(_row(0.5))),
+        radius=9,
+        color=(244, 240, 214, 230),
+        thickness=cv2.FILLED,
     )
 
 
@@ -110,15 +157,27 @@ def _skyline(canvas: np.ndarray, haze: np.ndarray, night: bool, rng: np.random.G
         if rng.random() < 0.6:
             top = int(_row(rng.uniform(0.04, 0.19)))
             colour = haze * rng.uniform(0.62, 0.82)
-            cv2.rectangle(canvas, (u, top), (u + width, rows), (*colour.tolist(), 0.0), -1)
+            cv2.rectangle(
+                canvas,
+                pt1=(u, top),
+                pt2=(u + width, rows),
+                color=(*colour.tolist(), 0.0),
+                thickness=cv2.FILLED,
+            )
             if night:
-                spots = rng.integers(
-                    (u + 1, top + 2), (u + max(width - 1, 2), rows), (width // 2, 2)
-                )
-                canvas[spots[:, 1].clip(0, rows - 1), spots[:, 0].clip(0, columns - 1)] = (
-                    255,
-                    214,
-                    140,
-                    150,
-                )
-        u += width + int(rng.integers(0, 16))
+                _light_windows(canvas, u, width, top, rng)
+        gap = int(rng.integers(0, 16))
+        u += width + gap
+
+
+def _light_windows(
+    canvas: np.ndarray, u: int, width: int, top: int, rng: np.random.Generator
+) -> None:
+    """Lights single pixels of the tower that begins at column ``u`` and row ``top``."""
+    rows, columns = PANORAMA
+    first = (u + 1, top + 2)
+    beyond = (u + max(width - 1, 2), rows)
+    windows = rng.integers(first, beyond, (width // 2, 2))
+    window_columns = windows[:, 0].clip(0, columns - 1)
+    window_rows = windows[:, 1].clip(0, rows - 1)
+    canvas[window_rows, window_columns] = (255, 214, 140, 150)

@@ -5,6 +5,7 @@ import hashlib
 
 def token(seed: int, *names: object) -> str:
     """The token of a thing, given by the kind of thing and its numbers."""
-    return hashlib.md5(
-        '/'.join(map(str, ('minidrive', seed, *names))).encode(), usedforsecurity=False
-    ).hexdigest()
+    parts = ('minidrive', seed, *names)
+    path = '/'.join(map(str, parts))
+    digest = hashlib.md5(path.encode(), usedforsecurity=False)
+    return digest.hexdigest()

@@ -1,6 +1,7 @@
 """Who is on the road: actors with a size, a look and a path that is a closed formula of time."""
 
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 
@@ -75,18 +76,25 @@ class Actors:
     def path(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Places s and d at times (T,), both (T, A)."""
         t = times[:, None]
-        s = self.s + self.speed * t + self.sway * np.sin(self.rate * t + self.phase)
-        return s, self.d + self.drift * t
+        sway = self.sway * np.sin(self.rate * t + self.phase)
+        s = self.s + self.speed * t + sway
+        d = self.d + self.drift * t
+        return s, d
 
 
 def join(groups: list[Actors]) -> Actors:
     """All actors of several groups."""
-    return Actors(
-        **{
-            field.name: np.concatenate([getattr(group, field.name) for group in groups])
-            for field in fields(Actors)
-        }
-    )
+    joined = {}
+    for field in fields(Actors):
+        parts = [getattr(group, field.name) for group in groups]
+        joined[field.name] = np.concatenate(parts)
+    return Actors(**joined)
+
+
+def _typical_sizes(label: np.ndarray) -> np.ndarray:
+    """(A, 3) mean length, width, height in metres of actors' classes."""
+    means = [SIZES[i][0] for i in label]
+    return np.array(means).reshape(-1, 3)
 
 
 def make_actors(
@@ -114,31 +122,33 @@ def make_actors(
     """
     label = np.asarray(label, dtype=np.int64)
     count = len(label)
-    mean = np.array([SIZES[i][0] for i in label]).reshape(count, 3)
     spread = np.array([SIZES[i][1] for i in label]).reshape(count, 3)
-    size = mean + spread * rng.uniform(-1.5, 1.5, (count, 3))
-    s, d, speed, drift, turn = (
-        np.broadcast_to(np.asarray(value, dtype=np.float64), (count,))
-        for value in (s, d, speed, drift, turn)
-    )
+    size = _typical_sizes(label) + spread * rng.uniform(-1.5, 1.5, (count, 3))
+
+    def for_each(value: np.ndarray | float) -> np.ndarray:
+        return np.broadcast_to(np.asarray(value, dtype=np.float64), (count,))
+
     return Actors(
-        label,
-        size,
-        s,
-        d,
-        speed,
-        drift,
-        sway * rng.uniform(0.3, 1, count),
-        rng.uniform(0.2, 0.6, count),
-        rng.uniform(0, 2 * np.pi, count),
-        turn,
-        rng.integers(0, 2**31, count),
+        label=label,
+        size=size,
+        s=for_each(s),
+        d=for_each(d),
+        speed=for_each(speed),
+        drift=for_each(drift),
+        sway=sway * rng.uniform(0.3, 1, count),
+        rate=rng.uniform(0.2, 0.6, count),
+        phase=rng.uniform(0, 2 * np.pi, count),
+        turn=for_each(turn),
+        look=rng.integers(0, 2**31, count),
     )
 
 
 def vehicles(count: int, buses: float, rng: np.random.Generator) -> np.ndarray:
-    """Labels of ``count`` vehicles: cars, one truck in six, and a share of buses."""
-    return rng.choice([CAR, TRUCK, BUS], count, p=[(1 - buses) * 5 / 6, (1 - buses) / 6, buses])
+    """(count,) labels of vehicles: cars, one truck in six, and a share of buses."""
+    others = 1 - buses
+    cars = others * 5 / 6
+    trucks = others / 6
+    return rng.choice([CAR, TRUCK, BUS], count, p=[cars, trucks, buses])
 
 
 def lane_traffic(
@@ -159,16 +169,18 @@ def lane_traffic(
         density: gaps and classes.
         rng: where everything comes from.
     """
-    label = vehicles(max(0, int((last - first) / 8)), density.buses, rng)
-    lengths = np.array([SIZES[i][0][0] for i in label])
-    gaps = 3.5 + rng.exponential(density.gap, len(label))
+    count = max(0, int((last - first) / 8))
+    label = vehicles(count, density.buses, rng)
+    lengths = _typical_sizes(label)[:, 0]
+    gaps = 3.5 + rng.exponential(density.gap, count)
     s = first + np.cumsum(lengths + gaps) - lengths / 2
     chosen = s + lengths / 2 < last
+    off_middle = rng.uniform(-0.25, 0.25, int(chosen.sum()))
     return make_actors(
         label[chosen],
-        s[chosen],
-        lane_d + rng.uniform(-0.25, 0.25, int(chosen.sum())),
-        rng,
+        s=s[chosen],
+        d=lane_d + off_middle,
+        rng=rng,
         speed=speed,
         sway=min(1.5, abs(speed) / 4),
         turn=0.0 if lane_d < 0 else np.pi,
@@ -179,33 +191,49 @@ def parked_vehicles(
     road: Road, side: int, first: float, last: float, density: Density, rng: np.random.Generator
 ) -> Actors:
     """Vehicles in the parking strip on one side (+1 left, -1 right), never on a crossing street."""
-    label = vehicles(int((last - first) / 6), density.buses / 2, rng)
-    lengths = np.array([SIZES[i][0][0] for i in label])
-    s = first + np.cumsum(lengths + rng.uniform(1.0, 2.5, len(label))) - lengths / 2
-    chosen = (s < last) & (rng.random(len(label)) < density.parked)
+    count = int((last - first) / 6)
+    label = vehicles(count, density.buses / 2, rng)
+    sizes = _typical_sizes(label)
+    lengths = sizes[:, 0]
+    widths = sizes[:, 1]
+    gaps = rng.uniform(1.0, 2.5, count)
+    s = first + np.cumsum(lengths + gaps) - lengths / 2
+    taken = rng.random(count) < density.parked
+    chosen = (s < last) & taken
     for crossing in road.crossings:
         chosen &= np.abs(s - crossing) > 13 + lengths / 2
     # Wide vehicles stand at the kerb's side, clear of the lane.
-    d = side * (road.kerb - 0.5 * np.array([SIZES[i][0][1] for i in label]) - 0.1)
-    turn = (np.pi if side > 0 else 0.0) + rng.normal(0, 0.02, len(label))
-    return make_actors(label[chosen], s[chosen], d[chosen], rng, turn=turn[chosen])
+    d = side * (road.kerb - 0.5 * widths - 0.1)
+    ahead = np.pi if side > 0 else 0.0
+    turn = ahead + rng.normal(0, 0.02, count)
+    return make_actors(
+        label[chosen],
+        s=s[chosen],
+        d=d[chosen],
+        rng=rng,
+        turn=turn[chosen],
+    )
 
 
 def walkers(
     road: Road, side: int, first: float, last: float, density: Density, rng: np.random.Generator
 ) -> Actors:
-    """People on the pavement, or beside the road where there is none; two in three walk, the rest stand."""
+    """People on the pavement, or beside the road where there is none.
+
+    Two in three walk, the rest stand.
+    """
     count = rng.poisson(density.pedestrians * (last - first) / 100)
     direction = rng.choice([-1, 1], count)
-    speed = direction * rng.uniform(0.9, 1.7, count) * (rng.random(count) < 0.67)
+    pace = rng.uniform(0.9, 1.7, count)
+    walks = rng.random(count) < 0.67
     width = max(road.pavement, 1.5)
-    d = side * (road.kerb + rng.uniform(0.4, width - 0.3, count))
+    from_kerb = rng.uniform(0.4, width - 0.3, count)
     return make_actors(
         np.full(count, PEDESTRIAN),
-        rng.uniform(first, last, count),
-        d,
-        rng,
-        speed=speed,
+        s=rng.uniform(first, last, count),
+        d=side * (road.kerb + from_kerb),
+        rng=rng,
+        speed=direction * pace * walks,
         turn=np.where(direction > 0, 0.0, np.pi),
     )
 
@@ -216,12 +244,12 @@ def cyclists(
     """Cyclists at the edge of the outer lane."""
     count = rng.poisson(density.bicycles * (last - first) / 100)
     direction = -side
-    d = side * (road.carriageway + rng.uniform(-0.15, 0.15, count))
+    off_edge = rng.uniform(-0.15, 0.15, count)
     return make_actors(
         np.full(count, BICYCLE),
-        rng.uniform(first, last, count),
-        d,
-        rng,
+        s=rng.uniform(first, last, count),
+        d=side * (road.carriageway + off_edge),
+        rng=rng,
         speed=direction * rng.uniform(3.0, 5.5, count),
         turn=0.0 if direction > 0 else np.pi,
     )
@@ -231,52 +259,82 @@ def works(
     road: Road, first: float, last: float, density: Density, rng: np.random.Generator
 ) -> Actors:
     """Rows of cones: along the edge of the road or between its directions."""
-    s: list[np.ndarray] = []
-    d: list[np.ndarray] = []
+    edges = [0.0, road.carriageway, -road.carriageway]
+    rows_s: list[np.ndarray] = []
+    rows_d: list[np.ndarray] = []
     for begin in np.arange(first, last, 40.0):
-        count, step = rng.integers(4, 9), rng.uniform(1.8, 3.2)
-        edge = rng.choice([0.0, road.carriageway, -road.carriageway])
+        count = rng.integers(4, 9)
+        step = rng.uniform(1.8, 3.2)
+        edge = rng.choice(edges)
         place = begin + rng.uniform(0, 15)
         if rng.random() < density.works:
-            s.append(place + step * np.arange(count) + rng.normal(0, 0.15, count))
-            d.append(edge + rng.normal(0, 0.1, count))
-    if not s:
-        return make_actors(np.zeros(0), np.zeros(0), np.zeros(0), rng)
-    return make_actors(np.full(sum(map(len, s)), CONE), np.concatenate(s), np.concatenate(d), rng)
+            along = place + step * np.arange(count)
+            rows_s.append(along + rng.normal(0, 0.15, count))
+            rows_d.append(edge + rng.normal(0, 0.1, count))
+    s = np.concatenate([np.zeros(0), *rows_s])
+    d = np.concatenate([np.zeros(0), *rows_d])
+    return make_actors(np.full(len(s), CONE), s, d, rng)
 
 
-# class, seconds between two, slowest and fastest speed, metres from the crossing's middle, spread,
-# directions (1: left)
-_CROSSING: tuple[tuple[int, float, float, float, float, float, tuple[int, ...]], ...] = (
-    (PEDESTRIAN, 5.0, 0.9, 1.7, -9.0, 1.4, (-1, 1)),
-    (PEDESTRIAN, 9.0, 0.9, 1.7, 9.0, 1.4, (-1, 1)),
-    (BICYCLE, 7.0, 2.5, 4.5, -6.2, 0.5, (-1,)),
-    (CAR, 5.0, 5.0, 8.0, 1.8, 0.2, (1,)),
-    (CAR, 6.0, 5.0, 8.0, -1.8, 0.2, (-1,)),
+class _Crossers(NamedTuple):
+    """Actors of one kind that cross the road of a standing camera.
+
+    Attributes:
+        label: index into ``CLASSES``.
+        every: seconds between two.
+        slowest: metres per second.
+        fastest: metres per second.
+        offset: metres along the road from the middle of the street that crosses.
+        spread: metres around the offset.
+        directions: 1 to the left, -1 to the right.
+    """
+
+    label: int
+    every: float
+    slowest: float
+    fastest: float
+    offset: float
+    spread: float
+    directions: tuple[int, ...]
+
+
+_CROSSING = (
+    _Crossers(PEDESTRIAN, 5.0, 0.9, 1.7, -9.0, 1.4, (-1, 1)),
+    _Crossers(PEDESTRIAN, 9.0, 0.9, 1.7, 9.0, 1.4, (-1, 1)),
+    _Crossers(BICYCLE, 7.0, 2.5, 4.5, -6.2, 0.5, (-1,)),
+    _Crossers(CAR, 5.0, 5.0, 8.0, 1.8, 0.2, (1,)),
+    _Crossers(CAR, 6.0, 5.0, 8.0, -1.8, 0.2, (-1,)),
 )
 
 
 def crossing_traffic(road: Road, seconds: float, rng: np.random.Generator) -> Actors:
-    """Small objects that come and go far in front of a standing camera, for ``seconds``; each crosses the road once."""
-    groups = []
-    for label, every, slowest, fastest, offset, spread, directions in _CROSSING:
-        start = np.arange(-2 * road.front_line / slowest, seconds, every)
-        count = len(start)
-        start = start + rng.uniform(-0.3, 0.3, count) * every
-        # One speed for the cars of a lane, so that none drives through another.
-        speed = np.broadcast_to(
-            rng.uniform(slowest, fastest, 1 if label == CAR else count), (count,)
-        )
-        direction = rng.choice(directions, count)
-        s = road.crossings[0] + offset + rng.uniform(-spread, spread, count)
-        groups.append(
-            make_actors(
-                np.full(count, label),
-                s,
-                -direction * (road.front_line + speed * start),
-                rng,
-                drift=direction * speed,
-                turn=direction * np.pi / 2,
-            )
-        )
+    """Small objects that come and go far in front of a standing camera.
+
+    Args:
+        road: with a street that crosses.
+        seconds: for how long; each crosses the road once.
+        rng: where everything comes from.
+    """
+    groups = [_cross(crossers, road, seconds, rng) for crossers in _CROSSING]
     return join(groups)
+
+
+def _cross(crossers: _Crossers, road: Road, seconds: float, rng: np.random.Generator) -> Actors:
+    longest_way = 2 * road.front_line
+    start = np.arange(-longest_way / crossers.slowest, seconds, crossers.every)
+    count = len(start)
+    start = start + rng.uniform(-0.3, 0.3, count) * crossers.every
+    # One speed for the cars of a lane, so that none drives through another.
+    speeds = 1 if crossers.label == CAR else count
+    speed = rng.uniform(crossers.slowest, crossers.fastest, speeds)
+    direction = rng.choice(crossers.directions, count)
+    middle = road.crossings[0] + crossers.offset
+    off_middle = rng.uniform(-crossers.spread, crossers.spread, count)
+    return make_actors(
+        np.full(count, crossers.label),
+        s=middle + off_middle,
+        d=-direction * (road.front_line + speed * start),
+        rng=rng,
+        drift=direction * speed,
+        turn=direction * np.pi / 2,
+    )

@@ -40,11 +40,9 @@ def write_truth(path: Path, records: Sequence[Record], cameras: tuple[str, ...])
         scene = record.scene
         for frame in range(len(scene)):
             for camera in cameras:
-                group = (
-                    scene.index * len(CAMERAS) + CAMERAS.index(camera)
-                    if scene.kind == 'parked'
-                    else -1
-                )
+                group = -1
+                if scene.kind == 'parked':
+                    group = scene.index * len(CAMERAS) + CAMERAS.index(camera)
                 rows.append(
                     dict(
                         sample_id=str(image_id(scene, frame, camera, cameras)),

@@ -1,21 +1,36 @@
-"""Scenes as pure state: where the ego vehicle and everybody else are, at which time. No pictures, no files."""
+"""Scenes as pure state: where the ego vehicle and everybody else are, at which time.
+
+No pictures, no files.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from . import traffic
 from .geometry import wrap_angle
 from .roads import SETTINGS, Road, make_road
-from .traffic import Actors, Density
+from .traffic import (
+    CAR,
+    Actors,
+    Density,
+    crossing_traffic,
+    cyclists,
+    join,
+    lane_traffic,
+    make_actors,
+    parked_vehicles,
+    walkers,
+    works,
+)
 
 KINDS = ('parked', 'slow', 'drive', 'fixed', 'rare')
 MOST_SCENES = 480  # for which ``NUMBERS`` has names
 RANGE = 60.0  # metres around the ego vehicle within which objects exist
 
 # What scene i is. A scene must not depend on how many others there are, so the table is fixed;
-# entries 12.. repeat. The first six hold every kind for training and one scene for validation.
-# Validation has no parked scenes.
+# entries from ``REPEATED`` on repeat. The first six hold every kind for training and one scene for
+# validation. Validation has no parked scenes.
+REPEATED = 12
 SCHEDULE = (
     'drive',
     'parked',
@@ -66,6 +81,9 @@ SCHEDULE = (
     'slow',
     'drive night',
 )
+
+START = 1_600_000_000_000_000  # of the first scene, microseconds since 1970
+BETWEEN_SCENES = 1_000_000_000  # microseconds
 
 # Long runs of scene numbers in nuScenes' official splits.
 NUMBERS = {
@@ -181,9 +199,16 @@ class Scene:
         """The objects of one frame, in the order of the actors."""
         chosen = np.flatnonzero(self.present[frame])
         size = self.actors.size[chosen]
+        height = size[:, 2]
         pose = self.poses[frame, chosen]
-        boxes = np.column_stack([pose[:, :2], size[:, 2] / 2, size, pose[:, 2]])
-        return Objects(boxes, self.velocities[frame, chosen], self.actors.label[chosen], chosen)
+        places = pose[:, :2]
+        yaw = pose[:, 2]
+        return Objects(
+            boxes=np.column_stack([places, height / 2, size, yaw]),
+            velocities=self.velocities[frame, chosen],
+            labels=self.actors.label[chosen],
+            actors=chosen,
+        )
 
     def generator(self, *key: int) -> np.random.Generator:
         """A random stream of its own for every ``key``."""
@@ -191,25 +216,39 @@ class Scene:
 
 
 def stream(seed: int, *key: int) -> np.random.Generator:
-    """The generator at a place of the world: the same for the same seed and key, independent of all others."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+    """The generator at a place of the world.
+
+    It is the same for the same seed and key and independent of all others.
+    """
+    sequence = np.random.SeedSequence(seed, spawn_key=key)
+    return np.random.default_rng(sequence)
 
 
 def scene_plan(index: int) -> tuple[str, bool, str]:
     """Kind, night and split of scene ``index``."""
-    words = SCHEDULE[index if index < 12 else 12 + (index - 12) % (len(SCHEDULE) - 12)].split()
+    entry = index
+    if index >= REPEATED:
+        period = len(SCHEDULE) - REPEATED
+        entry = REPEATED + (index - REPEATED) % period
+    words = SCHEDULE[entry].split()
+    kind = next(word for word in words if word in KINDS)
     split = 'val' if words[0] == 'val' else 'train'
-    return next(word for word in words if word in KINDS), 'night' in words, split
+    return kind, 'night' in words, split
 
 
-def scene_name(index: int, order: int, split: str) -> str:
-    """The name of scene ``order`` of a split: one of nuScenes', or where they run out, a number that nuScenes lacks."""
-    numbers = _numbers(split)
-    return f'scene-{numbers[order] if order < len(numbers) else 2000 + index:04d}'
+def nuscenes_name(index: int, order: int, split: str) -> str:
+    """The name of a scene: one of nuScenes', or where they run out, a number that nuScenes lacks.
 
-
-def _numbers(split: str) -> list[int]:
-    return [number for first, last in NUMBERS[split] for number in range(first, last + 1)]
+    Args:
+        index: its number.
+        order: how many scenes of its split come before it.
+        split: ``'train'`` or ``'val'``.
+    """
+    numbers: list[int] = []
+    for first, last in NUMBERS[split]:
+        numbers += range(first, last + 1)
+    number = numbers[order] if order < len(numbers) else 2000 + index
+    return f'scene-{number:04d}'
 
 
 def make_scene(seed: int, index: int, frames: int) -> Scene:
@@ -221,52 +260,83 @@ def make_scene(seed: int, index: int, frames: int) -> Scene:
         frames: how many.
     """
     kind, night, split = scene_plan(index)
+    order = sum(scene_plan(earlier)[2] == split for earlier in range(index))
     rng = stream(seed, index, 0)
     slowest, fastest, period = MOTION[kind]
-    setting = str(
-        rng.choice(['city', 'suburb'])
-        if kind == 'fixed'
-        else rng.choice(list(SETTINGS), p=[0.45, 0.35, 0.2])
-    )
+    setting = _setting(kind, rng)
     speed = rng.uniform(slowest, fastest)
     clock = np.arange(frames) * period
     # In a parked scene time itself stands still: its frames differ by the sensor's noise alone.
-    times = np.zeros(frames) if kind == 'parked' else clock
-    crossings = _crossings(kind, setting, speed * clock[-1], rng)
-    road = make_road(setting, speed * clock[-1] + 10, crossings, rng)
+    parked = kind == 'parked'
+    times = np.zeros(frames) if parked else clock
+    way = speed * clock[-1]
+    crossings = _crossings(kind, setting, way, rng)
+    road = make_road(setting, way + 10, crossings, rng)
     ego = _ego(road, speed, rng)
     actors = _populate(kind, setting, road, ego, times, rng)
     poses, velocities = _trace(road, actors, times)
-    ego_pose, ego_velocity = _trace(road, ego, times)
-    s, d = actors.path(times)
-    near = np.hypot(*np.moveaxis(poses[..., :2] - ego_pose[..., :2], -1, 0)) < RANGE
+    ego_poses, ego_velocities = _trace(road, ego, times)
+    present = _present(kind, road, actors.path(times), poses, ego_poses, velocities)
+    if parked:
+        velocities = np.zeros_like(velocities)
+        ego_velocities = np.zeros_like(ego_velocities)
+    microseconds = (clock * 1e6).round().astype(np.int64)
+    return Scene(
+        index=index,
+        name=nuscenes_name(index, order, split),
+        order=order,
+        seed=seed,
+        kind=kind,
+        night=night,
+        split=split,
+        setting=setting,
+        road=road,
+        timestamps=START + index * BETWEEN_SCENES + microseconds,
+        ego=ego_poses[:, 0],
+        speed=np.hypot(ego_velocities[:, 0, 0], ego_velocities[:, 0, 1]),
+        actors=actors,
+        poses=poses,
+        velocities=velocities,
+        present=present,
+    )
+
+
+def _setting(kind: str, rng: np.random.Generator) -> str:
+    if kind == 'fixed':
+        return str(rng.choice(['city', 'suburb']))
+    return str(rng.choice(list(SETTINGS), p=[0.45, 0.35, 0.2]))
+
+
+def _present(
+    kind: str,
+    road: Road,
+    path: tuple[np.ndarray, np.ndarray],
+    poses: np.ndarray,
+    ego_poses: np.ndarray,
+    velocities: np.ndarray,
+) -> np.ndarray:
+    """(T, A) bool: who is near enough to exist.
+
+    Args:
+        kind: of the scene.
+        road: what it plays on.
+        path: s and d of the actors, both (T, A).
+        poses: (T, A, 3) of the actors.
+        ego_poses: (T, 1, 3).
+        velocities: (T, A, 2) of the actors.
+    """
+    s, d = path
+    away = poses - ego_poses
+    near = np.hypot(away[..., 0], away[..., 1]) < RANGE
+    on_road = (s > road.start + 1) & (s < road.end - 1)
     # Beyond the first buildings nobody could be seen.
-    near &= (s > road.start + 1) & (s < road.end - 1) & (np.abs(d) < road.front_line)
+    visible = np.abs(d) < road.front_line
+    present: np.ndarray = near & on_road & visible
     if kind == 'fixed':
         # Everything that moves keeps its distance from the camera, so that it stays small.
-        near &= (s > 18) | ~velocities.any(axis=-1)
-    if kind == 'parked':
-        velocities, ego_velocity = np.zeros_like(velocities), np.zeros_like(ego_velocity)
-    stamps = 1_600_000_000_000_000 + index * 1_000_000_000 + (clock * 1e6).round().astype(np.int64)
-    order = sum(scene_plan(earlier)[2] == split for earlier in range(index))
-    return Scene(
-        index,
-        scene_name(index, order, split),
-        order,
-        seed,
-        kind,
-        night,
-        split,
-        setting,
-        road,
-        stamps,
-        ego_pose[:, 0],
-        np.hypot(*ego_velocity[:, 0].T),
-        actors,
-        poses,
-        velocities,
-        near,
-    )
+        stands = ~velocities.any(axis=-1)
+        present &= (s > 18) | stands
+    return present
 
 
 def _crossings(
@@ -276,20 +346,20 @@ def _crossings(
         return (float(rng.uniform(32, 40)),)
     if setting == 'country':
         return ()
-    return tuple(
-        float(s + rng.uniform(-12, 12))
-        for s in np.arange(-40 + rng.uniform(0, 50), length + 100, 75.0)
-    )
+    first = -40 + rng.uniform(0, 50)
+    places = np.arange(first, length + 100, 75.0)
+    return tuple(float(s + rng.uniform(-12, 12)) for s in places)
 
 
 def _ego(road: Road, speed: float, rng: np.random.Generator) -> Actors:
     """The ego vehicle as an actor at s = 0 in one of its lanes."""
     lane = int(rng.integers(road.lanes))
-    return traffic.make_actors(
-        np.zeros(1),
-        np.zeros(1),
-        np.array([road.lane(lane) + rng.uniform(-0.3, 0.3)]),
-        rng,
+    off_middle = rng.uniform(-0.3, 0.3)
+    return make_actors(
+        label=np.array([CAR]),
+        s=np.zeros(1),
+        d=np.array([road.lane(lane) + off_middle]),
+        rng=rng,
         speed=speed,
         sway=min(1.5, speed / 5),
     )
@@ -309,48 +379,70 @@ def _populate(
         works=0.6 if rare else 0.1,
         buses=0.3 if rare else 0.04,
     )
-    first, last = -RANGE - 10, float(ego.path(times)[0].max()) + RANGE + 10
+    farthest = float(ego.path(times)[0].max())
+    first = -RANGE - 10
+    last = farthest + RANGE + 10
     groups = []
     for side in (-1, 1):
-        groups.append(traffic.parked_vehicles(road, side, first, last, density, rng))
-        groups.append(traffic.walkers(road, side, first, last, density, rng))
-        groups.append(traffic.cyclists(road, side, first, last, density, rng))
-    groups.append(traffic.works(road, first, last, density, rng))
+        groups += [
+            parked_vehicles(road, side, first, last, density, rng),
+            walkers(road, side, first, last, density, rng),
+            cyclists(road, side, first, last, density, rng),
+        ]
+    groups.append(works(road, first, last, density, rng))
     if kind == 'fixed':
-        groups.append(traffic.crossing_traffic(road, float(times[-1]), rng))
+        seconds = float(times[-1])
+        groups.append(crossing_traffic(road, seconds, rng))
     else:
         groups += _lanes(road, ego, times, density, rng)
-    return traffic.join(groups)
+    return join(groups)
 
 
 def _lanes(
     road: Road, ego: Actors, times: np.ndarray, density: Density, rng: np.random.Generator
 ) -> list[Actors]:
-    """The traffic of all lanes; in the ego vehicle's own those in front may draw away and those behind fall back."""
-    own = int(np.argmin([abs(road.lane(number) - ego.d[0]) for number in range(road.lanes)]))
-    s, speed = ego.path(times)[0], float(ego.speed[0])
+    """The traffic of all lanes.
+
+    In the ego vehicle's own those in front may draw away and those behind fall back.
+    """
+    ego_s = ego.path(times)[0]
+    ego_speed = float(ego.speed[0])
+    from_ego = [abs(road.lane(number) - ego.d[0]) for number in range(road.lanes)]
+    own = int(np.argmin(from_ego))
     groups = []
     for number in range(-road.lanes, road.lanes):
+        lane = road.lane(number)
         if number == own:
             leaving = rng.choice([1.0, rng.uniform(1.1, 1.4)])
-            groups.append(
-                traffic.lane_traffic(road.lane(own), speed * leaving, 8.0, RANGE, density, rng)
+            in_front = ego_speed * leaving
+            behind = ego_speed / leaving
+            groups += [
+                lane_traffic(lane, in_front, first=8.0, last=RANGE, density=density, rng=rng),
+                lane_traffic(lane, behind, first=-RANGE, last=-10.0, density=density, rng=rng),
+            ]
+        else:
+            direction = 1 if number >= 0 else -1
+            speed = ego_speed * rng.uniform(0.75, 1.3) * direction
+            # Where at time 0 those are whom the ego vehicle meets at some time.
+            start = ego_s - speed * times[:, None]
+            vehicles = lane_traffic(
+                lane,
+                speed,
+                first=float(start.min()) - RANGE,
+                last=float(start.max()) + RANGE,
+                density=density,
+                rng=rng,
             )
-            groups.append(
-                traffic.lane_traffic(road.lane(own), speed / leaving, -RANGE, -10.0, density, rng)
-            )
-            continue
-        pace = speed * rng.uniform(0.75, 1.3) * (1 if number >= 0 else -1)
-        start = s - pace * times[:, None]
-        first, last = float(start.min()) - RANGE, float(start.max()) + RANGE
-        groups.append(traffic.lane_traffic(road.lane(number), pace, first, last, density, rng))
+            groups.append(vehicles)
     return groups
 
 
 def _trace(road: Road, actors: Actors, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Poses (T, A, 3) and velocities (T, A, 2) in the global frame."""
     step = 1e-3
-    here, soon = (road.place(*actors.path(times + later)) for later in (0.0, step))
+    here = road.place(*actors.path(times))
+    soon = road.place(*actors.path(times + step))
+    moved = soon - here
     poses = here.copy()
     poses[..., 2] = wrap_angle(here[..., 2] + actors.turn)
-    return poses, (soon - here)[..., :2] / step
+    return poses, moved[..., :2] / step

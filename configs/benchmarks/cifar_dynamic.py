@@ -2,7 +2,8 @@
 # GPU:   python tools/benchmark.py configs/benchmarks/cifar_dynamic.py
 #   python benchmarks/dynamic_tables.py work_dirs/cifar_dynamic docs/DYNAMIC.md
 _base = 'adadedup_mm::_base_/dynamic_'
-_text = 'unpack cifar-10-python.tar.gz and cifar-100-python.tar.gz (https://www.cs.toronto.edu/~kriz/cifar.html) there'
+_page = 'https://www.cs.toronto.edu/~kriz/cifar.html'
+_text = f'unpack cifar-10-python.tar.gz and cifar-100-python.tar.gz ({_page}) there'
 data = dict(
     type='files',
     text=_text,
