@@ -67,9 +67,8 @@ class CaptionFile:
             found = find(str(name))
             if len(found) > 1:
                 raise UserError(
-                    f'{self.file}, {where}: {name!r} fits {len(found)} samples; add its folder, or '
-                    'use the '
-                    f'sample id, such as {pool.sample_ids[samples[found[0]]]!r}'
+                    f'{self.file}, {where}: {name!r} fits {len(found)} samples; add its folder, '
+                    f'or use the sample id, such as {pool.sample_ids[samples[found[0]]]!r}'
                 )
             for sample in found:
                 if not isinstance(text, str) or not text.strip():
@@ -85,8 +84,7 @@ class CaptionFile:
         if missing:
             raise UserError(
                 f'{self.file} has no caption for {len(missing)} of {len(samples)} samples, for '
-                'example '
-                f'{missing[0]!r}; add them'
+                f'example {missing[0]!r}; add them'
             )
         return [captions[i] for i in range(len(samples))]
 

@@ -88,16 +88,14 @@ class OpenCLIPEmbedder(Embedder):
         if self.pretrained is None:
             raise UserError(
                 'adadedup.embedder.pretrained is None: name a local file, or weights for '
-                f'{self.model}: '
-                f'{", ".join(tags)}'
+                f'{self.model}: {", ".join(tags)}'
             )
         if open_clip.get_pretrained_cfg(self.model, self.pretrained):
             return None
         if not Path(self.pretrained).is_file():
             raise UserError(
-                f'adadedup.embedder.pretrained is {self.pretrained!r}, which is neither a file nor '
-                'one of '
-                f"open_clip's weights for {self.model}: {', '.join(tags)}"
+                f'adadedup.embedder.pretrained is {self.pretrained!r}, which is neither a file '
+                f"nor one of open_clip's weights for {self.model}: {', '.join(tags)}"
             )
         return Path(self.pretrained)
 
@@ -200,9 +198,8 @@ def _load_visual(visual: nn.Module, path: Path, model: str) -> None:
         visual.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(
-            f'adadedup.embedder.pretrained: the weights in {path} are not those of a {model}: name '
-            'the '
-            'architecture they were trained with'
+            f'adadedup.embedder.pretrained: the weights in {path} are not those of a {model}: '
+            'name the architecture they were trained with'
         ) from error
 
 
@@ -221,9 +218,9 @@ def _load_text_side(model: Any, path: Path, name: str) -> None:
     ]
     if wrong:
         raise UserError(
-            f'the weights in {path} have no text side of a {name} ({len(wrong)} of {len(expected)} '
-            'tensors '
-            f"are missing or do not fit, first {wrong[0]}): use adadedup.strategy's text='ngrams'"
+            f'the weights in {path} have no text side of a {name} ({len(wrong)} of '
+            f'{len(expected)} tensors are missing or do not fit, first {wrong[0]}): use '
+            "adadedup.strategy's text='ngrams'"
         )
     model.load_state_dict({key: weights[key] for key in expected})
 

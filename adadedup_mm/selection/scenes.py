@@ -42,10 +42,9 @@ def scene_labels(pool: Pool, option: str) -> np.ndarray:
             else (f'no scene for {len(without)} of {len(pool)} samples, first {without[0]}')
         )
         raise UserError(
-            f'adadedup.{option} needs scenes, but the annotation files name {what}: use infos with '
-            "'scene_token' or 'context_name', put nuScenes' tables into data_root, give COCO "
-            'images a '
-            f"'scene' or 'video_id', or take {option} out"
+            f'adadedup.{option} needs scenes, but the annotation files name {what}: use infos '
+            "with 'scene_token' or 'context_name', put nuScenes' tables into data_root, give "
+            f"COCO images a 'scene' or 'video_id', or take {option} out"
         )
     return label(scenes)
 

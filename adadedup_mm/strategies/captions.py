@@ -95,9 +95,8 @@ def _captions(run: 'Run', captions: dict[str, Any] | str | None) -> tuple[list[s
 
     if not captions and not run.pool.labelled.all():
         raise UserError(
-            'strategy vlm_sse makes captions of the annotations, but some samples have no labels: '
-            'give '
-            'adadedup.strategy.captions, or use clip_dedup'
+            'strategy vlm_sse makes captions of the annotations, but some samples have no '
+            'labels: give adadedup.strategy.captions, or use clip_dedup'
         )
     options = captions or dict(type='AnnotationCaptioner')
     options = dict(type='CaptionFile', file=options) if isinstance(options, str) else options
