@@ -4,7 +4,7 @@ from ..images import BadImage
 from ..pool import choose_views
 from .baselines import Glance, PixelEmbedder, RandomEmbedder
 from .decode import Transform, decode, plain_decode
-from .embedder import Embedder
+from .embedder import Embedder, ImageEmbedder, ImageEncoder
 from .extract import extract_shards, merge_shards, refuse_bad_images
 from .open_clip import OpenCLIPEmbedder
 from .timm import OfflineEmbedder, TimmEmbedder
@@ -13,6 +13,8 @@ __all__ = [
     'BadImage',
     'Embedder',
     'Glance',
+    'ImageEmbedder',
+    'ImageEncoder',
     'OfflineEmbedder',
     'OpenCLIPEmbedder',
     'PixelEmbedder',
