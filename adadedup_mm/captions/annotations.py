@@ -112,18 +112,19 @@ def _places(boxes: np.ndarray, image_size: np.ndarray) -> list[tuple[str, str] |
     height, width = image_size.astype(float).tolist()
     if not height or not width:
         return [None] * len(boxes)
-    places: list[tuple[str, str] | None] = []
-    for x1, y1, x2, y2 in boxes.astype(float).tolist():
-        pixels = max(x2 - x1, 0) * max(y2 - y1, 0)
-        area = pixels / (height * width)
-        if not np.isfinite(area):
-            places.append(None)
-            continue
-        size = next(word for limit, word in _SIZES if area < limit)
-        row = _third((y1 + y2) / 2 / height)
-        column = _third((x1 + x2) / 2 / width)
-        places.append((size, f'{_ROWS[row]} {_COLUMNS[column]}'))
-    return places
+    return [_place(box, height, width) for box in boxes.astype(float).tolist()]
+
+
+def _place(box: list[float], height: float, width: float) -> tuple[str, str] | None:
+    x1, y1, x2, y2 = box
+    pixels = max(x2 - x1, 0) * max(y2 - y1, 0)
+    area = pixels / (height * width)
+    if not np.isfinite(area):
+        return None
+    size = next(word for limit, word in _SIZES if area < limit)
+    row = _third((y1 + y2) / 2 / height)
+    column = _third((x1 + x2) / 2 / width)
+    return size, f'{_ROWS[row]} {_COLUMNS[column]}'
 
 
 def _third(position: float) -> int:

@@ -171,7 +171,8 @@ def _shares(parts: list[np.ndarray], count: int) -> np.ndarray:
 
     One each, and the rest in proportion to the number of samples.
     """
-    ends = np.cumsum([len(part) for part in parts])
+    sizes = [len(part) for part in parts]
+    ends = np.cumsum(sizes)
     rest = count - len(parts)
-    rounded_ends = np.rint(rest * ends / ends[-1]).astype(int)
-    return 1 + np.diff(rounded_ends, prepend=0)
+    ends_of_rest = np.rint(rest * ends / ends[-1]).astype(int)
+    return 1 + np.diff(ends_of_rest, prepend=0)

@@ -92,7 +92,8 @@ def layout_blocks(
         sums = np.add.reduceat(waves(places, kind[objects]), first)
         return present, sums * np.float32((2 / DIMENSIONS) ** 0.5)
 
-    for rows in slices(samples, ROWS):
+    def block_of(rows: slice) -> np.ndarray:
+        """The rows of some samples, before they are normalised."""
         block = np.zeros((rows.stop - rows.start, DIMENSIONS + 1), np.float32)
         block[:, -1] = 1
         first, end = np.searchsorted(owner, (rows.start, rows.stop))
@@ -102,6 +103,10 @@ def layout_blocks(
             inside = (present >= rows.start) & (present < rows.stop)
             places = present[inside] - rows.start
             block[places, :-1] += sums[inside]
+        return block
+
+    for rows in slices(samples, ROWS):
+        block = block_of(rows)
         lengths = np.linalg.norm(block, axis=1, keepdims=True)
         yield block / lengths
 
@@ -116,9 +121,12 @@ class _Waves:
 
     def __init__(self, kinds: int, seed: int) -> None:
         generator = np.random.default_rng(seed)
-        self.frequencies = generator.normal(size=(4, DIMENSIONS)).astype(np.float32)
-        self.phases = generator.uniform(0, 2 * np.pi, DIMENSIONS).astype(np.float32)
-        self.signs = generator.choice(np.array([-1, 1], np.float32), (kinds, DIMENSIONS))
+        frequencies = generator.normal(size=(4, DIMENSIONS))
+        phases = generator.uniform(0, 2 * np.pi, DIMENSIONS)
+        signs = generator.choice([-1, 1], (kinds, DIMENSIONS))
+        self.frequencies = frequencies.astype(np.float32)
+        self.phases = phases.astype(np.float32)
+        self.signs = signs.astype(np.float32)
 
     def __call__(self, places: np.ndarray, kind: np.ndarray) -> np.ndarray:
         """(m, ``DIMENSIONS``) float32 of (m, 4) float32 places and (m,) int64 kinds."""

@@ -254,8 +254,11 @@ def _rank(
 def _spans(label: np.ndarray) -> list[slice]:
     """Where each label that occurs is in (n,) ascending ones."""
     ends = np.cumsum(np.bincount(label))
-    edges = itertools.pairwise([0, *ends])
-    return [slice(start, end) for start, end in edges if start < end]
+    spans = []
+    for start, end in itertools.pairwise([0, *ends]):
+        if start < end:
+            spans.append(slice(start, end))
+    return spans
 
 
 def _batches(clusters: list[np.ndarray], limit: int) -> list[list[np.ndarray]]:
@@ -411,8 +414,9 @@ def _traverse_close(
 def _bring_up_to_date(nearest: np.ndarray, rows: np.ndarray, traversed: np.ndarray) -> None:
     """Raises (n,) ``nearest`` to the similarities of (n, d) rows to (t, d) traversed ones."""
     for block in slices(len(rows), UPDATE):
-        similarity = snap((traversed @ rows[block].T).max(axis=0))
-        np.maximum(nearest[block], similarity, out=nearest[block])
+        similarity = traversed @ rows[block].T
+        highest = snap(similarity.max(axis=0))
+        np.maximum(nearest[block], highest, out=nearest[block])
 
 
 def _farthest_first_together(

@@ -180,12 +180,12 @@ def _crop(image: Image.Image, transform: Transform) -> Image.Image:
     width, height = image.size
     new_height, new_width = transform.resized(height, width)
     top, left = transform.corner(new_height, new_width)
-    box = (left, top, left + transform.size, top + transform.size)
+    right, bottom = left + transform.size, top + transform.size
     resampling = _RESAMPLING[transform.interpolation]
     if max(height, width) <= _MAX_ASPECT * min(height, width):
-        return image.resize((new_width, new_height), resampling).crop(box)
-    # The long image is never resized as a whole: only the part that the crop shows.
+        resized = image.resize((new_width, new_height), resampling)
+        return resized.crop((left, top, right, bottom))
+    # A long image is not resized as a whole: only the part that the crop shows.
     x, y = width / new_width, height / new_height
-    left_edge, top_edge, right_edge, bottom_edge = box
-    shown = (left_edge * x, top_edge * y, right_edge * x, bottom_edge * y)
+    shown = (left * x, top * y, right * x, bottom * y)
     return image.resize((transform.size, transform.size), resampling, shown)

@@ -177,9 +177,11 @@ class _Comparison:
 
     def means(self, loss: np.ndarray, clusters: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(K,) mean losses of the reference and of the pruned side, and the difference."""
-        loss_kept = _group_means(loss[self.reference], self.reference_cluster, clusters)
-        loss_pruned = _group_means(loss[self.pruned], self.pruned_cluster, clusters)
-        return loss_kept, loss_pruned, loss_pruned - loss_kept
+        kept_side, pruned_side = loss[self.reference], loss[self.pruned]
+        loss_kept = _group_means(kept_side, self.reference_cluster, clusters)
+        loss_pruned = _group_means(pruned_side, self.pruned_cluster, clusters)
+        gap = loss_pruned - loss_kept
+        return loss_kept, loss_pruned, gap
 
     def variance(self, loss: np.ndarray, clusters: int) -> np.ndarray:
         """(K,) squared standard errors of the gaps; NaN for clusters without a gap."""

@@ -205,10 +205,11 @@ def _lost_room(first: int, here: int, last: int, gap: int) -> int:
 
     A frame may take the place of two.
     """
+    end_before, start_after = here - gap, here + gap
     whole = _room(last - first + 1, gap)
-    left = _room(max(here - gap - first, 0), gap)
-    right = _room(max(last - gap - here, 0), gap)
-    return whole - left - right - 1
+    before = _room(max(end_before - first, 0), gap)
+    after = _room(max(last - start_after, 0), gap)
+    return whole - before - after - 1
 
 
 def _members(labels: np.ndarray) -> list[np.ndarray]:
