@@ -7,6 +7,7 @@ from ..vectors.nearest import most_similar
 from ..vectors.rows import (
     GRID,
     cluster_members,
+    largest_first,
     read_in_passing,
     read_rows,
     run_parallel,
@@ -54,19 +55,20 @@ def greedy_keep(
 
     def decide(members: np.ndarray) -> None:
         mine = members[candidates[members]]
+        anchors_here = members[anchors[members]]
         if not len(mine):
             return
         threshold = float(thresholds[assignment[mine[0]]])
         rows, blank = read_rows(features, mine)
         kept[mine[blank]] = True
         rows, mine = rows[~blank], mine[~blank]
-        before, _ = read_rows(features, members[anchors[members]])
+        before, _ = read_rows(features, anchors_here)
         start, _ = most_similar(rows, before)
         kept[mine], similarity[mine] = _greedy(rows, start, threshold)
 
-    clusters = [members for members in cluster_members(assignment) if len(members)]
-    clusters.sort(key=len, reverse=True)
-    for _ in read_in_passing(features, run_parallel(decide, clusters, workers)):
+    clusters = largest_first(cluster_members(assignment))
+    decisions = run_parallel(decide, clusters, workers)
+    for _ in read_in_passing(features, decisions):
         pass
     return kept, similarity
 
@@ -92,15 +94,16 @@ def greedy_budget(
         similarity: as of ``greedy_keep``.
         threshold: samples of a higher similarity go.
     """
-    low, high = round(-1 / GRID) - 1, round(1 / GRID)
-    if count == candidates.sum():
-        low = high
+    clusters = int(assignment.max(initial=-1)) + 1
 
     def keep(level: int) -> tuple[np.ndarray, np.ndarray]:
         thresholds = np.full(clusters, level * GRID)
         return greedy_keep(features, assignment, thresholds, candidates)
 
-    clusters = int(assignment.max(initial=-1)) + 1
+    # Below every similarity, and the largest one.
+    low, high = round(-1 / GRID) - 1, round(1 / GRID)
+    if count == candidates.sum():
+        low = high
     kept, similarity = keep(low)
     with progress((high - low).bit_length(), 'threshold', 'step') as bar:
         while kept.sum() < count and high - low > 1:
@@ -146,6 +149,7 @@ def _greedy(rows: np.ndarray, start: np.ndarray, threshold: float) -> tuple[np.n
                 np.maximum(best_here[later], between[position, later], out=best_here[later])
         # Kept rows gather at the beginning, where none is needed any more.
         stays = block[kept_here]
-        rows[count : count + len(stays)] = stays
-        count += len(stays)
+        end = count + len(stays)
+        rows[count:end] = stays
+        count = end
     return kept, np.maximum(best, -1)

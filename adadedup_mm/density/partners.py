@@ -4,7 +4,14 @@ import numpy as np
 
 from ..base.progress import progress
 from ..vectors.nearest import CHUNK, most_similar
-from ..vectors.rows import cluster_members, read_in_passing, read_rows, run_parallel, slices
+from ..vectors.rows import (
+    cluster_members,
+    largest_first,
+    read_in_passing,
+    read_rows,
+    run_parallel,
+    slices,
+)
 
 
 def nearest_kept(
@@ -32,7 +39,9 @@ def nearest_kept(
         similarity: (N,) float32, multiples of 2**-20 in [-1, 1]; NaN where there is no partner.
     """
     features = np.asarray(features)
-    asked = np.ones(len(kept), bool) if clusters is None else np.isin(assignment, clusters)
+    asked = np.ones(len(kept), bool)
+    if clusters is not None:
+        asked = np.isin(assignment, clusters)
     pairs = _Pairs(features, len(kept))
 
     def match_inside(members: np.ndarray) -> int:
@@ -41,14 +50,16 @@ def nearest_kept(
             pairs.match(members[~stays], members[stays])
         return len(members)
 
-    jobs = [group for group in cluster_members(assignment) if len(group) and asked[group[0]]]
-    jobs.sort(key=len, reverse=True)
+    groups = largest_first(cluster_members(assignment))
+    jobs = [members for members in groups if asked[members[0]]]
     with progress(int(asked.sum()), 'partners', 'sample') as bar:
-        for count in read_in_passing(features, run_parallel(match_inside, jobs, workers)):
+        counts = run_parallel(match_inside, jobs, workers)
+        for count in read_in_passing(features, counts):
             bar.update(count)
 
     anchors = np.flatnonzero(kept)
-    orphans = np.flatnonzero(asked & ~kept & (pairs.partner < 0))
+    alone = pairs.partner < 0
+    orphans = np.flatnonzero(asked & ~kept & alone)
 
     def match_anywhere(pruned: np.ndarray) -> int:
         for chunk in slices(len(anchors), CHUNK):
@@ -57,7 +68,8 @@ def nearest_kept(
 
     jobs = [orphans[chunk] for chunk in slices(len(orphans), CHUNK)]
     with progress(len(orphans), 'partners outside the cluster', 'sample') as bar:
-        for count in read_in_passing(features, run_parallel(match_anywhere, jobs, workers)):
+        counts = run_parallel(match_anywhere, jobs, workers)
+        for count in read_in_passing(features, counts):
             bar.update(count)
     return pairs.partner, pairs.similarity
 

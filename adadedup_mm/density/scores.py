@@ -12,6 +12,7 @@ from ..base.progress import progress
 from ..registry import DENSITIES
 from ..vectors.rows import (
     cluster_members,
+    largest_first,
     read_in_passing,
     read_rows,
     run_parallel,
@@ -210,11 +211,10 @@ def _score_clusters(
     clusters = cluster_members(assignment)
     if chosen is not None:
         clusters = [clusters[cluster] for cluster in chosen]
-    clusters = [members for members in clusters if len(members)]
-    clusters.sort(key=len, reverse=True)
-    batches = _batches(clusters, BATCH // features.shape[1])
+    batches = _batches(largest_first(clusters), BATCH // features.shape[1])
     with progress(sum(map(len, clusters)), 'density scores', 'sample') as bar:
-        for count in read_in_passing(features, run_parallel(job, batches, workers)):
+        counts = run_parallel(job, batches, workers)
+        for count in read_in_passing(features, counts):
             bar.update(count)
     return order, snap(similarity)
 

@@ -78,7 +78,9 @@ def cluster_gaps(
     if kind == 'paired':
         comparison = _compare_pairs(known, kept, assignment, partner)
     else:
-        stands = known if kind == 'mean' or held_out is None else known & held_out
+        stands = known
+        if kind == 'held_out' and held_out is not None:
+            stands = known & held_out
         comparison = _compare_sides(known, kept, assignment, stands)
     clusters = int(assignment.max(initial=-1)) + 1
     loss_kept, loss_pruned, gap = comparison.means(loss, clusters)
