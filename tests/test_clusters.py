@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adadedup_mm.base.errors import UserError
-from adadedup_mm.clusters import FixedClusterer, SphericalKMeans, kmeans
+from adadedup_mm.clusters import Clusterer, FixedClusterer, SphericalKMeans, kmeans
 from adadedup_mm.pool import Pool
 from adadedup_mm.vectors.rows import cluster_members, drop_pages, read_rows, snap
 
@@ -119,6 +119,13 @@ def test_fast_clusters_are_nearly_as_good():
     features, _ = lumps(1, 6000, 300, 32, 0.4)
     full, fast = (SphericalKMeans(20, fast=fast)(features, None, 0) for fast in (False, True))
     assert mean_similarity(features, fast) > 0.97 * mean_similarity(features, full)
+
+
+def test_clusterers_say_what_they_look_at_and_who_can_help():
+    kmeans_like: Clusterer = SphericalKMeans()
+    fixed: Clusterer = FixedClusterer()
+    assert kmeans_like.learns_centroids and not fixed.learns_centroids
+    assert kmeans_like.looks_at == ('features',) and fixed.looks_at == ('samples',)
 
 
 def test_many_clusters_come_in_two_levels(monkeypatch):

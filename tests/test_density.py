@@ -17,7 +17,7 @@ exact_only = settings(max_examples=60, deadline=None)
 
 
 def exact_features(seed: int, n: int, d: int = 8) -> np.ndarray:
-    """Unit rows whose products are exact multiples of 1/4 in any order of summation; many are equal or tied."""
+    """Unit rows whose products are multiples of 1/4 in any order of summation; many are tied."""
     generator = np.random.default_rng(seed)
     rows = np.zeros((n, d), np.float32)
     for row in rows:

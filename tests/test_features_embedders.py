@@ -1,4 +1,4 @@
-"""Embedders: the network's own features, faster; and clear errors for weights that are not there or do not fit."""
+"""Embedders: the network's own features, faster; clear errors for weights that do not fit."""
 
 import copy
 import json

@@ -56,7 +56,7 @@ def test_the_further_an_object_moves_the_less_similar():
 
 
 def test_the_similarity_of_two_boxes_is_the_documented_kernel():
-    """Two single objects: (k + 1) / 2, with the constant; the random features are good to about 1 / sqrt(256)."""
+    """Two single objects: (k + 1) / 2, with the constant; good to about 1 / sqrt(256)."""
     shift = 0.05 * SIZE[1]
     seen = similarity([CAR], [(0, 10 + shift, 20, 60 + shift, 50)])[0, 1]
     assert seen == pytest.approx((np.exp(-0.5) + 1) / 2, abs=0.08)
@@ -191,7 +191,7 @@ def run(world, tmp_path_factory):
 
 
 def test_a_fixed_camera_keeps_more_frames_than_to_the_eye_of_the_embedding(run, world):
-    """Its objects change before the same backdrop; a parked car's frames differ by noise alone and go in any case."""
+    """Its objects change before one backdrop; frames of a parked car differ by noise and go."""
     truth = pq.read_table(world / 'truth.parquet').to_pandas().set_index('sample_id')
     kind = truth.loc[list(run.pool.sample_ids), 'kind'].to_numpy()
 

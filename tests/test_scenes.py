@@ -147,7 +147,7 @@ def test_a_choice_that_has_the_gap_stays_as_it_is(choice, min_gap):
 @settings(max_examples=200)
 @given(choices(most=9), st.integers(1, 3))
 def test_frames_are_taken_in_order_of_preference(choice, min_gap):
-    """The taken frames, in order, come before those of any other choice of this size with this gap."""
+    """The taken frames, in order, come before those of any other choice with this gap."""
     scenes, kept, places, usable = choice
     new, gap, _ = spread_frames(scenes, kept, places, usable, min_gap)
     candidates = np.flatnonzero(usable)

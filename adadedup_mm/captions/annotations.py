@@ -23,6 +23,8 @@ _NUMBERS = (
     'eleven',
     'twelve',
 )
+# From how many objects on numbers are no longer told.
+_DOZENS = 24
 # Areas as shares of the image: a 64th, a sixteenth and a quarter of its width and height.
 _SIZES = ((1 / 64**2, 'tiny'), (1 / 16**2, 'small'), (1 / 4**2, 'medium'), (np.inf, 'large'))
 _ROWS = ('upper', 'middle', 'lower')
@@ -51,9 +53,8 @@ class AnnotationCaptioner:
         for sample in samples.tolist():
             objects = slice(pool.offsets[sample], pool.offsets[sample + 1])
             names = [pool.classes[label] for label in pool.labels[objects]]
-            captions.append(
-                _sentence(names, _places(pool.boxes[objects], pool.image_sizes[sample]))
-            )
+            places = _places(pool.boxes[objects], pool.image_sizes[sample])
+            captions.append(_sentence(names, places))
         return captions
 
 
@@ -61,50 +62,72 @@ def _sentence(names: list[str], places: list[tuple[str, str] | None]) -> str:
     if not names:
         return 'An image without objects.'
     counts = Counter(names)
-    groups = Counter((name, *place) for name, place in zip(names, places, strict=True) if place)
-    text = f'An image with {", ".join(_number(counts[name], name) for name in _ranked(counts))}.'
-    described = [
-        f'{_number(groups[name, size, place], name, size)} at the {place}'
-        for name, size, place in _ranked(groups)[:_GROUPS]
-    ]
-    return f'{text} {", ".join(described).capitalize()}.' if described else text
+    groups: Counter[tuple[str, str, str]] = Counter()
+    for name, place in zip(names, places, strict=True):
+        if place:
+            groups[(name, *place)] += 1
+    counted = [_number(counts[name], name) for name in _ranked(counts)]
+    text = f'An image with {", ".join(counted)}.'
+    described = []
+    for group in _ranked(groups)[:_GROUPS]:
+        name, size, position = group
+        described.append(f'{_number(groups[group], f"{size} {name}")} at the {position}')
+    if not described:
+        return text
+    return f'{text} {", ".join(described).capitalize()}.'
 
 
 def _ranked(counts: Counter[Any]) -> list[Any]:
-    return sorted(counts, key=lambda item: (-counts[item], item))
+    """By falling number, then by name."""
+
+    def rank(item: Any) -> tuple[int, Any]:
+        return -counts[item], item
+
+    return sorted(counts, key=rank)
 
 
-def _number(count: int, name: str, size: str = '') -> str:
+def _number(count: int, name: str) -> str:
     """'one car', 'three small cars', 'dozens of cars'."""
-    name = f'{size} {name}' if size else name
-    words = (
-        _NUMBERS[count] if count < len(_NUMBERS) else 'over a dozen' if count < 24 else 'dozens of'
-    )
-    return f'{words} {name}' if count == 1 or name.endswith('s') else f'{words} {name}s'
+    if count < len(_NUMBERS):
+        number = _NUMBERS[count]
+    elif count < _DOZENS:
+        number = 'over a dozen'
+    else:
+        number = 'dozens of'
+    if count == 1 or name.endswith('s'):
+        return f'{number} {name}'
+    return f'{number} {name}s'
 
 
 def _places(boxes: np.ndarray, image_size: np.ndarray) -> list[tuple[str, str] | None]:
-    """Size and position of each object in words, such as 'small' and 'lower left'; None where unknown.
+    """Size and position of each object in words, such as 'small' and 'lower left'.
 
     Args:
         boxes: (n, 4) float32 x1 y1 x2 y2 in pixels, NaN where there is none.
         image_size: height and width in pixels, 0 where unknown.
+
+    Returns:
+        n pairs; None where they are unknown.
     """
-    height, width = (float(side) for side in image_size)
+    height, width = image_size.astype(float).tolist()
     if not height or not width:
         return [None] * len(boxes)
-    places: list[tuple[str, str] | None] = []
-    for x1, y1, x2, y2 in boxes.astype(float).tolist():
-        area = max(x2 - x1, 0) * max(y2 - y1, 0) / (height * width)
-        if not np.isfinite(area):
-            places.append(None)
-            continue
-        size = next(word for limit, word in _SIZES if area < limit)
-        row = _ROWS[_third((y1 + y2) / 2 / height)]
-        column = _COLUMNS[_third((x1 + x2) / 2 / width)]
-        places.append((size, f'{row} {column}'))
-    return places
+    return [_place(box, height, width) for box in boxes.astype(float).tolist()]
+
+
+def _place(box: list[float], height: float, width: float) -> tuple[str, str] | None:
+    x1, y1, x2, y2 = box
+    pixels = max(x2 - x1, 0) * max(y2 - y1, 0)
+    area = pixels / (height * width)
+    if not np.isfinite(area):
+        return None
+    size = next(word for limit, word in _SIZES if area < limit)
+    row = _third((y1 + y2) / 2 / height)
+    column = _third((x1 + x2) / 2 / width)
+    return size, f'{_ROWS[row]} {_COLUMNS[column]}'
 
 
 def _third(position: float) -> int:
-    return min(max(int(3 * position), 0), 2)
+    """In which third a position in [0, 1] is; outside, the nearest one."""
+    third = int(3 * position)
+    return min(max(third, 0), 2)

@@ -4,7 +4,7 @@ import csv
 import functools
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,38 +57,44 @@ class CaptionFile:
             UserError: the file cannot be read, or samples have no caption, an empty one, or
                 several.
         """
-        find = _Finder([pool.sample_ids[sample] for sample in samples], paths)
+        sample_ids = [pool.sample_ids[sample] for sample in samples]
+        find = _Finder(sample_ids, paths)
         captions: dict[int, str] = {}
-        for where, name, text in _READERS[self.file.suffix.lower()](self.file):
-            if not isinstance(name, (str, int)) or isinstance(name, bool):
+        read = _READERS[self.file.suffix.lower()]
+        for where, name, text in read(self.file):
+            sample = self._only_sample(find, name, where, sample_ids)
+            if sample is None:
+                continue
+            if not isinstance(text, str) or not text.strip():
                 raise UserError(
-                    f'{self.file}, {where}: {name!r} names no sample; use its id or file name'
+                    f'{self.file}, {where}: the caption of {name!r} is empty; write one'
                 )
-            found = find(str(name))
-            if len(found) > 1:
-                raise UserError(
-                    f'{self.file}, {where}: {name!r} fits {len(found)} samples; add its folder, or '
-                    'use the '
-                    f'sample id, such as {pool.sample_ids[samples[found[0]]]!r}'
-                )
-            for sample in found:
-                if not isinstance(text, str) or not text.strip():
-                    raise UserError(
-                        f'{self.file}, {where}: the caption of {name!r} is empty; write one'
-                    )
-                if sample in captions:
-                    raise UserError(
-                        f'{self.file}, {where}: a second caption for {name!r}; keep one'
-                    )
-                captions[sample] = text
-        missing = [pool.sample_ids[sample] for i, sample in enumerate(samples) if i not in captions]
+            if sample in captions:
+                raise UserError(f'{self.file}, {where}: a second caption for {name!r}; keep one')
+            captions[sample] = text
+        missing = [name for i, name in enumerate(sample_ids) if i not in captions]
         if missing:
             raise UserError(
                 f'{self.file} has no caption for {len(missing)} of {len(samples)} samples, for '
-                'example '
-                f'{missing[0]!r}; add them'
+                f'example {missing[0]!r}; add them'
             )
         return [captions[i] for i in range(len(samples))]
+
+    def _only_sample(
+        self, find: '_Finder', name: Any, where: str, sample_ids: list[str]
+    ) -> int | None:
+        """Which sample a name means; None where it is not in the training set."""
+        if not isinstance(name, (str, int)) or isinstance(name, bool):
+            raise UserError(
+                f'{self.file}, {where}: {name!r} names no sample; use its id or file name'
+            )
+        found = find(str(name))
+        if len(found) > 1:
+            raise UserError(
+                f'{self.file}, {where}: {name!r} fits {len(found)} samples; add its folder, '
+                f'or use the sample id, such as {sample_ids[found[0]]!r}'
+            )
+        return found[0] if found else None
 
 
 class _Finder:
@@ -96,41 +102,55 @@ class _Finder:
 
     def __init__(self, sample_ids: list[str], paths: list[str]) -> None:
         self.by_id = {name: i for i, name in enumerate(sample_ids)}
-        self.paths = [path.replace('\\', '/') for path in paths]
+        self.paths = [_with_slashes(path) for path in paths]
         self.by_file: dict[str, list[int]] = defaultdict(list)
         for i, path in enumerate(self.paths):
-            self.by_file[path.rsplit('/', 1)[-1]].append(i)
+            self.by_file[_file_name(path)].append(i)
 
     def __call__(self, name: str) -> list[int]:
         if name in self.by_id:
             return [self.by_id[name]]
-        name = name.replace('\\', '/').removeprefix('./')
-        return [
-            i
-            for i in self.by_file.get(name.rsplit('/', 1)[-1], ())
-            if self.paths[i] == name or self.paths[i].endswith('/' + name.lstrip('/'))
-        ]
+        path = _with_slashes(name).removeprefix('./')
+        end = '/' + path.lstrip('/')
+        found = []
+        for i in self.by_file.get(_file_name(path), ()):
+            if self.paths[i] == path or self.paths[i].endswith(end):
+                found.append(i)
+        return found
+
+
+def _with_slashes(path: str) -> str:
+    return path.replace('\\', '/')
+
+
+def _file_name(path: str) -> str:
+    return path.rsplit('/', 1)[-1]
 
 
 def _from_json(path: Path) -> Iterator[_Entry]:
     content = _parse(_read(path), str(path))
     if isinstance(content, _Pairs):
-        yield from ((f'entry {i + 1}', name, text) for i, (name, text) in enumerate(content.pairs))
+        for number, (name, text) in enumerate(content.pairs, start=1):
+            yield f'entry {number}', name, text
     elif isinstance(content, list):
-        yield from (_entry(record, f'record {i + 1}', path) for i, record in enumerate(content))
+        for number, record in enumerate(content, start=1):
+            yield _entry(record, f'record {number}', path)
     else:
         raise UserError(f'{path} must hold a dict of names and captions, or a list of dicts')
 
 
 def _from_jsonl(path: Path) -> Iterator[_Entry]:
-    for number, line in enumerate(_read(path).split('\n'), start=1):
+    lines = _read(path).split('\n')
+    for number, line in enumerate(lines, start=1):
         if line.strip():
-            yield _entry(_parse(line, f'{path}, line {number}'), f'line {number}', path)
+            record = _parse(line, f'{path}, line {number}')
+            yield _entry(record, f'line {number}', path)
 
 
 def _from_csv(path: Path) -> Iterator[_Entry]:
     try:
-        reader = csv.DictReader(_read(path).splitlines(keepends=True))
+        lines = _read(path).splitlines(keepends=True)
+        reader = csv.DictReader(lines)
         for row in reader:
             yield _entry(row, f'line {reader.line_num}', path)
     except csv.Error as error:
@@ -148,23 +168,22 @@ class _Pairs:
 
 
 def _entry(record: Any, where: str, path: Path) -> _Entry:
-    values: Mapping[Any, Any] = dict(record.pairs) if isinstance(record, _Pairs) else record
     if isinstance(record, _Pairs):
-        repeated = [
-            name for name, count in Counter(name for name, _ in record.pairs).items() if count > 1
-        ]
+        counts = Counter(name for name, _ in record.pairs)
+        repeated = [name for name, count in counts.items() if count > 1]
         if repeated:
             raise UserError(f'{path}, {where}: the key {repeated[0]!r} appears twice; keep one')
-    name = next(
-        (key for key in _NAMES if isinstance(values, Mapping) and values.get(key) is not None), None
-    )
-    text = next((key for key in _TEXTS if isinstance(values, Mapping) and key in values), None)
-    if name is None or text is None:
+        record = dict(record.pairs)
+    values = record if isinstance(record, dict) else {}
+    names = [key for key in _NAMES if values.get(key) is not None]
+    texts = [key for key in _TEXTS if key in values]
+    if not names or not texts:
+        other_names = ' or '.join(map(repr, _NAMES[1:]))
         raise UserError(
-            f"{path}, {where} needs '{_NAMES[0]}' (or {' or '.join(map(repr, _NAMES[1:]))}) and "
+            f"{path}, {where} needs '{_NAMES[0]}' (or {other_names}) and "
             f"'{_TEXTS[0]}' (or {_TEXTS[1]!r})"
         )
-    return where, values[name], values[text]
+    return where, values[names[0]], values[texts[0]]
 
 
 def _parse(text: str, where: str) -> Any:

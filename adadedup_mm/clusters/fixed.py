@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +13,11 @@ from ..base.errors import UserError
 from ..pool import Pool
 from ..pool.groups import label
 from ..registry import CLUSTERERS
+from .clusterer import Clusterer
 
 
 @CLUSTERERS.register_module()
-class FixedClusterer:
+class FixedClusterer(Clusterer):
     """Reads the cluster of each sample from a column, instead of computing it from features.
 
     Args:
@@ -26,14 +28,13 @@ class FixedClusterer:
             that are not in the training set are ignored.
     """
 
-    looks_at = ('samples',)
+    looks_at: ClassVar[tuple[str, ...]] = ('samples',)
 
     def __init__(self, column: str = 'scene', file: str | None = None) -> None:
         if file is None and column not in ('scene', 'dataset', 'folder'):
             raise UserError(
                 f'adadedup.clusterer.column is {column!r}, but must be one of scene, dataset, '
-                'folder, or '
-                'come with adadedup.clusterer.file'
+                'folder, or come with adadedup.clusterer.file'
             )
         self.column = column
         self.file = file
@@ -53,16 +54,17 @@ class FixedClusterer:
             UserError: the column or the file is missing, or does not cover all samples.
         """
         if self.file is not None:
-            return label(_column_of_file(Path(self.file), self.column, pool.sample_ids))
+            values = _column_of_file(Path(self.file), self.column, pool.sample_ids)
+            return label(values)
         if self.column == 'dataset':
             return label(pool.dataset_index.tolist())
         if self.column == 'folder':
-            return label(str(Path(paths[0]).parent) for paths in pool.image_paths)
+            folders = [str(Path(paths[0]).parent) for paths in pool.image_paths]
+            return label(folders)
         if pool.scenes is None:
             raise UserError(
                 "adadedup.clusterer.column is 'scene', but the annotation files name no scenes; "
-                'use '
-                'another column, or SphericalKMeans'
+                'use another column, or SphericalKMeans'
             )
         return label(pool.scenes)
 
@@ -77,21 +79,19 @@ def _column_of_file(path: Path, column: str, sample_ids: tuple[str, ...]) -> lis
                 f'{", ".join(table.column_names)}'
             )
     clusters: dict[str, Hashable] = {}
-    for sample, value in zip(
-        table['sample_id'].cast(pa.string()).to_pylist(), table[column].to_pylist(), strict=True
-    ):
+    names = table['sample_id'].cast(pa.string()).to_pylist()
+    values = table[column].to_pylist()
+    for sample, value in zip(names, values, strict=True):
         if clusters.setdefault(sample, value) != value:
             raise UserError(
                 f"adadedup.clusterer.file {path} has two values of '{column}' for sample "
-                f'{sample!r}; '
-                'keep one'
+                f'{sample!r}; keep one'
             )
     missing = [sample for sample in sample_ids if clusters.get(sample) is None]
     if missing:
         raise UserError(
             f"adadedup.clusterer.file {path} has no '{column}' for {len(missing)} of "
-            f'{len(sample_ids)} '
-            f'samples, for example {missing[0]!r}; add them'
+            f'{len(sample_ids)} samples, for example {missing[0]!r}; add them'
         )
     return [clusters[sample] for sample in sample_ids]
 
@@ -106,7 +106,8 @@ def _read_table(path: Path) -> pa.Table:
     except FileNotFoundError:
         raise UserError(f'adadedup.clusterer.file {path} does not exist') from None
     except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
         raise UserError(
             f'adadedup.clusterer.file {path} cannot be read as a table '
-            f'(.parquet, otherwise csv): {str(error).splitlines()[0]}'
+            f'(.parquet, otherwise csv): {reason}'
         ) from error

@@ -4,8 +4,18 @@ import numpy as np
 
 from ..base.progress import progress
 from ..vectors.nearest import most_similar
-from ..vectors.rows import GRID, cluster_members, read_in_passing, read_rows, run_parallel, snap
+from ..vectors.rows import (
+    GRID,
+    cluster_members,
+    largest_first,
+    read_in_passing,
+    read_rows,
+    run_parallel,
+    slices,
+    snap,
+)
 
+# Samples that are decided about between two matrix products.
 BLOCK = 256
 
 
@@ -17,7 +27,7 @@ def greedy_keep(
     anchors: np.ndarray | None = None,
     workers: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Goes through the samples of each cluster by index and keeps those that resemble no kept one too much.
+    """Goes through each cluster by index and keeps samples that resemble no kept one too much.
 
     Other than in ``semdedup_scores``, samples that went do not count: a slow video does not
     collapse to its first frame, and each sample that goes has a kept one more similar than the
@@ -43,27 +53,22 @@ def greedy_keep(
     kept = np.zeros(len(assignment), bool)
     similarity = np.full(len(assignment), -1, np.float32)
 
-    def job(members: np.ndarray) -> None:
+    def decide(members: np.ndarray) -> None:
         mine = members[candidates[members]]
+        anchors_here = members[anchors[members]]
         if not len(mine):
             return
+        threshold = float(thresholds[assignment[mine[0]]])
         rows, blank = read_rows(features, mine)
         kept[mine[blank]] = True
         rows, mine = rows[~blank], mine[~blank]
-        before, _ = read_rows(features, members[anchors[members]])
-        start = (
-            most_similar(rows, before)[0]
-            if len(before)
-            else np.full(len(rows), -np.inf, np.float32)
-        )
-        kept[mine], similarity[mine] = _greedy(
-            rows, start, float(thresholds[assignment[members[0]]])
-        )
+        before, _ = read_rows(features, anchors_here)
+        start, _ = most_similar(rows, before)
+        kept[mine], similarity[mine] = _greedy(rows, start, threshold)
 
-    clusters = sorted(
-        (members for members in cluster_members(assignment) if len(members)), key=len, reverse=True
-    )
-    for _ in read_in_passing(features, run_parallel(job, clusters, workers)):
+    clusters = largest_first(cluster_members(assignment))
+    decisions = run_parallel(decide, clusters, workers)
+    for _ in read_in_passing(features, decisions):
         pass
     return kept, similarity
 
@@ -90,54 +95,61 @@ def greedy_budget(
         threshold: samples of a higher similarity go.
     """
     clusters = int(assignment.max(initial=-1)) + 1
+
+    def keep(level: int) -> tuple[np.ndarray, np.ndarray]:
+        thresholds = np.full(clusters, level * GRID)
+        return greedy_keep(features, assignment, thresholds, candidates)
+
+    # Below every similarity, and the largest one.
     low, high = round(-1 / GRID) - 1, round(1 / GRID)
     if count == candidates.sum():
         low = high
-    kept, similarity = greedy_keep(features, assignment, np.full(clusters, low * GRID), candidates)
+    kept, similarity = keep(low)
     with progress((high - low).bit_length(), 'threshold', 'step') as bar:
         while kept.sum() < count and high - low > 1:
             middle = (low + high) // 2
-            found = greedy_keep(features, assignment, np.full(clusters, middle * GRID), candidates)
-            if found[0].sum() <= count:
-                low, (kept, similarity) = middle, found
+            more, more_similarity = keep(middle)
+            if more.sum() <= count:
+                low, kept, similarity = middle, more, more_similarity
             else:
                 high = middle
             bar.update()
     ranking = np.lexsort((similarity, ~kept, ~candidates))
     chosen = np.zeros(len(kept), bool)
     chosen[ranking[:count]] = True
-    return chosen, similarity, max(low * GRID, -1.0)
+    threshold = max(low * GRID, -1.0)
+    return chosen, similarity, threshold
 
 
 def _greedy(rows: np.ndarray, start: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) bool and (n,) float32 for unit rows of one cluster; overwrites the rows.
+    """``greedy_keep`` for the unit rows of one cluster; overwrites the rows.
 
     Args:
         rows: (n, d) float32, in the order of the decisions.
         start: (n,) float32 similarity to what was kept before all of them, -inf for nothing.
         threshold: more similar rows go.
+
+    Returns:
+        kept: (n,) bool.
+        similarity: (n,) float32, to the most similar kept row before it; -1 where there is none.
     """
     best = start.copy()
     kept = np.zeros(len(rows), bool)
     count = 0
-    for first in range(0, len(rows), BLOCK):
-        block = rows[first : first + BLOCK]
-        here = best[first : first + BLOCK]
-        for above in range(0, count, 4 * BLOCK):
-            np.maximum(
-                here, snap(rows[above : min(above + 4 * BLOCK, count)] @ block.T).max(0), out=here
-            )
+    for part in slices(len(rows), BLOCK):
+        block, kept_here, best_here = rows[part], kept[part], best[part]
+        for above in slices(count, 4 * BLOCK):
+            similarity = snap(rows[above] @ block.T)
+            np.maximum(best_here, similarity.max(axis=0), out=best_here)
         between = snap(block @ block.T)
         for position in range(len(block)):
-            if here[position] <= threshold:
-                kept[first + position] = True
-                np.maximum(
-                    here[position + 1 :],
-                    between[position, position + 1 :],
-                    out=here[position + 1 :],
-                )
+            if best_here[position] <= threshold:
+                kept_here[position] = True
+                later = slice(position + 1, None)
+                np.maximum(best_here[later], between[position, later], out=best_here[later])
         # Kept rows gather at the beginning, where none is needed any more.
-        stays = block[kept[first : first + BLOCK]]
-        rows[count : count + len(stays)] = stays
-        count += len(stays)
+        stays = block[kept_here]
+        end = count + len(stays)
+        rows[count:end] = stays
+        count = end
     return kept, np.maximum(best, -1)

@@ -1,4 +1,4 @@
-"""What the annotations say about redundancy: whether two samples show the same objects in the same places.
+"""What the annotations say about redundancy: whether samples show the same objects in one place.
 
 An image embedding hardly sees small objects: the frames of a fixed camera look alike to it even
 when all objects in them are others. The labels tell them apart, at no cost.
@@ -9,11 +9,14 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from ..vectors.rows import slices
+
 # A box that moves by a tenth of the picture, or grows by two thirds, is another example: the
 # similarity of the two is exp(-1/2 * 2^2) = .14.
 POSITION_SCALE = 0.05
 SIZE_SCALE = 0.25
 DIMENSIONS = 256
+# Objects whose waves are summed up at a time.
 CHUNK = 16384
 # Samples whose rows are made at a time.
 ROWS = 8192
@@ -27,7 +30,7 @@ def layout_features(
     samples: int,
     seed: int = 0,
 ) -> np.ndarray:
-    """Describes each sample's labelled boxes by one vector, so that the cosine of two samples compares their objects.
+    """Describes each sample's labelled boxes by a vector; the cosine of two compares their objects.
 
     Two objects of one kind have the similarity exp(-|p - q|^2 / 2) of their positions and log
     sizes, in units of ``POSITION_SCALE`` and ``SIZE_SCALE``; objects of two kinds have 0. The
@@ -49,8 +52,9 @@ def layout_features(
     layout = np.empty((samples, DIMENSIONS + 1), np.float32)
     start = 0
     for block in layout_blocks(owner, kind, boxes, sizes, samples, seed):
-        layout[start : start + len(block)] = block
-        start += len(block)
+        stop = start + len(block)
+        layout[start:stop] = block
+        start = stop
     return layout
 
 
@@ -62,14 +66,18 @@ def layout_blocks(
     samples: int,
     seed: int = 0,
 ) -> Iterator[np.ndarray]:
-    """``layout_features``, some rows at a time: (n, ``DIMENSIONS`` + 1) float32 blocks in the order of the samples."""
-    generator = np.random.default_rng(seed)
-    frequencies = generator.normal(size=(4, DIMENSIONS)).astype(np.float32)
-    phases = generator.uniform(0, 2 * np.pi, DIMENSIONS).astype(np.float32)
-    signs = generator.choice(
-        np.array([-1, 1], np.float32), (int(kind.max(initial=-1)) + 1, DIMENSIONS)
-    )
-    seen = np.flatnonzero(np.isfinite(boxes).all(axis=1) & (sizes > 0).all(axis=1))
+    """``layout_features``, some rows at a time.
+
+    Args: as of ``layout_features``.
+
+    Yields:
+        (n, ``DIMENSIONS`` + 1) float32 blocks in the order of the samples.
+    """
+    kinds = int(kind.max(initial=-1)) + 1
+    waves = _Waves(kinds, seed)
+    has_box = np.isfinite(boxes).all(axis=1)
+    has_size = (sizes > 0).all(axis=1)
+    seen = np.flatnonzero(has_box & has_size)
     owner = owner[seen]
 
     # Neighbouring blocks may share a chunk. Chunks begin at the same objects whatever is asked for:
@@ -80,20 +88,50 @@ def layout_blocks(
         part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
         objects = seen[part]
         places = _places(boxes[objects], sizes[objects])
-        waves = np.cos(places @ frequencies + phases) * signs[kind[objects]]
         present, first = np.unique(owner[part], return_index=True)
-        return present, np.add.reduceat(waves, first) * np.float32((2 / DIMENSIONS) ** 0.5)
+        sums = np.add.reduceat(waves(places, kind[objects]), first)
+        return present, sums * np.float32((2 / DIMENSIONS) ** 0.5)
 
-    for start in range(0, samples, ROWS):
-        stop = min(start + ROWS, samples)
-        block = np.zeros((stop - start, DIMENSIONS + 1), np.float32)
+    def block_of(rows: slice) -> np.ndarray:
+        """The rows of some samples, before they are normalised."""
+        block = np.zeros((rows.stop - rows.start, DIMENSIONS + 1), np.float32)
         block[:, -1] = 1
-        first, last = np.searchsorted(owner, (start, stop))
-        for chunk in range(first // CHUNK, -(-last // CHUNK)):
+        first, end = np.searchsorted(owner, (rows.start, rows.stop))
+        first_chunk, end_chunk = first // CHUNK, -(-end // CHUNK)
+        for chunk in range(first_chunk, end_chunk):
             present, sums = sums_of_chunk(chunk)
-            inside = (present >= start) & (present < stop)
-            block[present[inside] - start, :-1] += sums[inside]
-        yield block / np.linalg.norm(block, axis=1, keepdims=True)
+            inside = (present >= rows.start) & (present < rows.stop)
+            places = present[inside] - rows.start
+            block[places, :-1] += sums[inside]
+        return block
+
+    for rows in slices(samples, ROWS):
+        block = block_of(rows)
+        lengths = np.linalg.norm(block, axis=1, keepdims=True)
+        yield block / lengths
+
+
+class _Waves:
+    """Random Fourier features of places, with signs that keep objects of several kinds apart.
+
+    Args:
+        kinds: how many there are.
+        seed: of frequencies, phases and signs.
+    """
+
+    def __init__(self, kinds: int, seed: int) -> None:
+        generator = np.random.default_rng(seed)
+        frequencies = generator.normal(size=(4, DIMENSIONS))
+        phases = generator.uniform(0, 2 * np.pi, DIMENSIONS)
+        signs = generator.choice([-1, 1], (kinds, DIMENSIONS))
+        self.frequencies = frequencies.astype(np.float32)
+        self.phases = phases.astype(np.float32)
+        self.signs = signs.astype(np.float32)
+
+    def __call__(self, places: np.ndarray, kind: np.ndarray) -> np.ndarray:
+        """(m, ``DIMENSIONS``) float32 of (m, 4) float32 places and (m,) int64 kinds."""
+        angles = places @ self.frequencies + self.phases
+        return np.cos(angles) * self.signs[kind]
 
 
 def joint_features(features: np.ndarray, layout: np.ndarray, weight: float) -> np.ndarray:
@@ -107,10 +145,11 @@ def joint_features(features: np.ndarray, layout: np.ndarray, weight: float) -> n
     Returns:
         (N, d + e) float32.
     """
-    joint = np.hstack(
-        [features * np.float32((1 - weight) ** 0.5), layout * np.float32(weight**0.5)]
-    )
-    joint[~features.any(axis=1)] = 0
+    image_part = features * np.float32((1 - weight) ** 0.5)
+    layout_part = layout * np.float32(weight**0.5)
+    joint = np.hstack([image_part, layout_part])
+    blank = ~features.any(axis=1)
+    joint[blank] = 0
     return joint
 
 
@@ -126,14 +165,17 @@ def joint_blocks(
     """
     start = 0
     for layout in layouts:
-        yield joint_features(features[start : start + len(layout)], layout, weight)
-        start += len(layout)
+        stop = start + len(layout)
+        yield joint_features(features[start:stop], layout, weight)
+        start = stop
 
 
 def _places(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """(M, 4) float32, centre and log width and height in units of the scales."""
     boxes = boxes.astype(np.float64)
-    extent = sizes[:, ::-1].astype(np.float64)
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2 / extent / POSITION_SCALE
-    side = np.log((boxes[:, 2:] - boxes[:, :2]).clip(1) / extent) / SIZE_SCALE
-    return np.hstack([centre, side]).astype(np.float32)
+    width_and_height = sizes[:, ::-1].astype(np.float64)
+    top_left, bottom_right = boxes[:, :2], boxes[:, 2:]
+    centre = (top_left + bottom_right) / 2 / width_and_height
+    side = (bottom_right - top_left).clip(1) / width_and_height
+    places = np.hstack([centre / POSITION_SCALE, np.log(side) / SIZE_SCALE])
+    return places.astype(np.float32)

@@ -4,7 +4,14 @@ import numpy as np
 
 from ..base.progress import progress
 from ..vectors.nearest import CHUNK, most_similar
-from ..vectors.rows import cluster_members, read_in_passing, read_rows, run_parallel
+from ..vectors.rows import (
+    cluster_members,
+    largest_first,
+    read_in_passing,
+    read_rows,
+    run_parallel,
+    slices,
+)
 
 
 def nearest_kept(
@@ -14,7 +21,7 @@ def nearest_kept(
     workers: int | None = None,
     clusters: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The partner of each pruned sample: the most similar kept sample of its cluster, the first one of several.
+    """The partner of each pruned sample: the most similar kept one of its cluster, ties by index.
 
     Where a cluster kept nobody, the whole set is searched. Memory holds the rows of one cluster per
     worker.
@@ -32,48 +39,68 @@ def nearest_kept(
         similarity: (N,) float32, multiples of 2**-20 in [-1, 1]; NaN where there is no partner.
     """
     features = np.asarray(features)
-    asked = np.ones(len(kept), bool) if clusters is None else np.isin(assignment, clusters)
-    partner = np.full(len(kept), -1, np.int64)
-    similarity = np.full(len(kept), np.nan, np.float32)
+    asked = np.ones(len(kept), bool)
+    if clusters is not None:
+        asked = np.isin(assignment, clusters)
+    pairs = _Pairs(features, len(kept))
 
-    def match(pruned: np.ndarray, anchors: np.ndarray) -> None:
-        """Pairs ``pruned`` with ``anchors``, both sample indices, where that beats the pairs they have."""
-        queries, blank = read_rows(features, pruned)
-        queries, pruned = queries[~blank], pruned[~blank]
-        rows, blank = read_rows(features, anchors)
-        rows, anchors = rows[~blank], anchors[~blank]
-        if len(anchors):
-            best, position = most_similar(queries, rows)
-            better = ~(best <= similarity[pruned])
-            partner[pruned[better]] = anchors[position[better]]
-            similarity[pruned[better]] = best[better]
-
-    def job(members: np.ndarray) -> int:
+    def match_inside(members: np.ndarray) -> int:
         stays = kept[members]
         if not stays.all():
-            match(members[~stays], members[stays])
+            pairs.match(members[~stays], members[stays])
         return len(members)
 
-    jobs = [
-        members for members in cluster_members(assignment) if len(members) and asked[members[0]]
-    ]
+    groups = largest_first(cluster_members(assignment))
+    jobs = [members for members in groups if asked[members[0]]]
     with progress(int(asked.sum()), 'partners', 'sample') as bar:
-        for count in read_in_passing(
-            features, run_parallel(job, sorted(jobs, key=len, reverse=True), workers)
-        ):
+        counts = run_parallel(match_inside, jobs, workers)
+        for count in read_in_passing(features, counts):
             bar.update(count)
 
-    def search(pruned: np.ndarray) -> int:
-        for anchors in _chunks(np.flatnonzero(kept)):
-            match(pruned, anchors)
+    anchors = np.flatnonzero(kept)
+    alone = pairs.partner < 0
+    orphans = np.flatnonzero(asked & ~kept & alone)
+
+    def match_anywhere(pruned: np.ndarray) -> int:
+        for chunk in slices(len(anchors), CHUNK):
+            pairs.match(pruned, anchors[chunk])
         return len(pruned)
 
-    orphans = np.flatnonzero(asked & ~kept & (partner < 0))
+    jobs = [orphans[chunk] for chunk in slices(len(orphans), CHUNK)]
     with progress(len(orphans), 'partners outside the cluster', 'sample') as bar:
-        for count in read_in_passing(features, run_parallel(search, _chunks(orphans), workers)):
+        counts = run_parallel(match_anywhere, jobs, workers)
+        for count in read_in_passing(features, counts):
             bar.update(count)
-    return partner, similarity
+    return pairs.partner, pairs.similarity
 
 
-def _chunks(indices: np.ndarray) -> list[np.ndarray]:
-    return [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
+class _Pairs:
+    """The best partners so far.
+
+    Args:
+        features: (N, d) float32 or float16.
+        samples: N.
+
+    Attributes:
+        partner: (N,) int64, -1 for none.
+        similarity: (N,) float32, NaN for none.
+    """
+
+    def __init__(self, features: np.ndarray, samples: int) -> None:
+        self.features = features
+        self.partner = np.full(samples, -1, np.int64)
+        self.similarity = np.full(samples, np.nan, np.float32)
+
+    def match(self, pruned: np.ndarray, anchors: np.ndarray) -> None:
+        """Pairs pruned samples with anchors, both indices, where that beats what they have."""
+        queries, blank = read_rows(self.features, pruned)
+        queries, pruned = queries[~blank], pruned[~blank]
+        rows, blank = read_rows(self.features, anchors)
+        rows, anchors = rows[~blank], anchors[~blank]
+        if not len(anchors):
+            return
+        best, position = most_similar(queries, rows)
+        better = ~(best <= self.similarity[pruned])
+        winners = pruned[better]
+        self.partner[winners] = anchors[position[better]]
+        self.similarity[winners] = best[better]

@@ -4,16 +4,17 @@ from ..images import BadImage
 from ..pool import choose_views
 from .baselines import Glance, PixelEmbedder, RandomEmbedder
 from .decode import Transform, decode, plain_decode
-from .embedder import AnyEmbedder, Embedder
+from .embedder import Embedder, ImageEmbedder, ImageEncoder
 from .extract import feature_shards, refuse_bad_images
 from .open_clip import OpenCLIPEmbedder
 from .timm import OfflineEmbedder, TimmEmbedder
 
 __all__ = [
-    'AnyEmbedder',
     'BadImage',
     'Embedder',
     'Glance',
+    'ImageEmbedder',
+    'ImageEncoder',
     'OfflineEmbedder',
     'OpenCLIPEmbedder',
     'PixelEmbedder',

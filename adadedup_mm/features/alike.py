@@ -17,7 +17,10 @@ NEARLY_ALL = 0.9
 # Standard deviation of its pixels from which a picture shows anything.
 _CONTRAST = 2.0
 # Samples that are looked at, and how many of them must differ as files for an answer.
-_MOST, _LEAST = 256, 4
+_MOST = 256
+_LEAST = 4
+# Shorter features have no direction.
+_SHORT = 1e-6
 
 
 def share_of_same_features(
@@ -36,16 +39,26 @@ def share_of_same_features(
     Returns:
         A share in [0, 1], of up to 256 samples at equal distances; 0 where fewer than four differ.
     """
-    rows = np.flatnonzero(usable)
-    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(_MOST, len(rows))).astype(np.int64))]
-    different = {_content(paths[row], reader): row for row in reversed(rows.tolist())}
+    rows = _some(np.flatnonzero(usable))
+    # Of equal contents the first sample stands for all.
+    different: dict[str, int] = {}
+    for row in rows.tolist():
+        different.setdefault(_content(paths[row], reader), row)
     if len(different) < _LEAST:
         return 0.0
     vectors = features[sorted(different.values())].astype(np.float64)
     lengths = np.linalg.norm(vectors, axis=1)
+    unit = vectors / np.maximum(lengths, 1e-12)[:, None]
     # Features without a direction, such as those of pictures of one colour, are the same too.
-    vectors = np.column_stack([vectors / np.maximum(lengths, 1e-12)[:, None], lengths < 1e-6])
-    return float((vectors @ vectors.T >= SAME).mean(axis=1).max())
+    unit = np.column_stack([unit, lengths < _SHORT])
+    same = unit @ unit.T >= SAME
+    return float(same.mean(axis=1).max())
+
+
+def _some(rows: np.ndarray) -> np.ndarray:
+    """Up to ``_MOST`` of the rows at equal distances."""
+    places = np.linspace(0, len(rows) - 1, min(_MOST, len(rows)))
+    return rows[np.unique(places.astype(np.int64))]
 
 
 def same_features_note(share: float) -> str:
@@ -66,7 +79,8 @@ def _content(paths: Sequence[str], reader: Reader) -> str:
     for path in paths:
         try:
             pixels = decode(path, transform).numpy()
-            content = pixels.tobytes() if pixels.std() >= _CONTRAST else read_file(path)
+            shows_something = pixels.std() >= _CONTRAST
+            content = pixels.tobytes() if shows_something else read_file(path)
         except BadImage:  # gone since its features were computed
             content = path.encode(errors='surrogateescape')
         digest.update(hashlib.sha256(content).digest())

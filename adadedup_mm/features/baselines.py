@@ -9,7 +9,7 @@ from torch import Tensor
 from ..registry import EMBEDDERS
 from .cpu import default_workers
 from .decode import Transform
-from .embedder import whole
+from .embedder import at_least_one
 
 
 @EMBEDDERS.register_module()
@@ -25,21 +25,23 @@ class PixelEmbedder:
     batch_size = 64
 
     def __init__(self, size: int = 16, workers: int | None = None) -> None:
-        self.size = whole('size', size, 16)
-        self.workers = whole('workers', workers, default_workers())
+        self.size = at_least_one('size', size, 16)
+        self.workers = at_least_one('workers', workers, default_workers())
         self.transform = Transform(self.size, self.size, squash=True)
         self.dim = 3 * self.size**2
         self.key: dict[str, Any] = dict(type='PixelEmbedder', size=self.size, version=1)
 
     def encode(self, images: Tensor) -> np.ndarray:
-        """(B, 3, size, size) uint8 to (B, dim) float32, unit rows; zero for images of one colour."""
-        pixels = images.numpy().reshape(len(images), -1).astype(np.float32)
-        return _unit(pixels - pixels.mean(axis=1, keepdims=True))
+        """(B, 3, size, size) uint8 to (B, dim) float32 unit rows, zero for images of one colour."""
+        flat = images.numpy().reshape(len(images), -1)
+        pixels = flat.astype(np.float32)
+        mean = pixels.mean(axis=1, keepdims=True)
+        return _unit(pixels - mean)
 
 
 @EMBEDDERS.register_module()
 class RandomEmbedder:
-    """A random direction for every image: features that know nothing but whether two images are equal.
+    """A random direction for every image: features that know only whether two images are equal.
 
     Args:
         dim: length of a feature.
@@ -52,20 +54,19 @@ class RandomEmbedder:
     transform = Transform(16, 16, squash=True)
 
     def __init__(self, dim: int = 64, seed: int = 0, workers: int | None = None) -> None:
-        self.dim = whole('dim', dim, 64)
+        self.dim = at_least_one('dim', dim, 64)
         self.seed = seed
-        self.workers = whole('workers', workers, default_workers())
+        self.workers = at_least_one('workers', workers, default_workers())
         self.key: dict[str, Any] = dict(type='RandomEmbedder', dim=dim, seed=seed, version=1)
 
     def encode(self, images: Tensor) -> np.ndarray:
         """(B, 3, 16, 16) uint8 to (B, dim) float32, unit rows."""
-        generators = [
-            np.random.default_rng([self.seed, zlib.crc32(image.tobytes())])
-            for image in images.numpy()
-        ]
-        return _unit(
-            np.stack([generator.standard_normal(self.dim, np.float32) for generator in generators])
-        )
+        directions = [self._direction(image.tobytes()) for image in images.numpy()]
+        return _unit(np.stack(directions))
+
+    def _direction(self, pixels: bytes) -> np.ndarray:
+        generator = np.random.default_rng([self.seed, zlib.crc32(pixels)])
+        return generator.standard_normal(self.dim, np.float32)
 
 
 class Glance:
@@ -88,4 +89,5 @@ class Glance:
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.maximum(lengths, 1e-12)

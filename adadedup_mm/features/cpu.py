@@ -33,7 +33,7 @@ _ACTIVATIONS: dict[type | None, tuple[str, list[float], str]] = {
 
 
 def has_fast_bf16() -> bool:
-    """Whether this machine's CPU multiplies bfloat16 numbers itself (Linux only; elsewhere the answer is no)."""
+    """Whether this machine's CPU multiplies bfloat16 numbers itself; on Linux, otherwise no."""
     try:
         flags = Path('/proc/cpuinfo').read_text(encoding='utf-8').split()
     except OSError:
@@ -42,12 +42,18 @@ def has_fast_bf16() -> bool:
 
 
 def default_workers() -> int:
-    """The cores this process may use, shared with the other processes of a launcher on this machine; at most 32."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    )
-    processes = os.environ.get('LOCAL_WORLD_SIZE', '')
-    return max(1, min(32, cores // max(1, int(processes) if processes.isdecimal() else 1)))
+    """The cores that this process may use, at most 32.
+
+    Those of the machine are shared with the other processes that a launcher started on it.
+    """
+    if hasattr(os, 'sched_getaffinity'):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    stated = os.environ.get('LOCAL_WORLD_SIZE', '')
+    processes = int(stated) if stated.isdecimal() else 1
+    share = cores // max(1, processes)
+    return max(1, min(32, share))
 
 
 @contextlib.contextmanager
@@ -87,8 +93,9 @@ def keep_freed_pages() -> Iterator[None]:
     finally:
         for option, (name, value) in _OTHERWISE.items():
             # Read as glibc reads it: hexadecimal numbers too, and what is no number is 0.
-            given = libc.strtoul(os.environ.get(name, str(value)).encode(), None, 0)
-            libc.mallopt(option, min(given, 2**31 - 1))
+            stated = os.environ.get(name, str(value))
+            number = libc.strtoul(stated.encode(), None, 0)
+            libc.mallopt(option, min(number, 2**31 - 1))
         libc.malloc_trim(0)
 
 
@@ -111,34 +118,37 @@ def accelerate(network: nn.Module, size: int) -> bool:
         _fold_batch_norms(network)
         _use_onednn(network)
         try:
-            return bool((_flat(network(images)) - expected).norm() <= 1e-4 * expected.norm())
+            difference = _flat(network(images)) - expected
         except (RuntimeError, AttributeError):
             return False
+        return bool(difference.norm() <= 1e-4 * expected.norm())
 
 
 def _flat(outputs: Tensor | list[Tensor]) -> Tensor:
-    return torch.cat(
-        [output.flatten() for output in ([outputs] if isinstance(outputs, Tensor) else outputs)]
-    )
+    if isinstance(outputs, Tensor):
+        outputs = [outputs]
+    return torch.cat([output.flatten() for output in outputs])
 
 
 def _fold_batch_norms(network: nn.Module) -> None:
     for parent in network.modules():
         children = list(parent.named_children())
         for (conv_name, conv), (norm_name, norm) in itertools.pairwise(children):
-            if (
-                isinstance(conv, nn.Conv2d)
-                and isinstance(norm, nn.BatchNorm2d)
-                and conv.out_channels == norm.num_features
-                and norm.running_mean is not None
-            ):
-                setattr(parent, conv_name, fuse_conv_bn_eval(conv, norm))
-                # timm's batch norms carry the activation that follows.
-                setattr(parent, norm_name, getattr(norm, 'act', nn.Identity()))
+            if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
+                continue
+            if conv.out_channels != norm.num_features or norm.running_mean is None:
+                continue
+            setattr(parent, conv_name, fuse_conv_bn_eval(conv, norm))
+            # timm's batch norms carry the activation that follows.
+            activation = getattr(norm, 'act', nn.Identity())
+            setattr(parent, norm_name, activation)
 
 
 def _use_onednn(network: nn.Module) -> None:
-    """Calls oneDNN where torch would call something slower, and lets it apply the activation after a convolution."""
+    """Calls oneDNN where torch would call something slower.
+
+    It also applies the activation after a convolution.
+    """
     for parent in network.modules():
         children = list(parent.named_children())
         for (_, module), (name, following) in itertools.pairwise([*children, ('', None)]):
@@ -146,11 +156,7 @@ def _use_onednn(network: nn.Module) -> None:
                 module.__class__ = _Linear
             elif type(module) is nn.MultiheadAttention:
                 module.__class__ = _Attention
-            elif (
-                type(module) is nn.Conv2d
-                and module.padding_mode == 'zeros'
-                and not isinstance(module.padding, str)
-            ):
+            elif type(module) is nn.Conv2d and _has_padding_of_zeros(module):
                 module.__class__ = _Conv
                 activation = _ACTIVATIONS.get(type(following), _NO_ACTIVATION)
                 module.activation = activation  # type: ignore[assignment]
@@ -158,8 +164,17 @@ def _use_onednn(network: nn.Module) -> None:
                     setattr(parent, name, nn.Identity())
 
 
+def _has_padding_of_zeros(conv: nn.Conv2d) -> bool:
+    """Whether it is told in pixels how many zeros surround an image."""
+    return conv.padding_mode == 'zeros' and not isinstance(conv.padding, str)
+
+
 class _Conv(nn.Conv2d):
-    """torch on one thread leaves oneDNN aside for 1x1 convolutions of less than 16 images, at half the speed."""
+    """A convolution by oneDNN, and the activation after it.
+
+    torch on one thread leaves oneDNN aside for 1x1 convolutions of less than 16 images, at half the
+    speed.
+    """
 
     activation: tuple[str, list[float], str]
 
@@ -190,33 +205,29 @@ class _Attention(nn.MultiheadAttention):
     """Self-attention without a mask; everything else is left to torch."""
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **options: Any) -> Any:
-        plain = (
-            query is key is value
-            and query.ndim == 3
-            and self.batch_first
-            and self._qkv_same_embed_dim
-        )
-        if (
-            not plain
-            or args
-            or set(options) - {'need_weights', 'attn_mask'}
-            or options.get('need_weights', True)
-            or options.get('attn_mask') is not None
-            or self.bias_k is not None
-            or self.add_zero_attn
-        ):
+        if not self._is_plain(query, key, value) or args or not _wants_no_weights(options):
             return super().forward(query, key, value, *args, **options)
         batch, length, width = query.shape
-        qkv = _linear(query, self.in_proj_weight, self.in_proj_bias).view(
-            batch, length, 3, self.num_heads, -1
-        )
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).reshape(3, batch * self.num_heads, length, -1).unbind()
-        weights = torch.baddbmm(
-            q.new_empty(1), q, k.transpose(1, 2), beta=0, alpha=self.head_dim**-0.5
-        ).softmax(-1)
-        heads = torch.bmm(weights, v).view(batch, self.num_heads, length, -1)
-        return _linear(
-            heads.transpose(1, 2).reshape(batch, length, width),
-            self.out_proj.weight,
-            self.out_proj.bias,
-        ), None
+        heads = self.num_heads
+        qkv = _linear(query, self.in_proj_weight, self.in_proj_bias)
+        by_head = qkv.view(batch, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = by_head.reshape(3, batch * heads, length, -1).unbind()
+        scale = self.head_dim**-0.5
+        logits = torch.baddbmm(q.new_empty(1), q, k.transpose(1, 2), beta=0, alpha=scale)
+        weights = logits.softmax(-1)
+        attended = torch.bmm(weights, v).view(batch, heads, length, -1)
+        joined = attended.transpose(1, 2).reshape(batch, length, width)
+        return _linear(joined, self.out_proj.weight, self.out_proj.bias), None
+
+    def _is_plain(self, query: Tensor, key: Tensor, value: Tensor) -> bool:
+        is_self_attention = query is key is value
+        is_batch = query.ndim == 3 and self.batch_first
+        is_usual = self._qkv_same_embed_dim and self.bias_k is None and not self.add_zero_attn
+        return is_self_attention and is_batch and is_usual
+
+
+def _wants_no_weights(options: dict[str, Any]) -> bool:
+    """Whether the options of an attention ask for its result alone, without a mask."""
+    if set(options) - {'need_weights', 'attn_mask'}:
+        return False
+    return not options.get('need_weights', True) and options.get('attn_mask') is None

@@ -11,6 +11,7 @@ although mmdet's loader turns them.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,7 +33,9 @@ _USUAL = Reader()
 
 @dataclass(frozen=True)
 class Transform:
-    """How an image becomes a network's input: resized, cropped to the centre, then (x / 255 - mean) / std per channel.
+    """How an image becomes a network's input.
+
+    It is resized, cropped to the centre, then (x / 255 - mean) / std per channel.
 
     Attributes:
         size: side of the square input in pixels.
@@ -57,15 +60,22 @@ class Transform:
     reader: Reader = _USUAL
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width that an image of this height and width is resized to, rounded as torchvision does."""
+        """Height and width that an image of this height and width is resized to.
+
+        Rounded as torchvision does.
+        """
         if self.squash:
             return self.resize, self.resize
         longer = int(self.resize * max(height, width) / min(height, width))
-        return (self.resize, longer) if height <= width else (longer, self.resize)
+        if height <= width:
+            return self.resize, longer
+        return longer, self.resize
 
     def corner(self, height: int, width: int) -> tuple[int, int]:
         """Top and left of the centre crop of a resized image, rounded as torchvision does."""
-        return round((height - self.size) / 2), round((width - self.size) / 2)
+        top = (height - self.size) / 2
+        left = (width - self.size) / 2
+        return round(top), round(left)
 
 
 def decode(path: str | Path, transform: Transform) -> Tensor:
@@ -83,12 +93,15 @@ def decode(path: str | Path, transform: Transform) -> Tensor:
             take.
     """
     data = read_file(path)
-    image = _decode_jpeg(data, transform) if is_plain_jpeg(data, transform.reader) else None
-    return _decode_any(data, transform) if image is None else image
+    if is_plain_jpeg(data, transform.reader):
+        image = _decode_jpeg(data, transform)
+        if image is not None:
+            return image
+    return _decode_any(data, transform)
 
 
 def plain_decode(path: str | Path, transform: Transform) -> Tensor:
-    """The usual path, which ``decode`` is measured against: the same arguments and result, without the shortcut."""
+    """The usual path, which ``decode`` is measured against: the same without the shortcut."""
     return _decode_any(read_file(path), transform)
 
 
@@ -98,19 +111,7 @@ def _decode_jpeg(data: bytes, transform: Transform) -> Tensor | None:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
         if max(height, width) > _MAX_ASPECT * min(height, width):
             return None
-        new_height, new_width = transform.resized(height, width)
-        # libjpeg also offers 3/8, 5/8, 6/8 and 7/8, but these are slower than decoding all pixels.
-        scale = next(
-            (
-                scale
-                for scale in (1 / 8, 1 / 4, 1 / 2)
-                if scale * height >= 2 * new_height and scale * width >= 2 * new_width
-            ),
-            1.0,
-        )
-        # In an image decoded at less than its size, the noise that the filter is for is spread
-        # already.
-        scale = 1.0 if transform.median else scale
+        scale = _jpeg_scale(height, width, transform)
         pixels = simplejpeg.decode_jpeg(
             data, 'RGB', min_height=int(scale * height), min_width=int(scale * width)
         )
@@ -118,24 +119,34 @@ def _decode_jpeg(data: bytes, transform: Transform) -> Tensor | None:
         return None
     if transform.median:
         pixels = cv2.medianBlur(pixels, transform.median)
+    new_height, new_width = transform.resized(height, width)
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    options: dict[str, Any] = dict(mode=transform.interpolation, antialias=True)
     if scale == 1:
-        image = functional.interpolate(
-            image, (new_height, new_width), mode=transform.interpolation, antialias=True
-        )
+        image = functional.interpolate(image, (new_height, new_width), **options)
     else:
         # The decoder rounds sizes up, by a fraction of a pixel that a resize given by its size
         # would squeeze in. Given by its factors it does not; only rounding errors must not make it
         # a pixel smaller.
-        factors = (
-            new_height / (scale * height) * (1 + 1e-9),
-            new_width / (scale * width) * (1 + 1e-9),
-        )
-        image = functional.interpolate(
-            image, scale_factor=factors, mode=transform.interpolation, antialias=True
-        )
+        factor_y = new_height / (scale * height) * (1 + 1e-9)
+        factor_x = new_width / (scale * width) * (1 + 1e-9)
+        factors = (factor_y, factor_x)
+        image = functional.interpolate(image, scale_factor=factors, **options)
     top, left = transform.corner(new_height, new_width)
     return image[0, :, top : top + transform.size, left : left + transform.size]
+
+
+def _jpeg_scale(height: int, width: int, transform: Transform) -> float:
+    """The share of its size that an image is decoded at."""
+    if transform.median:
+        # In a smaller image, the noise that the filter is for is spread already.
+        return 1.0
+    new_height, new_width = transform.resized(height, width)
+    # libjpeg also offers 3/8, 5/8, 6/8 and 7/8, but these are slower than decoding all pixels.
+    for scale in (1 / 8, 1 / 4, 1 / 2):
+        if scale * height >= 2 * new_height and scale * width >= 2 * new_width:
+            return scale
+    return 1.0
 
 
 def _decode_any(data: bytes, transform: Transform) -> Tensor:
@@ -146,10 +157,10 @@ def _decode_any(data: bytes, transform: Transform) -> Tensor:
     if transform.median:
         pixels = cv2.medianBlur(pixels, transform.median)
     pixels = _shrunk(pixels, transform)
-    # All three channels are treated alike, so that PIL need not know that they are blue, green and
-    # red.
+    # All channels are treated alike: PIL need not know that they are blue, green and red.
     cropped = np.asarray(_crop(Image.fromarray(pixels), transform))
-    return torch.from_numpy(cropped[..., ::-1].transpose(2, 0, 1).copy())
+    rgb = cropped[..., ::-1].transpose(2, 0, 1)
+    return torch.from_numpy(rgb.copy())
 
 
 def _shrunk(pixels: np.ndarray, transform: Transform) -> np.ndarray:
@@ -169,13 +180,12 @@ def _crop(image: Image.Image, transform: Transform) -> Image.Image:
     width, height = image.size
     new_height, new_width = transform.resized(height, width)
     top, left = transform.corner(new_height, new_width)
-    box = (left, top, left + transform.size, top + transform.size)
+    right, bottom = left + transform.size, top + transform.size
     resampling = _RESAMPLING[transform.interpolation]
     if max(height, width) <= _MAX_ASPECT * min(height, width):
-        return image.resize((new_width, new_height), resampling).crop(box)
+        resized = image.resize((new_width, new_height), resampling)
+        return resized.crop((left, top, right, bottom))
+    # A long image is not resized as a whole: only the part that the crop shows.
     x, y = width / new_width, height / new_height
-    return image.resize(
-        (transform.size, transform.size),
-        resampling,
-        (box[0] * x, box[1] * y, box[2] * x, box[3] * y),
-    )
+    shown = (left * x, top * y, right * x, bottom * y)
+    return image.resize((transform.size, transform.size), resampling, shown)

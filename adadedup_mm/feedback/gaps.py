@@ -1,14 +1,14 @@
-"""The gap of each cluster: how much higher the proxy's loss is on pruned samples than on kept ones, and how certainly.
+"""The gap of each cluster: how much higher the proxy's loss is on pruned samples than on kept ones.
 
 Losses vary far more between samples than gaps do between clusters: a gap is only worth what its
 standard error allows.
 """
 
-import itertools
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import chi2
 
 # Weight of the variance pooled over clusters beside a cluster's own, in degrees of freedom: a few
 # equal losses must not make a gap look certain. Moderated variances after Smyth (2004), with a
@@ -16,6 +16,8 @@ import numpy as np
 PRIOR = 4.0
 # Random halvings that the split-half correlation is the mean of.
 SPLITS = 20
+# How often noise alone may pass for a signal.
+SIGNIFICANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,6 @@ class Gaps:
         split_half: how well the gaps of one random half of the samples predict those of the other:
             correlation over the clusters, extrapolated to all samples (Spearman-Brown); NaN for
             fewer than 3 clusters.
-        across_proxies: mean correlation of the gaps of two proxies; NaN for one.
     """
 
     loss_kept: np.ndarray
@@ -40,7 +41,6 @@ class Gaps:
     gap_se: np.ndarray
     count: np.ndarray
     split_half: float = np.nan
-    across_proxies: float = np.nan
 
 
 def cluster_gaps(
@@ -64,8 +64,7 @@ def cluster_gaps(
     their degrees of freedom and ``PRIOR``.
 
     Args:
-        loss: (N,) float losses, NaN where none was computed; (R, N) for R proxies, whose mean is
-            taken.
+        loss: (N,) float losses, NaN where none was computed.
         kept: (N,) bool, the initial set.
         assignment: (N,) int32, labels 0..K-1.
         partner: (N,) int64 sample index of the partner, -1 for none; read by ``'paired'`` only.
@@ -74,45 +73,33 @@ def cluster_gaps(
             only.
         seed: of the random halves.
     """
-    losses = np.atleast_2d(loss).astype(np.float64)
-    known = np.isfinite(losses).all(0)
-    pruned = np.flatnonzero(~kept & known)
+    loss = loss.astype(np.float64)
+    known = np.isfinite(loss)
     if kind == 'paired':
-        pruned = pruned[partner[pruned] >= 0]
-        pruned = pruned[known[partner[pruned]]]
-        reference = partner[pruned]
-        comparison = _Comparison(
-            pruned, assignment[pruned], reference, assignment[pruned], paired=True
-        )
+        comparison = _compare_pairs(known, kept, assignment, partner)
     else:
-        standing = kept & known if kind == 'mean' or held_out is None else kept & known & held_out
-        reference = np.flatnonzero(standing)
-        comparison = _Comparison(
-            pruned, assignment[pruned], reference, assignment[reference], paired=False
-        )
+        stands = known
+        if kind == 'held_out' and held_out is not None:
+            stands = known & held_out
+        comparison = _compare_sides(known, kept, assignment, stands)
     clusters = int(assignment.max(initial=-1)) + 1
-    mean = losses.mean(0)
-    loss_kept, loss_pruned, gap = comparison.means(mean, clusters)
-    gap_se = np.sqrt(comparison.variance(mean, clusters))
+    loss_kept, loss_pruned, gap = comparison.means(loss, clusters)
+    gap_se = np.sqrt(comparison.variance(loss, clusters))
     count = np.bincount(comparison.pruned_cluster, minlength=clusters)
     weights = _weights(gap, gap_se)
-    per_proxy = [comparison.means(one, clusters)[2] for one in losses]
-    across = [
-        _correlation(one, other, weights) for one, other in itertools.combinations(per_proxy, 2)
-    ]
+    split_half = _split_half(comparison, loss, assignment, weights, seed)
     return Gaps(
-        loss_kept,
-        loss_pruned,
-        gap,
-        gap_se,
-        count,
-        _split_half(comparison, mean, assignment, weights, seed),
-        float(np.mean(across)) if across else np.nan,
+        loss_kept=loss_kept,
+        loss_pruned=loss_pruned,
+        gap=gap,
+        gap_se=gap_se,
+        count=count,
+        split_half=split_half,
     )
 
 
 def shrink(gaps: Gaps) -> tuple[np.ndarray, dict[str, Any]]:
-    """Gaps reduced to what can be told from noise, in units of the spread of the gaps (empirical Bayes).
+    """Gaps reduced to what can be told from noise, in units of their spread (empirical Bayes).
 
     delta_k = v / (v + se_k^2) * (gap_k - mean) / sqrt(v + s^2), after Efron and Morris (1975). The
     variance v between clusters is the moment estimate of DerSimonian and Laird (1986), or what the
@@ -124,42 +111,41 @@ def shrink(gaps: Gaps) -> tuple[np.ndarray, dict[str, Any]]:
     Returns:
         delta: (K,) float64; 0 for clusters without a gap.
         reliability: ``clusters`` (with a gap), ``between_variance`` v as DerSimonian and Laird have
-            it, ``noise_variance`` s^2, ``signal_share`` v / (v + s^2) as used, ``split_half`` and
-            ``across_proxies`` as in ``Gaps``; None where unknown.
+            it, ``noise_variance`` s^2, ``signal_share`` v / (v + s^2) as used, and ``split_half``
+            as in ``Gaps``; None where unknown.
     """
     delta = np.zeros(len(gaps.gap))
     usable = np.isfinite(gaps.gap) & np.isfinite(gaps.gap_se)
-    gap, squared_error = gaps.gap[usable], gaps.gap_se[usable] ** 2
+    gap = gaps.gap[usable]
     between = noise = share = 0.0
     if len(gap) > 1 and gap.var() > 0:
-        squared_error = np.maximum(squared_error, 1e-9 * gap.var())
+        squared_error = _squared_errors(gap, gaps.gap_se[usable])
         between, noise = _variances(gap, squared_error)
-        share = between / (between + noise) if between > _chance(len(gap) - 1) * noise else 0.0
-        if np.isfinite(gaps.split_half):
-            share = min(share, max(gaps.split_half, 0.0))
+        share = _signal_share(between, noise, len(gap), gaps.split_half)
     if share > 0:
         # The variance between clusters that this share stands for.
-        used = min(between, noise * share / max(1 - share, 1e-9))
-        mean = np.average(gap, weights=1 / (used + squared_error))
-        delta[usable] = used / (used + squared_error) * (gap - mean) / np.sqrt(used + noise)
-    reliability = {
-        'between_variance': between,
-        'noise_variance': noise,
-        'signal_share': share,
-        'split_half': gaps.split_half,
-        'across_proxies': gaps.across_proxies,
-    }
-    return delta, {
+        allowed = noise * share / max(1 - share, 1e-9)
+        used = min(between, allowed)
+        variance = used + squared_error
+        mean = np.average(gap, weights=1 / variance)
+        shrinkage = used / variance
+        delta[usable] = shrinkage * (gap - mean) / np.sqrt(used + noise)
+    reliability: dict[str, Any] = {
         'clusters': len(gap),
-        **{
-            name: float(value) if np.isfinite(value) else None
-            for name, value in reliability.items()
-        },
+        'between_variance': _finite(between),
+        'noise_variance': _finite(noise),
+        'signal_share': _finite(share),
+        'split_half': _finite(gaps.split_half),
     }
+    return delta, reliability
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def standardise(gaps: Gaps) -> tuple[np.ndarray, dict[str, Any]]:
-    """Gaps as they are, minus their mean and over their standard deviation: the form without shrinkage.
+    """Gaps minus their mean, over their standard deviation: the form without shrinkage.
 
     Returns:
         As ``shrink``.
@@ -169,7 +155,8 @@ def standardise(gaps: Gaps) -> tuple[np.ndarray, dict[str, Any]]:
     delta = np.zeros(len(gaps.gap))
     if len(gap) and gap.std() > 0:
         delta[usable] = (gap - gap.mean()) / gap.std()
-    return delta, shrink(gaps)[1]
+    _, reliability = shrink(gaps)
+    return delta, reliability
 
 
 @dataclass(frozen=True)
@@ -192,98 +179,186 @@ class _Comparison:
 
     def means(self, loss: np.ndarray, clusters: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(K,) mean losses of the reference and of the pruned side, and the difference."""
-        kept = _group_means(loss[self.reference], self.reference_cluster, clusters)
-        pruned = _group_means(loss[self.pruned], self.pruned_cluster, clusters)
-        return kept, pruned, pruned - kept
+        kept_side, pruned_side = loss[self.reference], loss[self.pruned]
+        loss_kept = _group_means(kept_side, self.reference_cluster, clusters)
+        loss_pruned = _group_means(pruned_side, self.pruned_cluster, clusters)
+        gap = loss_pruned - loss_kept
+        return loss_kept, loss_pruned, gap
 
     def variance(self, loss: np.ndarray, clusters: int) -> np.ndarray:
         """(K,) squared standard errors of the gaps; NaN for clusters without a gap."""
         if self.paired:
-            # The differences to one partner share its noise, so their mean counts as one
-            # observation. It is weighted by how many they are, which leaves (sum n)^2 / sum n^2
-            # observations (Kish).
-            partners, group, size = np.unique(
-                self.reference_cluster.astype(np.int64) * len(loss) + self.reference,
-                return_inverse=True,
-                return_counts=True,
-            )
-            difference = (
-                np.bincount(group, loss[self.pruned] - loss[self.reference], len(partners)) / size
-            )
-            home = partners // len(loss)
-            observations = _ratio(
-                np.bincount(home, size, clusters) ** 2, np.bincount(home, size**2, clusters)
-            )
-            return _moderated_variance([(difference, home)], clusters) / observations
-        both = [
-            (loss[self.reference], self.reference_cluster),
-            (loss[self.pruned], self.pruned_cluster),
-        ]
-        sizes = [np.bincount(home, minlength=clusters) for _, home in both]
-        return _moderated_variance(both, clusters) * (_ratio(1, sizes[0]) + _ratio(1, sizes[1]))
+            return self._variance_of_pairs(loss, clusters)
+        kept_side = (loss[self.reference], self.reference_cluster)
+        pruned_side = (loss[self.pruned], self.pruned_cluster)
+        variance = _moderated_variance([kept_side, pruned_side], clusters)
+        kept_count = np.bincount(self.reference_cluster, minlength=clusters)
+        pruned_count = np.bincount(self.pruned_cluster, minlength=clusters)
+        one_over_counts = _ratio(1, kept_count) + _ratio(1, pruned_count)
+        return variance * one_over_counts
 
-    def part(self, chosen: np.ndarray) -> '_Comparison':
-        """The comparison of the chosen samples; (N,) bool. Pairs follow their reference."""
+    def _variance_of_pairs(self, loss: np.ndarray, clusters: int) -> np.ndarray:
+        """``variance`` where the differences to one partner share its noise.
+
+        Their mean counts as one observation. It is weighted by how many they are, which leaves
+        (sum n)^2 / sum n^2 observations (Kish).
+        """
+        samples = len(loss)
+        partner_in_cluster = self.reference_cluster.astype(np.int64) * samples + self.reference
+        partners, group, size = np.unique(
+            partner_in_cluster, return_inverse=True, return_counts=True
+        )
+        home = partners // samples
+        difference = loss[self.pruned] - loss[self.reference]
+        mean_difference = np.bincount(group, difference, len(partners)) / size
+        total = np.bincount(home, size, clusters)
+        total_of_squares = np.bincount(home, size**2, clusters)
+        observations = _ratio(total**2, total_of_squares)
+        return _moderated_variance([(mean_difference, home)], clusters) / observations
+
+    def gaps_of(self, samples: np.ndarray, loss: np.ndarray, clusters: int) -> np.ndarray:
+        """(K,) gaps of some samples, given by their indices; pairs follow their reference."""
+        chosen = np.zeros(len(loss), bool)
+        chosen[samples] = True
         reference = chosen[self.reference]
         pruned = reference if self.paired else chosen[self.pruned]
-        return _Comparison(
-            self.pruned[pruned],
-            self.pruned_cluster[pruned],
-            self.reference[reference],
-            self.reference_cluster[reference],
-            self.paired,
+        part = _Comparison(
+            pruned=self.pruned[pruned],
+            pruned_cluster=self.pruned_cluster[pruned],
+            reference=self.reference[reference],
+            reference_cluster=self.reference_cluster[reference],
+            paired=self.paired,
         )
+        _, _, gap = part.means(loss, clusters)
+        return gap
+
+
+def _compare_pairs(
+    known: np.ndarray, kept: np.ndarray, assignment: np.ndarray, partner: np.ndarray
+) -> _Comparison:
+    """Pruned samples with their partners, where both have a loss."""
+    pruned = np.flatnonzero(~kept & known)
+    pruned = pruned[partner[pruned] >= 0]
+    pruned = pruned[known[partner[pruned]]]
+    cluster = assignment[pruned]
+    return _Comparison(
+        pruned=pruned,
+        pruned_cluster=cluster,
+        reference=partner[pruned],
+        reference_cluster=cluster,
+        paired=True,
+    )
+
+
+def _compare_sides(
+    known: np.ndarray, kept: np.ndarray, assignment: np.ndarray, stands: np.ndarray
+) -> _Comparison:
+    """All pruned samples that have a loss with the kept ones among ``stands``, (N,) bool."""
+    pruned = np.flatnonzero(~kept & known)
+    reference = np.flatnonzero(kept & stands)
+    return _Comparison(
+        pruned=pruned,
+        pruned_cluster=assignment[pruned],
+        reference=reference,
+        reference_cluster=assignment[reference],
+        paired=False,
+    )
 
 
 def _moderated_variance(sides: list[tuple[np.ndarray, np.ndarray]], clusters: int) -> np.ndarray:
-    """(K,) variance of values around their side's cluster mean, moderated by the pooled one; NaN where nothing varies.
+    """Variance of values around their side's cluster mean, moderated by the pooled one.
 
     Args:
         sides: pairs of values (n,) and their clusters (n,).
         clusters: K.
+
+    Returns:
+        (K,) float64; NaN where nothing varies.
     """
-    squares, freedom = np.zeros(clusters), np.zeros(clusters)
+    squares = np.zeros(clusters)
+    freedom = np.zeros(clusters)
     for values, home in sides:
-        squares += np.bincount(
-            home, (values - _group_means(values, home, clusters)[home]) ** 2, clusters
-        )
-        freedom += np.maximum(np.bincount(home, minlength=clusters) - 1, 0)
+        mean = _group_means(values, home, clusters)
+        deviation = values - mean[home]
+        squares += np.bincount(home, deviation**2, clusters)
+        count = np.bincount(home, minlength=clusters)
+        freedom += np.maximum(count - 1, 0)
     pooled = _ratio(squares.sum(), freedom.sum())
     return (PRIOR * pooled + squares) / (PRIOR + freedom)
 
 
 def _group_means(values: np.ndarray, home: np.ndarray, clusters: int) -> np.ndarray:
     """(K,) mean of the values of each cluster; NaN for none."""
-    return _ratio(np.bincount(home, values, clusters), np.bincount(home, minlength=clusters))
+    total = np.bincount(home, values, clusters)
+    count = np.bincount(home, minlength=clusters)
+    return _ratio(total, count)
 
 
 def _ratio(top: Any, bottom: Any) -> np.ndarray:
     """``top / bottom`` as float64, NaN where ``bottom`` is 0."""
     bottom = np.asarray(bottom, np.float64)
-    return np.divide(top, bottom, out=np.full(bottom.shape, np.nan), where=bottom > 0)
+    unknown = np.full(bottom.shape, np.nan)
+    return np.divide(top, bottom, out=unknown, where=bottom > 0)
+
+
+def _squared_errors(gap: np.ndarray, gap_se: np.ndarray) -> np.ndarray:
+    """(n,) squared standard errors; not 0, so that each gap has a finite weight."""
+    least = 1e-9 * gap.var()
+    return np.maximum(gap_se**2, least)
 
 
 def _variances(gap: np.ndarray, squared_error: np.ndarray) -> tuple[float, float]:
-    """Variance between clusters (DerSimonian and Laird) and the typical one of the noise (Higgins and Thompson)."""
+    """The variance between clusters and that of the noise.
+
+    Args:
+        gap: (n,) float64.
+        squared_error: (n,) float64, above 0.
+
+    Returns:
+        between: after DerSimonian and Laird (1986).
+        noise: the typical squared error of Higgins and Thompson (2002).
+    """
     weights = 1 / squared_error
     total = weights.sum()
-    excess = float((weights * (gap - np.average(gap, weights=weights)) ** 2).sum()) - (len(gap) - 1)
+    freedom = len(gap) - 1
+    mean = np.average(gap, weights=weights)
+    weighted_squares = weights * (gap - mean) ** 2
+    cochran_q = float(weighted_squares.sum())
     scale = float(total - (weights**2).sum() / total)
-    return max(0.0, excess / scale), (len(gap) - 1) / scale
+    excess = cochran_q - freedom
+    return max(0.0, excess / scale), freedom / scale
 
 
-def _chance(freedom: int) -> float:
-    """The v / s^2 that noise alone exceeds once in 20 times, from chi-squared as Wilson and Hilferty (1931) have it."""
-    return (1 - 2 / (9 * freedom) + 1.645 * (2 / (9 * freedom)) ** 0.5) ** 3 - 1
+def _signal_share(between: float, noise: float, count: int, split_half: float) -> float:
+    """The share v / (v + s^2) of the spread of the gaps that is more than noise.
+
+    Args:
+        between: v, as from ``_variances``.
+        noise: s^2, likewise.
+        count: number of gaps, at least 2.
+        split_half: as in ``Gaps``; what the share is at most, where it is known.
+    """
+    freedom = count - 1
+    # What Cochran's Q exceeds by chance; v / s^2 is Q / freedom - 1.
+    critical_q = chi2.isf(SIGNIFICANCE, freedom)
+    chance = critical_q / freedom - 1
+    if not between > chance * noise:
+        return 0.0
+    share = between / (between + noise)
+    if np.isfinite(split_half):
+        share = min(share, max(split_half, 0.0))
+    return share
 
 
 def _weights(gap: np.ndarray, gap_se: np.ndarray) -> np.ndarray:
-    """(K,) precision of each gap as a sample of the gaps of all clusters; 0 for clusters without one."""
-    usable = np.isfinite(gap) & np.isfinite(gap_se)
+    """(K,) precision of each gap as a sample of the gaps of all clusters; 0 without a gap."""
     weights = np.zeros(len(gap))
-    if usable.sum() > 1 and gap[usable].var() > 0:
-        squared_error = np.maximum(gap_se[usable] ** 2, 1e-9 * gap[usable].var())
-        weights[usable] = 1 / (_variances(gap[usable], squared_error)[0] + squared_error)
+    usable = np.isfinite(gap) & np.isfinite(gap_se)
+    known = gap[usable]
+    if len(known) > 1 and known.var() > 0:
+        squared_error = _squared_errors(known, gap_se[usable])
+        between, _ = _variances(known, squared_error)
+        weights[usable] = 1 / (between + squared_error)
     return weights
 
 
@@ -294,31 +369,43 @@ def _split_half(
     weights: np.ndarray,
     seed: int,
 ) -> float:
-    """Split-half correlation of the gaps, for the full length; NaN where no split has 3 clusters with two gaps."""
+    """Split-half correlation of the gaps, for the full length (Spearman-Brown).
+
+    NaN where no split has 3 clusters with two gaps.
+    """
     generator = np.random.default_rng(seed)
     samples = np.unique(np.concatenate([comparison.pruned, comparison.reference]))
-    side = 2 * assignment[samples].astype(np.int64) + np.isin(samples, comparison.reference)
+    is_reference = np.isin(samples, comparison.reference)
+    side = 2 * assignment[samples].astype(np.int64) + is_reference
+    clusters = len(weights)
     correlations = []
     for _ in range(SPLITS):
         # Dealt out in turn inside each side of each cluster, so that the halves are of equal size.
         shuffled = generator.permutation(len(samples))
-        dealt = samples[shuffled[np.argsort(side[shuffled], kind='stable')]]
-        first, second = np.zeros(len(loss), bool), np.zeros(len(loss), bool)
-        first[dealt[::2]] = second[dealt[1::2]] = True
-        halves = [comparison.part(half).means(loss, len(weights))[2] for half in (first, second)]
-        correlations.append(_correlation(halves[0], halves[1], weights))
-    known = [value for value in correlations if np.isfinite(value)]
-    if not known:
+        by_side = np.argsort(side[shuffled], kind='stable')
+        dealt = samples[shuffled[by_side]]
+        one = comparison.gaps_of(dealt[::2], loss, clusters)
+        other = comparison.gaps_of(dealt[1::2], loss, clusters)
+        correlation = _correlation(one, other, weights)
+        if np.isfinite(correlation):
+            correlations.append(correlation)
+    if not correlations:
         return np.nan
-    half = float(np.mean(known))
+    half = float(np.mean(correlations))
     return 2 * half / (1 + abs(half))
 
 
 def _correlation(one: np.ndarray, other: np.ndarray, weights: np.ndarray) -> float:
-    """Weighted correlation over the clusters where both are finite; NaN for fewer than 3, or where one is constant."""
+    """Weighted correlation over the clusters where both are finite.
+
+    NaN for fewer than 3 clusters, or where one side is constant.
+    """
     usable = np.isfinite(one) & np.isfinite(other) & (weights > 0)
     if usable.sum() < 3:
         return np.nan
     covariance = np.cov(one[usable], other[usable], aweights=weights[usable], ddof=0)
-    scale = np.sqrt(covariance[0, 0] * covariance[1, 1])
-    return float(covariance[0, 1] / scale) if scale > 0 else np.nan
+    one_variance, other_variance = covariance.diagonal()
+    scale = np.sqrt(one_variance * other_variance)
+    if not scale > 0:
+        return np.nan
+    return float(covariance[0, 1] / scale)

@@ -6,7 +6,6 @@ from decimal import ROUND_HALF_UP, Decimal
 
 import numpy as np
 
-from ..base.errors import UserError
 from ..vectors.rows import GRID
 
 
@@ -34,27 +33,24 @@ def keep_count(keep_ratio: float, n: int) -> int:
     The ratio is taken as written in decimals: .29 of 50 is 14.5 and gives 15, though binary .29 is
     a little less.
     """
-    return min(n, max(1, int((Decimal(str(keep_ratio)) * n).to_integral_value(ROUND_HALF_UP))))
+    exact = Decimal(str(keep_ratio)) * n
+    rounded = int(exact.to_integral_value(ROUND_HALF_UP))
+    return min(n, max(1, rounded))
 
 
-def initial_set(
-    similarity: np.ndarray, keep_ratio: float, protected: np.ndarray | None = None
-) -> tuple[np.ndarray, float]:
+def initial_set(similarity: np.ndarray, keep_ratio: float) -> tuple[np.ndarray, float]:
     """The least redundant samples under one threshold.
 
     Args:
         similarity: (N,) float32 density scores; ties are decided by the sample's index.
         keep_ratio: in (0, 1].
-        protected: (N,) bool, samples that stay in any case.
 
     Returns:
         kept: (N,) bool, ``keep_count(keep_ratio, N)`` times True.
         tau_0: the threshold: samples with a higher score go.
-
-    Raises:
-        UserError: more samples are protected than may be kept.
     """
-    kept, level = _choose(similarity, similarity.astype(np.float64), keep_ratio, protected)
+    score = similarity.astype(np.float64)
+    kept, level = _choose(similarity, score, keep_ratio)
     return kept, max(level, -1.0)
 
 
@@ -67,15 +63,15 @@ def adaptive_set(
     alpha_plus: float,
     alpha_minus: float,
     keep_ratio: float,
-    protected: np.ndarray | None = None,
 ) -> AdaptiveSet:
     """The final set: a threshold for each cluster, moved by its gap, and the same budget.
 
-    tau_k = tau_0 + beta * a_k * spread + b with a_k = alpha_plus * max(delta_k, 0) - alpha_minus *
-    max(-delta_k, 0). The spread is the standard deviation of the scores above -1. A sample stays if
-    its score is at most its cluster's threshold; ties at the budget's edge are decided by score,
-    then by index. Samples with score -1, the first ones of their clusters, stay before all others.
-    The symbols are the paper's (arXiv 2507.00049); the equation is our own.
+    tau_k = tau_0 + beta * a_k * spread + b with
+    a_k = alpha_plus * max(delta_k, 0) - alpha_minus * max(-delta_k, 0). The spread is the standard
+    deviation of the scores above -1. A sample stays if its score is at most its cluster's
+    threshold; ties at the budget's edge are decided by score, then by index. Samples with score -1,
+    the first ones of their clusters, stay before all others. The symbols are the paper's (arXiv
+    2507.00049); the equation is our own.
 
     Args:
         similarity: (N,) float32 density scores, multiples of 2**-20.
@@ -86,46 +82,59 @@ def adaptive_set(
         alpha_plus: factor of positive gaps: these clusters keep more.
         alpha_minus: factor of negative gaps: these keep less.
         keep_ratio: in (0, 1].
-        protected: (N,) bool, samples that stay in any case.
-
-    Raises:
-        UserError: more samples are protected than may be kept.
     """
-    seen = similarity > -1
-    spread = float(similarity[seen].std(dtype=np.float64)) if seen.any() else 0.0
-    shift = np.where(delta > 0, alpha_plus, alpha_minus) * delta * beta * spread
+    strength = np.where(delta > 0, alpha_plus, alpha_minus)
+    shift = strength * delta * beta * _spread(similarity)
     shift = np.rint(shift / GRID) * GRID
-    kept, level = _choose(similarity, similarity - shift[assignment], keep_ratio, protected)
-    return AdaptiveSet(kept, np.clip(level + shift, -1, 1), shift, level - tau_0)
+    score = similarity - shift[assignment]
+    kept, level = _choose(similarity, score, keep_ratio)
+    return AdaptiveSet(
+        kept=kept,
+        thresholds=np.clip(level + shift, -1, 1),
+        shift=shift,
+        offset=level - tau_0,
+    )
+
+
+def _spread(similarity: np.ndarray) -> float:
+    """Standard deviation of the scores above -1; 0 where there is none."""
+    above = similarity[similarity > -1]
+    if not len(above):
+        return 0.0
+    return float(above.std(dtype=np.float64))
 
 
 def _choose(
-    similarity: np.ndarray, score: np.ndarray, keep_ratio: float, protected: np.ndarray | None
+    similarity: np.ndarray, score: np.ndarray, keep_ratio: float
 ) -> tuple[np.ndarray, float]:
-    """Keeps protected samples, then those with similarity -1, then the smallest by (score, similarity, index).
+    """Keeps samples with similarity -1, then the smallest by (score, similarity, index).
 
     Returns:
         kept: (N,) bool.
         level: the largest score that the budget let in; below all scores where it let none in.
     """
     count = keep_count(keep_ratio, len(similarity))
-    protected = np.zeros(len(similarity), bool) if protected is None else protected
-    if protected.sum() > count:
-        raise UserError(
-            f'adadedup.keep_ratio {keep_ratio} keeps {count} samples, but {protected.sum()} must '
-            'stay; '
-            'raise it'
-        )
-    competes = ~protected & (similarity > -1)
-    ranking = np.lexsort((similarity, score, competes, ~protected))
+    competes = similarity > -1
+    ranking = np.lexsort((similarity, score, competes))
     kept = np.zeros(len(similarity), bool)
     kept[ranking[:count]] = True
-    if (kept & competes).any():
-        return kept, float(score[kept & competes].max())
-    return kept, float(min(score.min(initial=0), -1) - GRID)
+    let_in = kept & competes
+    if let_in.any():
+        return kept, float(score[let_in].max())
+    below_all = min(score.min(initial=0), -1) - GRID
+    return kept, float(below_all)
 
 
 def threshold_curve(similarity: np.ndarray, keep_ratios: Sequence[float]) -> np.ndarray:
-    """(R,) float64, the threshold tau_0 that each of R keep ratios means, for N > 0 density scores."""
+    """The threshold that each keep ratio means.
+
+    Args:
+        similarity: (N,) float32 density scores, N > 0.
+        keep_ratios: R numbers in (0, 1].
+
+    Returns:
+        (R,) float64, tau_0.
+    """
     ordered = np.sort(similarity).astype(np.float64)
-    return ordered[[keep_count(ratio, len(ordered)) - 1 for ratio in keep_ratios]]
+    last = [keep_count(ratio, len(ordered)) - 1 for ratio in keep_ratios]
+    return ordered[last]

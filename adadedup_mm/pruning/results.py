@@ -48,7 +48,7 @@ def _write_results(
     partner, partner_similarity, xy = _explain(run, selection)
     suspect = np.zeros(len(run.pool), bool)
     if selection.loss is not None:
-        suspect = label_suspects(selection.loss, selection.assignment, partner)
+        suspect = label_suspects(selection.loss, partner)
     _note_bad_images(run, selection)
     unreadable = named_unreadable(run, selection)
     reason = reasons(selection, before_guards, before_scenes, unreadable, run.options)

@@ -7,7 +7,7 @@ from scipy.stats import rankdata
 
 
 def error_norms(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """EL2N (arXiv 2107.07075): the norm ||p - y|| of the error of each prediction, y being the one-hot label.
+    """EL2N (arXiv 2107.07075): the norm ||p - y|| of each prediction's error, y the one-hot label.
 
     Args:
         probabilities: (n, C) float, in [0, 1]; with a softmax rows add up to 1.
@@ -16,16 +16,19 @@ def error_norms(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Returns:
         (n,) float64, in [0, sqrt(2)] with a softmax, in [0, sqrt(C)] otherwise.
     """
-    return np.linalg.norm(_errors(probabilities, labels), axis=1)
+    errors = probabilities.astype(np.float64)
+    errors[np.arange(len(labels)), labels] -= 1
+    return np.linalg.norm(errors, axis=1)
 
 
 def last_layer_gradient_norms(
     probabilities: np.ndarray, labels: np.ndarray, inputs: np.ndarray
 ) -> np.ndarray:
-    """GraNd (arXiv 2107.07075) for the last layer of a classifier, a linear one under a softmax cross-entropy.
+    """GraNd (arXiv 2107.07075) for the last layer of a classifier.
 
-    With the error g = p - y and the layer's input h, the gradient is g for the bias and the outer
-    product of g and h for the weights, so that its norm is ||g|| sqrt(||h||^2 + 1).
+    The layer is a linear one under a softmax cross-entropy. With the error g = p - y and the
+    layer's input h, the gradient is g for the bias and the outer product of g and h for the
+    weights, so that its norm is ||g|| sqrt(||h||^2 + 1).
 
     Args:
         probabilities: (n, C) float, rows add up to 1.
@@ -35,18 +38,13 @@ def last_layer_gradient_norms(
     Returns:
         (n,) float64.
     """
-    squares = np.square(inputs.astype(np.float64)).sum(axis=1)
+    inputs = inputs.astype(np.float64)
+    squares = np.square(inputs).sum(axis=1)
     return error_norms(probabilities, labels) * np.sqrt(squares + 1)
 
 
-def _errors(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    errors = probabilities.astype(np.float64)
-    errors[np.arange(len(labels)), labels] -= 1
-    return errors
-
-
 def forgetting_counts(correct: np.ndarray) -> np.ndarray:
-    """How often each instance was forgotten (arXiv 1812.05159): right at one evaluation and wrong at the next.
+    """How often each instance was forgotten (arXiv 1812.05159): right once and wrong the next time.
 
     Args:
         correct: (E, n) bool, at E evaluations in the order of time.
@@ -54,8 +52,11 @@ def forgetting_counts(correct: np.ndarray) -> np.ndarray:
     Returns:
         (n,) int64; E, which no other instance reaches, for those that were never right.
     """
-    events = (correct[:-1] & ~correct[1:]).sum(axis=0)
-    return np.where(correct.any(axis=0), events, len(correct)).astype(np.int64)
+    evaluations = len(correct)
+    forgotten = correct[:-1] & ~correct[1:]
+    events = forgotten.sum(axis=0)
+    learned = correct.any(axis=0)
+    return np.where(learned, events, evaluations).astype(np.int64)
 
 
 def per_object(
@@ -70,13 +71,15 @@ def per_object(
         count: number of objects k.
 
     Returns:
-        (k,) float64, the mean error of the object's predictions, 1 where it has none, which is the
-        error of scores that are all 0; and (k,) bool, whether at least one of them is right.
+        error: (k,) float64, the mean error of the object's predictions; 1 where it has none, which
+            is the error of scores that are all 0.
+        found: (k,) bool, whether at least one of them is right.
     """
     number = np.bincount(owner, minlength=count)
     sums = np.bincount(owner, weights=errors, minlength=count)
     mean = np.divide(sums, number, out=np.ones(count), where=number > 0)
-    return mean, np.bincount(owner[right], minlength=count) > 0
+    number_right = np.bincount(owner[right], minlength=count)
+    return mean, number_right > 0
 
 
 def sum_per_sample(values: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:
@@ -90,7 +93,8 @@ def sum_per_sample(values: np.ndarray, owner: np.ndarray, count: int) -> np.ndar
     Returns:
         (N,) float64.
     """
-    return np.bincount(owner, weights=values, minlength=count).astype(np.float64)
+    sums = np.bincount(owner, weights=values, minlength=count)
+    return sums.astype(np.float64)
 
 
 def keep_highest(scores: np.ndarray, count: int) -> np.ndarray:
@@ -104,8 +108,9 @@ def keep_highest(scores: np.ndarray, count: int) -> np.ndarray:
         (N,) bool, exactly ``count`` of them True. Sets of a larger count contain those of a smaller
         one.
     """
+    ranking = np.argsort(-scores, kind='stable')
     kept = np.zeros(len(scores), bool)
-    kept[np.argsort(-scores, kind='stable')[:count]] = True
+    kept[ranking[:count]] = True
     return kept
 
 
@@ -116,9 +121,11 @@ def run_agreement(scores: np.ndarray) -> tuple[float, float]:
         scores: (R, N) float, R at least 2.
 
     Returns:
-        The mean rank correlation r (Spearman) of two trainings, and the reliability of the mean of
-        all R by the formula of Spearman and Brown, R r / (1 + (R - 1) r); both 0 where a training
-        scores all samples the same.
+        agreement: the mean rank correlation r (Spearman) of two trainings.
+        reliability: that of the mean of all R by the formula of Spearman and Brown,
+            R r / (1 + (R - 1) r), at least 0.
+
+    Both are 0 where a training scores all samples the same.
     """
     ranks = np.array([rankdata(row) for row in scores])
     centred = ranks - ranks.mean(axis=1, keepdims=True)
@@ -126,12 +133,18 @@ def run_agreement(scores: np.ndarray) -> tuple[float, float]:
     if not lengths.all():
         return 0.0, 0.0
     unit = centred / lengths[:, None]
-    r = float(np.mean([unit[i] @ unit[j] for i, j in combinations(range(len(unit)), 2)]))
-    return r, max(len(scores) * r / (1 + (len(scores) - 1) * r), 0.0) if r > 0 else 0.0
+    correlations = [one @ other for one, other in combinations(unit, 2)]
+    r = float(np.mean(correlations))
+    if r <= 0:
+        return r, 0.0
+    runs = len(scores)
+    return r, runs * r / (1 + (runs - 1) * r)
 
 
 def shape_complexity(perimeter: np.ndarray, area: np.ndarray) -> np.ndarray:
-    """Scale-invariant shape complexity (TFDP, arXiv 2503.00828): the perimeter over that of a circle of equal area.
+    """Scale-invariant shape complexity (TFDP, arXiv 2503.00828).
+
+    It is the perimeter over that of a circle of equal area.
 
     Args:
         perimeter: (m,) float.
@@ -141,12 +154,15 @@ def shape_complexity(perimeter: np.ndarray, area: np.ndarray) -> np.ndarray:
         (m,) float64, P / (2 sqrt(pi A)): 1 for a circle, 1.13 for a square; 0 for objects without
         area.
     """
-    circle = 2 * np.sqrt(np.pi * np.maximum(area.astype(np.float64), 0))
-    return np.divide(perimeter, circle, out=np.zeros(len(circle)), where=circle > 0)
+    area = np.maximum(area.astype(np.float64), 0)
+    circle = 2 * np.sqrt(np.pi * area)
+    return _ratio(perimeter, circle)
 
 
 def class_shares(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Class-balanced scores (TFDP): each object's share of the sum of its class, so that all classes weigh the same.
+    """Class-balanced scores (TFDP): each object's share of the sum of its class.
+
+    So all classes weigh the same.
 
     Args:
         scores: (m,) float, not negative.
@@ -155,5 +171,11 @@ def class_shares(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Returns:
         (m,) float64; they add up to 1 for every class with a score above 0.
     """
-    totals = np.bincount(labels, weights=scores)[labels]
-    return np.divide(scores, totals, out=np.zeros(len(scores)), where=totals > 0)
+    totals = np.bincount(labels, weights=scores)
+    return _ratio(scores, totals[labels])
+
+
+def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    """(m,) float64 ``top / bottom``, 0 where ``bottom`` is 0."""
+    zero = np.zeros(len(bottom))
+    return np.divide(top, bottom, out=zero, where=bottom > 0)

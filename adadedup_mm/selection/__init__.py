@@ -1,4 +1,4 @@
-"""Which samples stay, and the rules that a selection must keep: floors of classes, whole scenes, gaps in time."""
+"""Which samples stay, and rules for selections: floors of classes, whole scenes, gaps in time."""
 
 from .selection import Selection, Update
 

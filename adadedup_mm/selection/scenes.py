@@ -1,13 +1,14 @@
-"""Selections that follow the scenes that samples come from: whole scenes, or frames at a distance from each other."""
+"""Selections that follow scenes: whole ones, or frames at a distance from each other."""
 
-from bisect import bisect
-from typing import NamedTuple
+from bisect import bisect, insort
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from ..base.errors import UserError
 from ..pool import Pool, label
 
+Length = TypeVar('Length', int, np.ndarray)
 # How many groups on the edge of a decision are combined to meet the budget.
 _EDGE = 64
 
@@ -36,16 +37,13 @@ def scene_labels(pool: Pool, option: str) -> np.ndarray:
     scenes = pool.scenes or ('',) * len(pool)
     without = [name for name, scene in zip(pool.sample_ids, scenes, strict=True) if not scene]
     if without:
-        what = (
-            'no scenes'
-            if len(without) == len(pool)
-            else (f'no scene for {len(without)} of {len(pool)} samples, first {without[0]}')
-        )
+        what = 'no scenes'
+        if len(without) < len(pool):
+            what = f'no scene for {len(without)} of {len(pool)} samples, first {without[0]}'
         raise UserError(
-            f'adadedup.{option} needs scenes, but the annotation files name {what}: use infos with '
-            "'scene_token' or 'context_name', put nuScenes' tables into data_root, give COCO "
-            'images a '
-            f"'scene' or 'video_id', or take {option} out"
+            f'adadedup.{option} needs scenes, but the annotation files name {what}: use infos '
+            "with 'scene_token' or 'context_name', put nuScenes' tables into data_root, give "
+            f"COCO images a 'scene' or 'video_id', or take {option} out"
         )
     return label(scenes)
 
@@ -64,9 +62,10 @@ def preference(
     Returns:
         (N,) int64 places 0..N-1; 0 is wanted most.
     """
-    order = np.lexsort((generator.permutation(len(kept)), redundancy, ~kept, ~first))
-    places = np.empty(len(kept), np.int64)
-    places[order] = np.arange(len(kept))
+    count = len(kept)
+    order = np.lexsort((generator.permutation(count), redundancy, ~kept, ~first))
+    places = np.empty(count, np.int64)
+    places[order] = np.arange(count)
     return places
 
 
@@ -76,7 +75,7 @@ def keep_groups(
     """Turns a choice of samples into one of whole groups.
 
     Groups are wanted in the order of the share of their samples that was chosen, ties by the mean
-    place of their samples. They are taken in this order; which of the ``64`` on the edge of the
+    place of their samples. They are taken in this order; which of the 64 on the edge of the
     decision are taken is settled so that the number of kept samples comes as near to the one before
     as these allow (the lower one of two equally near).
 
@@ -91,41 +90,65 @@ def keep_groups(
         sample was.
     """
     sizes = np.bincount(groups, usable)
+    chosen_sizes = np.bincount(groups, kept & usable, len(sizes))
+    sums_of_places = np.bincount(groups, places * usable, len(sizes))
     exists = np.flatnonzero(sizes)
-    share = np.bincount(groups, kept & usable, len(sizes))[exists] / sizes[exists]
-    place = np.bincount(groups, places * usable, len(sizes))[exists] / sizes[exists]
-    order = exists[np.lexsort((place, -share))]
+    share = chosen_sizes[exists] / sizes[exists]
+    mean_place = sums_of_places[exists] / sizes[exists]
+    order = exists[np.lexsort((mean_place, -share))]
+    ordered_sizes = sizes[order].astype(int)
+    taken = _take(ordered_sizes.tolist(), int(kept.sum()))
     chosen = np.zeros(len(sizes), bool)
-    chosen[order[_take(sizes[order].astype(int).tolist(), int(kept.sum()))]] = True
+    chosen[order[taken]] = True
     return chosen[groups] & usable
 
 
 def _take(sizes: list[int], budget: int) -> list[int]:
-    """Positions of the groups to keep, of groups in the order in which they are wanted."""
-    whole = int(np.searchsorted(np.cumsum(sizes), budget, side='right'))
-    start = max(0, whole - _EDGE // 2)
+    """Positions of the groups to keep.
+
+    Args:
+        sizes: of the groups, in the order in which they are wanted.
+        budget: how many samples they should have together.
+    """
+    fitting = int(np.searchsorted(np.cumsum(sizes), budget, side='right'))
+    start = max(0, fitting - _EDGE // 2)
     edge = sizes[start : start + _EDGE]
-    # Bit b of reach[i]: some of the groups from i on have b samples together.
-    reach = [1]
-    for size in reversed(edge):
-        reach.append(reach[-1] | reach[-1] << size)
-    reach.reverse()
-    left = budget - sum(sizes[:start])
+    reach = _reachable(edge)
+    wanted = budget - sum(sizes[:start])
     least = 1 if budget and not start else 0
-    totals = [total for total in range(least, reach[0].bit_length()) if reach[0] >> total & 1]
-    left = min(totals, key=lambda total: (abs(total - left), total), default=0)
+
+    def distance(total: int) -> tuple[int, int]:
+        return abs(total - wanted), total
+
+    possible = range(least, reach[0].bit_length())
+    totals = [total for total in possible if _has_bit(reach[0], total)]
+    left = min(totals, key=distance, default=0)
     taken = list(range(start))
     for i, size in enumerate(edge):
-        if size <= left and reach[i + 1] >> left - size & 1:
+        if size <= left and _has_bit(reach[i + 1], left - size):
             taken.append(start + i)
             left -= size
     return taken
 
 
+def _has_bit(number: int, bit: int) -> bool:
+    return bool(number >> bit & 1)
+
+
+def _reachable(sizes: list[int]) -> list[int]:
+    """Bit b of item i: some of the groups from i on have b samples together."""
+    reach = [1]
+    for size in reversed(sizes):
+        without = reach[-1]
+        reach.append(without | without << size)
+    reach.reverse()
+    return reach
+
+
 def spread_frames(
     scenes: np.ndarray, kept: np.ndarray, places: np.ndarray, usable: np.ndarray, min_gap: int
 ) -> Spread:
-    """Moves a choice of frames so that kept frames of a scene are not near each other; their number stays.
+    """Moves a choice of frames so that kept ones of a scene are not near; their number stays.
 
     Frames are taken in the order of their places, unless one that is taken already is too near, or
     the budget could not be met any more. The gap is ``min_gap`` if the scenes have room for the
@@ -139,49 +162,74 @@ def spread_frames(
             lying between.
         min_gap: how many frames are to lie between two kept frames of a scene.
     """
-    members = [group[usable[group]] for group in _members(scenes)]
-    lengths = np.array([len(group) for group in members])
+    timelines = [frames[usable[frames]] for frames in _members(scenes)]
+    lengths = np.array([len(frames) for frames in timelines])
     budget = int(kept.sum())
     wanted = min(min_gap, int(lengths.max(initial=0)))
-    gap = next(gap for gap in range(wanted, -1, -1) if _room(lengths, gap).sum() >= budget)
+    gap = _largest_gap(lengths, wanted, budget)
     position = np.zeros(len(kept), np.int64)
-    for group in members:
-        position[group] = np.arange(len(group))
+    for frames in timelines:
+        position[frames] = np.arange(len(frames))
+
+    # How many frames the room is larger than the budget.
     spare = int(_room(lengths, gap).sum()) - budget
-    taken: list[list[int]] = [[] for _ in members]
+    taken: list[list[int]] = [[] for _ in timelines]
     result = np.zeros(len(kept), bool)
-    for sample in np.argsort(places)[usable[np.argsort(places)]].tolist():
+    by_place = np.argsort(places)
+    for frame in by_place[usable[by_place]].tolist():
         if budget == 0:
             break
-        scene, here = scenes[sample], int(position[sample])
-        before, after = _free(taken[scene], here, int(lengths[scene]), gap)
-        if not before <= here <= after:
+        scene, here = scenes[frame], int(position[frame])
+        first, last = _free(taken[scene], here, int(lengths[scene]), gap)
+        if not first <= here <= last:
             continue
-        parts = np.array([after - before + 1, here - gap - before, after - gap - here])
-        whole, left, right = _room(parts.clip(0), gap).tolist()
-        # A frame may take the place of two.
-        if whole - left - right - 1 <= spare:
-            spare -= whole - left - right - 1
-            taken[scene].insert(bisect(taken[scene], here), here)
-            result[sample] = True
+        lost = _lost_room(first, here, last, gap)
+        if lost <= spare:
+            spare -= lost
+            insort(taken[scene], here)
+            result[frame] = True
             budget -= 1
-    return Spread(result, gap, int(_room(lengths, wanted).sum()))
+    return Spread(kept=result, gap=gap, room=int(_room(lengths, wanted).sum()))
+
+
+def _largest_gap(lengths: np.ndarray, wanted: int, budget: int) -> int:
+    """The largest gap, at most the wanted one, with which scenes have room for the budget."""
+    gap = wanted
+    while _room(lengths, gap).sum() < budget:
+        gap -= 1
+    return gap
+
+
+def _lost_room(first: int, here: int, last: int, gap: int) -> int:
+    """How many frames less fit into the stretch from ``first`` to ``last`` once ``here`` is taken.
+
+    A frame may take the place of two.
+    """
+    end_before, start_after = here - gap, here + gap
+    whole = _room(last - first + 1, gap)
+    before = _room(max(end_before - first, 0), gap)
+    after = _room(max(last - start_after, 0), gap)
+    return whole - before - after - 1
 
 
 def _members(labels: np.ndarray) -> list[np.ndarray]:
     """The indices of each label's samples, in order."""
     order = np.argsort(labels, kind='stable')
-    return np.split(order, np.cumsum(np.bincount(labels))[:-1])
+    ends = np.cumsum(np.bincount(labels))
+    return np.split(order, ends[:-1])
 
 
-def _room(lengths: np.ndarray, gap: int) -> np.ndarray:
-    """How many frames with a gap fit into each stretch of frames."""
-    return -(-lengths // (gap + 1))
+def _room(length: Length, gap: int) -> Length:
+    """How many frames with a gap fit into a stretch of frames, or into each of several."""
+    return -(-length // (gap + 1))
 
 
 def _free(taken: list[int], here: int, length: int, gap: int) -> tuple[int, int]:
     """First and last position around ``here`` that are far enough from those taken."""
+    first, last = 0, length - 1
     index = bisect(taken, here)
-    before = taken[index - 1] + gap + 1 if index else 0
-    after = taken[index] - gap - 1 if index < len(taken) else length - 1
-    return before, after
+    if index > 0:
+        first = taken[index - 1] + gap + 1
+    if index < len(taken):
+        last = taken[index] - gap - 1
+    return first, last

@@ -1,4 +1,4 @@
-"""The strategy ``vlm_sse``: clusters of captions, then a greedy choice inside them by the images' features."""
+"""The strategy ``vlm_sse``: a greedy choice by images' features inside clusters of captions."""
 
 import json
 from pathlib import Path
@@ -58,11 +58,25 @@ def vlm_sse(
     whole(num_clusters, 'adadedup.strategy.num_clusters', 1)
     if run.options.on_bad_image == 'error':
         _ = run.unreadable  # What is refused should come to light before captions are made.
-    clusterer = SphericalKMeans(max(1, min(num_clusters, len(run.pool) // _LEAST)))
-    texts, captioned = _captions(run, captions)
+    most = len(run.pool) // _LEAST
+    clusterer = SphericalKMeans(max(1, min(num_clusters, most)))
+    texts, source = _captions(run, captions)
     labels, described = _text_clusters(run, texts, text, clusterer)
+    kept, similarity, tau = _choose(run, labels)
+    clusters = labels.max() + 1
+    selection = Selection(kept, labels, _positions(labels), similarity, np.full(clusters, tau))
+    selection.notes.append(
+        f'Captions: {source}. Text features: {described}. {clusters} clusters of captions; '
+        f'epsilon {1 - tau:.4f}.'
+    )
+    return selection
+
+
+def _choose(run: 'Run', labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """The stage ``greedy``: what ``greedy_budget`` returns for these clusters."""
     usable = ~run.dropped
-    count = min(keep_count(run.options.keep_ratio, len(usable)), int(usable.sum()))
+    budget = keep_count(run.options.keep_ratio, len(usable))
+    count = min(budget, int(usable.sum()))
 
     def compute(folder: Path) -> None:
         kept, similarity, tau = greedy_budget(run.features, labels, count, usable)
@@ -76,17 +90,10 @@ def vlm_sse(
     if run.dropped.any():
         inputs['dropped'] = np.flatnonzero(run.dropped).tolist()
     folder = run.stage('greedy', inputs, compute)
-    kept, similarity, tau = (
-        read_array(folder / f'{name}.npy') for name in ('kept', 'similarity', 'threshold')
-    )
-    selection = Selection(
-        kept, labels, _positions(labels), similarity, np.full(labels.max() + 1, float(tau))
-    )
-    selection.notes.append(
-        f'Captions: {captioned}. Text features: {described}. {labels.max() + 1} clusters of '
-        f'captions; epsilon {1 - float(tau):.4f}.'
-    )
-    return selection
+    kept = read_array(folder / 'kept.npy')
+    similarity = read_array(folder / 'similarity.npy')
+    tau = read_array(folder / 'threshold.npy')
+    return kept, similarity, float(tau)
 
 
 def _captions(run: 'Run', captions: dict[str, Any] | str | None) -> tuple[list[str], str]:
@@ -95,12 +102,12 @@ def _captions(run: 'Run', captions: dict[str, Any] | str | None) -> tuple[list[s
 
     if not captions and not run.pool.labelled.all():
         raise UserError(
-            'strategy vlm_sse makes captions of the annotations, but some samples have no labels: '
-            'give '
-            'adadedup.strategy.captions, or use clip_dedup'
+            'strategy vlm_sse makes captions of the annotations, but some samples have no '
+            'labels: give adadedup.strategy.captions, or use clip_dedup'
         )
     options = captions or dict(type='AnnotationCaptioner')
-    options = dict(type='CaptionFile', file=options) if isinstance(options, str) else options
+    if isinstance(options, str):
+        options = dict(type='CaptionFile', file=options)
     if not isinstance(options, dict) or not isinstance(options.get('type'), str):
         raise UserError(
             f'adadedup.strategy.captions is {captions!r}, but must be a file, or a dict with a '
@@ -111,19 +118,18 @@ def _captions(run: 'Run', captions: dict[str, Any] | str | None) -> tuple[list[s
     paths = [views[column] if views else '' for views in run.pool.image_paths]
     if options['type'] == 'CaptionFile':
         run.ledger.inputs[str(captioner.file)] = captioner.key['sha256']
-    folder = run.stage(
-        'captions',
-        dict(
-            captioner=captions_key(captioner, options),
-            column=column,
-            images=run.image_stages.images_key,
-            annotations=pool_key(run.pool),
-            sizes=run.pool.image_sizes.tolist(),
-        ),
-        caption_shards(captioner, run.pool, paths),
+
+    inputs = dict(
+        captioner=captions_key(captioner, options),
+        column=column,
+        images=run.image_stages.images_key,
+        annotations=pool_key(run.pool),
+        sizes=run.pool.image_sizes.tolist(),
     )
+    folder = run.stage('captions', inputs, caption_shards(captioner, run.pool, paths))
     texts = json.loads((folder / 'captions.json').read_text(encoding='utf-8'))
-    return texts, getattr(captioner, 'source', f'made by {options["type"]}')
+    source = getattr(captioner, 'source', f'made by {options["type"]}')
+    return texts, source
 
 
 def _text_clusters(
@@ -134,21 +140,19 @@ def _text_clusters(
     position = {text: row for row, text in enumerate(different)}
     rows = np.array([position[text] for text in texts])
     encoder = make_encoder(kind, run.image_stages.embedder, different)
-    folder = run.stage(
-        'text',
-        dict(captions=run.ledger.used['captions'], encoder=encoder.key),
-        text_shards(different, rows, encoder),
-    )
+    text_inputs = dict(captions=run.ledger.used['captions'], encoder=encoder.key)
+    folder = run.stage('text', text_inputs, text_shards(different, rows, encoder))
+    features = read_array(folder / 'text.npy', mmap_mode='r')
     inputs = dict(text=run.ledger.used['text'], num_clusters=clusterer.num_clusters)
-    return run.density_stages.cluster(
-        clusterer, read_array(folder / 'text.npy', mmap_mode='r'), inputs
-    ), encoder.source
+    labels = run.density_stages.cluster(clusterer, features, inputs)
+    return labels, encoder.source
 
 
 def _positions(labels: np.ndarray) -> np.ndarray:
     """(N,) int32, the place of each sample among those of its label."""
     order = np.argsort(labels, kind='stable')
-    starts = np.cumsum(np.bincount(labels)) - np.bincount(labels)
+    sizes = np.bincount(labels)
+    starts = np.cumsum(sizes) - sizes
     positions = np.empty(len(labels), np.int32)
     positions[order] = np.arange(len(labels)) - starts[labels[order]]
     return positions

@@ -1,1 +1,1 @@
-"""Numerics on large sets of unit vectors: rows read in passing, nearest neighbours, a map in two dimensions."""
+"""Numerics on many unit vectors: reading rows, nearest neighbours, a map in two dimensions."""

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from .rows import drop_pages
+from .rows import drop_pages, slices
 
 # Up to here all axes take a second; their time grows with the cube of the number.
 _MOST_COLUMNS = 2048
@@ -22,37 +22,62 @@ def map_2d(features: np.ndarray) -> np.ndarray:
         (N, 2) float32; signs are fixed, so that equal features give an equal map. Zeros where all
         samples are equal.
     """
-    blocks = [slice(start, start + _BLOCK) for start in range(0, len(features), _BLOCK)]
-    if min(features.shape) < 2 or all((features[block] == features[0]).all() for block in blocks):
-        return np.zeros((len(features), 2), np.float32)
+    count, dim = features.shape
+    if count < 2 or dim < 2 or _all_equal(features):
+        return np.zeros((count, 2), np.float32)
+
     mean = features.mean(axis=0, dtype=np.float64)
-    if features.shape[1] > _MOST_COLUMNS:
-        axes = _leading_axes(features, mean)
+    if dim > _MOST_COLUMNS:
+        axes = _leading_axes_of_many_columns(features, mean)
     else:
-        products = np.zeros((features.shape[1], features.shape[1]))
-        for block in blocks:
-            rows = features[block].astype(np.float64)
-            products += rows.T @ rows
-            drop_pages(features)
-        axes = np.linalg.eigh(products - len(features) * np.outer(mean, mean))[1][:, :-3:-1]
-        axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), range(2)])
-    places = []
-    for block in blocks:
-        places.append(features[block] @ axes.astype(np.float32))
+        axes = _leading_axes(features, mean)
+    # Of an axis and its opposite the one is taken whose largest entry is positive.
+    largest = np.abs(axes).argmax(axis=0)
+    axes = axes * np.sign(axes[largest, range(2)])
+
+    projection = axes.astype(np.float32)
+    parts = []
+    for block in slices(count, _BLOCK):
+        parts.append(features[block] @ projection)
         drop_pages(features)
-    return (np.concatenate(places) - (mean @ axes).astype(np.float32)).astype(np.float32)
+    places = np.concatenate(parts)
+    centre = (mean @ axes).astype(np.float32)
+    return (places - centre).astype(np.float32)
+
+
+def _all_equal(features: np.ndarray) -> bool:
+    first = features[0]
+    for block in slices(len(features), _BLOCK):
+        differs = features[block] != first
+        if differs.any():
+            return False
+    return True
 
 
 def _leading_axes(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """(d, 2) float64: the two leading principal axes, without the covariance of features of several cameras."""
-    n, d = features.shape
+    """(d, 2) float64, the two leading principal axes, from the covariance matrix."""
+    count, dim = features.shape
+    products = np.zeros((dim, dim))
+    for block in slices(count, _BLOCK):
+        rows = features[block].astype(np.float64)
+        products += rows.T @ rows
+        drop_pages(features)
+    scatter = products - count * np.outer(mean, mean)
+    _, axes = np.linalg.eigh(scatter)
+    return axes[:, :-3:-1]
+
+
+def _leading_axes_of_many_columns(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """As ``_leading_axes``, without the matrix, which features of several cameras make large."""
+    count, dim = features.shape
 
     def multiply(vector: np.ndarray) -> np.ndarray:
         vector = vector.ravel()
-        return features.T @ (features @ vector.astype(np.float32)) - n * mean * (mean @ vector)
+        projected = features @ vector.astype(np.float32)
+        return features.T @ projected - count * mean * (mean @ vector)
 
-    covariance = LinearOperator((d, d), matvec=multiply, dtype=np.float64)
+    scatter = LinearOperator((dim, dim), matvec=multiply, dtype=np.float64)
     # A plain start, such as ones, may have no share in any axis.
-    start = np.random.default_rng(0).normal(size=d)
-    axes = eigsh(covariance, k=2, v0=start, tol=1e-4)[1][:, ::-1]
-    return axes * np.sign(axes[np.abs(axes).argmax(axis=0), range(2)])
+    start = np.random.default_rng(0).normal(size=dim)
+    _, axes = eigsh(scatter, k=2, v0=start, tol=1e-4)
+    return axes[:, ::-1]

@@ -3,33 +3,46 @@
 import numpy as np
 
 from ..base.progress import progress
-from .rows import read_in_passing, read_rows, run_parallel, snap
+from .rows import read_in_passing, read_rows, run_parallel, slices, snap
 
+# Rows and columns of a tile of similarities.
 QUERIES = 384
 CHUNK = 4096
+# Rows that are compared with all centroids at a time.
 BLOCK = 1024
 
 
 def most_similar(queries: np.ndarray, anchors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(q,) float32 similarity and (q,) int64 position of the most similar anchor, first of several; all unit rows."""
+    """The most similar anchor of each query, the first one of several.
+
+    Args:
+        queries: (q, d) float32, unit rows.
+        anchors: (a, d) float32, unit rows.
+
+    Returns:
+        similarity: (q,) float32, multiples of 2**-20; -inf where there are no anchors.
+        position: (q,) int64, which anchor it is.
+    """
     best = np.full(len(queries), -np.inf, np.float32)
     position = np.zeros(len(queries), np.int64)
-    for row in range(0, len(queries), QUERIES):
-        block = slice(row, row + QUERIES)
-        for column in range(0, len(anchors), CHUNK):
-            tile = snap(queries[block] @ anchors[column : column + CHUNK].T)
-            top = tile.argmax(1)
-            value = tile[np.arange(len(tile)), top]
-            better = value > best[block]
-            best[block][better] = value[better]
-            position[block][better] = column + top[better]
+    for block in slices(len(queries), QUERIES):
+        rows = queries[block]
+        best_here, position_here = best[block], position[block]
+        for chunk in slices(len(anchors), CHUNK):
+            columns = anchors[chunk]
+            tile = snap(rows @ columns.T)
+            top = tile.argmax(axis=1)
+            value = tile[np.arange(len(rows)), top]
+            better = value > best_here
+            best_here[better] = value[better]
+            position_here[better] = chunk.start + top[better]
     return best, position
 
 
 def nearest_centroid(
     features: np.ndarray, members: np.ndarray, centroids: np.ndarray, rank: int = 0, world: int = 1
 ) -> np.ndarray:
-    """(n,) int64, the most similar centroid of each given row, the first one of several; -1 for blank rows.
+    """The most similar centroid of each given row, the first one of several.
 
     With several processes these are the rows of this one's share; all shares in their order are the
     whole.
@@ -40,22 +53,28 @@ def nearest_centroid(
         centroids: (K, d) float32 unit rows.
         rank: index of this process.
         world: number of processes.
+
+    Returns:
+        (n,) int64 labels 0..K-1; -1 for rows without a direction, and where there is no centroid.
     """
     # Shares are made of whole blocks, because BLAS may round the rows of other blocks differently.
-    starts = range(0, len(members), BLOCK)
-    starts = starts[len(starts) * rank // world : len(starts) * (rank + 1) // world]
-    blocks = [members[start : start + BLOCK] for start in starts]
-    count = sum(map(len, blocks))
+    blocks = slices(len(members), BLOCK)
+    first = len(blocks) * rank // world
+    last = len(blocks) * (rank + 1) // world
+    share = [members[block] for block in blocks[first:last]]
+    count = sum(map(len, share))
     if not len(centroids):
         return np.full(count, -1, np.int64)
 
-    def job(block: np.ndarray) -> np.ndarray:
+    def assign(block: np.ndarray) -> np.ndarray:
         rows, blank = read_rows(features, block)
-        return np.where(blank, -1, snap(rows @ centroids.T).argmax(1))
+        similarity = snap(rows @ centroids.T)
+        return np.where(blank, -1, similarity.argmax(1))
 
+    labels = [np.empty(0, np.int64)]
     with progress(count, 'clusters', 'sample') as bar:
-        labels = []
-        for found in read_in_passing(features, run_parallel(job, blocks)):
+        results = run_parallel(assign, share)
+        for found in read_in_passing(features, results):
             labels.append(found)
             bar.update(len(found))
-    return np.concatenate(labels) if labels else np.empty(0, np.int64)
+    return np.concatenate(labels)

@@ -1,4 +1,4 @@
-"""What clusters and density scores share: reading feature rows, comparing similarities, and working in parallel."""
+"""What work on unit vectors shares: reading rows, comparing similarities, threads."""
 
 import functools
 import mmap
@@ -11,6 +11,11 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 Result = TypeVar('Result')
+# The grid of similarities. Shifts on the same grid make score - shift exact, so that thresholds
+# mean what they say.
+GRID = 2.0**-20
+# Squared lengths this near to 1 are left as they are.
+_UNIT_TOLERANCE = 1e-5
 # Seconds of reading after which a mapped file's pages are given back.
 _PASSING = 0.5
 
@@ -29,20 +34,30 @@ def read_rows(features: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np
     rows = features[members].astype(np.float32, copy=False)
     with np.errstate(over='ignore', invalid='ignore'):
         squares = np.einsum('ij,ij->i', rows, rows)
-        blank = ~(np.isfinite(squares) & (squares > np.finfo(np.float32).tiny))
-        scale = blank | (np.abs(squares - 1) > 1e-5)
+        has_length = np.isfinite(squares) & (squares > np.finfo(np.float32).tiny)
+        off_unit = np.abs(squares - 1) > _UNIT_TOLERANCE
+    blank = ~has_length
+    scale = blank | off_unit
     if scale.any():
         rows[blank] = 0
         squares[blank] = 1
-        rows[scale] /= np.sqrt(squares[scale])[:, None]
+        lengths = np.sqrt(squares[scale])
+        rows[scale] /= lengths[:, None]
     return rows, blank
 
 
-def drop_pages(features: np.ndarray) -> None:
-    """Gives back the memory that reading a memory-mapped file has taken; what is read again comes from the file.
+def slices(count: int, size: int) -> list[slice]:
+    """Consecutive slices that cover ``range(count)``, ``size`` long each but for the last one."""
+    starts = range(0, count, size)
+    return [slice(start, min(start + size, count)) for start in starts]
 
-    The system would do so by itself when memory is short. Until then the pages count as memory of
-    the process, which some clusters end for it. Nothing happens to other arrays.
+
+def drop_pages(features: np.ndarray) -> None:
+    """Gives back the memory that reading a memory-mapped file has taken.
+
+    What is read again comes from the file. The system would do so by itself when memory is short;
+    until then the pages count as memory of the process, which some clusters end for it. Nothing
+    happens to other arrays.
 
     Args:
         features: any shape; an array mapped for reading only, or a view of one.
@@ -55,7 +70,7 @@ def drop_pages(features: np.ndarray) -> None:
 
 
 def read_in_passing(features: np.ndarray, results: Iterable[Result]) -> Iterator[Result]:
-    """Passes on results that come from rows of ``features``, and gives back the memory of the pages now and then.
+    """Passes on results that come from rows of ``features``, and drops its pages now and then.
 
     Args:
         features: see ``drop_pages``.
@@ -97,8 +112,16 @@ def cluster_members(assignment: np.ndarray) -> list[np.ndarray]:
         K int64 arrays; empty clusters give empty ones.
     """
     # NumPy sorts 16-bit integers by radix, ten times faster than longer ones.
-    short = assignment.astype(np.uint16) if assignment.max(initial=0) < 2**16 else assignment
-    return np.split(np.argsort(short, kind='stable'), np.cumsum(np.bincount(assignment)))[:-1]
+    fits = assignment.max(initial=0) < 2**16
+    short = assignment.astype(np.uint16) if fits else assignment
+    by_cluster = np.argsort(short, kind='stable')
+    ends = np.cumsum(np.bincount(assignment))
+    return np.split(by_cluster, ends)[:-1]
+
+
+def largest_first(clusters: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """The clusters that are not empty, in the order that ``run_parallel`` is fastest with."""
+    return sorted(filter(len, clusters), key=len, reverse=True)
 
 
 @functools.cache
@@ -119,11 +142,8 @@ def run_parallel(
         items: put the longest first.
         workers: number of threads; None means as many as BLAS would use.
     """
-    workers = workers or max((library['num_threads'] for library in _blas().info()), default=1)
+    if not workers:
+        threads = [library['num_threads'] for library in _blas().info()]
+        workers = max(threads, default=1)
     with _blas().limit(limits=1), ThreadPoolExecutor(workers) as pool:
         yield from pool.map(job, items)
-
-
-# The grid of density scores. Shifts on the same grid make score - shift exact, so that thresholds
-# mean what they say.
-GRID = 2.0**-20
