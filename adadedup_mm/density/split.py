@@ -3,15 +3,17 @@
 import heapq
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 
 from ..base.files import write_array
 from ..base.progress import hidden_progress
+from ..clusters import CentroidClusterer, Clusterer
 from ..pool import Pool
 from ..stages import Done, Shards, Work
 from ..vectors.nearest import BLOCK, nearest_centroid
+from .method import ClusterDensityMethod, DensityMethod
 from .partners import nearest_kept
 
 # Clusters are dealt into this many pieces; that many processes at most have something to do.
@@ -44,7 +46,7 @@ def balanced(costs: np.ndarray, parts: int) -> np.ndarray:
     return part
 
 
-def cluster_work(clusterer: Any, features: np.ndarray, pool: Pool | None, seed: int) -> Work:
+def cluster_work(clusterer: Clusterer, features: np.ndarray, pool: Pool, seed: int) -> Work:
     """The work of the stage ``clusters``, which writes ``clusters.npy``, (N,) int32.
 
     A clusterer that ``learns_centroids`` leaves it to all processes to find the nearest one for
@@ -63,6 +65,7 @@ def cluster_work(clusterer: Any, features: np.ndarray, pool: Pool | None, seed: 
 
     if not getattr(clusterer, 'learns_centroids', False):
         return alone
+    centroid_clusterer = cast(CentroidClusterer, clusterer)
     starts = range(0, len(features), _ROWS)
     parts = [np.arange(start, min(start + _ROWS, len(features))) for start in starts]
     files = [f'part_{number:05d}.npy' for number in range(len(parts))]
@@ -84,7 +87,7 @@ def cluster_work(clusterer: Any, features: np.ndarray, pool: Pool | None, seed: 
             return np.concatenate([np.load(folder / file) for file in files])
 
         if not (folder / result).exists():
-            write_array(folder / result, clusterer(features, pool, seed, assign=assign))
+            write_array(folder / result, centroid_clusterer(features, pool, seed, assign=assign))
         (folder / centroids_file).unlink(missing_ok=True)
 
     sizes = [len(part) for part in parts]
@@ -93,7 +96,9 @@ def cluster_work(clusterer: Any, features: np.ndarray, pool: Pool | None, seed: 
     )
 
 
-def density_work(method: Any, features: np.ndarray, assignment: np.ndarray, seed: int) -> Work:
+def density_work(
+    method: DensityMethod, features: np.ndarray, assignment: np.ndarray, seed: int
+) -> Work:
     """The work of the stage ``density``, which writes ``order.npy`` and ``similarity.npy``.
 
     A method that works ``by_cluster`` is asked by every process for some of the clusters. Others
@@ -115,11 +120,12 @@ def density_work(method: Any, features: np.ndarray, assignment: np.ndarray, seed
 
     if not getattr(method, 'by_cluster', False):
         return alone
+    cluster_method = cast(ClusterDensityMethod, method)
     # A cluster's pairs of samples are compared.
     piece_of = balanced(np.bincount(assignment) ** 2, PIECES)
 
     def score(clusters: np.ndarray) -> np.ndarray:
-        order, similarity = method(features, assignment, seed, clusters=clusters)
+        order, similarity = cluster_method(features, assignment, seed, clusters=clusters)
         scores = np.empty(len(order), [('order', order.dtype), ('similarity', similarity.dtype)])
         scores['order'] = order
         scores['similarity'] = similarity

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..base.files import read_array, sha256_value, write_rows
+from ..clusters import Clusterer
 from ..datasets.boxes import labelled_boxes, objects_key
 from ..datasets.sources import Source
 from ..features.stage import ImageStages
@@ -17,6 +18,7 @@ from ..stages import Ledger
 from ..stages.ledger import mask_key
 from ..vectors.rows import drop_pages, read_in_passing
 from .layout import DIMENSIONS, joint_blocks, layout_blocks
+from .method import DensityMethod
 from .split import cluster_work, density_work, partner_work
 
 # Pairs of samples that are compared at a time.
@@ -43,8 +45,8 @@ class DensityStages:
         images: ImageStages,
         pool: Pool,
         sources: Sequence[Source],
-        clusterer: Any,
-        method: Any,
+        clusterer: Clusterer,
+        method: DensityMethod,
         clusterer_options: dict[str, Any],
         method_options: dict[str, Any],
     ) -> None:
@@ -80,7 +82,9 @@ class DensityStages:
             inputs['file'] = self.ledger.digest(file)
         return self.cluster(self.clusterer, features, inputs)
 
-    def cluster(self, clusterer: Any, vectors: np.ndarray, inputs: dict[str, Any]) -> np.ndarray:
+    def cluster(
+        self, clusterer: Clusterer, vectors: np.ndarray, inputs: dict[str, Any]
+    ) -> np.ndarray:
         """The stage ``clusters``.
 
         Args:
