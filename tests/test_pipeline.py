@@ -16,7 +16,7 @@ import pytest
 
 from adadedup_mm.cli.prune import main as prune_main
 from adadedup_mm.stages import StageStore
-from adadedup_mm.workdir.claim import OUTPUTS
+from adadedup_mm.workdir.finished import OUTPUTS
 
 ROOT = Path(__file__).parents[1]
 CONFIG = """
@@ -260,13 +260,13 @@ def test_a_run_killed_in_any_stage_resumes_to_the_identical_selection(
 def _die_in(stage):
     """Makes this process kill itself once the stage's results are written, before they count as finished."""
     from adadedup_mm import stages
-    from adadedup_mm.pruning import prune as pipeline
+    from adadedup_mm.pruning import results
 
     def die(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
 
     if stage == 'results':
-        pipeline.pruned_config = die
+        results.pruned_config = die
         return
     write = stages.store.write_json
     stages.store.write_json = lambda path, value: (

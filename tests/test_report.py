@@ -26,7 +26,7 @@ from adadedup_mm.base.files import write_json, write_table
 from adadedup_mm.cli.report import main
 from adadedup_mm.report import build_report, plots
 from adadedup_mm.report.examples import choose_clusters, group_by_partner
-from adadedup_mm.report.page import MAP_POINTS
+from adadedup_mm.report.sections import MAP_POINTS
 from adadedup_mm.report.thumbnails import make_thumbnail, make_thumbnails
 
 ROOT = Path(__file__).parents[1]

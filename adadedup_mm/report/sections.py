@@ -1,0 +1,204 @@
+"""What each section of the page says, from a run's tables; None where it has no such data."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..base import words
+from ..workdir.finished import Columns, FinishedRun
+from ..workdir.manifest import CurvePoint
+from . import plots
+
+MAP_POINTS = 6000
+GAP_POINTS = 1000
+# Of a table; more would make the page slow and nobody reads them.
+ROWS = 1500
+# Thresholds of clusters that differ by less are one threshold, rounded.
+_LEAST_SPREAD = 5e-4
+
+Row = dict[str, Any]
+
+
+def reason_rows(run: FinishedRun) -> list[Row]:
+    """How many samples went or stayed for which reason, kept ones first, by falling count."""
+    table = pa.table(dict(kept=run.samples['kept'], reason=run.reasons))
+    counts = table.group_by(['kept', 'reason']).aggregate([([], 'count_all')])
+    rows = [
+        dict(kept=row['kept'], reason=row['reason'] or 'unknown', samples=row['count_all'])
+        for row in counts.to_pylist()
+    ]
+    return sorted(rows, key=lambda row: (not row['kept'], -row['samples'], row['reason']))
+
+
+def keep_ratio_curve(run: FinishedRun) -> dict[str, Any] | None:
+    """The keep-ratio curve: its plot and a short table; None without thresholds."""
+    manifest = run.manifest
+    points = sorted(
+        (point.keep_ratio, point.threshold)
+        for point in manifest.threshold_curve or ()
+        if _is_threshold(point)
+    )
+    if len(points) < 2:
+        return None
+    ratios, thresholds = np.array(points, float).T
+    # A ratio below the curve's first point leaves fewer samples than there are clusters; no
+    # threshold says that.
+    chosen = manifest.keep_ratio if manifest.keep_ratio >= ratios[0] else None
+    threshold = None if chosen is None else float(np.interp(chosen, ratios, thresholds))
+    return dict(
+        plot=plots.curve_plot(ratios, thresholds, chosen, threshold),
+        rows=_curve_rows(ratios, thresholds, chosen, manifest.samples),
+        threshold=threshold,
+        spread=_threshold_spread(run.clusters['threshold']),
+    )
+
+
+def _is_threshold(point: CurvePoint) -> bool:
+    """Whether a point of the curve is a similarity that samples can have."""
+    threshold = point.threshold
+    return threshold is not None and bool(np.isfinite(threshold)) and threshold > -1
+
+
+def _curve_rows(
+    ratios: np.ndarray, thresholds: np.ndarray, chosen: float | None, samples: int
+) -> list[Row]:
+    """A row for every tenth, and for the chosen ratio, as far as the curve goes."""
+    shown = {round(0.1 * step, 1) for step in range(1, 11)}
+    shown.add(chosen or 1.0)
+    rows = []
+    for ratio in sorted(shown):
+        if ratios[0] <= ratio <= ratios[-1]:
+            threshold = float(np.interp(ratio, ratios, thresholds))
+            rows.append(
+                dict(
+                    keep_ratio=ratio,
+                    threshold=threshold,
+                    kept=ratio * samples,
+                    chosen=ratio == chosen,
+                )
+            )
+    return rows
+
+
+def _threshold_spread(thresholds: np.ndarray) -> tuple[float, float] | None:
+    """The lowest and the highest threshold of the clusters; None if they have the same one."""
+    own = thresholds[np.isfinite(thresholds)]
+    if not len(own) or np.ptp(own) <= _LEAST_SPREAD:
+        return None
+    return float(own.min()), float(own.max())
+
+
+def cluster_rows(run: FinishedRun) -> list[Row]:
+    """Clusters by falling gap, then by falling number of pruned samples."""
+    clusters = run.clusters
+    minus_pruned = clusters['kept'] - clusters['size']
+    return plain_rows(clusters, np.lexsort((clusters['cluster'], minus_pruned, -clusters['gap'])))
+
+
+def plain_rows(columns: Columns, order: Sequence[int] | np.ndarray) -> list[Row]:
+    """The first rows of a table in this order, as dicts of plain values."""
+    indices = np.array(order[:ROWS], np.int64)
+    values = [column[indices].tolist() for column in columns.values()]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
+
+
+def gap_section(run: FinishedRun) -> dict[str, Any] | None:
+    """Gap against pruning rate; None without gaps."""
+    clusters = run.clusters
+    known = np.flatnonzero(np.isfinite(clusters['gap']) & (clusters['size'] > 0))
+    if not len(known):
+        return None
+    largest_first = known[np.argsort(-clusters['size'][known], kind='stable')]
+    shown = largest_first[:GAP_POINTS]
+    columns = {name: column[shown] for name, column in clusters.items()}
+    gap, gap_se, size = columns['gap'], columns['gap_se'], columns['size']
+    rate = 1 - columns['kept'] / size
+    names = [
+        _dot_name(*figures)
+        for figures in zip(columns['cluster'], gap, gap_se, rate, size, strict=True)
+    ]
+    plot = plots.gap_plot(gap, gap_se, rate, size, names)
+    return dict(plot=plot, shown=len(shown), total=len(known))
+
+
+def _dot_name(cluster: int, gap: float, gap_se: float, rate: float, size: int) -> str:
+    """What the dot of a cluster says when it is pointed at."""
+    gap_text = f'gap {words.number(gap)} \u00b1 {words.number(gap_se)}'
+    pruned_text = f'{words.share(rate)} of {words.count(size)} pruned'
+    return f'cluster {cluster}: {gap_text}, {pruned_text}'
+
+
+def reliability_sentence(run: FinishedRun) -> str | None:
+    """How far the gaps can be trusted; None where that is unknown."""
+    given = run.manifest.gap_reliability
+    if given is None:
+        return None
+    facts = []
+    if _is_known(given.split_half):
+        correlation = words.number(given.split_half, 2)
+        facts.append(f'the gaps of two random halves of the samples correlate at {correlation}')
+    if _is_known(given.signal_share):
+        signal = words.share(given.signal_share, 0)
+        facts.append(
+            f'{signal} of the variance between the gaps is signal, '
+            'the rest is noise of the measurement'
+        )
+    if not facts:
+        return None
+    where = 'Over all clusters'
+    if given.clusters is not None:
+        where = f'Over {words.count(given.clusters)} clusters'
+    return (
+        f'{where}, {" and ".join(facts)}. '
+        'The noisier the gaps, the closer the thresholds stay to plain density.'
+    )
+
+
+def _is_known(value: float | None) -> bool:
+    return value is not None and bool(np.isfinite(value))
+
+
+def class_rows(run: FinishedRun) -> list[Row]:
+    """Classes by falling number of instances."""
+    classes = run.classes
+    names = classes['class'].astype(str)
+    return plain_rows(classes, np.lexsort((names, -classes['instances'])))
+
+
+def scene_rows(run: FinishedRun) -> list[Row]:
+    """Samples and kept samples of each scene, the most pruned first; none without scenes."""
+    kept = run.samples['kept'].astype(np.int64)
+    table = pa.table(dict(scene=run.scenes, kept=kept)).drop_null()
+    counts = table.group_by('scene').aggregate([('kept', 'count'), ('kept', 'sum')])
+    rows = [
+        dict(scene=row['scene'], samples=row['kept_count'], kept=row['kept_sum'])
+        for row in counts.to_pylist()
+    ]
+    return sorted(rows, key=lambda row: (row['kept'] / row['samples'], row['scene']))
+
+
+def feature_map(run: FinishedRun) -> dict[str, Any] | None:
+    """The 2-D map of the features, of a random choice if there are too many samples.
+
+    None without features.
+    """
+    x, y = run.samples['map_x'], run.samples['map_y']
+    known = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+    if not len(known):
+        return None
+    shown = known
+    if len(known) > MAP_POINTS:
+        shown = np.random.default_rng(0).choice(known, MAP_POINTS, replace=False)
+    plot = plots.map_plot(x[shown], y[shown], run.samples['kept'][shown])
+    return dict(plot=plot, shown=len(shown), total=len(known))
+
+
+def moment(text: str) -> str:
+    """An ISO time as people read it; anything else as it is."""
+    try:
+        return f'{datetime.fromisoformat(text):%Y-%m-%d %H:%M} UTC'
+    except ValueError:
+        return text
