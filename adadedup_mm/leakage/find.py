@@ -163,10 +163,8 @@ def _summarise(name: str, run: Run, train: Run, pairs: Pairs) -> SplitSummary:
 def _count_shared(pool: Pool, train: Pool) -> int:
     """How many samples have an image file that is also in the training set."""
     files = {_real_path(path) for paths in train.image_paths for path in paths}
-    count = 0
-    for paths in pool.image_paths:
-        count += any(_real_path(path) in files for path in paths)
-    return count
+    shared = [not files.isdisjoint(map(_real_path, paths)) for paths in pool.image_paths]
+    return sum(shared)
 
 
 def _real_path(path: str) -> str:

@@ -36,7 +36,8 @@ class Side:
     @property
     def name(self) -> str:
         """What to call it in a caption."""
-        return words.short_name(self.path or self.sample_id)
+        name = self.path or self.sample_id
+        return words.short_name(name)
 
 
 def leakage_page(summary: LeakageSummary, pairs: pa.Table, reader: Reader) -> str:
@@ -48,20 +49,24 @@ def leakage_page(summary: LeakageSummary, pairs: pa.Table, reader: Reader) -> st
             most similar ones.
         reader: how the training reads the images.
     """
-    firsts = pairs.filter(pc.equal(pairs['rank'], 0))
-    firsts = firsts.sort_by([('similarity', 'descending')])
-    rows = firsts.slice(0, PAIRS).to_pylist()
-    left = _thumbnails([row['image_path'] for row in rows], reader)
-    right = _thumbnails([row['train_image_path'] for row in rows], reader)
-    shown = [_pair(*columns) for columns in zip(rows, left, right, strict=True)]
+    is_first = pc.equal(pairs['rank'], 0)
+    firsts = pairs.filter(is_first).sort_by([('similarity', 'descending')])
+    shown = firsts.slice(0, PAIRS)
+    left = _thumbnails(shown['image_path'], reader)
+    right = _thumbnails(shown['train_image_path'], reader)
+    rows = zip(shown.to_pylist(), left, right, strict=True)
     return page_template(TEMPLATE).render(
-        summary=summary, pairs=shown, total=len(firsts), style=page_style()
+        summary=summary,
+        pairs=[_pair(*row) for row in rows],
+        total=len(firsts),
+        style=page_style(),
     )
 
 
-def _thumbnails(paths: list[str], reader: Reader) -> list[str | None]:
+def _thumbnails(paths: pa.ChunkedArray, reader: Reader) -> list[str | None]:
     """Data URIs, None for what cannot be read."""
-    return [thumbnail and thumbnail[0] for thumbnail in make_thumbnails(paths, reader)]
+    thumbnails = make_thumbnails(paths.to_pylist(), reader)
+    return [thumbnail[0] if thumbnail else None for thumbnail in thumbnails]
 
 
 def _pair(

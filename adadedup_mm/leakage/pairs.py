@@ -1,5 +1,6 @@
 """Exact search for similar rows of two feature matrices."""
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,8 +8,13 @@ import numpy as np
 from ..base.progress import progress
 from ..vectors.rows import read_rows, run_parallel, snap
 
+# Rows that are compared at a time, of either side.
 QUERIES = 384
 CHUNK = 4096
+
+# Queries, anchors and similarities of pairs.
+_Columns = tuple[np.ndarray, np.ndarray, np.ndarray]
+_NONE: _Columns = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 @dataclass(frozen=True)
@@ -51,54 +57,78 @@ def similar_pairs(
         most: pairs of a query at most.
         workers: number of threads; None means as many as BLAS would use. No effect on the result.
     """
-    rows, blank = read_rows(queries, np.arange(len(queries)))
-    starts = list(range(0, len(rows), QUERIES))
-    found = {
-        start: (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
-        for start in starts
-    }
-    matches = np.zeros(len(rows), np.int64)
-    nearest = np.full(len(rows), -1, np.float32)
-
-    def compare(start: int) -> None:
-        block = slice(start, start + QUERIES)
-        tile = snap(rows[block] @ chunk.T)
-        np.maximum(nearest[block], tile.max(1), out=nearest[block])
-        query, column = np.nonzero(tile >= threshold)
-        if len(query):
-            matches[block] += np.bincount(query, minlength=len(tile))
-            old = found[start]
-            found[start] = _best(
-                np.concatenate([old[0], query + start]),
-                np.concatenate([old[1], members[column]]),
-                np.concatenate([old[2], tile[query, column]]),
-                most,
-            )
-
+    search = _Search(queries, threshold, most)
     with progress(len(anchors), 'comparing', 'sample') as bar:
         for first in range(0, len(anchors), CHUNK):
-            members = np.arange(first, min(first + CHUNK, len(anchors)))
-            chunk, empty = read_rows(anchors, members)
-            chunk, members = chunk[~empty], members[~empty]
-            if len(chunk):
-                for _ in run_parallel(compare, starts, workers):
-                    pass
-            bar.update(len(empty))
-    nearest[blank] = np.nan
-    columns = [
-        np.concatenate([part[i] for part in found.values()]) if found else np.empty(0)
-        for i in range(3)
-    ]
-    return Pairs(columns[0], columns[1], columns[2], matches, nearest)
+            last = min(first + CHUNK, len(anchors))
+            members = np.arange(first, last)
+            search.compare(anchors, members, workers)
+            bar.update(len(members))
+    return search.result()
 
 
-def _best(
-    query: np.ndarray, anchor: np.ndarray, similarity: np.ndarray, most: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+class _Search:
+    """The queries, and the similar pairs that were found so far for each block of them.
+
+    Args:
+        queries: (Q, d).
+        threshold: similarity of a pair at least.
+        most: pairs of a query at most.
+    """
+
+    def __init__(self, queries: np.ndarray, threshold: float, most: int) -> None:
+        self.rows, self.blank = read_rows(queries, np.arange(len(queries)))
+        self.threshold = threshold
+        self.most = most
+        self.matches = np.zeros(len(self.rows), np.int64)
+        self.nearest = np.full(len(self.rows), -1, np.float32)
+        starts = range(0, len(self.rows), QUERIES)
+        self.found = dict.fromkeys(starts, _NONE)
+
+    def compare(self, anchors: np.ndarray, members: np.ndarray, workers: int | None) -> None:
+        """Compares all queries with the anchors of these numbers."""
+        chunk, empty = read_rows(anchors, members)
+        chunk, members = chunk[~empty], members[~empty]
+        if not len(chunk):
+            return
+        compare_block = functools.partial(self._compare_block, chunk, members)
+        for _ in run_parallel(compare_block, list(self.found), workers):
+            pass
+
+    def _compare_block(self, chunk: np.ndarray, members: np.ndarray, start: int) -> None:
+        """Compares a block of queries with a chunk of anchors; no two threads have the same."""
+        block = slice(start, start + QUERIES)
+        similarity = snap(self.rows[block] @ chunk.T)
+        nearest = self.nearest[block]
+        np.maximum(nearest, similarity.max(1), out=nearest)
+        query, column = np.nonzero(similarity >= self.threshold)
+        if not len(query):
+            return
+        self.matches[block] += np.bincount(query, minlength=len(similarity))
+        new = (query + start, members[column], similarity[query, column])
+        both = _joined([self.found[start], new])
+        self.found[start] = _best(*both, self.most)
+
+    def result(self) -> Pairs:
+        """All pairs, and what is known about queries without one."""
+        self.nearest[self.blank] = np.nan
+        query, anchor, similarity = _joined([_NONE, *self.found.values()])
+        return Pairs(query, anchor, similarity, self.matches, self.nearest)
+
+
+def _joined(parts: list[_Columns]) -> _Columns:
+    """The pairs of all parts."""
+    queries, anchors, similarities = zip(*parts, strict=True)
+    return np.concatenate(queries), np.concatenate(anchors), np.concatenate(similarities)
+
+
+def _best(query: np.ndarray, anchor: np.ndarray, similarity: np.ndarray, most: int) -> _Columns:
     """The ``most`` similar pairs of each query, sorted."""
     order = np.lexsort((anchor, -similarity, query))
     query = query[order]
     firsts = np.flatnonzero(np.diff(query, prepend=-1))
-    rank = np.arange(len(query)) - np.repeat(firsts, np.diff(firsts, append=len(query)))
-    order = order[rank < most]
-    return query[rank < most], anchor[order], similarity[order]
+    sizes = np.diff(firsts, append=len(query))
+    rank = np.arange(len(query)) - np.repeat(firsts, sizes)
+    is_best = rank < most
+    order = order[is_best]
+    return query[is_best], anchor[order], similarity[order]

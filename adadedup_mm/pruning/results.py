@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 from msgspec import UNSET
 
 from .. import __version__
@@ -64,6 +65,19 @@ def write_results(
     """
     selection.notes[:0] = [f'{note}.' for note in run.pool.notes]
     apply_rules(run, selection)
+    samples = _samples(run, selection)
+    SAMPLES.write(work_dir, samples)
+    CLUSTERS.write(work_dir, clusters_table(selection))
+    CLASSES.write(work_dir, classes_table(run.pool, selection.kept))
+    files = write_pruned(run.sources, selection.kept, work_dir / 'annotations')
+    _note_databases(run, selection, files)
+    write_pruned_config(run, work_dir)
+    manifest = _manifest(run, selection, identity, files, started)
+    write_manifest(work_dir, manifest)
+
+
+def _samples(run: Run, selection: Selection) -> pa.Table:
+    """``samples.parquet``; what is found out about the samples on the way comes into the notes."""
     partner, partner_similarity, xy = _explain(run, selection)
     suspect = np.zeros(len(run.pool), bool)
     if selection.loss is not None:
@@ -71,14 +85,7 @@ def write_results(
     _note_bad_images(run, selection)
     name_unreadable(run, selection)
     selection.explain(run.options.strategy_name)
-    samples = samples_table(run.pool, selection, partner, partner_similarity, suspect, xy)
-    SAMPLES.write(work_dir, samples)
-    CLUSTERS.write(work_dir, clusters_table(selection))
-    CLASSES.write(work_dir, classes_table(run.pool, selection.kept))
-    files = write_pruned(run.sources, selection.kept, work_dir / 'annotations')
-    _note_databases(run, selection, files)
-    write_pruned_config(run, work_dir)
-    write_manifest(work_dir, _manifest(run, selection, identity, files, started))
+    return samples_table(run.pool, selection, partner, partner_similarity, suspect, xy)
 
 
 def _note_databases(run: Run, selection: Selection, files: Sequence[Mapping[str, Any]]) -> None:
@@ -95,7 +102,8 @@ def _note_databases(run: Run, selection: Selection, files: Sequence[Mapping[str,
 
 def write_pruned_config(run: Run, work_dir: Path) -> None:
     """Writes the user's config with the pruned files in it, unless this text is there already."""
-    config = pruned_config(run.config, run.sources, work_dir / 'annotations')
+    annotations = work_dir / 'annotations'
+    config = pruned_config(run.config, run.sources, annotations)
     write_config(config, work_dir / 'config.py')
 
 
@@ -105,8 +113,9 @@ def _explain(run: Run, selection: Selection) -> tuple[np.ndarray, np.ndarray, np
     Nothing where no features were needed.
     """
     if not selection.has_scores:
-        n = len(run.pool)
-        return np.full(n, -1), np.full(n, np.nan, np.float32), None
+        no_partner = np.full(len(run.pool), -1)
+        unknown = np.full(len(run.pool), np.nan, np.float32)
+        return no_partner, unknown, None
     compared = run.compared(selection.layout)
     partner, similarity = nearest_kept(compared, selection.assignment, selection.kept)
     if run.same_features >= NEARLY_ALL:
@@ -122,17 +131,17 @@ def _explain(run: Run, selection: Selection) -> tuple[np.ndarray, np.ndarray, np
 def _note_bad_images(run: Run, selection: Selection) -> None:
     if run.looked_at_images and run.bad_images:
         stays = selection.kept[run.unreadable]
-        selection.notes.append(
-            f'{bad_images_note(run.bad_images)} '
-            f'{stays.sum()} of their {len(stays)} samples were kept.'
-        )
+        note = bad_images_note(run.bad_images)
+        kept = f'{stays.sum()} of their {len(stays)} samples were kept.'
+        selection.notes.append(f'{note} {kept}')
 
 
 def bad_images_note(bad: Sequence[dict[str, Any]]) -> str:
     """A sentence on images that the training cannot read: how many, which, and why."""
     reasons = {entry['path']: entry['reason'] for entry in bad}
     named = [f'{path} ({reason})' for path, reason in reasons.items()]
-    return f'{len(reasons)} images cannot be read by the training: {listed(named)}.'
+    first_ones = listed(named)
+    return f'{len(reasons)} images cannot be read by the training: {first_ones}.'
 
 
 def _redundancy_notes(similarity: np.ndarray, near_duplicate: float) -> list[str]:

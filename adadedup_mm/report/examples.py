@@ -92,9 +92,10 @@ def choose_clusters(
     for index in known[lowest_from:]:
         chosen[index] = 'among the lowest gaps'
     # Without gaps their places go to the clusters that lost most.
+    left = places - len(chosen)
     rest = np.setdiff1d(order, list(chosen))
     by_pruned = np.lexsort((rest, -pruned[rest]))
-    for index in rest[by_pruned][: places - len(chosen)].tolist():
+    for index in rest[by_pruned][:left].tolist():
         chosen[index] = 'among the most pruned'
     return {index: chosen[index] for index in order.tolist() if index in chosen}
 
@@ -110,12 +111,13 @@ def group_by_partner(rows: np.ndarray, partner: np.ndarray, similarity: np.ndarr
     partners, inverse, counts = np.unique(partner[rows], return_inverse=True, return_counts=True)
     shown = ONE_LINE if len(partners) > FEW_PARTNERS else TWO_LINES
     groups = []
-    for index in np.lexsort((partners, -counts, partners < 0)):
+    largest_first = np.lexsort((partners, -counts, partners < 0))
+    for index in largest_first:
         members = rows[inverse == index]
-        least_similar_first = members[np.lexsort((members, similarity[members]))]
+        by_similarity = np.lexsort((members, similarity[members]))
         group = Group(
             partner=int(partners[index]),
-            pruned=least_similar_first[:shown].tolist(),
+            pruned=members[by_similarity][:shown].tolist(),
             total=int(counts[index]),
         )
         groups.append(group)
@@ -131,11 +133,13 @@ def cluster_examples(run: FinishedRun) -> list[Example]:
 
 
 def _example(run: FinishedRun, index: int, why: str) -> Example:
-    kept = run.samples['kept']
-    rows = np.flatnonzero(run.samples['cluster'] == run.clusters['cluster'][index])
-    pruned = rows[~kept[rows]]
-    groups = group_by_partner(pruned, run.partner, run.samples['partner_similarity'])
-    alone = np.setdiff1d(rows[kept[rows]], run.partner[pruned])
+    samples = run.samples
+    cluster = run.clusters['cluster'][index]
+    rows = np.flatnonzero(samples['cluster'] == cluster)
+    is_kept = samples['kept'][rows]
+    pruned = rows[~is_kept]
+    groups = group_by_partner(pruned, run.partner, samples['partner_similarity'])
+    alone = np.setdiff1d(rows[is_kept], run.partner[pruned])
     return Example(
         index=index,
         why=why,
@@ -148,12 +152,16 @@ def _example(run: FinishedRun, index: int, why: str) -> Example:
 
 def _spread(rows: np.ndarray, count: int) -> list[int]:
     """At most this many of the rows, at equal distances."""
-    positions = np.linspace(0, len(rows) - 1, min(count, len(rows)))
-    return rows[np.unique(positions.round().astype(int))].tolist()
+    count = min(count, len(rows))
+    positions = np.linspace(0, len(rows) - 1, count)
+    positions = np.unique(positions.round().astype(int))
+    return rows[positions].tolist()
 
 
 def suspect_rows(run: FinishedRun, limit: int = 24) -> tuple[list[int], int]:
     """Rows of the label suspects with the highest loss, and how many suspects there are."""
     rows = np.flatnonzero(run.samples['label_suspect'])
-    by_loss = np.lexsort((rows, -run.samples['loss'][rows]))
-    return rows[by_loss][:limit].tolist(), len(rows)
+    loss = run.samples['loss'][rows]
+    by_loss = np.lexsort((rows, -loss))
+    shown = rows[by_loss][:limit]
+    return shown.tolist(), len(rows)

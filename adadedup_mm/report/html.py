@@ -32,4 +32,5 @@ def page_template(file: Path) -> jinja2.Template:
 
 def page_style() -> Markup:
     """The style sheet."""
-    return Markup((_HERE / 'style.css').read_text(encoding='utf-8'))
+    style = _HERE / 'style.css'
+    return Markup(style.read_text(encoding='utf-8'))

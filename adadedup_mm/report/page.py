@@ -54,7 +54,8 @@ class Picture:
     @property
     def name(self) -> str:
         """What to call it in a caption."""
-        return words.short_name(self.path or self.sample_id)
+        name = self.path or self.sample_id
+        return words.short_name(name)
 
 
 def build_report(work_dir: Path) -> Path:
@@ -85,9 +86,11 @@ def build_report(work_dir: Path) -> Path:
 
 def report_page(run: FinishedRun, leakage: LeakageSummary | None = None) -> str:
     """The page as HTML, with a section about leakage if there was a run beside it."""
-    content = _content(run) | dict(leakage=leakage)
-    template = page_template(HERE / 'template.html.j2')
-    return template.render(content | _contents(content) | _style_and_script())
+    content = _content(run)
+    content['leakage'] = leakage
+    content |= _contents(content)
+    content |= _style_and_script()
+    return page_template(HERE / 'template.html.j2').render(content)
 
 
 def _content(run: FinishedRun) -> dict[str, Any]:
@@ -141,8 +144,9 @@ def _contents(content: dict[str, Any]) -> dict[str, Any]:
             present.append((section, title))
         elif section not in NOT_OF_THE_STRATEGY:
             absent.append(title)
-    first, last = ('overview', 'Overview'), ('files', 'Files and options')
-    return dict(sections=[first, *present, last], absent=absent)
+    present.insert(0, ('overview', 'Overview'))
+    present.append(('files', 'Files and options'))
+    return dict(sections=present, absent=absent)
 
 
 def _pictures(run: FinishedRun, rows: list[int]) -> dict[int, Picture]:
@@ -179,4 +183,5 @@ def _aspect(pictures: dict[int, Picture]) -> float:
     if not known:
         return USUAL_ASPECT
     median = float(np.median(known))
-    return round(min(max(median, 0.75), 2), 3)
+    within_reason = min(max(median, 0.75), 2)
+    return round(within_reason, 3)

@@ -18,6 +18,8 @@ LEFT, RIGHT, TOP, BOTTOM = 68, 12, 14, 50
 # The ends of the axes in pixels, as they are written.
 _X_END, _Y_START = WIDTH - RIGHT, HEIGHT - BOTTOM
 MAP_SIDE = 560
+# Points from which on the map draws smaller ones.
+DENSE = 1500
 # Around the points of the map, both sides together.
 _MAP_MARGIN = 24
 
@@ -27,12 +29,12 @@ def tag(name: str, *children: str, **attributes: object) -> Markup:
 
     ``class_`` and ``_`` stand for ``class`` and ``-``.
     """
-    listed = ''
+    opening = name
     for key, value in attributes.items():
         attribute = key.rstrip('_').replace('_', '-')
-        listed += f' {attribute}="{escape(value)}"'
+        opening += f' {attribute}="{escape(value)}"'
     content = ''.join(map(escape, children))
-    return Markup(f'<{name}{listed}>{content}</{name}>')
+    return Markup(f'<{opening}>{content}</{name}>')
 
 
 def nice_ticks(low: float, high: float, count: int = 6) -> np.ndarray:
@@ -42,8 +44,10 @@ def nice_ticks(low: float, high: float, count: int = 6) -> np.ndarray:
     """
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
-    factor = next(factor for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-    step = power * factor
+    for factor in (1, 2, 5, 10):
+        step = power * factor
+        if step >= rough * 0.999:
+            break
     first = math.ceil(low / step - 1e-6)
     last = math.floor(high / step + 1e-6)
     return np.arange(first, last + 1) * step
@@ -59,12 +63,15 @@ class Axis:
     end: float
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        share = (np.asarray(values, float) - self.low) / (self.high - self.low)
-        return self.start + share * (self.end - self.start)
+        values = np.asarray(values, float)
+        share = (values - self.low) / (self.high - self.low)
+        length = self.end - self.start
+        return self.start + share * length
 
     def at(self, value: float) -> str:
         """The pixel of one value, as written into the SVG."""
-        return f'{self(np.array(value)):.1f}'
+        pixel = self(np.array(value))
+        return f'{pixel:.1f}'
 
 
 def x_axis(low: float, high: float) -> Axis:
@@ -79,7 +86,8 @@ def y_axis(low: float, high: float) -> Axis:
 
 def padded(values: np.ndarray, least: float = 1e-3, share: float = 0.06) -> tuple[float, float]:
     """The range of the values, a little wider, and never empty."""
-    low, high = float(values.min()), float(values.max())
+    low = float(values.min())
+    high = float(values.max())
     pad = max((high - low) * share, least)
     return low - pad, high + pad
 
@@ -107,24 +115,45 @@ def grid(
     """Grid lines, tick labels and axis titles."""
     parts = []
     for value in nice_ticks(x.low, x.high):
-        at = x.at(value)
-        parts.append(tag('line', class_='grid', x1=at, x2=at, y1=TOP, y2=_Y_START))
-        parts.append(tag('text', x_text(value), x=at, y=_Y_START + 18, text_anchor='middle'))
+        parts += _x_tick(x.at(value), x_text(value))
     for value in nice_ticks(y.low, y.high):
-        at = y.at(value)
-        parts.append(tag('line', class_='grid', x1=LEFT, x2=_X_END, y1=at, y2=at))
-        parts.append(tag('text', y_text(value), x=LEFT - 8, y=at, dy='.35em', text_anchor='end'))
-    across, up = (LEFT + _X_END) / 2, (TOP + _Y_START) / 2
-    parts.append(tag('text', x_title, class_='axis', x=across, y=HEIGHT - 8, text_anchor='middle'))
-    turned = f'translate(12 {up}) rotate(-90)'
-    parts.append(tag('text', y_title, class_='axis', transform=turned, text_anchor='middle'))
+        parts += _y_tick(y.at(value), y_text(value))
+    parts.append(_x_title(x_title))
+    parts.append(_y_title(y_title))
     return Markup('').join(parts)
+
+
+def _x_tick(across: str, text: str) -> list[Markup]:
+    """A line upwards, and its label below."""
+    line = tag('line', class_='grid', x1=across, x2=across, y1=TOP, y2=_Y_START)
+    label = tag('text', text, x=across, y=_Y_START + 18, text_anchor='middle')
+    return [line, label]
+
+
+def _y_tick(up: str, text: str) -> list[Markup]:
+    """A line across, and its label on the left."""
+    line = tag('line', class_='grid', x1=LEFT, x2=_X_END, y1=up, y2=up)
+    label = tag('text', text, x=LEFT - 8, y=up, dy='.35em', text_anchor='end')
+    return [line, label]
+
+
+def _x_title(text: str) -> Markup:
+    middle = (LEFT + _X_END) / 2
+    return tag('text', text, class_='axis', x=middle, y=HEIGHT - 8, text_anchor='middle')
+
+
+def _y_title(text: str) -> Markup:
+    middle = (TOP + _Y_START) / 2
+    turned = f'translate(12 {middle}) rotate(-90)'
+    return tag('text', text, class_='axis', transform=turned, text_anchor='middle')
 
 
 def tick_text(axis: Axis) -> Callable[[float], str]:
     """Tick labels with as many decimals as the axis needs."""
+    step = axis.high - axis.low
     ticks = nice_ticks(axis.low, axis.high)
-    step = float(ticks[1] - ticks[0]) if len(ticks) > 1 else axis.high - axis.low
+    if len(ticks) > 1:
+        step = float(ticks[1] - ticks[0])
     needed = -math.floor(math.log10(step) + 1e-9)
     digits = min(max(0, needed), 9)
 
@@ -150,7 +179,8 @@ def curve_plot(
         chosen: the run's keep ratio, None to mark nothing.
         threshold: its threshold on the curve.
     """
-    x, y = x_axis(0, 1), y_axis(*padded(thresholds))
+    x = x_axis(0, 1)
+    y = y_axis(*padded(thresholds))
     parts = [
         grid(x, y, 'keep ratio', 'threshold (similarity)', per_cent, tick_text(y)),
         tag('polyline', class_='curve', points=_polyline(x(ratios), y(thresholds))),
@@ -159,14 +189,15 @@ def curve_plot(
     if chosen is not None and threshold is not None:
         text = f'{words.share(chosen)}: {words.number(threshold)}'
         label += f'; the chosen ratio {text}'
-        parts += _mark(x.at(chosen), y.at(threshold), text, is_right=chosen > 0.6)
+        is_right = chosen > 0.6
+        parts += _mark(x.at(chosen), y.at(threshold), text, is_right)
     return figure(label, *parts)
 
 
 def _polyline(across: np.ndarray, up: np.ndarray) -> str:
     """The points of an SVG line."""
-    points = [f'{x:.1f},{y:.1f}' for x, y in zip(across, up, strict=True)]
-    return ' '.join(points)
+    points = zip(across, up, strict=True)
+    return ' '.join(f'{x:.1f},{y:.1f}' for x, y in points)
 
 
 def _mark(across: str, up: str, text: str, is_right: bool) -> list[Markup]:
@@ -193,13 +224,13 @@ def gap_plot(
         size: (K,) samples.
         names: K texts that a dot shows when pointed at.
     """
-    gap_range = padded(np.append(gap, 0), share=0.1)
-    x, y = x_axis(*gap_range), y_axis(-0.04, 1.04)
+    x = x_axis(*padded(np.append(gap, 0), share=0.1))
+    y = y_axis(-0.04, 1.04)
     bars = np.nan_to_num(error)
     left = x(gap - bars).clip(x.start, x.end)
     right = x(gap + bars).clip(x.start, x.end)
-    columns = (x(gap), y(rate), left, right, _radius(size), names)
-    dots = [_dot(*row) for row in zip(*columns, strict=True)]
+    rows = zip(x(gap), y(rate), left, right, _radius(size), names, strict=True)
+    dots = [_dot(*row) for row in rows]
     zero = x.at(0)
     return figure(
         f'Pruning rate against gap of {len(dots)} clusters, with standard errors',
@@ -211,19 +242,18 @@ def gap_plot(
 
 def _radius(size: np.ndarray) -> np.ndarray:
     """(K,) radii of dots in pixels: smaller ones where there are many, but never invisible."""
-    largest = 8 * min(1, (60 / len(size)) ** 0.5)
-    return np.maximum(largest * np.sqrt(size / size.max()), 2)
+    shrunk = (60 / len(size)) ** 0.5
+    largest = 8 * min(1, shrunk)
+    radius = largest * np.sqrt(size / size.max())
+    return np.maximum(radius, 2)
 
 
 def _dot(across: float, up: float, left: float, right: float, radius: float, name: str) -> Markup:
     """A cluster with its bar of errors."""
-    cx, cy = f'{across:.1f}', f'{up:.1f}'
-    return tag(
-        'g',
-        tag('title', name),
-        tag('line', class_='error', x1=f'{left:.1f}', x2=f'{right:.1f}', y1=cy, y2=cy),
-        tag('circle', class_='dot', cx=cx, cy=cy, r=f'{radius:.1f}'),
-    )
+    x, y = f'{across:.1f}', f'{up:.1f}'
+    bar = tag('line', class_='error', x1=f'{left:.1f}', x2=f'{right:.1f}', y1=y, y2=y)
+    dot = tag('circle', class_='dot', cx=x, cy=y, r=f'{radius:.1f}')
+    return tag('g', tag('title', name), bar, dot)
 
 
 def map_plot(x: np.ndarray, y: np.ndarray, kept: np.ndarray) -> Markup:
@@ -235,25 +265,32 @@ def map_plot(x: np.ndarray, y: np.ndarray, kept: np.ndarray) -> Markup:
         kept: (n,) bool.
     """
     points, height = _map_points(x, y)
-    dots = _map_path('kept', points[kept], 'h0')
-    crosses = _map_path('pruned', points[~kept], 'm-2-2l4 4m0-4l-4 4')
-    # What there is more of lies below.
-    paths = [dots, crosses] if kept.sum() >= (~kept).sum() else [crosses, dots]
+    kept_count = int(kept.sum())
+    pruned_count = len(x) - kept_count
+    paths = [
+        _map_path('kept', points[kept], 'h0'),
+        _map_path('pruned', points[~kept], 'm-2-2l4 4m0-4l-4 4'),
+    ]
+    if pruned_count > kept_count:
+        # What there is more of lies below.
+        paths.reverse()
+    counts = f'{len(x)} samples: {kept_count} kept, {pruned_count} pruned'
     return tag(
         'svg',
         *paths,
         viewBox=f'0 0 {MAP_SIDE} {height:.0f}',
         role='img',
-        class_='plot map dense' if len(x) > 1500 else 'plot map',
-        aria_label=f'2-D map of the features of {len(x)} samples: {int(kept.sum())} kept, '
-        f'{int((~kept).sum())} pruned',
+        class_='plot map dense' if len(x) > DENSE else 'plot map',
+        aria_label=f'2-D map of the features of {counts}',
     )
 
 
 def _map_points(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
     """(n, 2) pixels of the map's points, and its height: both axes have the same scale."""
-    middle_x, middle_y = (x.min() + x.max()) / 2, (y.min() + y.max()) / 2
-    scale = (MAP_SIDE - _MAP_MARGIN) / max(np.ptp(x), np.ptp(y), 1e-9)
+    middle_x = (x.min() + x.max()) / 2
+    middle_y = (y.min() + y.max()) / 2
+    extent = max(np.ptp(x), np.ptp(y), 1e-9)
+    scale = (MAP_SIDE - _MAP_MARGIN) / extent
     across = MAP_SIDE / 2 + (x - middle_x) * scale
     down = MAP_SIDE / 2 - (y - middle_y) * scale
     height = max(np.ptp(down) + _MAP_MARGIN, MAP_SIDE / 3)
@@ -266,5 +303,5 @@ def _map_path(name: str, points: np.ndarray, stroke: str) -> Markup:
 
     A zero-length line with a round cap is a dot.
     """
-    strokes = [f'M{across:.1f} {down:.1f}{stroke}' for across, down in points]
-    return tag('path', class_=f'map-{name}', d=''.join(strokes))
+    strokes = ''.join(f'M{across:.1f} {down:.1f}{stroke}' for across, down in points)
+    return tag('path', class_=f'map-{name}', d=strokes)

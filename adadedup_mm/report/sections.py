@@ -26,24 +26,25 @@ def reason_rows(run: FinishedRun) -> list[Row]:
     """How many samples went or stayed for which reason, kept ones first, by falling count."""
     table = pa.table(dict(kept=run.samples['kept'], reason=run.reasons))
     counts = table.group_by(['kept', 'reason']).aggregate([([], 'count_all')])
-    rows = [
-        dict(kept=row['kept'], reason=row['reason'] or 'unknown', samples=row['count_all'])
-        for row in counts.to_pylist()
-    ]
-    return sorted(rows, key=lambda row: (not row['kept'], -row['samples'], row['reason']))
+    rows = []
+    for count in counts.to_pylist():
+        reason = count['reason'] or 'unknown'
+        rows.append(dict(kept=count['kept'], reason=reason, samples=count['count_all']))
+    return sorted(rows, key=_kept_and_frequent_first)
+
+
+def _kept_and_frequent_first(row: Row) -> tuple[bool, int, str]:
+    return not row['kept'], -row['samples'], row['reason']
 
 
 def keep_ratio_curve(run: FinishedRun) -> dict[str, Any] | None:
     """The keep-ratio curve: its plot and a short table; None without thresholds."""
     manifest = run.manifest
-    points = sorted(
-        (point.keep_ratio, point.threshold)
-        for point in manifest.threshold_curve or ()
-        if _is_threshold(point)
-    )
+    points = [point for point in manifest.threshold_curve or () if _is_threshold(point)]
     if len(points) < 2:
         return None
-    ratios, thresholds = np.array(points, float).T
+    curve = sorted((point.keep_ratio, point.threshold) for point in points)
+    ratios, thresholds = np.array(curve, float).T
     # A ratio below the curve's first point leaves fewer samples than there are clusters; no
     # threshold says that.
     chosen = manifest.keep_ratio if manifest.keep_ratio >= ratios[0] else None
@@ -59,7 +60,9 @@ def keep_ratio_curve(run: FinishedRun) -> dict[str, Any] | None:
 def _is_threshold(point: CurvePoint) -> bool:
     """Whether a point of the curve is a similarity that samples can have."""
     threshold = point.threshold
-    return threshold is not None and bool(np.isfinite(threshold)) and threshold > -1
+    if threshold is None:
+        return False
+    return bool(np.isfinite(threshold)) and threshold > -1
 
 
 def _curve_rows(
@@ -94,32 +97,35 @@ def _threshold_spread(thresholds: np.ndarray) -> tuple[float, float] | None:
 def cluster_rows(run: FinishedRun) -> list[Row]:
     """Clusters by falling gap, then by falling number of pruned samples."""
     clusters = run.clusters
-    minus_pruned = clusters['kept'] - clusters['size']
-    return plain_rows(clusters, np.lexsort((clusters['cluster'], minus_pruned, -clusters['gap'])))
+    gap = clusters['gap']
+    pruned = clusters['size'] - clusters['kept']
+    order = np.lexsort((clusters['cluster'], -pruned, -gap))
+    return plain_rows(clusters, order)
 
 
 def plain_rows(columns: Columns, order: Sequence[int] | np.ndarray) -> list[Row]:
     """The first rows of a table in this order, as dicts of plain values."""
     indices = np.array(order[:ROWS], np.int64)
-    values = [column[indices].tolist() for column in columns.values()]
-    return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
+    table = {name: column[indices] for name, column in columns.items()}
+    return pa.table(table).to_pylist()
 
 
 def gap_section(run: FinishedRun) -> dict[str, Any] | None:
     """Gap against pruning rate; None without gaps."""
     clusters = run.clusters
-    known = np.flatnonzero(np.isfinite(clusters['gap']) & (clusters['size'] > 0))
+    has_gap = np.isfinite(clusters['gap'])
+    known = np.flatnonzero(has_gap & (clusters['size'] > 0))
     if not len(known):
         return None
-    largest_first = known[np.argsort(-clusters['size'][known], kind='stable')]
-    shown = largest_first[:GAP_POINTS]
-    columns = {name: column[shown] for name, column in clusters.items()}
-    gap, gap_se, size = columns['gap'], columns['gap_se'], columns['size']
-    rate = 1 - columns['kept'] / size
-    names = [
-        _dot_name(*figures)
-        for figures in zip(columns['cluster'], gap, gap_se, rate, size, strict=True)
-    ]
+    largest_first = np.argsort(-clusters['size'][known], kind='stable')
+    shown = known[largest_first][:GAP_POINTS]
+    number = clusters['cluster'][shown]
+    gap = clusters['gap'][shown]
+    gap_se = clusters['gap_se'][shown]
+    size = clusters['size'][shown]
+    rate = 1 - clusters['kept'][shown] / size
+    figures = zip(number, gap, gap_se, rate, size, strict=True)
+    names = [_dot_name(*row) for row in figures]
     plot = plots.gap_plot(gap, gap_se, rate, size, names)
     return dict(plot=plot, shown=len(shown), total=len(known))
 
@@ -165,7 +171,8 @@ def class_rows(run: FinishedRun) -> list[Row]:
     """Classes by falling number of instances."""
     classes = run.classes
     names = classes['class'].astype(str)
-    return plain_rows(classes, np.lexsort((names, -classes['instances'])))
+    order = np.lexsort((names, -classes['instances']))
+    return plain_rows(classes, order)
 
 
 def scene_rows(run: FinishedRun) -> list[Row]:
@@ -173,11 +180,15 @@ def scene_rows(run: FinishedRun) -> list[Row]:
     kept = run.samples['kept'].astype(np.int64)
     table = pa.table(dict(scene=run.scenes, kept=kept)).drop_null()
     counts = table.group_by('scene').aggregate([('kept', 'count'), ('kept', 'sum')])
-    rows = [
-        dict(scene=row['scene'], samples=row['kept_count'], kept=row['kept_sum'])
-        for row in counts.to_pylist()
-    ]
-    return sorted(rows, key=lambda row: (row['kept'] / row['samples'], row['scene']))
+    rows = []
+    for count in counts.to_pylist():
+        samples, kept_samples = count['kept_count'], count['kept_sum']
+        rows.append(dict(scene=count['scene'], samples=samples, kept=kept_samples))
+    return sorted(rows, key=_most_pruned_first)
+
+
+def _most_pruned_first(row: Row) -> tuple[float, str]:
+    return row['kept'] / row['samples'], row['scene']
 
 
 def feature_map(run: FinishedRun) -> dict[str, Any] | None:
@@ -185,14 +196,17 @@ def feature_map(run: FinishedRun) -> dict[str, Any] | None:
 
     None without features.
     """
-    x, y = run.samples['map_x'], run.samples['map_y']
+    x = run.samples['map_x']
+    y = run.samples['map_y']
+    kept = run.samples['kept']
     known = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
     if not len(known):
         return None
     shown = known
     if len(known) > MAP_POINTS:
-        shown = np.random.default_rng(0).choice(known, MAP_POINTS, replace=False)
-    plot = plots.map_plot(x[shown], y[shown], run.samples['kept'][shown])
+        generator = np.random.default_rng(0)
+        shown = generator.choice(known, MAP_POINTS, replace=False)
+    plot = plots.map_plot(x[shown], y[shown], kept[shown])
     return dict(plot=plot, shown=len(shown), total=len(known))
 
 

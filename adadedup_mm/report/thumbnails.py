@@ -60,8 +60,9 @@ def _small_picture(data: bytes, reader: Reader, side: int) -> Image.Image:
     factor = max(height, width) // (4 * side)
     if factor > 1:
         # Before Pillow copies what may have hundreds of megabytes.
-        smaller = max(width // factor, 1), max(height // factor, 1)
-        pixels = cv2.resize(pixels, smaller, interpolation=cv2.INTER_AREA)
+        width = max(width // factor, 1)
+        height = max(height // factor, 1)
+        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
     rgb = np.ascontiguousarray(pixels[..., ::-1])
     image = Image.fromarray(rgb)
     image.thumbnail((side, side), reducing_gap=2)
@@ -70,8 +71,10 @@ def _small_picture(data: bytes, reader: Reader, side: int) -> Image.Image:
 
 def _small_jpeg(data: bytes, reader: Reader, side: int) -> Image.Image:
     """The same, decoded at a fraction of its size."""
-    with Image.open(io.BytesIO(data)) as image:
+    file = io.BytesIO(data)
+    with Image.open(file) as image:
         image.draft('RGB', (2 * side, 2 * side))
         image.thumbnail((side, side), reducing_gap=2)
-        small = ImageOps.exif_transpose(image) if reader.turns else image
-        return small.convert('RGB')
+        if reader.turns:
+            return ImageOps.exif_transpose(image).convert('RGB')
+        return image.convert('RGB')

@@ -50,8 +50,9 @@ class Selection:
     reason: np.ndarray = field(default_factory=lambda: np.empty(0, object))
 
     def __post_init__(self) -> None:
-        if len(self.reason) != len(self.kept):
-            self.reason = np.full(len(self.kept), '', object)
+        count = len(self.kept)
+        if len(self.reason) != count:
+            self.reason = np.full(count, '', object)
 
     @classmethod
     def without_features(cls, kept: np.ndarray) -> 'Selection':
@@ -73,7 +74,8 @@ class Selection:
     @property
     def margin(self) -> np.ndarray:
         """(N,) float64, s_i - tau_k: how redundant each sample is; larger goes first."""
-        return self.similarity.astype(np.float64) - self.thresholds[self.assignment]
+        threshold = self.thresholds[self.assignment]
+        return self.similarity.astype(np.float64) - threshold
 
     @property
     def unexplained(self) -> np.ndarray:
@@ -88,8 +90,10 @@ class Selection:
             why_kept: of samples that were not kept before.
             why_pruned: of samples that were.
         """
-        self.reason[kept & ~self.kept] = why_kept
-        self.reason[~kept & self.kept] = why_pruned
+        added = kept & ~self.kept
+        removed = ~kept & self.kept
+        self.reason[added] = why_kept
+        self.reason[removed] = why_pruned
         self.kept = kept
 
     def explain(self, strategy: str) -> None:
@@ -98,11 +102,12 @@ class Selection:
         Args:
             strategy: its name.
         """
-        why_kept, why_pruned = f'chosen by {strategy}', f'not chosen by {strategy}'
+        kept = self.unexplained & self.kept
+        pruned = self.unexplained & ~self.kept
         if self.has_scores:
-            why_kept, why_pruned = 'below the threshold', 'above the threshold'
-        unexplained = self.unexplained
-        self.reason[unexplained & self.kept] = why_kept
-        self.reason[unexplained & ~self.kept] = why_pruned
-        if self.has_scores:
-            self.reason[unexplained & self.kept & (self.order == 0)] = 'first of its cluster'
+            self.reason[kept] = 'below the threshold'
+            self.reason[kept & (self.order == 0)] = 'first of its cluster'
+            self.reason[pruned] = 'above the threshold'
+        else:
+            self.reason[kept] = f'chosen by {strategy}'
+            self.reason[pruned] = f'not chosen by {strategy}'

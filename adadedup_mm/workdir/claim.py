@@ -141,8 +141,9 @@ def _remove_leftovers(work_dir: Path) -> None:
 def may_be_used(work_dir: Path) -> bool:
     """Whether a folder holds nothing like our files, or they are of a pruning run."""
     stages = work_dir / 'stages'
-    is_ours = _record_path(work_dir).exists() or (stages / _LOCK).exists() or _just_begun(stages)
-    return is_ours or not _found_outputs(work_dir)
+    if _record_path(work_dir).exists() or (stages / _LOCK).exists():
+        return True
+    return _just_begun(stages) or not _found_outputs(work_dir)
 
 
 def _holds_nothing(work_dir: Path) -> bool:
@@ -199,15 +200,18 @@ def _other_dataset(owner: dict[str, Any], identity: dict[str, Any]) -> str:
 
     Empty if this is the same dataset, maybe changed.
     """
-    before, now = _inputs(owner), identity['inputs']
-    if before.keys() & now.keys() or (not before and not now):
+    before = _inputs(owner)
+    now = identity['inputs']
+    is_shared = before.keys() & now.keys()
+    if is_shared or not (before or now):
         return ''
     return next(iter(before), 'without annotation files')
 
 
 def _changed_data(owner: dict[str, Any], identity: dict[str, Any]) -> str:
     """What of the dataset is not as the owner found it, in words; empty if all is."""
-    before, now = _inputs(owner), identity['inputs']
+    before = _inputs(owner)
+    now = identity['inputs']
     for path in [*now, *before]:
         if path not in before:
             return f'{path} was no part of the dataset then'

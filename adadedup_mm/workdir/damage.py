@@ -16,5 +16,5 @@ def missing_file(path: Path) -> UserError:
 
 def unreadable_file(path: Path, error: Exception) -> UserError:
     """The error about a file that another error came out of."""
-    text = ' '.join(str(error).split())[:_LONGEST]
-    return UserError(f'{path} cannot be read ({text}): {AGAIN}')
+    one_line = ' '.join(str(error).split())
+    return UserError(f'{path} cannot be read ({one_line[:_LONGEST]}): {AGAIN}')

@@ -138,8 +138,10 @@ def _read_samples(work_dir: Path) -> pa.Table:
     check_finished(work_dir)
     table = SAMPLES.read(work_dir)
     clusters = table['cluster']
-    known = pc.if_else(pc.greater_equal(clusters, 0), clusters, None)
-    return table.set_column(table.column_names.index('cluster'), 'cluster', known)
+    has_cluster = pc.greater_equal(clusters, 0)
+    known = pc.if_else(has_cluster, clusters, None)
+    place = table.column_names.index('cluster')
+    return table.set_column(place, 'cluster', known)
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
@@ -155,4 +157,5 @@ def _tags(row: dict[str, Any]) -> list[str]:
 
 
 def _unwritable(target: Path, error: OSError) -> UserError:
-    return UserError(f'{target} cannot be written ({error.strerror}): choose another --out')
+    why = error.strerror
+    return UserError(f'{target} cannot be written ({why}): choose another --out')

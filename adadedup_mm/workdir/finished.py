@@ -40,16 +40,20 @@ def finished_manifest(work_dir: Path, identity: dict[str, Any]) -> Manifest | No
     if not all((work_dir / name).exists() for name in OUTPUTS):
         return None
     manifest = known_manifest(work_dir)
+    if manifest is None:
+        return None
     # Work dirs of version 0.1 do not name the records.
     older = {name: value for name, value in identity.items() if name != 'records'}
     keys = [sha256_value(identity), sha256_value(older)]
-    return manifest if manifest and manifest.key in keys else None
+    return manifest if manifest.key in keys else None
 
 
 def written_files(work_dir: Path) -> list[Path]:
     """The annotation files that a finished run has written; none where there is no such run."""
     manifest = known_manifest(work_dir)
-    return [Path(file.output) for file in manifest.files] if manifest else []
+    if manifest is None:
+        return []
+    return [Path(file.output) for file in manifest.files]
 
 
 def check_finished(work_dir: Path) -> None:

@@ -67,7 +67,8 @@ class LeakageSummary(msgspec.Struct):
 
 def write_summary(work_dir: Path, summary: LeakageSummary) -> None:
     """Writes the figures beside a pruning run, atomically."""
-    write_json(_summary_path(work_dir), msgspec.to_builtins(summary))
+    content = msgspec.to_builtins(summary)
+    write_json(_summary_path(work_dir), content)
 
 
 def read_summary(work_dir: Path) -> LeakageSummary | None:

@@ -218,7 +218,9 @@ class Manifest(msgspec.Struct, kw_only=True):
         if self.strategy != 'adadedup':
             return 0.0
         feedback = self.options.get('feedback')
-        layout = feedback.get('layout', 0.0) if isinstance(feedback, dict) else None
+        if not isinstance(feedback, dict):
+            return math.nan
+        layout = feedback.get('layout', 0.0)
         return layout if isinstance(layout, (int, float)) else math.nan
 
 
@@ -229,7 +231,8 @@ def manifest_path(work_dir: Path) -> Path:
 
 def write_manifest(work_dir: Path, manifest: Manifest) -> None:
     """Writes a manifest, atomically; from then on the run counts as finished."""
-    write_json(manifest_path(work_dir), msgspec.to_builtins(manifest, enc_hook=_plain))
+    content = msgspec.to_builtins(manifest, enc_hook=_plain)
+    write_json(manifest_path(work_dir), content)
 
 
 def _plain(value: Any) -> Any:

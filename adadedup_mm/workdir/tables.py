@@ -37,7 +37,7 @@ class TableFile:
 
     def table(self, columns: dict[str, Any]) -> pa.Table:
         """A table with these columns, all of the schema's, in its types."""
-        return pa.table(columns, schema=self.schema)
+        return pa.Table.from_pydict(columns, schema=self.schema)
 
     def write(self, folder: Path, table: pa.Table) -> None:
         """Writes a table of this schema, atomically."""
@@ -56,23 +56,16 @@ class TableFile:
         """
         path = self.path(folder)
         table = _read_parquet(path)
-        present = set(table.column_names)
-        self._check_present(path, present, needed)
+        required = [name for name in self.schema.names if name not in self.optional]
+        _check_present(path, table.column_names, [*required, *needed])
         columns = {}
         for field in self.schema:
             kind = _type_read(field.type)
-            if field.name in present:
+            if field.name in table.column_names:
                 columns[field.name] = _checked_column(path, table, field.name, kind)
             else:
-                columns[field.name] = pa.chunked_array([pa.nulls(len(table), kind)])
+                columns[field.name] = pa.nulls(len(table), kind)
         return pa.table(columns)
-
-    def _check_present(self, path: Path, present: set[str], needed: Sequence[str]) -> None:
-        required = [name for name in self.schema.names if name not in self.optional]
-        missing = [name for name in [*required, *needed] if name not in present]
-        if missing:
-            plural = 's' if len(missing) > 1 else ''
-            raise UserError(f'{path} lacks the column{plural} {", ".join(missing)}: {AGAIN}')
 
 
 def _read_parquet(path: Path) -> pa.Table:
@@ -87,8 +80,19 @@ def _read_parquet(path: Path) -> pa.Table:
         raise unreadable_file(path, error) from None
 
 
+def _check_present(path: Path, present: Sequence[str], required: Sequence[str]) -> None:
+    """Raises UserError where columns are missing."""
+    missing = [name for name in required if name not in present]
+    if missing:
+        plural = 's' if len(missing) > 1 else ''
+        names = ', '.join(missing)
+        raise UserError(f'{path} lacks the column{plural} {names}: {AGAIN}')
+
+
 def _type_read(kind: pa.DataType) -> pa.DataType:
-    return pa.float64() if pa.types.is_floating(kind) else kind
+    if pa.types.is_floating(kind):
+        return pa.float64()
+    return kind
 
 
 def _checked_column(path: Path, table: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray:
@@ -272,4 +276,5 @@ def classes_table(pool: Pool, kept: np.ndarray) -> pa.Table:
 
 def _nullable(values: np.ndarray) -> pa.Array:
     """NaN and infinities become null."""
-    return pa.array(values, mask=~np.isfinite(values))
+    is_unknown = ~np.isfinite(values)
+    return pa.array(values, mask=is_unknown)
