@@ -78,7 +78,7 @@ def write_results(
 
 def _samples(run: Run, selection: Selection) -> pa.Table:
     """``samples.parquet``; what is found out about the samples on the way comes into the notes."""
-    partner, partner_similarity, xy = _explain(run, selection)
+    partner, partner_similarity, xy = _partners_and_map(run, selection)
     suspect = np.zeros(len(run.pool), bool)
     if selection.loss is not None:
         suspect = label_suspects(selection.loss, selection.assignment, partner)
@@ -107,7 +107,9 @@ def write_pruned_config(run: Run, work_dir: Path) -> None:
     write_config(config, work_dir / 'config.py')
 
 
-def _explain(run: Run, selection: Selection) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+def _partners_and_map(
+    run: Run, selection: Selection
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Partner and similarity of every pruned sample, and the 2-D map.
 
     Nothing where no features were needed.
