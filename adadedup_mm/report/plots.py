@@ -68,6 +68,10 @@ class Axis:
         length = self.end - self.start
         return self.start + share * length
 
+    def inside(self, values: np.ndarray) -> np.ndarray:
+        """The pixels of values, those beyond the axis at its ends."""
+        return self(values).clip(self.start, self.end)
+
     def at(self, value: float) -> str:
         """The pixel of one value, as written into the SVG."""
         pixel = self(np.array(value))
@@ -125,16 +129,24 @@ def grid(
 
 def _x_tick(across: str, text: str) -> list[Markup]:
     """A line upwards, and its label below."""
-    line = tag('line', class_='grid', x1=across, x2=across, y1=TOP, y2=_Y_START)
-    label = tag('text', text, x=across, y=_Y_START + 18, text_anchor='middle')
-    return [line, label]
+    return [
+        _line('grid', (across, TOP), (across, _Y_START)),
+        tag('text', text, x=across, y=_Y_START + 18, text_anchor='middle'),
+    ]
 
 
 def _y_tick(up: str, text: str) -> list[Markup]:
     """A line across, and its label on the left."""
-    line = tag('line', class_='grid', x1=LEFT, x2=_X_END, y1=up, y2=up)
-    label = tag('text', text, x=LEFT - 8, y=up, dy='.35em', text_anchor='end')
-    return [line, label]
+    return [
+        _line('grid', (LEFT, up), (_X_END, up)),
+        tag('text', text, x=LEFT - 8, y=up, dy='.35em', text_anchor='end'),
+    ]
+
+
+def _line(kind: str, start: tuple[object, object], end: tuple[object, object]) -> Markup:
+    """A line between two points, of a class of the style sheet."""
+    (x1, y1), (x2, y2) = start, end
+    return tag('line', class_=kind, x1=x1, x2=x2, y1=y1, y2=y2)
 
 
 def _x_title(text: str) -> Markup:
@@ -202,13 +214,23 @@ def _polyline(across: np.ndarray, up: np.ndarray) -> str:
 
 def _mark(across: str, up: str, text: str, is_right: bool) -> list[Markup]:
     """A point of the curve with lines to both axes and a text beside it."""
+    lines = f'{across},{_Y_START} {across},{up} {LEFT},{up}'
     # Off the rising curve, and inside the plot.
     anchor, right, down = ('end', -8, -8) if is_right else ('start', 10, 18)
-    lines = f'{across},{_Y_START} {across},{up} {LEFT},{up}'
+    label = tag(
+        'text',
+        text,
+        class_='strong',
+        x=across,
+        y=up,
+        dx=right,
+        dy=down,
+        text_anchor=anchor,
+    )
     return [
         tag('polyline', class_='mark', points=lines),
         tag('circle', class_='mark-dot', cx=across, cy=up, r=5),
-        tag('text', text, class_='strong', x=across, y=up, dx=right, dy=down, text_anchor=anchor),
+        label,
     ]
 
 
@@ -227,15 +249,21 @@ def gap_plot(
     x = x_axis(*padded(np.append(gap, 0), share=0.1))
     y = y_axis(-0.04, 1.04)
     bars = np.nan_to_num(error)
-    left = x(gap - bars).clip(x.start, x.end)
-    right = x(gap + bars).clip(x.start, x.end)
-    rows = zip(x(gap), y(rate), left, right, _radius(size), names, strict=True)
+    rows = zip(
+        x(gap),
+        y(rate),
+        x.inside(gap - bars),
+        x.inside(gap + bars),
+        _radius(size),
+        names,
+        strict=True,
+    )
     dots = [_dot(*row) for row in rows]
     zero = x.at(0)
     return figure(
         f'Pruning rate against gap of {len(dots)} clusters, with standard errors',
         grid(x, y, 'gap (proxy loss, pruned \u2212 kept)', 'pruned', tick_text(x), per_cent),
-        tag('line', class_='zero', x1=zero, x2=zero, y1=TOP, y2=_Y_START),
+        _line('zero', (zero, TOP), (zero, _Y_START)),
         *dots,
     )
 
@@ -251,9 +279,12 @@ def _radius(size: np.ndarray) -> np.ndarray:
 def _dot(across: float, up: float, left: float, right: float, radius: float, name: str) -> Markup:
     """A cluster with its bar of errors."""
     x, y = f'{across:.1f}', f'{up:.1f}'
-    bar = tag('line', class_='error', x1=f'{left:.1f}', x2=f'{right:.1f}', y1=y, y2=y)
-    dot = tag('circle', class_='dot', cx=x, cy=y, r=f'{radius:.1f}')
-    return tag('g', tag('title', name), bar, dot)
+    return tag(
+        'g',
+        tag('title', name),
+        _line('error', (f'{left:.1f}', y), (f'{right:.1f}', y)),
+        tag('circle', class_='dot', cx=x, cy=y, r=f'{radius:.1f}'),
+    )
 
 
 def map_plot(x: np.ndarray, y: np.ndarray, kept: np.ndarray) -> Markup:
@@ -287,15 +318,21 @@ def map_plot(x: np.ndarray, y: np.ndarray, kept: np.ndarray) -> Markup:
 
 def _map_points(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
     """(n, 2) pixels of the map's points, and its height: both axes have the same scale."""
-    middle_x = (x.min() + x.max()) / 2
-    middle_y = (y.min() + y.max()) / 2
     extent = max(np.ptp(x), np.ptp(y), 1e-9)
     scale = (MAP_SIDE - _MAP_MARGIN) / extent
-    across = MAP_SIDE / 2 + (x - middle_x) * scale
-    down = MAP_SIDE / 2 - (y - middle_y) * scale
+    middle = MAP_SIDE / 2
+    across = middle + _centred(x) * scale
+    down = middle - _centred(y) * scale
     height = max(np.ptp(down) + _MAP_MARGIN, MAP_SIDE / 3)
-    down = down - MAP_SIDE / 2 + height / 2
-    return np.stack([across, down], 1), height
+    down = down - middle + height / 2
+    points = np.stack([across, down], 1)
+    return points, height
+
+
+def _centred(values: np.ndarray) -> np.ndarray:
+    """The distance of each value from the middle of their range."""
+    middle = (values.min() + values.max()) / 2
+    return values - middle
 
 
 def _map_path(name: str, points: np.ndarray, stroke: str) -> Markup:

@@ -1,5 +1,6 @@
 """What each section of the page says, from a run's tables; None where it has no such data."""
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -25,16 +26,22 @@ Row = dict[str, Any]
 def reason_rows(run: FinishedRun) -> list[Row]:
     """How many samples went or stayed for which reason, kept ones first, by falling count."""
     table = pa.table(dict(kept=run.samples['kept'], reason=run.reasons))
-    counts = table.group_by(['kept', 'reason']).aggregate([([], 'count_all')])
+    groups = table.group_by(['kept', 'reason'])
+    counts = groups.aggregate([([], 'count_all')])
     rows = []
-    for count in counts.to_pylist():
-        reason = count['reason'] or 'unknown'
-        rows.append(dict(kept=count['kept'], reason=reason, samples=count['count_all']))
+    for group in counts.to_pylist():
+        row = dict(
+            kept=group['kept'],
+            reason=group['reason'] or 'unknown',
+            samples=group['count_all'],
+        )
+        rows.append(row)
     return sorted(rows, key=_kept_and_frequent_first)
 
 
 def _kept_and_frequent_first(row: Row) -> tuple[bool, int, str]:
-    return not row['kept'], -row['samples'], row['reason']
+    is_pruned = not row['kept']
+    return is_pruned, -row['samples'], row['reason']
 
 
 def keep_ratio_curve(run: FinishedRun) -> dict[str, Any] | None:
@@ -45,10 +52,12 @@ def keep_ratio_curve(run: FinishedRun) -> dict[str, Any] | None:
         return None
     curve = sorted((point.keep_ratio, point.threshold) for point in points)
     ratios, thresholds = np.array(curve, float).T
+    chosen = threshold = None
     # A ratio below the curve's first point leaves fewer samples than there are clusters; no
     # threshold says that.
-    chosen = manifest.keep_ratio if manifest.keep_ratio >= ratios[0] else None
-    threshold = None if chosen is None else float(np.interp(chosen, ratios, thresholds))
+    if manifest.keep_ratio >= ratios[0]:
+        chosen = manifest.keep_ratio
+        threshold = float(np.interp(chosen, ratios, thresholds))
     return dict(
         plot=plots.curve_plot(ratios, thresholds, chosen, threshold),
         rows=_curve_rows(ratios, thresholds, chosen, manifest.samples),
@@ -60,9 +69,9 @@ def keep_ratio_curve(run: FinishedRun) -> dict[str, Any] | None:
 def _is_threshold(point: CurvePoint) -> bool:
     """Whether a point of the curve is a similarity that samples can have."""
     threshold = point.threshold
-    if threshold is None:
+    if threshold is None or not math.isfinite(threshold):
         return False
-    return bool(np.isfinite(threshold)) and threshold > -1
+    return threshold > -1
 
 
 def _curve_rows(
@@ -88,10 +97,14 @@ def _curve_rows(
 
 def _threshold_spread(thresholds: np.ndarray) -> tuple[float, float] | None:
     """The lowest and the highest threshold of the clusters; None if they have the same one."""
-    own = thresholds[np.isfinite(thresholds)]
-    if not len(own) or np.ptp(own) <= _LEAST_SPREAD:
+    known = thresholds[np.isfinite(thresholds)]
+    if not len(known):
         return None
-    return float(own.min()), float(own.max())
+    lowest = float(known.min())
+    highest = float(known.max())
+    if highest - lowest <= _LEAST_SPREAD:
+        return None
+    return lowest, highest
 
 
 def cluster_rows(run: FinishedRun) -> list[Row]:
@@ -105,9 +118,9 @@ def cluster_rows(run: FinishedRun) -> list[Row]:
 
 def plain_rows(columns: Columns, order: Sequence[int] | np.ndarray) -> list[Row]:
     """The first rows of a table in this order, as dicts of plain values."""
-    indices = np.array(order[:ROWS], np.int64)
-    table = {name: column[indices] for name, column in columns.items()}
-    return pa.table(table).to_pylist()
+    shown = np.array(order[:ROWS], np.int64)
+    table = pa.table({name: column[shown] for name, column in columns.items()})
+    return table.to_pylist()
 
 
 def gap_section(run: FinishedRun) -> dict[str, Any] | None:
@@ -132,9 +145,13 @@ def gap_section(run: FinishedRun) -> dict[str, Any] | None:
 
 def _dot_name(cluster: int, gap: float, gap_se: float, rate: float, size: int) -> str:
     """What the dot of a cluster says when it is pointed at."""
-    gap_text = f'gap {words.number(gap)} \u00b1 {words.number(gap_se)}'
-    pruned_text = f'{words.share(rate)} of {words.count(size)} pruned'
-    return f'cluster {cluster}: {gap_text}, {pruned_text}'
+    gap_text = words.number(gap)
+    error_text = words.number(gap_se)
+    share_text = words.share(rate)
+    size_text = words.count(size)
+    return (
+        f'cluster {cluster}: gap {gap_text} \u00b1 {error_text}, {share_text} of {size_text} pruned'
+    )
 
 
 def reliability_sentence(run: FinishedRun) -> str | None:
@@ -154,17 +171,18 @@ def reliability_sentence(run: FinishedRun) -> str | None:
         )
     if not facts:
         return None
-    where = 'Over all clusters'
+    clusters = 'all'
     if given.clusters is not None:
-        where = f'Over {words.count(given.clusters)} clusters'
+        clusters = words.count(given.clusters)
+    what = ' and '.join(facts)
     return (
-        f'{where}, {" and ".join(facts)}. '
+        f'Over {clusters} clusters, {what}. '
         'The noisier the gaps, the closer the thresholds stay to plain density.'
     )
 
 
 def _is_known(value: float | None) -> bool:
-    return value is not None and bool(np.isfinite(value))
+    return value is not None and math.isfinite(value)
 
 
 def class_rows(run: FinishedRun) -> list[Row]:
@@ -179,16 +197,22 @@ def scene_rows(run: FinishedRun) -> list[Row]:
     """Samples and kept samples of each scene, the most pruned first; none without scenes."""
     kept = run.samples['kept'].astype(np.int64)
     table = pa.table(dict(scene=run.scenes, kept=kept)).drop_null()
-    counts = table.group_by('scene').aggregate([('kept', 'count'), ('kept', 'sum')])
+    groups = table.group_by('scene')
+    counts = groups.aggregate([('kept', 'count'), ('kept', 'sum')])
     rows = []
-    for count in counts.to_pylist():
-        samples, kept_samples = count['kept_count'], count['kept_sum']
-        rows.append(dict(scene=count['scene'], samples=samples, kept=kept_samples))
+    for group in counts.to_pylist():
+        row = dict(
+            scene=group['scene'],
+            samples=group['kept_count'],
+            kept=group['kept_sum'],
+        )
+        rows.append(row)
     return sorted(rows, key=_most_pruned_first)
 
 
 def _most_pruned_first(row: Row) -> tuple[float, str]:
-    return row['kept'] / row['samples'], row['scene']
+    share_kept = row['kept'] / row['samples']
+    return share_kept, row['scene']
 
 
 def feature_map(run: FinishedRun) -> dict[str, Any] | None:
@@ -199,7 +223,8 @@ def feature_map(run: FinishedRun) -> dict[str, Any] | None:
     x = run.samples['map_x']
     y = run.samples['map_y']
     kept = run.samples['kept']
-    known = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+    is_known = np.isfinite(x) & np.isfinite(y)
+    known = np.flatnonzero(is_known)
     if not len(known):
         return None
     shown = known
