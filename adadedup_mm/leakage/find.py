@@ -130,17 +130,19 @@ def _read_split(config: Config, name: str) -> Pool:
 def _pairs_table(name: str, run: Run, train: Run, pairs: Pairs) -> pa.Table:
     """``pairs.parquet``: a row a pair, the most similar one of each sample with rank 0."""
     paths, train_paths = _first_paths(run), _first_paths(train)
+    sample_ids, train_ids = run.pool.sample_ids, train.pool.sample_ids
+    count = len(pairs.query)
     # A query's pairs stand together, the most similar one first.
     firsts = np.searchsorted(pairs.query, pairs.query)
     return PAIRS.table(
         {
-            'split': [name] * len(pairs.query),
-            'sample_id': [run.pool.sample_ids[i] for i in pairs.query],
+            'split': [name] * count,
+            'sample_id': [sample_ids[i] for i in pairs.query],
             'image_path': [paths[i] for i in pairs.query],
-            'train_sample_id': [train.pool.sample_ids[i] for i in pairs.anchor],
+            'train_sample_id': [train_ids[i] for i in pairs.anchor],
             'train_image_path': [train_paths[i] for i in pairs.anchor],
             'similarity': pairs.similarity,
-            'rank': np.arange(len(pairs.query)) - firsts,
+            'rank': np.arange(count) - firsts,
             'matches': pairs.matches[pairs.query],
         }
     )
@@ -168,8 +170,10 @@ def _count_shared(pool: Pool, train: Pool) -> int:
 
 
 def _real_path(path: str) -> str:
-    # No file has a null character in its name; Python refuses to look for one.
-    return path if '\0' in path else os.path.realpath(path)
+    if '\0' in path:
+        # No file has such a name; Python refuses to look for one.
+        return path
+    return os.path.realpath(path)
 
 
 def _columns(run: Run) -> list[int]:

@@ -100,7 +100,8 @@ class _Search:
         block = slice(start, start + QUERIES)
         similarity = snap(self.rows[block] @ chunk.T)
         nearest = self.nearest[block]
-        np.maximum(nearest, similarity.max(1), out=nearest)
+        highest = similarity.max(axis=1)
+        np.maximum(nearest, highest, out=nearest)
         query, column = np.nonzero(similarity >= self.threshold)
         if not len(query):
             return
@@ -118,17 +119,18 @@ class _Search:
 
 def _joined(parts: list[_Columns]) -> _Columns:
     """The pairs of all parts."""
-    queries, anchors, similarities = zip(*parts, strict=True)
-    return np.concatenate(queries), np.concatenate(anchors), np.concatenate(similarities)
+    query, anchor, similarity = map(np.concatenate, zip(*parts, strict=True))
+    return query, anchor, similarity
 
 
 def _best(query: np.ndarray, anchor: np.ndarray, similarity: np.ndarray, most: int) -> _Columns:
     """The ``most`` similar pairs of each query, sorted."""
     order = np.lexsort((anchor, -similarity, query))
     query = query[order]
-    firsts = np.flatnonzero(np.diff(query, prepend=-1))
+    steps = np.diff(query, prepend=-1)
+    firsts = np.flatnonzero(steps)
     sizes = np.diff(firsts, append=len(query))
     rank = np.arange(len(query)) - np.repeat(firsts, sizes)
     is_best = rank < most
-    order = order[is_best]
-    return query[is_best], anchor[order], similarity[order]
+    best = order[is_best]
+    return query[is_best], anchor[best], similarity[best]

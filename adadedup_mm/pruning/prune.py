@@ -31,7 +31,7 @@ from ..workdir.finished import finished_manifest, written_files
 from ..workdir.manifest import Manifest, installed_versions, known_manifest, read_manifest
 from ..workdir.tables import SAMPLES
 from .estimate import estimate_line
-from .results import write_pruned_config, write_results
+from .results import write_pruned_config, write_outputs
 from .update import update
 
 
@@ -126,7 +126,7 @@ def _prune(
                         print(estimate_line(run))
                     selection = strategy(run)
                 if rank == 0:
-                    write_results(run, selection, work_dir, identity, started)
+                    write_outputs(run, selection, work_dir, identity, started)
                     _remove_others(outputs, work_dir)
             except UserError as error:
                 if is_new and rank == 0:

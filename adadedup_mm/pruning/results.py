@@ -48,7 +48,7 @@ from .rules import apply_rules, name_unreadable
 CURVE_RATIOS = tuple(round(0.05 * step, 2) for step in range(1, 21))
 
 
-def write_results(
+def write_outputs(
     run: Run, selection: Selection, work_dir: Path, identity: dict[str, Any], started: float
 ) -> None:
     """Rules, then every file of a finished run; the manifest comes last and marks it as finished.
@@ -78,14 +78,15 @@ def write_results(
 
 def _samples(run: Run, selection: Selection) -> pa.Table:
     """``samples.parquet``; what is found out about the samples on the way comes into the notes."""
+    pool, loss = run.pool, selection.loss
     partner, partner_similarity, xy = _partners_and_map(run, selection)
-    suspect = np.zeros(len(run.pool), bool)
-    if selection.loss is not None:
-        suspect = label_suspects(selection.loss, selection.assignment, partner)
+    suspect = np.zeros(len(pool), bool)
+    if loss is not None:
+        suspect = label_suspects(loss, selection.assignment, partner)
     _note_bad_images(run, selection)
     name_unreadable(run, selection)
     selection.explain(run.options.strategy_name)
-    return samples_table(run.pool, selection, partner, partner_similarity, suspect, xy)
+    return samples_table(pool, selection, partner, partner_similarity, suspect, xy)
 
 
 def _note_databases(run: Run, selection: Selection, files: Sequence[Mapping[str, Any]]) -> None:

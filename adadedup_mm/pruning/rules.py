@@ -41,7 +41,8 @@ def _apply_class_floor(run: Run, selection: Selection) -> list[str]:
 
 def _floor_ratio(run: Run) -> float:
     """The share of its samples that every class keeps."""
-    return run.options.guards.min_class_ratio * run.options.keep_ratio
+    options = run.options
+    return options.guards.min_class_ratio * options.keep_ratio
 
 
 def _apply_scenes(
@@ -80,12 +81,13 @@ def _places(run: Run, selection: Selection, added: np.ndarray, usable: np.ndarra
 def _keep_scenes(
     selection: Selection, scenes: np.ndarray, places: np.ndarray, usable: np.ndarray
 ) -> None:
-    budget = int(selection.kept.sum())
+    budget = selection.kept.sum()
     kept = keep_groups(scenes, selection.kept, places, usable)
     selection.change(kept, 'kept with its scene', 'pruned with its scene')
-    count = len(np.unique(scenes[kept]))
+    total = scenes.max() + 1
+    stays = len(np.unique(scenes[kept]))
     selection.notes.append(
-        f"group_by='scene': {count} of {scenes.max() + 1} scenes stay, "
+        f"group_by='scene': {stays} of {total} scenes stay, "
         f'with {kept.sum()} samples for a budget of {budget}.'
     )
 
@@ -93,18 +95,16 @@ def _keep_scenes(
 def _keep_gaps(
     selection: Selection, scenes: np.ndarray, places: np.ndarray, usable: np.ndarray, min_gap: int
 ) -> None:
-    budget = int(selection.kept.sum())
+    budget = selection.kept.sum()
     spread = spread_frames(scenes, selection.kept, places, usable, min_gap)
     selection.change(spread.kept, 'chosen for the gap', 'made room for the gap')
-    met = f'kept frames of a scene have at least {spread.gap} others between them'
+    wanted = f'min_gap={min_gap}'
     if spread.room < budget:
-        met = (
-            f'min_gap={min_gap} cannot be met, which has room for {spread.room} samples '
-            f'while {budget} are kept: {met}.'
+        wanted += (
+            f' cannot be met, which has room for {spread.room} samples while {budget} are kept'
         )
-    else:
-        met = f'min_gap={min_gap}: {met}.'
-    selection.notes.append(met)
+    met = f'kept frames of a scene have at least {spread.gap} others between them'
+    selection.notes.append(f'{wanted}: {met}.')
 
 
 def name_unreadable(run: Run, selection: Selection) -> None:

@@ -86,7 +86,8 @@ def choose_clusters(
     if len(order) <= places:
         return dict.fromkeys(order.tolist(), '')
 
-    known = order[np.isfinite(gap[order])].tolist()
+    has_gap = np.isfinite(gap[order])
+    known = order[has_gap].tolist()
     chosen = dict.fromkeys(known[:high], 'among the highest gaps')
     lowest_from = max(high, len(known) - low)
     for index in known[lowest_from:]:
@@ -95,7 +96,8 @@ def choose_clusters(
     left = places - len(chosen)
     rest = np.setdiff1d(order, list(chosen))
     by_pruned = np.lexsort((rest, -pruned[rest]))
-    for index in rest[by_pruned][:left].tolist():
+    most_pruned = rest[by_pruned][:left]
+    for index in most_pruned.tolist():
         chosen[index] = 'among the most pruned'
     return {index: chosen[index] for index in order.tolist() if index in chosen}
 
@@ -127,8 +129,9 @@ def group_by_partner(rows: np.ndarray, partner: np.ndarray, similarity: np.ndarr
 def cluster_examples(run: FinishedRun) -> list[Example]:
     """The clusters that the page shows with pictures, by falling gap."""
     clusters = run.clusters
+    gap = clusters['gap']
     pruned = clusters['size'] - clusters['kept']
-    chosen = choose_clusters(clusters['gap'], pruned)
+    chosen = choose_clusters(gap, pruned)
     return [_example(run, index, why) for index, why in chosen.items()]
 
 
