@@ -1,5 +1,6 @@
 """The manifest, the tables and the reasons in them: what is written, and what is read."""
 
+import dataclasses
 import json
 import shutil
 
@@ -159,5 +160,6 @@ def test_a_strategy_may_give_reasons_of_its_own():
     kept = np.array([True, False])
     selection = Selection.without_features(kept)
     selection.reason[0] = 'a favourite'
+    selection = dataclasses.replace(selection, layout=0.5)
     selection.explain('mine')
     assert selection.reason.tolist() == ['a favourite', 'not chosen by mine']

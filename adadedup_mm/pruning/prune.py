@@ -31,7 +31,7 @@ from ..workdir.finished import finished_manifest, written_files
 from ..workdir.manifest import Manifest, installed_versions, known_manifest, read_manifest
 from ..workdir.tables import SAMPLES
 from .estimate import estimate_line
-from .results import write_pruned_config, write_outputs
+from .results import write_outputs, write_pruned_config
 from .update import update
 
 

@@ -50,9 +50,9 @@ class Selection:
     reason: np.ndarray = field(default_factory=lambda: np.empty(0, object))
 
     def __post_init__(self) -> None:
-        count = len(self.kept)
-        if len(self.reason) != count:
-            self.reason = np.full(count, '', object)
+        # Not of numpy's texts, which longer ones would not fit into.
+        given = self.reason if len(self.reason) else [''] * len(self.kept)
+        self.reason = np.array(given, object)
 
     @classmethod
     def without_features(cls, kept: np.ndarray) -> 'Selection':

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from ..base.errors import UserError
 from ..base.files import write_json
-from .tables import TableFile
+from .parquet import TableFile
 
 FOLDER = 'leakage'
 PAIRS = TableFile(
