@@ -165,8 +165,11 @@ def _summarise(name: str, run: Run, train: Run, pairs: Pairs) -> SplitSummary:
 def _count_shared(pool: Pool, train: Pool) -> int:
     """How many samples have an image file that is also in the training set."""
     files = {_real_path(path) for paths in train.image_paths for path in paths}
-    shared = [not files.isdisjoint(map(_real_path, paths)) for paths in pool.image_paths]
-    return sum(shared)
+    count = 0
+    for paths in pool.image_paths:
+        is_shared = any(_real_path(path) in files for path in paths)
+        count += is_shared
+    return count
 
 
 def _real_path(path: str) -> str:

@@ -1,6 +1,7 @@
 """Exact search for similar rows of two feature matrices."""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +12,6 @@ from ..vectors.rows import read_rows, run_parallel, snap
 # Rows that are compared at a time, of either side.
 QUERIES = 384
 CHUNK = 4096
-
-# Queries, anchors and similarities of pairs.
-_Columns = tuple[np.ndarray, np.ndarray, np.ndarray]
-_NONE: _Columns = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 @dataclass(frozen=True)
@@ -67,6 +64,45 @@ def similar_pairs(
     return search.result()
 
 
+@dataclass(frozen=True)
+class _Found:
+    """Some pairs: the first three columns of ``Pairs``, in any order."""
+
+    query: np.ndarray
+    anchor: np.ndarray
+    similarity: np.ndarray
+
+    def take(self, chosen: np.ndarray) -> '_Found':
+        """The pairs at these places."""
+        return _Found(
+            query=self.query[chosen],
+            anchor=self.anchor[chosen],
+            similarity=self.similarity[chosen],
+        )
+
+    def best(self, most: int) -> '_Found':
+        """The ``most`` similar pairs of each query, sorted."""
+        order = np.lexsort((self.anchor, -self.similarity, self.query))
+        pairs = self.take(order)
+        steps = np.diff(pairs.query, prepend=-1)
+        firsts = np.flatnonzero(steps)
+        sizes = np.diff(firsts, append=len(order))
+        rank = np.arange(len(order)) - np.repeat(firsts, sizes)
+        return pairs.take(rank < most)
+
+
+_NONE = _Found(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+
+
+def _joined(parts: Sequence[_Found]) -> _Found:
+    """The pairs of all parts."""
+    return _Found(
+        query=np.concatenate([part.query for part in parts]),
+        anchor=np.concatenate([part.anchor for part in parts]),
+        similarity=np.concatenate([part.similarity for part in parts]),
+    )
+
+
 class _Search:
     """The queries, and the similar pairs that were found so far for each block of them.
 
@@ -77,21 +113,21 @@ class _Search:
     """
 
     def __init__(self, queries: np.ndarray, threshold: float, most: int) -> None:
-        self.rows, self.blank = read_rows(queries, np.arange(len(queries)))
+        count = len(queries)
+        self.rows, self.blank = read_rows(queries, np.arange(count))
         self.threshold = threshold
         self.most = most
-        self.matches = np.zeros(len(self.rows), np.int64)
-        self.nearest = np.full(len(self.rows), -1, np.float32)
-        starts = range(0, len(self.rows), QUERIES)
-        self.found = dict.fromkeys(starts, _NONE)
+        self.matches = np.zeros(count, np.int64)
+        self.nearest = np.full(count, -1, np.float32)
+        self.found = dict.fromkeys(range(0, count, QUERIES), _NONE)
 
     def compare(self, anchors: np.ndarray, members: np.ndarray, workers: int | None) -> None:
         """Compares all queries with the anchors of these numbers."""
-        chunk, empty = read_rows(anchors, members)
-        chunk, members = chunk[~empty], members[~empty]
+        rows, blank = read_rows(anchors, members)
+        chunk = rows[~blank]
         if not len(chunk):
             return
-        compare_block = functools.partial(self._compare_block, chunk, members)
+        compare_block = functools.partial(self._compare_block, chunk, members[~blank])
         for _ in run_parallel(compare_block, list(self.found), workers):
             pass
 
@@ -106,31 +142,22 @@ class _Search:
         if not len(query):
             return
         self.matches[block] += np.bincount(query, minlength=len(similarity))
-        new = (query + start, members[column], similarity[query, column])
+        new = _Found(
+            query=query + start,
+            anchor=members[column],
+            similarity=similarity[query, column],
+        )
         both = _joined([self.found[start], new])
-        self.found[start] = _best(*both, self.most)
+        self.found[start] = both.best(self.most)
 
     def result(self) -> Pairs:
         """All pairs, and what is known about queries without one."""
         self.nearest[self.blank] = np.nan
-        query, anchor, similarity = _joined([_NONE, *self.found.values()])
-        return Pairs(query, anchor, similarity, self.matches, self.nearest)
-
-
-def _joined(parts: list[_Columns]) -> _Columns:
-    """The pairs of all parts."""
-    query, anchor, similarity = map(np.concatenate, zip(*parts, strict=True))
-    return query, anchor, similarity
-
-
-def _best(query: np.ndarray, anchor: np.ndarray, similarity: np.ndarray, most: int) -> _Columns:
-    """The ``most`` similar pairs of each query, sorted."""
-    order = np.lexsort((anchor, -similarity, query))
-    query = query[order]
-    steps = np.diff(query, prepend=-1)
-    firsts = np.flatnonzero(steps)
-    sizes = np.diff(firsts, append=len(query))
-    rank = np.arange(len(query)) - np.repeat(firsts, sizes)
-    is_best = rank < most
-    best = order[is_best]
-    return query[is_best], anchor[best], similarity[best]
+        pairs = _joined([_NONE, *self.found.values()])
+        return Pairs(
+            query=pairs.query,
+            anchor=pairs.anchor,
+            similarity=pairs.similarity,
+            matches=self.matches,
+            nearest=self.nearest,
+        )

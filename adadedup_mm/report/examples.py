@@ -137,11 +137,12 @@ def cluster_examples(run: FinishedRun) -> list[Example]:
 
 def _example(run: FinishedRun, index: int, why: str) -> Example:
     samples = run.samples
+    similarity = samples['partner_similarity']
     cluster = run.clusters['cluster'][index]
     rows = np.flatnonzero(samples['cluster'] == cluster)
     is_kept = samples['kept'][rows]
     pruned = rows[~is_kept]
-    groups = group_by_partner(pruned, run.partner, samples['partner_similarity'])
+    groups = group_by_partner(pruned, run.partner, similarity)
     alone = np.setdiff1d(rows[is_kept], run.partner[pruned])
     return Example(
         index=index,

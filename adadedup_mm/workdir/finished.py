@@ -37,10 +37,9 @@ _EMPTY: dict[pa.DataType, Any] = {
 
 def finished_manifest(work_dir: Path, identity: dict[str, Any]) -> Manifest | None:
     """The manifest of a finished run of this identity; None where anything is missing."""
-    if not all((work_dir / name).exists() for name in OUTPUTS):
-        return None
     manifest = known_manifest(work_dir)
-    if manifest is None:
+    is_complete = all((work_dir / name).exists() for name in OUTPUTS)
+    if manifest is None or not is_complete:
         return None
     # Work dirs of version 0.1 do not name the records.
     older = {name: value for name, value in identity.items() if name != 'records'}
