@@ -207,9 +207,8 @@ def update(run: Run, folder: Path) -> Selection:
     selection = Selection(
         kept, assignment, order, similarity, old.thresholds, loss=loss, layout=old.layout
     )
-    reasons = old.samples['reason'].to_pylist()
-    for sample in np.flatnonzero(rows >= 0):
-        selection.reason[sample] = reasons[rows[sample]] or ''
+    reasons = np.array(old.samples['reason'].fill_null('').to_pylist(), object)
+    selection.reason[rows >= 0] = reasons[rows[rows >= 0]]
     selection.update = _facts(run, old, rows, kept, centroids, far_limit)
     selection.notes += _notes(selection.update)
     return selection
