@@ -21,10 +21,12 @@ import numpy as np
 import pyarrow.parquet as pq
 from sections import fill_section, split_page
 
-from adadedup_mm.base.files import atomic_open, read_object
+from adadedup_mm.base.files import atomic_open
 from adadedup_mm.benchmark.jobs import folder_name
 from adadedup_mm.benchmark.results import RESULTS, Row, read_results
 from adadedup_mm.benchmark.tables import Table, markdown
+from adadedup_mm.workdir.manifest import known_manifest
+from adadedup_mm.workdir.tables import CLASSES, SAMPLES
 
 COLUMNS = ('variant', 'keep_ratio', 'seed', 'group', 'name', 'all', 'kept')
 
@@ -41,19 +43,19 @@ def read_rates(work_dir: Path, rows: Sequence[Row]) -> Iterator[tuple]:
         if not folder.exists():  # pruned while training
             continue
         start = (row['variant'], row['keep_ratio'], row['seed'])
-        for one in pq.read_table(folder / 'classes.parquet').to_pylist():
+        for one in CLASSES.read(folder).to_pylist():
             yield (*start, 'class', one['class'], one['instances'], one['instances_kept'])
         kinds = _kinds(json.loads(row['settings'])['data'].get('root', ''))
         if kinds:
-            table = pq.read_table(folder / 'samples.parquet', columns=['sample_id', 'kept'])
-            samples = table.to_pydict()
+            samples = SAMPLES.read(folder).select(['sample_id', 'kept']).to_pydict()
             kind = np.array([kinds[sample] for sample in samples['sample_id']])
             for name in sorted(set(kind)):
                 kept = np.array(samples['kept'])[kind == name]
                 yield (*start, 'scene', name, len(kept), int(kept.sum()))
-        reliability = read_object(folder / 'manifest.json').get('gap_reliability') or {}
-        if reliability.get('signal_share') is not None:
-            yield (*start, 'gaps', 'signal', 1, reliability['signal_share'])
+        manifest = known_manifest(folder)
+        reliability = manifest.gap_reliability if manifest else None
+        if reliability and reliability.signal_share is not None:
+            yield (*start, 'gaps', 'signal', 1, reliability.signal_share)
 
 
 @functools.cache

@@ -24,17 +24,24 @@ from figures import Figure, parse, peak_memory, save
 from kmeans import make_features
 from matplotlib.figure import Figure as Plot
 
-from adadedup_mm.base.files import atomic_open, write_rows, write_table
+from adadedup_mm.base.files import atomic_open, write_rows
 from adadedup_mm.clusters import SphericalKMeans
 from adadedup_mm.density import KCenter, joint_blocks, layout_blocks, nearest_kept
 from adadedup_mm.density.layout import DIMENSIONS as LAYOUT_DIMENSIONS
 from adadedup_mm.feedback import adaptive_set, initial_set
 from adadedup_mm.pool import Pool
 from adadedup_mm.selection import Selection
-from adadedup_mm.settings.options import FeedbackOptions, Options
+from adadedup_mm.settings.options import FeedbackOptions
 from adadedup_mm.vectors.map import map_2d
 from adadedup_mm.vectors.rows import read_in_passing
-from adadedup_mm.workdir.tables import classes_table, clusters_table, reasons, samples_table
+from adadedup_mm.workdir.tables import (
+    CLASSES,
+    CLUSTERS,
+    SAMPLES,
+    classes_table,
+    clusters_table,
+    samples_table,
+)
 
 SIZES, QUICK_SIZES = (250_000, 500_000, 1_000_000, 2_000_000), (10_000, 20_000, 40_000)
 DIMENSIONS, CLUSTER_SIZE, KEEP_RATIO = 512, 350, 0.8
@@ -117,15 +124,11 @@ def measure(path: Path, n: int, share: float) -> None:
     partner, closeness = nearest_kept(vectors, assignment, selection.kept)
     done('partners')
     nothing = np.zeros(n, bool)
-    reason = reasons(
-        selection, selection.kept, selection.kept, nothing, Options(keep_ratio=KEEP_RATIO)
-    )
-    write_table(
-        path.with_name('samples.parquet'),
-        samples_table(pool, selection, reason, partner, closeness, nothing, map_2d(features)),
-    )
-    write_table(path.with_name('clusters.parquet'), clusters_table(selection))
-    write_table(path.with_name('classes.parquet'), classes_table(pool, selection.kept))
+    selection.explain('adadedup')
+    samples = samples_table(pool, selection, partner, closeness, nothing, map_2d(features))
+    SAMPLES.write(path.parent, samples)
+    CLUSTERS.write(path.parent, clusters_table(selection))
+    CLASSES.write(path.parent, classes_table(pool, selection.kept))
     done('tables')
     print(json.dumps(dict(seconds=seconds, megabytes=peak_memory())))
 

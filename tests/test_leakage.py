@@ -75,7 +75,7 @@ def test_pairs_do_not_depend_on_blocks_or_threads(monkeypatch):
 
 @pytest.fixture(scope='module')
 def leaky(world, tmp_path_factory):
-    """A config on a world whose validation set holds five training images, two of them as the very files."""
+    """A config whose validation set holds five training images, two of them the very files."""
     root = tmp_path_factory.mktemp('leaky') / 'wörld & <b>'
     shutil.copytree(world, root)
     folder = root / 'coco/annotations'

@@ -16,12 +16,14 @@ import pytest
 
 from adadedup_mm.cli.prune import main as prune_main
 from adadedup_mm.stages import StageStore
-from adadedup_mm.workdir.claim import OUTPUTS
+from adadedup_mm.workdir.finished import OUTPUTS
 
 ROOT = Path(__file__).parents[1]
 CONFIG = """
-_base_ = ['{root}/configs/minidrive/faster_rcnn_minidrive.py', 'adadedup_mm::_base_/adadedup_offline.py']
-adadedup = dict(keep_ratio=.5, embedder=dict(type='PixelEmbedder', _delete_=True), proxy=dict(epochs=1))
+_base_ = ['{root}/configs/minidrive/faster_rcnn_minidrive.py',
+          'adadedup_mm::_base_/adadedup_offline.py']
+adadedup = dict(keep_ratio=.5, embedder=dict(type='PixelEmbedder', _delete_=True),
+                proxy=dict(epochs=1))
 data_root = '{world}/coco/'
 train_dataloader = dict(batch_size=8, dataset=dict(data_root=data_root))
 val_dataloader = dict(dataset=dict(data_root=data_root))
@@ -258,7 +260,7 @@ def test_a_run_killed_in_any_stage_resumes_to_the_identical_selection(
 
 
 def _die_in(stage):
-    """Makes this process kill itself once the stage's results are written, before they count as finished."""
+    """Makes this process kill itself when a stage's results are written, but not yet finished."""
     from adadedup_mm import stages
     from adadedup_mm.pruning import results
 
@@ -407,7 +409,7 @@ def test_a_folder_of_somebody_else_is_not_touched(config, tmp_path, capsys):
 
 @contextlib.contextmanager
 def truncated_images(world, folder, count):
-    """A copy of the world with broken training images, one of them missing; yields their sample ids."""
+    """A copy of the world with broken training images, one of them missing; gives their ids."""
     import shutil
 
     shutil.copytree(world, folder)

@@ -26,7 +26,7 @@ from adadedup_mm.base.files import write_json, write_table
 from adadedup_mm.cli.report import main
 from adadedup_mm.report import build_report, plots
 from adadedup_mm.report.examples import choose_clusters, group_by_partner
-from adadedup_mm.report.page import MAP_POINTS
+from adadedup_mm.report.sections import MAP_POINTS
 from adadedup_mm.report.thumbnails import make_thumbnail, make_thumbnails
 
 ROOT = Path(__file__).parents[1]
@@ -60,7 +60,7 @@ def write_run(
     name: str = '',
     manifest: dict[str, Any] | None = None,
 ) -> Path:
-    """A plausible work dir of one sample per path; ``name`` is put wherever a name of the user's can stand."""
+    """A plausible work dir of one sample per path; ``name`` stands where names of users can."""
     rng = np.random.default_rng(1)
     n = len(paths)
     ids = [f'{name}{index:06d}' for index in range(n)]
@@ -670,7 +670,7 @@ def chromium(tmp_path: Path, page: Path, *flags: str) -> tuple[str, list[str]]:
 
 
 def framed(tmp_path: Path, page: Path, width: int, script: str) -> Path:
-    """A page that shows the report in a frame of this width, since headless windows have a least width."""
+    """A page with the report in a frame of this width: headless windows have a least width."""
     content = html.escape(page.read_text(encoding='utf-8'))
     wrapper = tmp_path / f'frame{width}.html'
     style = f'border:0;width:{width}px;height:1000px'
@@ -692,8 +692,10 @@ document.querySelector('iframe').addEventListener('load', event => {
   page.querySelectorAll('#classes th button')[1].click();
   document.querySelector('#result').textContent = 'RESULT' + JSON.stringify({
     scroll: page.documentElement.scrollWidth, inner: box.innerWidth, before, after: first(),
-    images: page.images.length, drawn: [...page.images].filter(image => image.naturalWidth > 0).length,
-    plots: [...page.querySelectorAll('svg.plot')].map(plot => plot.getBoundingClientRect().height)}) + 'END';
+    images: page.images.length,
+    drawn: [...page.images].filter(image => image.naturalWidth > 0).length,
+    plots: [...page.querySelectorAll('svg.plot')].map(
+      plot => plot.getBoundingClientRect().height)}) + 'END';
 });
 """
 

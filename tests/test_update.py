@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from test_pipeline import CONFIG, ROOT, fails, prune_main, selection
 
-from adadedup_mm.workdir.claim import OUTPUTS
+from adadedup_mm.workdir.finished import OUTPUTS
 
 
 def digests(folder):

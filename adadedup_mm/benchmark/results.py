@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from ..base.errors import UserError
 from ..base.files import read_object, write_json, write_table
-from ..workdir.manifest import installed_versions
+from ..workdir.manifest import installed_versions, manifest_path, read_manifest
 from .config import names_files
 from .hook import REPORT
 from .jobs import Job
@@ -135,10 +135,11 @@ def check_metric(row: Row, metric: str) -> None:
 
 
 def _measured(job: Job, report: dict[str, Any]) -> Row:
-    manifest = read_object(job.folder / 'adadedup' / 'manifest.json')
-    stages = {name: cost['seconds'] for name, cost in manifest.get('stages', {}).items()}
+    pruned = job.folder / 'adadedup'
+    manifest = read_manifest(pruned) if manifest_path(pruned).exists() else None
+    stages = {name: cost.seconds for name, cost in manifest.stages.items()} if manifest else {}
     pruning = sum(stages.values())
-    kept_share = manifest['kept'] / manifest['samples'] if manifest else 1.0
+    kept_share = manifest.kept / manifest.samples if manifest else 1.0
     used_share = _used_share(job.folder / 'dynamic_samples.parquet', job.config) or 1.0
     return dict(
         metrics=json.dumps(report['metrics']),

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from rich.table import Table
 
-from ..leakage import Summary
 from ..leakage.find import find_leakage
 from ..settings.load import default_work_dir, load_config
 from ..settings.options import resolve_options
+from ..workdir.leakage import LeakageSummary
 from .common import add_cfg_options, print_table, run
 
 
@@ -42,7 +42,7 @@ def _main(arguments: list[str] | None) -> None:
     print(f'pairs: {folder}/pairs.csv (and .parquet); pictures: {folder}/leakage.html')
 
 
-def _table(summary: Summary) -> Table:
+def _table(summary: LeakageSummary) -> Table:
     table = Table(
         title=f'Near-duplicates of {summary.train_samples:,} training samples (similarity at least '
         f'{summary.threshold:g})'

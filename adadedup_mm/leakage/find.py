@@ -4,14 +4,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 from mmengine.config import Config
 
 from ..base.errors import UserError
-from ..base.files import atomic_open, write_json, write_table
+from ..base.files import atomic_open
 from ..datasets import read_pool
 from ..features.alike import NEARLY_ALL, same_features_note
 from ..features.stage import ImageStages
@@ -23,7 +22,7 @@ from ..report import build_report
 from ..settings.options import Options
 from ..stages import Ledger, ReadingStore
 from ..workdir.claim import held
-from ..workdir.leakage import FOLDER, SplitSummary, Summary
+from ..workdir.leakage import FOLDER, PAIRS, LeakageSummary, SplitSummary, write_summary
 from .page import leakage_page
 from .pairs import Pairs, similar_pairs
 
@@ -33,14 +32,14 @@ IDENTICAL = 0.9999
 
 def find_leakage(
     config: Config, options: Options, work_dir: Path, threshold: float | None = None, most: int = 5
-) -> Summary:
-    """Compares the validation and test sets of a config with its training set; results go to ``work_dir/leakage``.
+) -> LeakageSummary:
+    """Compares the validation and test sets of a config with its training set.
 
-    Writes ``pairs.parquet`` and ``pairs.csv`` (every pair at least as similar as the threshold, the
-    ``most`` similar ones of each sample), ``summary.json``, ``leakage.html``, and features under
-    ``stages/``, which a later call uses again. Features of the training set come from a pruning run
-    in ``work_dir`` if they are the same. The pruning run's report is made again, with a section
-    about this.
+    Results go to ``work_dir/leakage``: ``pairs.parquet`` and ``pairs.csv`` (every pair at least as
+    similar as the threshold, the ``most`` similar ones of each sample), ``summary.json``,
+    ``leakage.html``, and features under ``stages/``, which a later call uses again. Features of the
+    training set come from a pruning run in ``work_dir`` if they are the same. The pruning run's
+    report is made again, with a section about this.
 
     Args:
         config: a training config.
@@ -72,8 +71,8 @@ def find_leakage(
             summaries.append(_summarise(name, split, train, pairs))
         if train.same_features >= NEARLY_ALL:
             print(f'warning: {same_features_note(train.same_features)}')
-        summary = Summary(level, options.embedder['type'], len(train.pool), summaries)
-        _write(folder, summary, pa.concat_tables(tables), train.reader)
+        summary = LeakageSummary(level, options.embedder['type'], len(train.pool), summaries)
+        _write(work_dir, summary, pa.concat_tables(tables), train.reader)
     if (work_dir / 'report.html').exists():
         build_report(work_dir)
     return summary
@@ -120,9 +119,8 @@ def _evaluation_pools(config: Config) -> dict[str, Pool]:
     }
     if not pools:
         raise UserError(
-            'the config has neither val_dataloader nor test_dataloader: there is nothing to '
-            'compare the '
-            'training set with'
+            'the config has neither val_dataloader nor test_dataloader: '
+            'there is nothing to compare the training set with'
         )
     if len(pools) == 2 and pools['val'].image_paths == pools['test'].image_paths:
         return {'val and test': pools['val']}
@@ -150,43 +148,53 @@ def _read_split(config: Config, name: str) -> Pool:
 def _pairs_table(name: str, split: ImageStages, train: ImageStages, pairs: Pairs) -> pa.Table:
     """``pairs.parquet``: a row a pair, the most similar one of each sample with rank 0."""
     paths, train_paths = _first_paths(split), _first_paths(train)
-    rank = np.arange(len(pairs.query)) - np.searchsorted(pairs.query, pairs.query)
-    return pa.table(
+    sample_ids, train_ids = split.pool.sample_ids, train.pool.sample_ids
+    count = len(pairs.query)
+    # A query's pairs stand together, the most similar one first.
+    firsts = np.searchsorted(pairs.query, pairs.query)
+    return PAIRS.table(
         {
-            'split': pa.array([name] * len(pairs.query), pa.string()),
-            'sample_id': pa.array([split.pool.sample_ids[i] for i in pairs.query], pa.string()),
-            'image_path': pa.array([paths[i] for i in pairs.query], pa.string()),
-            'train_sample_id': pa.array(
-                [train.pool.sample_ids[i] for i in pairs.anchor], pa.string()
-            ),
-            'train_image_path': pa.array([train_paths[i] for i in pairs.anchor], pa.string()),
-            'similarity': pa.array(pairs.similarity, pa.float32()),
-            'rank': pa.array(rank, pa.int32()),
-            'matches': pa.array(pairs.matches[pairs.query], pa.int64()),
+            'split': [name] * count,
+            'sample_id': [sample_ids[i] for i in pairs.query],
+            'image_path': [paths[i] for i in pairs.query],
+            'train_sample_id': [train_ids[i] for i in pairs.anchor],
+            'train_image_path': [train_paths[i] for i in pairs.anchor],
+            'similarity': pairs.similarity,
+            'rank': np.arange(count) - firsts,
+            'matches': pairs.matches[pairs.query],
         }
     )
 
 
 def _summarise(name: str, split: ImageStages, train: ImageStages, pairs: Pairs) -> SplitSummary:
+    """The figures of a split."""
     known = pairs.nearest[np.isfinite(pairs.nearest)]
-    files = {_real_path(path) for paths in train.pool.image_paths for path in paths}
-    shared = sum(
-        any(_real_path(path) in files for path in paths) for paths in split.pool.image_paths
-    )
     return SplitSummary(
-        name,
-        len(split.pool),
-        int((pairs.matches > 0).sum()),
-        int((known >= IDENTICAL).sum()),
-        shared,
-        float(known.max()) if len(known) else None,
-        int(split.unreadable.sum()),
+        split=name,
+        samples=len(split.pool),
+        leaked=int((pairs.matches > 0).sum()),
+        identical=int((known >= IDENTICAL).sum()),
+        same_file=_count_shared(split.pool, train.pool),
+        highest=float(known.max()) if len(known) else None,
+        unreadable=int(split.unreadable.sum()),
     )
+
+
+def _count_shared(pool: Pool, train: Pool) -> int:
+    """How many samples have an image file that is also in the training set."""
+    files = {_real_path(path) for paths in train.image_paths for path in paths}
+    count = 0
+    for paths in pool.image_paths:
+        is_shared = any(_real_path(path) in files for path in paths)
+        count += is_shared
+    return count
 
 
 def _real_path(path: str) -> str:
-    # No file has a null character in its name; Python refuses to look for one.
-    return path if '\0' in path else os.path.realpath(path)
+    if '\0' in path:
+        # No file has such a name; Python refuses to look for one.
+        return path
+    return os.path.realpath(path)
 
 
 def _first_paths(split: ImageStages) -> list[str]:
@@ -194,10 +202,12 @@ def _first_paths(split: ImageStages) -> list[str]:
     return [paths[column] for paths in split.pool.image_paths]
 
 
-def _write(folder: Path, summary: Summary, pairs: pa.Table, reader: Reader) -> None:
-    write_table(folder / 'pairs.parquet', pairs)
+def _write(work_dir: Path, summary: LeakageSummary, pairs: pa.Table, reader: Reader) -> None:
+    """The files of a leakage run; the summary comes last, which the report goes by."""
+    folder = work_dir / FOLDER
+    PAIRS.write(folder, pairs)
     with atomic_open(folder / 'pairs.csv') as file:
         pyarrow.csv.write_csv(pairs, file)
     with atomic_open(folder / 'leakage.html', 'w') as file:
         file.write(leakage_page(summary, pairs, reader))
-    write_json(folder / 'summary.json', msgspec.to_builtins(summary))
+    write_summary(work_dir, summary)

@@ -2,24 +2,31 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import jinja2
 import pyarrow as pa
-from markupsafe import Markup
+import pyarrow.compute as pc
 
 from ..base import words
 from ..images import Reader
+from ..report.html import page_style, page_template
 from ..report.thumbnails import make_thumbnails
-from ..workdir.leakage import Summary
+from ..workdir.leakage import LeakageSummary
 
-HERE = Path(__file__).parent
-STYLE = HERE.parent / 'report' / 'style.css'
+TEMPLATE = Path(__file__).parent / 'page.html.j2'
 PAIRS = 60
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two samples of a pair, with its thumbnail; ``source`` is None where the image is not there."""
+    """One of the two samples of a pair, with its thumbnail.
+
+    Attributes:
+        sample_id: of the sample.
+        path: of its first image.
+        split: that it belongs to.
+        source: the thumbnail as a data URI; None where the image is not there.
+    """
 
     sample_id: str
     path: str
@@ -29,10 +36,11 @@ class Side:
     @property
     def name(self) -> str:
         """What to call it in a caption."""
-        return words.short_name(self.path or self.sample_id)
+        name = self.path or self.sample_id
+        return words.short_name(name)
 
 
-def leakage_page(summary: Summary, pairs: pa.Table, reader: Reader) -> str:
+def leakage_page(summary: LeakageSummary, pairs: pa.Table, reader: Reader) -> str:
     """The page as HTML: one file that asks for nothing else.
 
     Args:
@@ -41,32 +49,33 @@ def leakage_page(summary: Summary, pairs: pa.Table, reader: Reader) -> str:
             most similar ones.
         reader: how the training reads the images.
     """
-    firsts = pairs.filter(pa.compute.equal(pairs['rank'], 0)).sort_by(
-        [('similarity', 'descending')]
-    )
-    rows = firsts.slice(0, PAIRS).to_pylist()
-    paths = [row[column] for row in rows for column in ('image_path', 'train_image_path')]
-    pictures = [thumbnail and thumbnail[0] for thumbnail in make_thumbnails(paths, reader)]
-    shown = [
-        (
-            Side(row['sample_id'], row['image_path'], row['split'], left),
-            Side(row['train_sample_id'], row['train_image_path'], 'train', right),
-            row['similarity'],
-            row['matches'],
-        )
-        for row, left, right in zip(rows, pictures[::2], pictures[1::2], strict=True)
-    ]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters.update(count=words.count, share=words.share, number=words.number)
-    return environment.get_template('page.html.j2').render(
+    is_first = pc.equal(pairs['rank'], 0)
+    firsts = pairs.filter(is_first).sort_by([('similarity', 'descending')])
+    shown = firsts.slice(0, PAIRS)
+    left = _thumbnails(shown['image_path'], reader)
+    right = _thumbnails(shown['train_image_path'], reader)
+    rows = zip(shown.to_pylist(), left, right, strict=True)
+    return page_template(TEMPLATE).render(
         summary=summary,
-        pairs=shown,
+        pairs=[_pair(*row) for row in rows],
         total=len(firsts),
-        style=Markup(STYLE.read_text(encoding='utf-8')),
+        style=page_style(),
+    )
+
+
+def _thumbnails(paths: pa.ChunkedArray, reader: Reader) -> list[str | None]:
+    """Data URIs, None for what cannot be read."""
+    thumbnails = make_thumbnails(paths.to_pylist(), reader)
+    return [thumbnail[0] if thumbnail else None for thumbnail in thumbnails]
+
+
+def _pair(
+    row: dict[str, Any], left: str | None, right: str | None
+) -> tuple[Side, Side, float, int]:
+    """What the template shows of a row of the pairs."""
+    return (
+        Side(row['sample_id'], row['image_path'], row['split'], left),
+        Side(row['train_sample_id'], row['train_image_path'], 'train', right),
+        row['similarity'],
+        row['matches'],
     )

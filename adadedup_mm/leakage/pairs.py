@@ -1,5 +1,7 @@
 """Exact search for similar rows of two feature matrices."""
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +9,7 @@ import numpy as np
 from ..base.progress import progress
 from ..vectors.rows import read_rows, run_parallel, snap
 
+# Rows that are compared at a time, of either side.
 QUERIES = 384
 CHUNK = 4096
 
@@ -51,54 +54,110 @@ def similar_pairs(
         most: pairs of a query at most.
         workers: number of threads; None means as many as BLAS would use. No effect on the result.
     """
-    rows, blank = read_rows(queries, np.arange(len(queries)))
-    starts = list(range(0, len(rows), QUERIES))
-    found = {
-        start: (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
-        for start in starts
-    }
-    matches = np.zeros(len(rows), np.int64)
-    nearest = np.full(len(rows), -1, np.float32)
-
-    def compare(start: int) -> None:
-        block = slice(start, start + QUERIES)
-        tile = snap(rows[block] @ chunk.T)
-        np.maximum(nearest[block], tile.max(1), out=nearest[block])
-        query, column = np.nonzero(tile >= threshold)
-        if len(query):
-            matches[block] += np.bincount(query, minlength=len(tile))
-            old = found[start]
-            found[start] = _best(
-                np.concatenate([old[0], query + start]),
-                np.concatenate([old[1], members[column]]),
-                np.concatenate([old[2], tile[query, column]]),
-                most,
-            )
-
+    search = _Search(queries, threshold, most)
     with progress(len(anchors), 'comparing', 'sample') as bar:
         for first in range(0, len(anchors), CHUNK):
-            members = np.arange(first, min(first + CHUNK, len(anchors)))
-            chunk, empty = read_rows(anchors, members)
-            chunk, members = chunk[~empty], members[~empty]
-            if len(chunk):
-                for _ in run_parallel(compare, starts, workers):
-                    pass
-            bar.update(len(empty))
-    nearest[blank] = np.nan
-    columns = [
-        np.concatenate([part[i] for part in found.values()]) if found else np.empty(0)
-        for i in range(3)
-    ]
-    return Pairs(columns[0], columns[1], columns[2], matches, nearest)
+            last = min(first + CHUNK, len(anchors))
+            members = np.arange(first, last)
+            search.compare(anchors, members, workers)
+            bar.update(len(members))
+    return search.result()
 
 
-def _best(
-    query: np.ndarray, anchor: np.ndarray, similarity: np.ndarray, most: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The ``most`` similar pairs of each query, sorted."""
-    order = np.lexsort((anchor, -similarity, query))
-    query = query[order]
-    firsts = np.flatnonzero(np.diff(query, prepend=-1))
-    rank = np.arange(len(query)) - np.repeat(firsts, np.diff(firsts, append=len(query)))
-    order = order[rank < most]
-    return query[rank < most], anchor[order], similarity[order]
+@dataclass(frozen=True)
+class _Found:
+    """Some pairs: the first three columns of ``Pairs``, in any order."""
+
+    query: np.ndarray
+    anchor: np.ndarray
+    similarity: np.ndarray
+
+    def take(self, chosen: np.ndarray) -> '_Found':
+        """The pairs at these places."""
+        return _Found(
+            query=self.query[chosen],
+            anchor=self.anchor[chosen],
+            similarity=self.similarity[chosen],
+        )
+
+    def best(self, most: int) -> '_Found':
+        """The ``most`` similar pairs of each query, sorted."""
+        order = np.lexsort((self.anchor, -self.similarity, self.query))
+        pairs = self.take(order)
+        steps = np.diff(pairs.query, prepend=-1)
+        firsts = np.flatnonzero(steps)
+        sizes = np.diff(firsts, append=len(order))
+        rank = np.arange(len(order)) - np.repeat(firsts, sizes)
+        return pairs.take(rank < most)
+
+
+_NONE = _Found(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+
+
+def _joined(parts: Sequence[_Found]) -> _Found:
+    """The pairs of all parts."""
+    return _Found(
+        query=np.concatenate([part.query for part in parts]),
+        anchor=np.concatenate([part.anchor for part in parts]),
+        similarity=np.concatenate([part.similarity for part in parts]),
+    )
+
+
+class _Search:
+    """The queries, and the similar pairs that were found so far for each block of them.
+
+    Args:
+        queries: (Q, d).
+        threshold: similarity of a pair at least.
+        most: pairs of a query at most.
+    """
+
+    def __init__(self, queries: np.ndarray, threshold: float, most: int) -> None:
+        count = len(queries)
+        self.rows, self.blank = read_rows(queries, np.arange(count))
+        self.threshold = threshold
+        self.most = most
+        self.matches = np.zeros(count, np.int64)
+        self.nearest = np.full(count, -1, np.float32)
+        self.found = dict.fromkeys(range(0, count, QUERIES), _NONE)
+
+    def compare(self, anchors: np.ndarray, members: np.ndarray, workers: int | None) -> None:
+        """Compares all queries with the anchors of these numbers."""
+        rows, blank = read_rows(anchors, members)
+        chunk = rows[~blank]
+        if not len(chunk):
+            return
+        compare_block = functools.partial(self._compare_block, chunk, members[~blank])
+        for _ in run_parallel(compare_block, list(self.found), workers):
+            pass
+
+    def _compare_block(self, chunk: np.ndarray, members: np.ndarray, start: int) -> None:
+        """Compares a block of queries with a chunk of anchors; no two threads have the same."""
+        block = slice(start, start + QUERIES)
+        similarity = snap(self.rows[block] @ chunk.T)
+        nearest = self.nearest[block]
+        highest = similarity.max(axis=1)
+        np.maximum(nearest, highest, out=nearest)
+        query, column = np.nonzero(similarity >= self.threshold)
+        if not len(query):
+            return
+        self.matches[block] += np.bincount(query, minlength=len(similarity))
+        new = _Found(
+            query=query + start,
+            anchor=members[column],
+            similarity=similarity[query, column],
+        )
+        both = _joined([self.found[start], new])
+        self.found[start] = both.best(self.most)
+
+    def result(self) -> Pairs:
+        """All pairs, and what is known about queries without one."""
+        self.nearest[self.blank] = np.nan
+        pairs = _joined([_NONE, *self.found.values()])
+        return Pairs(
+            query=pairs.query,
+            anchor=pairs.anchor,
+            similarity=pairs.similarity,
+            matches=self.matches,
+            nearest=self.nearest,
+        )

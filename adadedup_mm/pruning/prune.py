@@ -14,7 +14,7 @@ from mmengine.config import Config
 
 from .. import __version__
 from ..base.errors import UserError
-from ..base.files import read_object, sha256_file, sha256_value
+from ..base.files import sha256_file, sha256_value
 from ..base.progress import hidden_progress
 from ..datasets import pruned_config, read_pool
 from ..datasets.originals import data_folders, untouched
@@ -26,10 +26,12 @@ from ..settings.config_text import check_writable, json_like
 from ..settings.options import Options
 from ..stages import Patience, StageStore
 from ..strategies.run import Run
-from ..workdir.claim import claim, finished_manifest, may_be_used, usable_path, written_files
-from ..workdir.manifest import installed_versions
+from ..workdir.claim import claim, may_be_used, usable_path
+from ..workdir.finished import finished_manifest, written_files
+from ..workdir.manifest import Manifest, installed_versions, known_manifest, read_manifest
+from ..workdir.tables import SAMPLES
 from .estimate import estimate_line
-from .results import _write_config, _write_results
+from .results import write_outputs, write_pruned_config
 from .update import update
 
 
@@ -100,7 +102,7 @@ def _prune(
         inputs={str(path): sha256_file(path) for path in ann_files},
     )
     if update_of is not None:
-        identity['update'] = sha256_file(update_of / 'samples.parquet')
+        identity['update'] = sha256_file(SAMPLES.path(update_of))
     store.shared = Path(options.shared_stages) / pool_hash[:16] if options.shared_stages else None
     run = Run(config, options, store, pool, sources)
     outputs = written_files(work_dir)
@@ -124,7 +126,7 @@ def _prune(
                         print(estimate_line(run))
                     selection = strategy(run)
                 if rank == 0:
-                    _write_results(run, selection, work_dir, identity, started)
+                    write_outputs(run, selection, work_dir, identity, started)
                     _remove_others(outputs, work_dir)
             except UserError as error:
                 if is_new and rank == 0:
@@ -135,7 +137,7 @@ def _prune(
         store.wait_for(lambda: finished_manifest(work_dir, identity) is not None)
     elif rank == 0:
         # What is not about pruning may have changed.
-        _write_config(run, work_dir)
+        write_pruned_config(run, work_dir)
     if rank == 0:
         print(_headline(work_dir))
     return pruned_config(config, sources, work_dir / 'annotations')
@@ -201,7 +203,7 @@ def _old_work_dir(folder: Path, work_dir: Path) -> Path:
             'selection '
             'stays as it is'
         )
-    if not (folder / 'samples.parquet').is_file():
+    if not SAMPLES.path(folder).is_file():
         raise UserError(
             f'{folder} holds no finished run (samples.parquet): --update needs the work dir of one'
         )
@@ -210,8 +212,8 @@ def _old_work_dir(folder: Path, work_dir: Path) -> Path:
 
 def _old_strategy(folder: Path) -> str | None:
     """The strategy whose decisions an update goes on with; None where the manifest is damaged."""
-    name = read_object(folder / 'manifest.json').get('strategy')
-    return name if isinstance(name, str) else None
+    manifest = known_manifest(folder)
+    return manifest.strategy if manifest else None
 
 
 def _remove_others(outputs: list[Path], work_dir: Path) -> None:
@@ -222,19 +224,19 @@ def _remove_others(outputs: list[Path], work_dir: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-def _changed(run: Run, manifest: dict[str, Any], work_dir: Path) -> str:
+def _changed(run: Run, manifest: Manifest, work_dir: Path) -> str:
     """What a finished run has read or written and is not as it was then, in words; empty if all is."""
-    for file in manifest['files']:
-        output = Path(file['output'])
+    for file in manifest.files:
+        output = Path(file.output)
         if not output.is_relative_to(work_dir):
             return f'was moved, and names {output}'
-        if not os.path.isfile(output) or file.get('sha256', '') not in ('', sha256_file(output)):
+        if not os.path.isfile(output) or file.sha256 not in ('', sha256_file(output)):
             return f'{output} is gone or not as it was written'
-    for entry in manifest.get('inputs', []):
-        path = Path(entry['path'])
-        if not os.path.isfile(path) or sha256_file(path) != entry.get('sha256'):
+    for entry in manifest.inputs:
+        path = Path(entry.path)
+        if not os.path.isfile(path) or sha256_file(path) != entry.sha256:
             return f'{path} has changed since'
-    facts = manifest.get('facts', {})
+    facts = manifest.facts
     if facts.get('images') not in (None, run.image_stages.images_key):
         return 'images have changed since (path, size or modification time)'
     if 'proxy' in facts and facts['proxy'] != run.proxy_stages.config_digest:
@@ -243,12 +245,12 @@ def _changed(run: Run, manifest: dict[str, Any], work_dir: Path) -> str:
 
 
 def _headline(work_dir: Path) -> str:
-    manifest = read_object(work_dir / 'manifest.json')
-    outputs = ', '.join(file['output'] for file in manifest['files'])
-    due = '; '.join(map(str, manifest.get('update', {}).get('full_run_due', ())))
+    manifest = read_manifest(work_dir)
+    outputs = ', '.join(file.output for file in manifest.files)
+    due = '; '.join(manifest.full_run_due)
     return (
-        f'kept {manifest["kept"]} of {manifest["samples"]} samples '
-        f'({manifest["kept"] / manifest["samples"]:.1%}) '
-        f'in {manifest["seconds"]:.0f} s: {outputs}; report: {work_dir / "report.html"}'
+        f'kept {manifest.kept} of {manifest.samples} samples '
+        f'({manifest.kept / manifest.samples:.1%}) '
+        f'in {manifest.seconds:.0f} s: {outputs}; report: {work_dir / "report.html"}'
         + (f'; a full run is due: {due}' if due else '')
     )

@@ -1,65 +1,123 @@
-"""What a selection must keep whatever the strategy says: the floors of classes, whole scenes, gaps in time."""
+"""What holds whatever the strategy says: class floors, whole scenes, gaps in time."""
 
 import numpy as np
 
+from ..base.words import listed
 from ..selection import Selection
 from ..selection.class_floor import classes_below, keep_class_floor
 from ..selection.scenes import keep_groups, preference, spread_frames
 from ..strategies.run import Run
 
 
-def apply_class_floor(run: Run, selection: Selection) -> list[str]:
-    """For strategies that know how redundant a sample is; returns the classes whose floor cannot be met."""
-    ratio = run.options.guards.min_class_ratio * run.options.keep_ratio
-    if not selection.has_scores or not ratio or selection.update:
+def apply_rules(run: Run, selection: Selection) -> None:
+    """The floors of classes, then ``group_by`` or ``min_gap``; notes say what could not be met."""
+    chosen = selection.kept
+    missed = _apply_class_floor(run, selection)
+    scenes = run.scenes
+    if scenes is not None and selection.update is not None:
+        selection.notes.append(
+            'group_by and min_gap are left aside: an update does not revise older decisions.'
+        )
+    elif scenes is not None:
+        missed = _apply_scenes(run, selection, scenes, added=selection.kept & ~chosen)
+    if missed:
+        in_its_way = '' if scenes is None else ', or the rule for scenes is in its way'
+        selection.notes.append(
+            f'The class floor of {listed(missed)} cannot be met: '
+            f'the keep ratio is too small{in_its_way}.'
+        )
+
+
+def _apply_class_floor(run: Run, selection: Selection) -> list[str]:
+    """For strategies that know how redundant a sample is; returns the classes below their floor."""
+    ratio = _floor_ratio(run)
+    if not selection.has_scores or not ratio or selection.update is not None:
         return []
     locked = run.unreadable | ~run.pool.labelled
-    selection.kept, missed = keep_class_floor(
-        run.pool, selection.kept, selection.margin, ratio, locked
-    )
+    kept, missed = keep_class_floor(run.pool, selection.kept, selection.margin, ratio, locked)
+    selection.change(kept, 'class floor', 'made room for the class floor')
     return missed
 
 
-def apply_scenes(
+def _floor_ratio(run: Run) -> float:
+    """The share of its samples that every class keeps."""
+    options = run.options
+    return options.guards.min_class_ratio * options.keep_ratio
+
+
+def _apply_scenes(
     run: Run, selection: Selection, scenes: np.ndarray, added: np.ndarray
 ) -> list[str]:
-    """``group_by`` or ``min_gap``; ``added`` came in for the class floor. Returns the classes below their floor."""
-    options, n, budget = run.options, len(run.pool), int(selection.kept.sum())
+    """``group_by`` or ``min_gap``; returns the classes below their floor.
+
+    Args:
+        run: the pruning run.
+        selection: is changed.
+        scenes: (N,) int32 labels.
+        added: (N,) bool, samples that came in for the class floor.
+    """
     usable = ~run.dropped
-    first = added | (named_unreadable(run, selection) & usable)
-    redundancy = np.zeros(n) if selection.score is None else -selection.score
-    places = preference(
-        selection.kept,
-        selection.margin if selection.has_scores else redundancy,
-        run.generator('scenes'),
-        first,
-    )
-    if options.group_by:
-        selection.kept = keep_groups(scenes, selection.kept, places, usable)
-        count = len(np.unique(scenes[selection.kept]))
-        selection.notes.append(
-            f"group_by='scene': {count} of {scenes.max() + 1} scenes stay, with "
-            f'{selection.kept.sum()} samples for a budget of {budget}.'
-        )
+    places = _places(run, selection, added, usable)
+    if run.options.group_by:
+        _keep_scenes(selection, scenes, places, usable)
     else:
-        spread = spread_frames(scenes, selection.kept, places, usable, options.min_gap)
-        selection.kept = spread.kept
-        met = f'kept frames of a scene have at least {spread.gap} others between them'
-        selection.notes.append(
-            f'min_gap={options.min_gap}: {met}.'
-            if spread.room >= budget
-            else (
-                f'min_gap={options.min_gap} cannot be met, which has room for {spread.room} '
-                f'samples while {budget} are '
-                f'kept: {met}.'
-            )
+        _keep_gaps(selection, scenes, places, usable, run.options.min_gap)
+    if not selection.has_scores:
+        return []
+    return classes_below(run.pool, selection.kept, _floor_ratio(run))
+
+
+def _places(run: Run, selection: Selection, added: np.ndarray, usable: np.ndarray) -> np.ndarray:
+    """(N,) int64, see ``preference``; samples that do not compete by redundancy go first."""
+    first = added | (named_unreadable(run, selection) & usable)
+    redundancy = np.zeros(len(run.pool))
+    if selection.has_scores:
+        redundancy = selection.margin
+    elif selection.score is not None:
+        redundancy = -selection.score
+    return preference(selection.kept, redundancy, run.generator('scenes'), first)
+
+
+def _keep_scenes(
+    selection: Selection, scenes: np.ndarray, places: np.ndarray, usable: np.ndarray
+) -> None:
+    budget = selection.kept.sum()
+    kept = keep_groups(scenes, selection.kept, places, usable)
+    selection.change(kept, 'kept with its scene', 'pruned with its scene')
+    total = scenes.max() + 1
+    stays = len(np.unique(scenes[kept]))
+    selection.notes.append(
+        f"group_by='scene': {stays} of {total} scenes stay, "
+        f'with {kept.sum()} samples for a budget of {budget}.'
+    )
+
+
+def _keep_gaps(
+    selection: Selection, scenes: np.ndarray, places: np.ndarray, usable: np.ndarray, min_gap: int
+) -> None:
+    budget = selection.kept.sum()
+    spread = spread_frames(scenes, selection.kept, places, usable, min_gap)
+    selection.change(spread.kept, 'chosen for the gap', 'made room for the gap')
+    wanted = f'min_gap={min_gap}'
+    if spread.room < budget:
+        wanted += (
+            f' cannot be met, which has room for {spread.room} samples while {budget} are kept'
         )
-    floor_ratio = options.guards.min_class_ratio * options.keep_ratio
-    return classes_below(run.pool, selection.kept, floor_ratio) if selection.has_scores else []
+    met = f'kept frames of a scene have at least {spread.gap} others between them'
+    selection.notes.append(f'{wanted}: {met}.')
+
+
+def name_unreadable(run: Run, selection: Selection) -> None:
+    """Says of the samples about which their image decided that it did."""
+    unreadable = named_unreadable(run, selection)
+    if selection.update is not None:
+        # Older decisions keep their reasons.
+        unreadable = unreadable & selection.unexplained
+    selection.reason[unreadable] = 'unreadable image'
 
 
 def named_unreadable(run: Run, selection: Selection) -> np.ndarray:
-    """(N,) bool, the samples about which their image alone decided: nothing else is known of it."""
+    """(N,) bool, samples about which their image alone decided: nothing else is known of them."""
     if not run.image_stages.looked_at_images:
         return np.zeros(len(run.pool), bool)
     is_ranked = selection.has_scores or selection.score is not None

@@ -15,12 +15,13 @@ from ..base.errors import UserError
 from ..base.files import read_array, read_object, write_array, write_json, write_rows
 from ..density import greedy_keep
 from ..pool import choose_views
-from ..selection import Selection, Update
+from ..selection import Selection
 from ..strategies.run import Run
 from ..vectors.nearest import nearest_centroid
 from ..vectors.rows import cluster_members, read_rows
-from ..workdir.manifest import AGAIN
-from ..workdir.reading import CLASSES, CLUSTERS, SAMPLES, read_table
+from ..workdir.damage import AGAIN
+from ..workdir.manifest import known_manifest
+from ..workdir.tables import CLASSES, CLUSTERS, SAMPLES
 
 # A full run is due beyond these: growth since the last one, and new samples in places where it saw
 # next to none.
@@ -68,34 +69,21 @@ def read_old_run(folder: Path) -> OldRun:
     Raises:
         UserError: it is not finished, has no thresholds or no features, or cannot be read.
     """
-    try:
-        manifest = json.loads((folder / 'manifest.json').read_text(encoding='utf-8'))
-        samples_before = (manifest.get('update') or {}).get('full_samples', manifest['samples'])
-        layout = manifest.get('layout')
-        if layout is None:  # a run of an earlier version
-            layout = (
-                manifest['options']['feedback'].get('layout', 0)
-                if manifest['strategy'] == 'adadedup'
-                else 0
-            )
-        if type(samples_before) is not int or samples_before < 1 or not 0 <= layout < 1:
-            raise ValueError('impossible values')
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    manifest = known_manifest(folder)
+    if manifest is None or manifest.full_samples < 1 or not 0 <= manifest.used_layout < 1:
         raise UserError(
             f'{folder} holds no finished run (manifest.json): --update needs the work dir of one'
-        ) from error
-    samples = read_table(
-        folder / 'samples.parquet', SAMPLES | dict(order=pa.int32(), similarity=pa.float32())
-    )
-    thresholds = read_table(folder / 'clusters.parquet', CLUSTERS)['threshold'].to_numpy()
+        )
+    samples = SAMPLES.read(folder, needed=('order', 'similarity'))
+    thresholds = CLUSTERS.read(folder)['threshold'].to_numpy()
     if not len(thresholds) or not np.isfinite(thresholds).all():
         raise UserError(
-            f'the run in {folder} has no thresholds (strategy {manifest.get("strategy")}): '
+            f'the run in {folder} has no thresholds (strategy {manifest.strategy}): '
             '--update needs '
             'one of adadedup, clip_dedup or vlm_sse'
         )
     _check_samples(samples, len(thresholds), folder)
-    classes = read_table(folder / 'classes.parquet', CLASSES)
+    classes = CLASSES.read(folder)
     stage = folder / 'stages' / 'features'
     try:
         features = np.load(stage / 'features.npy', mmap_mode='r')
@@ -121,8 +109,8 @@ def read_old_run(folder: Path) -> OldRun:
         unreadable,
         stamps,
         origin,
-        samples_before,
-        float(layout),
+        manifest.full_samples,
+        float(manifest.used_layout),
     )
 
 
@@ -170,8 +158,8 @@ def update(run: Run, folder: Path) -> Selection:
             'not '
             'have: prune without --update'
         )
-    for name in ('samples.parquet', 'clusters.parquet'):
-        run.ledger.digest(str(folder / name))
+    for table in (SAMPLES, CLUSTERS):
+        run.ledger.digest(str(table.path(folder)))
     rows = _match(run, old)
     if (rows < 0).all():
         raise UserError(
@@ -218,15 +206,10 @@ def update(run: Run, folder: Path) -> Selection:
     selection = Selection(
         kept, assignment, order, similarity, old.thresholds, loss=loss, layout=old.layout
     )
-    reason = [
-        text if row >= 0 else None
-        for text, row in zip(
-            old.samples['reason'].take(np.maximum(rows, 0)).to_pylist(), rows, strict=True
-        )
-    ]
-    facts = _facts(run, old, rows, kept, centroids, far_limit)
-    selection.update = Update(facts, reason)
-    selection.notes += _notes(facts)
+    reasons = np.array(old.samples['reason'].fill_null('').to_pylist(), object)
+    selection.reason[rows >= 0] = reasons[rows[rows >= 0]]
+    selection.update = _facts(run, old, rows, kept, centroids, far_limit)
+    selection.notes += _notes(selection.update)
     return selection
 
 

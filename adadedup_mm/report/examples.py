@@ -4,10 +4,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..workdir.reading import Run
+from ..workdir.finished import FinishedRun
 
-HIGH, LOW, MOST = 8, 4, 4  # clusters by highest gap, by lowest gap, by number of pruned samples
-GROUPS, ALONE = 4, 4  # per cluster: kept partners, and kept samples that are no partner
+# Clusters by highest gap, by lowest gap, and by number of pruned samples.
+HIGH, LOW, MOST = 8, 4, 4
+# Of a cluster: kept partners, and kept samples that are no partner.
+GROUPS, ALONE = 4, 4
+# Of a partner, pruned samples, which with it fill a line of four pictures, or two lines where there
+# are few partners.
+ONE_LINE, TWO_LINES = 3, 7
+FEW_PARTNERS = 2
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,11 @@ class Example:
     @property
     def rows(self) -> list[int]:
         """All samples shown."""
-        rows = [row for group in self.groups for row in (group.partner, *group.pruned) if row >= 0]
+        rows = []
+        for group in self.groups:
+            if group.partner >= 0:
+                rows.append(group.partner)
+            rows += group.pruned
         return rows + self.alone
 
 
@@ -70,22 +80,30 @@ def choose_clusters(
         reason.
     """
     candidates = np.flatnonzero(pruned > 0)
-    order = candidates[np.lexsort((candidates, -pruned[candidates], -gap[candidates]))]
-    if len(order) <= high + low + most:
+    by_gap = np.lexsort((candidates, -pruned[candidates], -gap[candidates]))
+    order = candidates[by_gap]
+    places = high + low + most
+    if len(order) <= places:
         return dict.fromkeys(order.tolist(), '')
-    known = order[np.isfinite(gap[order])].tolist()
+
+    has_gap = np.isfinite(gap[order])
+    known = order[has_gap].tolist()
     chosen = dict.fromkeys(known[:high], 'among the highest gaps')
-    for index in known[max(high, len(known) - low) :]:
+    lowest_from = max(high, len(known) - low)
+    for index in known[lowest_from:]:
         chosen[index] = 'among the lowest gaps'
-    rest = sorted(set(order.tolist()) - set(chosen), key=lambda index: (-pruned[index], index))
     # Without gaps their places go to the clusters that lost most.
-    for index in rest[: high + low + most - len(chosen)]:
+    left = places - len(chosen)
+    rest = np.setdiff1d(order, list(chosen))
+    by_pruned = np.lexsort((rest, -pruned[rest]))
+    most_pruned = rest[by_pruned][:left]
+    for index in most_pruned.tolist():
         chosen[index] = 'among the most pruned'
     return {index: chosen[index] for index in order.tolist() if index in chosen}
 
 
 def group_by_partner(rows: np.ndarray, partner: np.ndarray, similarity: np.ndarray) -> list[Group]:
-    """Groups pruned samples by their partner, the largest group first, those without a partner last.
+    """Groups pruned samples by their partner, the largest group first, those without one last.
 
     Args:
         rows: rows of pruned samples.
@@ -93,38 +111,61 @@ def group_by_partner(rows: np.ndarray, partner: np.ndarray, similarity: np.ndarr
         similarity: (N,) float, of each sample to its partner.
     """
     partners, inverse, counts = np.unique(partner[rows], return_inverse=True, return_counts=True)
-    most = (
-        3 if len(partners) > 2 else 7
-    )  # with the partner that fills one or two lines of four pictures
+    shown = ONE_LINE if len(partners) > FEW_PARTNERS else TWO_LINES
     groups = []
-    for index in np.lexsort((partners, -counts, partners < 0)):
+    largest_first = np.lexsort((partners, -counts, partners < 0))
+    for index in largest_first:
         members = rows[inverse == index]
-        shown = members[np.lexsort((members, similarity[members]))][:most]
-        groups.append(Group(int(partners[index]), shown.tolist(), int(counts[index])))
+        by_similarity = np.lexsort((members, similarity[members]))
+        group = Group(
+            partner=int(partners[index]),
+            pruned=members[by_similarity][:shown].tolist(),
+            total=int(counts[index]),
+        )
+        groups.append(group)
     return groups
 
 
-def cluster_examples(run: Run) -> list[Example]:
+def cluster_examples(run: FinishedRun) -> list[Example]:
     """The clusters that the page shows with pictures, by falling gap."""
-    clusters, kept = run.clusters, run.samples['kept']
-    examples = []
-    for index, why in choose_clusters(clusters['gap'], clusters['size'] - clusters['kept']).items():
-        rows = np.flatnonzero(run.samples['cluster'] == clusters['cluster'][index])
-        pruned = rows[~kept[rows]]
-        groups = group_by_partner(pruned, run.partner, run.samples['partner_similarity'])
-        alone = np.setdiff1d(rows[kept[rows]], run.partner[pruned])
-        spread = np.unique(
-            np.linspace(0, len(alone) - 1, min(ALONE, len(alone))).round().astype(int)
-        )
-        partners = sum(group.partner >= 0 for group in groups)
-        examples.append(
-            Example(index, why, groups[:GROUPS], partners, alone[spread].tolist(), len(alone))
-        )
-    return examples
+    clusters = run.clusters
+    gap = clusters['gap']
+    pruned = clusters['size'] - clusters['kept']
+    chosen = choose_clusters(gap, pruned)
+    return [_example(run, index, why) for index, why in chosen.items()]
 
 
-def label_suspects(run: Run, limit: int = 24) -> tuple[list[int], int]:
+def _example(run: FinishedRun, index: int, why: str) -> Example:
+    samples = run.samples
+    similarity = samples['partner_similarity']
+    cluster = run.clusters['cluster'][index]
+    rows = np.flatnonzero(samples['cluster'] == cluster)
+    is_kept = samples['kept'][rows]
+    pruned = rows[~is_kept]
+    groups = group_by_partner(pruned, run.partner, similarity)
+    alone = np.setdiff1d(rows[is_kept], run.partner[pruned])
+    return Example(
+        index=index,
+        why=why,
+        groups=groups[:GROUPS],
+        partners_total=sum(group.partner >= 0 for group in groups),
+        alone=_spread(alone, ALONE),
+        alone_total=len(alone),
+    )
+
+
+def _spread(rows: np.ndarray, count: int) -> list[int]:
+    """At most this many of the rows, at equal distances."""
+    count = min(count, len(rows))
+    positions = np.linspace(0, len(rows) - 1, count)
+    positions = np.unique(positions.round().astype(int))
+    return rows[positions].tolist()
+
+
+def suspect_rows(run: FinishedRun, limit: int = 24) -> tuple[list[int], int]:
     """Rows of the label suspects with the highest loss, and how many suspects there are."""
     rows = np.flatnonzero(run.samples['label_suspect'])
-    order = rows[np.lexsort((rows, -run.samples['loss'][rows]))]
-    return order[:limit].tolist(), len(rows)
+    loss = run.samples['loss'][rows]
+    by_loss = np.lexsort((rows, -loss))
+    shown = rows[by_loss][:limit]
+    return shown.tolist(), len(rows)

@@ -32,41 +32,49 @@ def make_thumbnail(
     """
     try:
         small = _small_picture(read_file(path), reader, side)
-    # Pillow's readers raise nearly anything on a damaged file, and a picture is never worth the
-    # page.
     except Exception:
+        # Pillow's readers raise nearly anything on a damaged file, and a picture is never worth the
+        # page.
         return None
     target = io.BytesIO()
     small.save(target, 'WEBP', quality=quality)
-    return (
-        f'data:image/webp;base64,{base64.b64encode(target.getvalue()).decode()}',
-        small.width / small.height,
-    )
+    data = base64.b64encode(target.getvalue()).decode()
+    return f'data:image/webp;base64,{data}', small.width / small.height
 
 
 def make_thumbnails(
     paths: Sequence[str], reader: Reader = _USUAL, workers: int | None = None
 ) -> list[tuple[str, float] | None]:
     """``make_thumbnail`` for many files, in order, on several threads."""
+    make = functools.partial(make_thumbnail, reader=reader)
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(functools.partial(make_thumbnail, reader=reader), paths))
+        return list(pool.map(make, paths))
 
 
 def _small_picture(data: bytes, reader: Reader, side: int) -> Image.Image:
     """At most ``side`` pixels a side, RGB."""
-    if not is_plain_jpeg(data, reader):
-        pixels = read_pixels(data, reader)
-        height, width = pixels.shape[:2]
-        factor = max(height, width) // (4 * side)
-        if factor > 1:  # before Pillow copies what may have hundreds of megabytes
-            smaller = max(width // factor, 1), max(height // factor, 1)
-            pixels = cv2.resize(pixels, smaller, interpolation=cv2.INTER_AREA)
-        # Blue, green and red the other way round.
-        image = Image.fromarray(np.ascontiguousarray(pixels[..., ::-1]))
-        image.thumbnail((side, side), reducing_gap=2)
-        return image
-    with Image.open(io.BytesIO(data)) as image:
+    if is_plain_jpeg(data, reader):
+        return _small_jpeg(data, reader, side)
+    pixels = read_pixels(data, reader)
+    height, width = pixels.shape[:2]
+    factor = max(height, width) // (4 * side)
+    if factor > 1:
+        # Before Pillow copies what may have hundreds of megabytes.
+        width = max(width // factor, 1)
+        height = max(height // factor, 1)
+        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    rgb = np.ascontiguousarray(pixels[..., ::-1])
+    image = Image.fromarray(rgb)
+    image.thumbnail((side, side), reducing_gap=2)
+    return image
+
+
+def _small_jpeg(data: bytes, reader: Reader, side: int) -> Image.Image:
+    """The same, decoded at a fraction of its size."""
+    file = io.BytesIO(data)
+    with Image.open(file) as image:
         image.draft('RGB', (2 * side, 2 * side))
         image.thumbnail((side, side), reducing_gap=2)
-        small = ImageOps.exif_transpose(image) if reader.turns else image
-        return small.convert('RGB')
+        if reader.turns:
+            return ImageOps.exif_transpose(image).convert('RGB')
+        return image.convert('RGB')

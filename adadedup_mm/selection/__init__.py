@@ -1,5 +1,5 @@
-"""Which samples stay, and rules for selections: floors of classes, whole scenes, gaps in time."""
+"""Which samples stay, and the rules for that: class floors, whole scenes, gaps in time."""
 
-from .selection import Selection, Update
+from .selection import Selection
 
-__all__ = ['Selection', 'Update']
+__all__ = ['Selection']

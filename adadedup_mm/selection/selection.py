@@ -8,25 +8,12 @@ import numpy as np
 from ..feedback import Gaps
 
 
-@dataclass(frozen=True)
-class Update:
-    """What a selection took over from an older run.
-
-    Attributes:
-        facts: for the manifest.
-        reason: N phrases, None for samples that were decided now.
-    """
-
-    facts: dict[str, Any]
-    reason: list[str | None]
-
-
 @dataclass
 class Selection:
-    """Which of N samples stay, and what the decision was made of.
+    """Which of N samples stay and why, and what the decision was made of.
 
     Attributes:
-        kept: (N,) bool.
+        kept: (N,) bool; what does not come from the strategy goes through ``change``.
         assignment: (N,) int32, cluster of each sample; -1 where the strategy uses none.
         order: (N,) int32, position inside the cluster; -1 likewise.
         similarity: (N,) float32 density scores; NaN likewise.
@@ -40,7 +27,10 @@ class Selection:
         reliability: how far the gaps can be trusted, for the manifest; None likewise.
         layout: share of the label layout in the density scores.
         notes: sentences for the report.
-        update: set where an older run's decisions stay; guards must not touch such a selection.
+        update: facts for the manifest where an older run's decisions stay; guards must not touch
+            such a selection.
+        reason: (N,) str objects, a short phrase a sample: why it stays or goes. Empty where nobody
+            has said so; ``explain`` then does.
     """
 
     kept: np.ndarray
@@ -56,7 +46,13 @@ class Selection:
     reliability: dict[str, Any] | None = None
     layout: float = 0.0
     notes: list[str] = field(default_factory=list)
-    update: Update | None = None
+    update: dict[str, Any] | None = None
+    reason: np.ndarray = field(default_factory=lambda: np.empty(0, object))
+
+    def __post_init__(self) -> None:
+        # Not of numpy's texts, which longer ones would not fit into.
+        given = self.reason if len(self.reason) else [''] * len(self.kept)
+        self.reason = np.array(given, object)
 
     @classmethod
     def without_features(cls, kept: np.ndarray) -> 'Selection':
@@ -78,4 +74,40 @@ class Selection:
     @property
     def margin(self) -> np.ndarray:
         """(N,) float64, s_i - tau_k: how redundant each sample is; larger goes first."""
-        return self.similarity.astype(np.float64) - self.thresholds[self.assignment]
+        threshold = self.thresholds[self.assignment]
+        return self.similarity.astype(np.float64) - threshold
+
+    @property
+    def unexplained(self) -> np.ndarray:
+        """(N,) bool, samples without a reason."""
+        return self.reason == ''
+
+    def change(self, kept: np.ndarray, why_kept: str, why_pruned: str) -> None:
+        """Decides anew; samples whose decision changes get the reason for it.
+
+        Args:
+            kept: (N,) bool.
+            why_kept: of samples that were not kept before.
+            why_pruned: of samples that were.
+        """
+        added = kept & ~self.kept
+        removed = ~kept & self.kept
+        self.reason[added] = why_kept
+        self.reason[removed] = why_pruned
+        self.kept = kept
+
+    def explain(self, strategy: str) -> None:
+        """Gives the samples without a reason that of the strategy: its threshold, or its choice.
+
+        Args:
+            strategy: its name.
+        """
+        kept = self.unexplained & self.kept
+        pruned = self.unexplained & ~self.kept
+        if self.has_scores:
+            self.reason[kept] = 'below the threshold'
+            self.reason[kept & (self.order == 0)] = 'first of its cluster'
+            self.reason[pruned] = 'above the threshold'
+        else:
+            self.reason[kept] = f'chosen by {strategy}'
+            self.reason[pruned] = f'not chosen by {strategy}'

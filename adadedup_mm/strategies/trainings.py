@@ -119,10 +119,8 @@ def default_epochs(run: 'Run', late: bool) -> int:
             "epochs in adadedup.strategy and train_cfg=dict(type='EpochBasedTrainLoop', "
             'max_epochs=...) in its config'
         )
-    if is_classifier(run.proxy_stages.config):
-        divisor = 3 if late else 10
-    else:
-        divisor = 1 if late else 3
+    early_part, late_part = (10, 3) if is_classifier(run.proxy_stages.config) else (3, 1)
+    divisor = late_part if late else early_part
     return max(round(full / divisor), 2 if late else 1)
 
 

@@ -1,1 +1,1 @@
-"""The work dir of a pruning run: whose it is, its manifest and tables, and what is exported from them."""
+"""A pruning run's work dir: whose it is, its manifest and tables, and exports of them."""

@@ -5,16 +5,18 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..base.errors import UserError
 from ..base.files import atomic_open, write_json
-from .reading import SAMPLES, SAMPLES_MORE, read_table
+from .finished import check_finished
+from .tables import SAMPLES
 
-_MORE = SAMPLES_MORE | dict(similarity=pa.float64(), dataset=pa.int32())
+# Of samples in memory as dicts.
+_BATCH = 4096
 _COLUMNS = (
     'sample_id',
     'image_path',
@@ -49,34 +51,37 @@ def export_csv(work_dir: Path, target: Path) -> int:
     Raises:
         UserError: there is no finished run, or the file cannot be written.
     """
-    count, rows = 0, _rows(work_dir)
+    table = _read_samples(work_dir)
     try:
         with atomic_open(target, 'w') as file:
             writer = csv.DictWriter(file, _COLUMNS, lineterminator='\n', extrasaction='ignore')
             writer.writeheader()
-            for row in rows:
-                paths = row['image_paths'] or []
-                row.update(
-                    image_path=paths[0] if paths else None,
-                    image_paths=json.dumps(paths, ensure_ascii=False),
-                    kept=str(row['kept']).lower(),
-                    tags=';'.join(_tags(row)),
-                )
-                writer.writerow(row)
-                count += 1
+            for row in _rows(table):
+                writer.writerow(row | _in_csv(row))
     except OSError as error:
         raise _unwritable(target, error) from error
-    return count
+    return len(table)
+
+
+def _in_csv(row: dict[str, Any]) -> dict[str, Any]:
+    """What a CSV file says otherwise than the table, or besides."""
+    paths = row['image_paths'] or []
+    return dict(
+        image_path=paths[0] if paths else None,
+        image_paths=json.dumps(paths, ensure_ascii=False),
+        kept=str(row['kept']).lower(),
+        tags=';'.join(_tags(row)),
+    )
 
 
 def export_fiftyone(work_dir: Path, target: Path) -> int:
-    """Writes a folder that FiftyOne reads as ``fiftyone.types.FiftyOneDataset``; images stay where they are.
+    """Writes a folder that FiftyOne reads as ``fiftyone.types.FiftyOneDataset``.
 
-    A frame becomes a sample for each of its cameras. Fields: ``pruning_id`` and ``partner`` (sample
-    ids), ``partner_similarity``, ``density_score``, ``cluster``, ``loss``, ``reason``, ``scene``,
-    ``view`` (the number of the camera); tags as of ``export_csv``. Unknown values are left out. The
-    format is the one of plain JSON that FiftyOne had before 0.8 and still reads, since the newer
-    one describes its database.
+    Images stay where they are. A frame becomes a sample for each of its cameras. Fields:
+    ``pruning_id`` and ``partner`` (sample ids), ``partner_similarity``, ``density_score``,
+    ``cluster``, ``loss``, ``reason``, ``scene``, ``view`` (the number of the camera); tags as of
+    ``export_csv``. Unknown values are left out. The format is the one of plain JSON that FiftyOne
+    had before 0.8 and still reads, since the newer one describes its database.
 
     Args:
         work_dir: of a finished pruning run.
@@ -88,46 +93,33 @@ def export_fiftyone(work_dir: Path, target: Path) -> int:
     Raises:
         UserError: there is no finished run, or the folder cannot be written.
     """
-    count, rows = 0, _rows(work_dir)
+    table = _read_samples(work_dir)
+    run = dict(pruning_run=str(work_dir.absolute()))
     try:
         with atomic_open(target / 'samples.json', 'w') as file:
-            file.write('{"samples": [')
-            for row in rows:
-                for view, path in enumerate(row['image_paths'] or []):
-                    file.write(',\n' if count else '\n')
-                    json.dump(_fiftyone_sample(row, path, view), file, ensure_ascii=False)
-                    count += 1
-            file.write('\n]}\n')
-        write_json(
-            target / 'metadata.json',
-            dict(media_type='image', info=dict(pruning_run=str(work_dir.absolute()))),
-        )
+            count = _write_fiftyone_samples(file, table)
+        write_json(target / 'metadata.json', dict(media_type='image', info=run))
     except OSError as error:
         raise _unwritable(target, error) from error
     return count
 
 
-def _rows(work_dir: Path) -> Iterator[dict[str, Any]]:
-    """The samples; the table is read at once, so that nothing is written where there is none."""
-    if not (work_dir / 'manifest.json').is_file():
-        raise UserError(
-            f'{work_dir / "manifest.json"} is missing: name the work dir of a finished '
-            'tools/prune.py run'
-        )
-    table = read_table(work_dir / 'samples.parquet', SAMPLES, _MORE)
-    clusters = table['cluster']
-    # -1 is a sample of a strategy without clusters.
-    known = pc.if_else(pc.greater_equal(clusters, 0), clusters, None)
-    table = table.set_column(table.column_names.index('cluster'), 'cluster', known)
-    return (row for batch in table.to_batches(max_chunksize=4096) for row in batch.to_pylist())
-
-
-def _tags(row: dict[str, Any]) -> list[str]:
-    return ['kept' if row['kept'] else 'pruned'] + ['label_suspect'] * bool(row['label_suspect'])
+def _write_fiftyone_samples(file: IO[str], table: pa.Table) -> int:
+    """Writes a sample for each image; returns how many."""
+    count = 0
+    file.write('{"samples": [')
+    for row in _rows(table):
+        for view, path in enumerate(row['image_paths'] or []):
+            file.write(',\n' if count else '\n')
+            json.dump(_fiftyone_sample(row, path, view), file, ensure_ascii=False)
+            count += 1
+    file.write('\n]}\n')
+    return count
 
 
 def _fiftyone_sample(row: dict[str, Any], path: str, view: int) -> dict[str, Any]:
-    values = dict(
+    sample = dict(filepath=os.path.abspath(path), tags=_tags(row), view=view)
+    fields = dict(
         pruning_id=row['sample_id'],
         partner=row['partner_id'],
         partner_similarity=row['partner_similarity'],
@@ -137,13 +129,33 @@ def _fiftyone_sample(row: dict[str, Any], path: str, view: int) -> dict[str, Any
         reason=row['reason'],
         scene=row['scene'],
     )
-    return dict(
-        filepath=os.path.abspath(path),
-        tags=_tags(row),
-        view=view,
-        **{name: value for name, value in values.items() if value is not None},
-    )
+    known = {name: value for name, value in fields.items() if value is not None}
+    return sample | known
+
+
+def _read_samples(work_dir: Path) -> pa.Table:
+    """The samples of a finished run, those of strategies without clusters with an unknown one."""
+    check_finished(work_dir)
+    table = SAMPLES.read(work_dir)
+    clusters = table['cluster']
+    has_cluster = pc.greater_equal(clusters, 0)
+    known = pc.if_else(has_cluster, clusters, None)
+    place = table.column_names.index('cluster')
+    return table.set_column(place, 'cluster', known)
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    for batch in table.to_batches(max_chunksize=_BATCH):
+        yield from batch.to_pylist()
+
+
+def _tags(row: dict[str, Any]) -> list[str]:
+    tags = ['kept' if row['kept'] else 'pruned']
+    if row['label_suspect']:
+        tags.append('label_suspect')
+    return tags
 
 
 def _unwritable(target: Path, error: OSError) -> UserError:
-    return UserError(f'{target} cannot be written ({error.strerror}): choose another --out')
+    why = error.strerror
+    return UserError(f'{target} cannot be written ({why}): choose another --out')

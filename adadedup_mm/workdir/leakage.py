@@ -1,12 +1,30 @@
-"""What a leakage run found, in numbers."""
+"""What a leakage run leaves in ``leakage/`` of a work dir: its figures and its pairs."""
 
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
 
 from ..base.errors import UserError
+from ..base.files import write_json
+from .parquet import TableFile
 
 FOLDER = 'leakage'
+PAIRS = TableFile(
+    'pairs.parquet',
+    pa.schema(
+        [
+            ('split', pa.string()),
+            ('sample_id', pa.string()),
+            ('image_path', pa.string()),
+            ('train_sample_id', pa.string()),
+            ('train_image_path', pa.string()),
+            ('similarity', pa.float32()),
+            ('rank', pa.int32()),
+            ('matches', pa.int64()),
+        ]
+    ),
+)
 
 
 class SplitSummary(msgspec.Struct):
@@ -31,8 +49,8 @@ class SplitSummary(msgspec.Struct):
     unreadable: int
 
 
-class Summary(msgspec.Struct):
-    """All splits.
+class LeakageSummary(msgspec.Struct):
+    """``summary.json``: all splits.
 
     Attributes:
         threshold: similarity from which a pair counts.
@@ -47,18 +65,28 @@ class Summary(msgspec.Struct):
     splits: list[SplitSummary]
 
 
-def read_summary(work_dir: Path) -> Summary | None:
+def write_summary(work_dir: Path, summary: LeakageSummary) -> None:
+    """Writes the figures beside a pruning run, atomically."""
+    content = msgspec.to_builtins(summary)
+    write_json(_summary_path(work_dir), content)
+
+
+def read_summary(work_dir: Path) -> LeakageSummary | None:
     """What a leakage run beside a pruning run found; None if there was none.
 
     Raises:
         UserError: its summary cannot be read.
     """
-    path = work_dir / FOLDER / 'summary.json'
+    path = _summary_path(work_dir)
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Summary)
+        return msgspec.json.decode(path.read_bytes(), type=LeakageSummary)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError) as error:
         raise UserError(
             f'{path} cannot be read ({error}): run tools/leakage.py again, or remove the folder'
         ) from error
+
+
+def _summary_path(work_dir: Path) -> Path:
+    return work_dir / FOLDER / 'summary.json'

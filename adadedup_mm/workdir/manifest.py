@@ -2,14 +2,18 @@
 
 import importlib.metadata
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+import numpy as np
+from msgspec import UNSET, UnsetType
 
 from ..base.errors import UserError
 from ..base.files import write_json
 from ..images import Reader
+from .damage import missing_file, unreadable_file
 
 VERSIONS = (
     'torch',
@@ -23,85 +27,41 @@ VERSIONS = (
     'open_clip_torch',
 )
 
-
-def record_training(work_dir: Path, seconds: float) -> None:
-    """Writes the measured seconds of a training on the pruned set into the manifest."""
-    manifest = json.loads((work_dir / 'manifest.json').read_text(encoding='utf-8'))
-    share = manifest['kept'] / manifest['samples']
-    manifest['break_even'] = break_even(
-        manifest['seconds'], share, seconds / share, 'measured on the pruned set'
-    )
-    write_json(work_dir / 'manifest.json', manifest)
-
-
-def break_even(
-    pruning_seconds: float,
-    kept_share: float,
-    training_seconds: float | None = None,
-    source: str | None = None,
-) -> dict[str, Any]:
-    """After how many trainings the pruning pays back.
-
-    Args:
-        pruning_seconds: what the selection took.
-        kept_share: kept / all; training time is taken to be proportional to it.
-        training_seconds: one training on all samples; None where unknown.
-        source: where that number comes from.
-    """
-    saved = None if training_seconds is None else training_seconds * (1 - kept_share)
-    trainings = None if not saved else round(pruning_seconds / saved, 3)
-    if kept_share == 1:
-        text = 'Nothing was pruned, so nothing is saved.'
-    elif trainings is None:
-        text = (
-            f'Pays back in the first training if that takes longer than '
-            f'{pruning_seconds / (1 - kept_share) / 60:.1f} minutes on all samples.'
-        )
-    else:
-        text = (
-            f'Pays back after {trainings:.2f} trainings: each one saves {saved:.0f} of '
-            f'{training_seconds:.0f} '
-            'seconds.'
-        )
-    return dict(
-        pruning_seconds=round(pruning_seconds, 3),
-        training_seconds=training_seconds,
-        training_seconds_source=source,
-        saved_seconds_per_training=saved,
-        trainings=trainings,
-        text=text,
-    )
-
-
-def installed_versions() -> dict[str, str]:
-    """Versions of the packages that results may depend on."""
-    installed = {}
-    for name in VERSIONS:
-        try:
-            installed[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return installed
-
-
-AGAIN = 'make the tables again with tools/prune.py'
-
 # Of seconds, bytes and counts; NaN, infinity and numbers of hundreds of digits are damage.
 _AMOUNT = msgspec.Meta(ge=0, le=2**63 - 1)
-
-USUAL = Reader()
+Count = Annotated[int, _AMOUNT]
+Seconds = Annotated[float, _AMOUNT]
 
 
 class StageCost(msgspec.Struct):
-    """What a stage took."""
+    """What a stage took.
 
-    seconds: Annotated[float, _AMOUNT]
-    bytes: Annotated[int, _AMOUNT]
+    Attributes:
+        seconds: of computing it, also if another run did that.
+        bytes: on disk.
+    """
+
+    seconds: Seconds
+    bytes: Count
 
 
-class BreakEven(msgspec.Struct):
-    """When pruning pays back."""
+class BreakEven(msgspec.Struct, kw_only=True):
+    """When pruning pays back.
 
+    Attributes:
+        pruning_seconds: what the selection took.
+        training_seconds: one training on all samples; None where unknown.
+        training_seconds_source: where that number comes from, in words.
+        saved_seconds_per_training: None where unknown.
+        trainings: after how many it has paid back; None where unknown or never.
+        text: all this as a sentence.
+    """
+
+    pruning_seconds: float | None = None
+    training_seconds: float | None = None
+    training_seconds_source: str | None = None
+    saved_seconds_per_training: float | None = None
+    trainings: float | None = None
     text: str
 
 
@@ -120,63 +80,259 @@ class InputFile(msgspec.Struct):
 
 
 class FilePair(msgspec.Struct):
-    """An annotation file and its rewritten counterpart; datasets without a file get a list of ids."""
+    """A file of the dataset and its rewritten counterpart.
+
+    Attributes:
+        input: path; None for datasets without an annotation file, which get a list of ids.
+        output: path.
+        records: how many the input has.
+        kept: how many the output has.
+        outside: objects of frames that are not in the training set; of ground-truth databases only.
+        sha256: of the output; empty where the run did not say.
+    """
 
     input: str | None
     output: str
-    records: Annotated[int, _AMOUNT]
-    kept: Annotated[int, _AMOUNT]
+    records: Count
+    kept: Count
+    outside: int | UnsetType = UNSET
+    sha256: str = ''
 
 
 class GapReliability(msgspec.Struct):
-    """How much of the gaps is signal."""
+    """How much of the gaps is signal; see ``feedback.shrink``, and None for what is unknown."""
 
-    split_half: float | None = None
+    clusters: Count | None = None
+    between_variance: float | None = None
+    noise_variance: float | None = None
     signal_share: float | None = None
-    clusters: Annotated[int, _AMOUNT] | None = None
+    split_half: float | None = None
+    across_proxies: float | None = None
 
 
-class Manifest(msgspec.Struct):
-    """The part of ``manifest.json`` that the page shows."""
+class ReaderFacts(msgspec.Struct):
+    """How the training reads its images, as far as thumbnails follow; see ``Reader``."""
+
+    color_type: str = Reader.color_type
+    backend: str = Reader.backend
+
+
+class UpdateFacts(msgspec.Struct):
+    """What an update took over, and what it decided.
+
+    Attributes:
+        of: work dir of the older run.
+        full_samples: how many samples the last full run had.
+        old: samples whose decisions stay.
+        new: samples that were decided about.
+        new_kept: how many of these stay.
+        gone: samples of the older run that are not in the dataset any more.
+        far: new samples far from all clusters.
+        growth: of the data since the last full run, a share.
+        full_run_due: why a full run is due; empty if none is.
+    """
+
+    of: str
+    full_samples: int
+    old: int
+    new: int
+    new_kept: int
+    gone: int
+    far: int
+    growth: float
+    full_run_due: list[str]
+
+
+class Manifest(msgspec.Struct, kw_only=True):
+    """``manifest.json``, in the order of its keys; older runs may lack what has a default.
+
+    Attributes:
+        adadedup_mm: version of this package.
+        key: hash of the run's identity, see ``finished_manifest``.
+        versions: of other packages.
+        strategy: its registered name.
+        keep_ratio: that was asked for.
+        seed: of every random choice.
+        samples: how many there are, of which ``kept`` stay and ``pruned`` go.
+        options: all of the ``adadedup`` dict that can change the selection.
+        inputs: files that were read.
+        facts: what else must be the same for the run to be used again, by name.
+        layout: share of the label layout in the density scores; None where the run did not say.
+        files: annotation files, and ground-truth databases behind them.
+        stages: costs by name, in their order.
+        seconds: of the whole run.
+        break_even: when that pays back.
+        notes: sentences for the report.
+        gap_reliability: None for strategies without gaps.
+        reader: of images.
+        threshold_curve: by rising keep ratio; empty for strategies without density scores.
+        started: ISO 8601, in UTC; ``finished`` likewise.
+        update: of updates only.
+    """
 
     adadedup_mm: str
+    key: str = ''
     versions: dict[str, str]
     strategy: str
     keep_ratio: float
     seed: int
-    samples: int
+    samples: Annotated[int, msgspec.Meta(ge=1)]
     kept: int
     pruned: int
     options: dict[str, Any]
     inputs: list[InputFile]
+    facts: dict[str, Any] = {}
+    layout: float | None = None
     files: list[FilePair]
     stages: dict[str, StageCost]
-    seconds: Annotated[float, _AMOUNT]
+    seconds: Seconds
     break_even: BreakEven | None
     notes: list[str]
-    threshold_curve: list[CurvePoint] | None
     gap_reliability: GapReliability | None
+    reader: ReaderFacts = msgspec.field(default_factory=ReaderFacts)
+    threshold_curve: list[CurvePoint] | None
     started: str
     finished: str
-    reader: Reader = USUAL
+    update: UpdateFacts | UnsetType | None = UNSET
+
+    @property
+    def image_reader(self) -> Reader:
+        """Reads images as the training does."""
+        return Reader(self.reader.color_type, self.reader.backend)
+
+    @property
+    def full_samples(self) -> int:
+        """How many samples the last full run had: this one, or the one before all updates."""
+        return self.update.full_samples if self.update else self.samples
+
+    @property
+    def full_run_due(self) -> list[str]:
+        """Why a full run is due; empty if none is, and for full runs."""
+        return self.update.full_run_due if self.update else []
+
+    @property
+    def used_layout(self) -> float:
+        """``layout``, or what the options of older runs say; NaN where these are damaged."""
+        if self.layout is not None:
+            return self.layout
+        if self.strategy != 'adadedup':
+            return 0.0
+        feedback = self.options.get('feedback')
+        if not isinstance(feedback, dict):
+            return math.nan
+        layout = feedback.get('layout', 0.0)
+        return layout if isinstance(layout, (int, float)) else math.nan
 
 
-def read_manifest(path: Path) -> Manifest:
+def manifest_path(work_dir: Path) -> Path:
+    """Where a finished run's manifest is; nothing is there before."""
+    return work_dir / 'manifest.json'
+
+
+def write_manifest(work_dir: Path, manifest: Manifest) -> None:
+    """Writes a manifest, atomically; from then on the run counts as finished."""
+    content = msgspec.to_builtins(manifest, enc_hook=_plain)
+    write_json(manifest_path(work_dir), content)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold, of numbers and texts of numpy's types."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, str):
+        return str(value)
+    raise NotImplementedError(f'{type(value).__name__} in a manifest')
+
+
+def read_manifest(work_dir: Path) -> Manifest:
     """Reads and checks a manifest.
 
     Raises:
         UserError: there is none, or it is damaged.
     """
+    return _read(work_dir)[0]
+
+
+def known_manifest(work_dir: Path) -> Manifest | None:
+    """The manifest of a work dir; None where there is none, or a damaged one."""
     try:
-        return msgspec.convert(json.loads(path.read_text(encoding='utf-8')), Manifest)
+        return read_manifest(work_dir)
+    except UserError:
+        return None
+
+
+def _read(work_dir: Path) -> tuple[Manifest, dict[str, Any]]:
+    """A manifest, and the same as it is in the file."""
+    path = manifest_path(work_dir)
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+        return msgspec.convert(content, Manifest), content
     except FileNotFoundError:
-        raise UserError(
-            f'{path} is missing: name the work dir of a finished tools/prune.py run'
-        ) from None
+        raise missing_file(path) from None
     except (OSError, ValueError, RecursionError, msgspec.ValidationError) as error:
-        raise UserError(f'{path} cannot be read ({one_line(error)}): {AGAIN}') from None
+        raise unreadable_file(path, error) from None
 
 
-def one_line(error: Exception) -> str:
-    """An error's text without line breaks, shortened."""
-    return ' '.join(str(error).split())[:200]
+def record_training(work_dir: Path, seconds: float) -> None:
+    """Writes the measured seconds of a training on the pruned set into the manifest.
+
+    The rest of the file stays as it is.
+
+    Raises:
+        UserError: there is no manifest, or it is damaged.
+    """
+    manifest, content = _read(work_dir)
+    share = manifest.kept / manifest.samples
+    measured = break_even(manifest.seconds, share, seconds / share, 'measured on the pruned set')
+    content['break_even'] = msgspec.to_builtins(measured)
+    write_json(manifest_path(work_dir), content)
+
+
+def break_even(
+    pruning_seconds: float,
+    kept_share: float,
+    training_seconds: float | None = None,
+    source: str | None = None,
+) -> BreakEven:
+    """After how many trainings the pruning pays back.
+
+    Args:
+        pruning_seconds: what the selection took.
+        kept_share: kept / all; training time is taken to be proportional to it.
+        training_seconds: one training on all samples; None where unknown.
+        source: where that number comes from.
+    """
+    saved = None if training_seconds is None else training_seconds * (1 - kept_share)
+    trainings = None if not saved else round(pruning_seconds / saved, 3)
+    if kept_share == 1:
+        text = 'Nothing was pruned, so nothing is saved.'
+    elif trainings is None:
+        minutes = pruning_seconds / (1 - kept_share) / 60
+        text = (
+            'Pays back in the first training if that takes longer than '
+            f'{minutes:.1f} minutes on all samples.'
+        )
+    else:
+        text = (
+            f'Pays back after {trainings:.2f} trainings: '
+            f'each one saves {saved:.0f} of {training_seconds:.0f} seconds.'
+        )
+    return BreakEven(
+        pruning_seconds=round(pruning_seconds, 3),
+        training_seconds=training_seconds,
+        training_seconds_source=source,
+        saved_seconds_per_training=saved,
+        trainings=trainings,
+        text=text,
+    )
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of the packages that results may depend on."""
+    installed = {}
+    for name in VERSIONS:
+        try:
+            installed[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return installed
