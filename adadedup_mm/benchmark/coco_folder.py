@@ -83,13 +83,17 @@ def coco_folder(
 
 def _annotation_files(folder: Path, train: str | None, val: str | None) -> tuple[Path, Path | None]:
     """The named files, or those whose paths say what they are for; the second may be missing."""
-    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob('*.json'))
-    train_name = train or _only(files, 'train', folder) or _only(files, '', folder)
+    paths = folder.rglob('*.json')
+    names = sorted(path.relative_to(folder).as_posix() for path in paths)
+    train_name = train or _only(names, 'train', folder) or _only(names, '', folder)
     if train_name is None:
         raise UserError(f'{folder} holds no COCO annotation file (*.json)')
-    others = [name for name in files if folder / name != folder / train_name]
+    train_file = folder / train_name
+    others = [name for name in names if folder / name != train_file]
     val_name = val or _only(others, 'val', folder)
-    return folder / train_name, folder / val_name if val_name else None
+    if not val_name:
+        return train_file, None
+    return train_file, folder / val_name
 
 
 def _only(files: Sequence[str], part: str, folder: Path) -> str | None:

@@ -56,11 +56,14 @@ def load_benchmark(path: str | Path, overrides: dict[str, Any] | None = None) ->
     """
     config = load_config(path, overrides)
     folder = Path(config.filename).parent
-    values = {key: value for key, value in config.to_dict().items() if not key.startswith('_')}
+    settings = config.to_dict()
+    values = {key: value for key, value in settings.items() if not key.startswith('_')}
     _check_keys(values, path)
     _check_types(values, path)
-    values['keep_ratios'] = [_ratio(value, path) for value in _listed(values['keep_ratios'])]
-    values['seeds'] = [_seed(value, path) for value in _listed(values['seeds'])]
+    keep_ratios = _listed(values['keep_ratios'])
+    seeds = _listed(values['seeds'])
+    values['keep_ratios'] = [_ratio(value, path) for value in keep_ratios]
+    values['seeds'] = [_seed(value, path) for value in seeds]
     _check_texts(values, path)
     _check_choices(values, path)
     values['models'] = _found_in(values['models'], folder)

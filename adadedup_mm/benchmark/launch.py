@@ -85,7 +85,8 @@ class Launcher:
             start = ['bash', script, str(config), str(self.gpus), '--work-dir', folder]
         elif self.kind == 'slurm':
             script = str(_TOOLS / 'slurm_train.sh')
-            start = ['bash', script, str(self.partition), job.folder.name, str(config), folder]
+            name = job.folder.name
+            start = ['bash', script, str(self.partition), name, str(config), folder]
         else:
             script = str(_TOOLS / 'train.py')
             start = [sys.executable, script, str(config), '--work-dir', folder]

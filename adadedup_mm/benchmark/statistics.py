@@ -81,16 +81,16 @@ def recovered_share(
         NaN where random loses nothing; a NaN interval below ``LEAST_SEEDS``, and where random loses
         nothing in more than one in twenty resamples: the share is then anything.
     """
-    n = len(variant)
-    if not n or not full.mean() > random.mean():
-        return IntervalEstimate(np.nan, np.nan, np.nan, n)
+    seeds = len(variant)
+    if not seeds or not full.mean() > random.mean():
+        return _without_interval(np.nan, seeds)
     gained = variant.mean() - random.mean()
     lost = full.mean() - random.mean()
     value = float(gained / lost)
-    if n < LEAST_SEEDS:
-        return IntervalEstimate(value, np.nan, np.nan, n)
+    if seeds < LEAST_SEEDS:
+        return _without_interval(value, seeds)
     rng = np.random.default_rng(rng_seed)
-    drawn = rng.integers(n, size=(resamples, n))
+    drawn = rng.integers(seeds, size=(resamples, seeds))
     variant_means = variant[drawn].mean(axis=1)
     random_means = random[drawn].mean(axis=1)
     full_means = full[drawn].mean(axis=1)
@@ -98,10 +98,25 @@ def recovered_share(
     losses = full_means - random_means
     usable = losses > 0
     if usable.mean() < LEVEL:
-        return IntervalEstimate(value, np.nan, np.nan, n)
+        return _without_interval(value, seeds)
     shares = gains[usable] / losses[usable]
-    low, high = np.quantile(shares, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return IntervalEstimate(value, float(low), float(high), n)
+    ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    low, high = np.quantile(shares, ends)
+    return IntervalEstimate(
+        value=value,
+        low=float(low),
+        high=float(high),
+        seeds=seeds,
+    )
+
+
+def _without_interval(value: float, seeds: int) -> IntervalEstimate:
+    return IntervalEstimate(
+        value=value,
+        low=np.nan,
+        high=np.nan,
+        seeds=seeds,
+    )
 
 
 def paired_difference(variant: np.ndarray, other: np.ndarray) -> IntervalEstimate:
@@ -117,9 +132,14 @@ def paired_difference(variant: np.ndarray, other: np.ndarray) -> IntervalEstimat
     from scipy.stats import t
 
     mean, sd = mean_and_sd(variant - other)
-    n = len(variant)
-    if n < 2:
-        return IntervalEstimate(mean, np.nan, np.nan, n)
-    quantile = float(t.ppf((1 + LEVEL) / 2, n - 1))
-    half = quantile * sd / np.sqrt(n)
-    return IntervalEstimate(mean, mean - half, mean + half, n)
+    seeds = len(variant)
+    if seeds < 2:
+        return _without_interval(mean, seeds)
+    quantile = float(t.ppf((1 + LEVEL) / 2, seeds - 1))
+    half = quantile * sd / np.sqrt(seeds)
+    return IntervalEstimate(
+        value=mean,
+        low=mean - half,
+        high=mean + half,
+        seeds=seeds,
+    )

@@ -144,7 +144,8 @@ def _streets(road: Road) -> tuple[np.ndarray, ...]:
 
 def _marks(road: Road) -> np.ndarray:
     """Lane lines, edge lines and zebra crossings as (n, 4, 2) corners in the global frame."""
-    marks = [_line_marks(road, number) for number in range(-road.lanes, road.lanes + 1)]
+    lines = range(-road.lanes, road.lanes + 1)
+    marks = [_line_marks(road, number) for number in lines]
     marks += [_zebra_marks(road, crossing) for crossing in road.crossings]
     begin, end, left, right = np.concatenate(marks, axis=1)
     s = np.stack([begin, begin, end, end], axis=-1)

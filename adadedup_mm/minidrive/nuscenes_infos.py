@@ -44,7 +44,12 @@ def write_nuscenes_infos(folder: Path, records: Sequence[Record]) -> None:
     ``nuscenes_infos_{train,val}_mono3d.coco.json``.
     """
     categories = {name: i for i, name in enumerate(NUSCENES_CLASSES)}
-    metainfo = dict(categories=categories, dataset='nuscenes', version=VERSION, info_version='1.1')
+    metainfo = dict(
+        categories=categories,
+        dataset='nuscenes',
+        version=VERSION,
+        info_version='1.1',
+    )
     for split in ('train', 'val'):
         moments = _moments(records, split)
         infos = [dict(sample_idx=i, **_info(*moment)) for i, moment in enumerate(moments)]

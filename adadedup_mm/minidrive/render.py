@@ -292,13 +292,18 @@ def _texture_ground(canvas: np.ndarray, view: View, backdrop: Backdrop, horizon:
     small = _ground_texture(view, backdrop.texture, horizon / SCALE, (columns, rows))
     texture = cv2.resize(small, (columns, rows), interpolation=cv2.INTER_LINEAR)
     focal = view.camera.intrinsic[1, 1]
-    depth = focal * view.place[2] * SCALE / (np.arange(rows) + 0.5)
-    strength = np.minimum(1.0, 16 / depth).astype(np.float32)[:, None] / 128
-    haze_share = (1 - np.exp(-depth / HAZE)).astype(np.float32)[:, None]
+    camera_height = view.place[2]
+    below_horizon = np.arange(rows)[:, None] + 0.5
+    depth = focal * camera_height * SCALE / below_horizon
+    fading = np.minimum(1.0, 16 / depth)
+    strength = fading.astype(np.float32) / 128
+    haze_share = (1 - np.exp(-depth / HAZE)).astype(np.float32)
     haze = np.array(backdrop.haze, dtype=np.float32)
-    brightness = 1 + (texture.astype(np.float32) - 128) * strength
+    contrast = texture.astype(np.float32) - 128
+    brightness = 1 + contrast * strength
     factor = brightness * (1 - haze_share)
-    colours = ground[..., :3] * factor[..., None] + (haze_share * haze)[:, None]
+    added = haze_share * haze
+    colours = ground[..., :3] * factor[..., None] + added[:, None]
     ground[..., :3] = np.minimum(colours, 255).astype(np.uint8)
 
 
@@ -410,19 +415,24 @@ def _meshes(stage: Stage, actor: int, frame: int) -> tuple[Mesh, ...]:
 
 def _step(scene: Scene, actor: int, frame: int) -> int:
     """Which of the steps of a stride a walking person does; 0 for everybody else."""
-    walks = scene.actors.label[actor] == PEDESTRIAN and np.any(scene.velocities[frame, actor])
-    if not walks:
+    actors = scene.actors
+    moves = np.any(scene.velocities[frame, actor])
+    if actors.label[actor] != PEDESTRIAN or not moves:
         return 0
-    x, y = scene.poses[frame, actor, :2] - scene.poses[0, actor, :2]
-    walked = np.hypot(x, y)
-    return int(walked / 0.35 + scene.actors.phase[actor]) % 4
+    now = scene.poses[frame, actor, :2]
+    at_first = scene.poses[0, actor, :2]
+    x, y = now - at_first
+    steps = np.hypot(x, y) / 0.35 + actors.phase[actor]
+    return int(steps) % 4
 
 
 def _in_view(view: View, pose: np.ndarray, radius: float) -> bool:
     """Whether a circle on the ground can be in the picture."""
-    x, _, z = view.pose[:3, :2] @ pose[:2] + view.pose[:3, 3]
-    slope = WIDTH / 2 / view.camera.intrinsic[0, 0]
-    half_width = slope * z + radius * np.hypot(1, slope)
+    x, _, z = _on_ground(view, pose[:2])
+    focal = view.camera.intrinsic[0, 0]
+    slope = WIDTH / 2 / focal
+    margin = radius * np.hypot(1, slope)
+    half_width = slope * z + margin
     return bool(z > -radius and abs(x) < half_width)
 
 

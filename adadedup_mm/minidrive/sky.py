@@ -49,7 +49,8 @@ def _hills(
 ) -> None:
     """A line of hills all round, ``height`` radians high on average."""
     rows, columns = PANORAMA
-    tops = _row(height * (0.75 + 0.5 * _periodic(waves, rng)))
+    line = _periodic(waves, rng)
+    tops = _row(height * (0.75 + 0.5 * line))
     crest = np.column_stack([np.arange(columns), tops])
     bottom = [[columns, rows], [0, rows]]
     outline = np.concatenate([crest, bottom]).astype(np.int32)
@@ -121,7 +122,8 @@ def _periodic(waves: int, rng: np.random.Generator) -> np.ndarray:
     angle = np.linspace(0, 2 * np.pi, PANORAMA[1], endpoint=False)
     orders = np.arange(1, waves + 1)
     phase = rng.uniform(0, 2 * np.pi, waves)
-    size = rng.uniform(0.3, 1, waves) / np.sqrt(orders)
+    strength = rng.uniform(0.3, 1, waves)
+    size = strength / np.sqrt(orders)
     sines = np.sin(orders[:, None] * angle + phase[:, None])
     line: np.ndarray = (size[:, None] * sines).sum(axis=0)
     return line / np.abs(line).max()
