@@ -149,12 +149,12 @@ def test_names_of_heads_stand_where_detectors_are_known():
 
 
 def test_public_names_name_one_thing_each():
-    places = defaultdict(list)
+    places = defaultdict(set)
     for module in files():
         for node in tree_of(module).body:
             is_definition = isinstance(node, (ast.FunctionDef, ast.ClassDef))
             if is_definition and not node.name.startswith('_'):
-                places[node.name].append(module.removeprefix('adadedup_mm.'))
+                places[node.name].add(module.removeprefix('adadedup_mm.'))
     # Every command line tool has a ``main``.
     places.pop('main')
     assert not {name: where for name, where in places.items() if len(where) > 1}

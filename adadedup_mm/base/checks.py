@@ -19,7 +19,7 @@ def choose(name: Any, valid: Iterable[str], where: str) -> None:
         )
 
 
-def number(value: Any, where: str, low: float, high: float = math.inf, above: bool = False) -> None:
+def finite(value: Any, where: str, low: float, high: float = math.inf, above: bool = False) -> None:
     """Raises UserError unless value is a finite number in [low, high], or in (low, high] with ``above``."""
     # Whole numbers may be larger than any float.
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300

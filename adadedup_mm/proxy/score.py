@@ -92,7 +92,7 @@ def _score(
     batches = {file: batches_of(positions, size) for file, positions in parts.items()}
     in_order = list(itertools.chain.from_iterable(batches.values()))
     model = load_detector(config, checkpoint)
-    stream = seeded_batches(config, build_dataset(config, dataset), in_order, seed)
+    stream = seeded_batches(config, build_scored_dataset(config, dataset), in_order, seed)
     for file, own in batches.items():
         losses = []
         for batch in itertools.islice(stream, len(own)):
@@ -101,7 +101,7 @@ def _score(
         write_array(file, torch.cat(losses).numpy())
 
 
-def build_dataset(config: Config, dataset: Mapping[str, Any]) -> Any:
+def build_scored_dataset(config: Config, dataset: Mapping[str, Any]) -> Any:
     """The dataset that a proxy is asked about, ready for use; failing pictures are named."""
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
         built = DATASETS.build(name_failing_pictures(scoring_dataset(config, dataset)))

@@ -15,7 +15,7 @@ from ..detectors.checkpoint import build_detector, fill_detector
 from ..detectors.config import is_classifier
 from ..detectors.isolation import isolated
 from ..images.steps import failing_pictures_named
-from ..proxy.score import SHARD_SIZE, batches_of, build_dataset, seeded_batches
+from ..proxy.score import SHARD_SIZE, batches_of, build_scored_dataset, seeded_batches
 from ..stages import Done, Shards
 from .observe import Measure, batch_size, observe
 
@@ -87,7 +87,7 @@ def _measure(
     """Writes what a checkpoint says about some items of the dataset, for each part."""
     classifier = is_classifier(config)
     size = batch_size(measure, classifier, config.train_dataloader.get('batch_size', 8))
-    data = build_dataset(config, dataset)
+    data = build_scored_dataset(config, dataset)
     # One model for all checkpoints: a frozen backbone may remember what it has seen.
     model = build_detector(config)
     for checkpoint, own in itertools.groupby(parts.items(), lambda part: part[1][0]):
@@ -123,7 +123,7 @@ def try_measure(
         UserError: see ``observe``.
     """
     with isolated(log_file), failing_pictures_named():
-        data = build_dataset(config, dataset)
+        data = build_scored_dataset(config, dataset)
         model = build_detector(config)
         # DINO's level embeddings, for one, are whatever the memory held until a training sets them.
         for value in model.parameters():

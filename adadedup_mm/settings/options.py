@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..base.checks import choose, number, whole
+from ..base.checks import choose, finite, whole
 from ..base.errors import UserError
 
 # The strategy of a config that names none.
@@ -232,7 +232,7 @@ def _construct(kind: Any, raw: Any, where: str) -> Any:
 
 
 def _check(options: Options) -> None:
-    number(options.keep_ratio, 'keep_ratio', 0, 1, above=True)
+    finite(options.keep_ratio, 'keep_ratio', 0, 1, above=True)
     whole(options.seed, 'adadedup.seed', 0)
     choose(options.on_bad_image, ('keep', 'drop', 'error'), 'adadedup.on_bad_image')
     choose(options.temporal, ('relink', 'keep'), 'adadedup.temporal')
@@ -262,7 +262,7 @@ def _check(options: Options) -> None:
         if not isinstance(value, dict) or not isinstance(value.get('type'), str):
             raise UserError(f"adadedup.{name} is {value!r}, but must be a dict with a 'type'")
     if 'near_duplicate' in options.embedder:
-        number(options.embedder['near_duplicate'], 'adadedup.embedder.near_duplicate', -1, 1)
+        finite(options.embedder['near_duplicate'], 'adadedup.embedder.near_duplicate', -1, 1)
     for name in ('work_dir', 'shared_stages'):
         if not isinstance(getattr(options, name), (str, type(None))):
             raise UserError(
@@ -276,7 +276,7 @@ def _check(options: Options) -> None:
         )
     _check_proxy(options.proxy)
     _check_feedback(options.feedback, options.proxy)
-    number(options.guards.min_class_ratio, 'adadedup.guards.min_class_ratio', 0, 1)
+    finite(options.guards.min_class_ratio, 'adadedup.guards.min_class_ratio', 0, 1)
 
 
 def _check_proxy(proxy: ProxyOptions) -> None:
@@ -291,7 +291,7 @@ def _check_proxy(proxy: ProxyOptions) -> None:
     for name in ('epochs', 'max_loss_samples'):
         if getattr(proxy, name) is not None:
             whole(getattr(proxy, name), f'adadedup.proxy.{name}', 1)
-    number(proxy.held_out, 'adadedup.proxy.held_out', 0, 0.9)
+    finite(proxy.held_out, 'adadedup.proxy.held_out', 0, 0.9)
     if not isinstance(proxy.distributed, bool):
         raise UserError(
             f'adadedup.proxy.distributed is {proxy.distributed!r}, but must be True or False'
@@ -301,14 +301,14 @@ def _check_proxy(proxy: ProxyOptions) -> None:
 def _check_feedback(feedback: FeedbackOptions, proxy: ProxyOptions) -> None:
     choose(feedback.gap, ('mean', 'paired', 'held_out'), 'adadedup.feedback.gap')
     for name in ('beta', 'alpha_plus', 'alpha_minus'):
-        number(getattr(feedback, name), f'adadedup.feedback.{name}', 0)
-    number(feedback.layout, 'adadedup.feedback.layout', 0, 0.9)
+        finite(getattr(feedback, name), f'adadedup.feedback.{name}', 0)
+    finite(feedback.layout, 'adadedup.feedback.layout', 0, 0.9)
     if not isinstance(feedback.shrink, bool):
         raise UserError(
             f'adadedup.feedback.shrink is {feedback.shrink!r}, but must be True or False'
         )
     if feedback.initial_ratio is not None:
-        number(feedback.initial_ratio, 'adadedup.feedback.initial_ratio', 0, 1, above=True)
+        finite(feedback.initial_ratio, 'adadedup.feedback.initial_ratio', 0, 1, above=True)
     if feedback.gap == 'held_out' and not proxy.held_out:
         raise UserError(
             "adadedup.feedback.gap='held_out' needs adadedup.proxy.held_out above 0, for example "
