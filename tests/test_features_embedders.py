@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from adadedup_mm.base.cpu import accelerate
 from adadedup_mm.base.errors import UserError
 from adadedup_mm.features import (
     OfflineEmbedder,
@@ -24,7 +25,6 @@ from adadedup_mm.features import (
     decode,
     plain_decode,
 )
-from adadedup_mm.features.cpu import accelerate
 
 TINY = dict(
     embed_dim=24,

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from shared_work import do_work
 
+from adadedup_mm.base.cpu import default_workers
 from adadedup_mm.base.errors import UserError
 from adadedup_mm.features import PixelEmbedder, extract, feature_shards
-from adadedup_mm.features.cpu import default_workers
 from adadedup_mm.pool import choose_views
 from adadedup_mm.stages import StageStore
 
@@ -305,7 +305,7 @@ def test_threads_of_torch_are_as_before_afterwards(images, tmp_path):
 PAGES = """if True:
     import resource
     import torch
-    from adadedup_mm.features.cpu import keep_freed_pages
+    from adadedup_mm.base.cpu import keep_freed_pages
     with keep_freed_pages():
         pass
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -17,7 +17,7 @@ from .jobs import Job
 
 _TOOLS = Path(__file__).parents[1] / '.mim' / 'tools'
 _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
-# glibc keeps freed memory, as in features/cpu.py: faulting its pages in again is a sixth of a
+# glibc keeps freed memory, as in base/cpu.py: faulting its pages in again is a sixth of a
 # training on a CPU.
 _KEEP_FREED_PAGES = {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': str(1 << 40)}
 

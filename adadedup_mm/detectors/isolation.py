@@ -16,7 +16,7 @@ import torch
 from mmengine.utils import ManagerMixin
 from torch import Tensor, nn
 
-from ..features.cpu import keep_freed_pages
+from ..base.cpu import keep_freed_pages
 
 # mmengine's own wrapper asks for the GPU of each process.
 WRAPPER_WITHOUT_GPU = dict(

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ..base.cpu import default_workers
 from ..registry import EMBEDDERS
-from .cpu import default_workers
 from .decode import Transform
 from .embedder import at_least_one
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..base.checks import choose, whole
+from ..base.cpu import accelerate, default_workers, has_fast_bf16
 from ..base.errors import UserError
 from ..base.files import sha256_file
-from .cpu import accelerate, default_workers, has_fast_bf16
 from .decode import Transform
 
 _DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}

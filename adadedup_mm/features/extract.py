@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..base.cpu import keep_freed_pages, single_threads
 from ..base.errors import UserError
 from ..base.files import write_array, write_json, write_rows
 from ..images import BadImage, Reader
 from ..pool.views import choose_views
 from ..stages import Done, Shards
-from .cpu import keep_freed_pages, single_threads
 from .decode import Transform, decode
 from .embedder import ImageEncoder
 

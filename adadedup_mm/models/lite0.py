@@ -9,7 +9,7 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ..features.cpu import accelerate
+from ..base.cpu import accelerate
 from ..features.timm import load_lite0
 
 
