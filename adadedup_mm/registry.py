@@ -18,6 +18,7 @@ CLUSTERERS = Registry('clusterer', scope='adadedup_mm', locations=['adadedup_mm.
 DENSITIES = Registry('density', scope='adadedup_mm', locations=['adadedup_mm.density'])
 CAPTIONERS = Registry('captioner', scope='adadedup_mm', locations=['adadedup_mm.captions'])
 STRATEGIES = Registry('strategy', scope='adadedup_mm', locations=['adadedup_mm.strategies'])
+POLICIES = Registry('policy', scope='adadedup_mm', locations=['adadedup_mm.dynamic.policies'])
 
 
 def build(registry: Registry, options: dict[str, Any], where: str) -> Any:

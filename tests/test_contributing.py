@@ -5,9 +5,13 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from test_pipeline import config, prune_main  # noqa: F401
+
+from adadedup_mm.dynamic import ScoreState, build_policy
+from adadedup_mm.settings.load import load_config
 
 GUIDE = Path(__file__).parents[1] / 'CONTRIBUTING.md'
 
@@ -39,6 +43,18 @@ def write_example(tmp_path, monkeypatch):
     yield write
     for name, _, _ in examples().values():
         sys.modules.pop(name, None)
+
+
+def test_the_example_of_a_policy_selects(write_example, config):  # noqa: F811
+    example = write_example('A dynamic policy', config)
+    loaded = load_config(example)
+    policy = build_policy(loaded.dynamic.pop('policy'), dict(loaded.dynamic))
+    state = ScoreState.empty(10)
+    first, weights = policy.select(state, 0, np.random.default_rng(0))
+    assert len(first) == 3 and (np.diff(first) > 0).all() and (weights == 1).all()
+    state.update(first, np.ones(3), policy.rate)
+    second, _ = policy.select(state, 1, np.random.default_rng(0))
+    assert not set(first) & set(second)
 
 
 def kept(work_dir):

@@ -196,7 +196,7 @@ def test_a_state_is_saved_and_loaded_and_refuses_other_sizes():
     state.update(np.array([1, 3]), np.array([0.5, 2.0]), 0.8)
     other = ScoreState.empty(5)
     other.load_state_dict(state.state_dict())
-    for name in POLICIES:
+    for name in POLICIES.module_dict:
         policy = build_policy(name, {})
         policy.epochs = 9
         for a, b in zip(

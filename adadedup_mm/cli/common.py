@@ -37,9 +37,8 @@ def run(
         main(arguments)
     except UserError as error:
         # A DataLoader's worker hands on its whole traceback as the message; its last line is ours.
-        line = (
-            str(error).strip().splitlines()[-1].removeprefix('adadedup_mm.base.errors.UserError: ')
-        )
+        last_line = str(error).strip().splitlines()[-1]
+        line = last_line.removeprefix(f'{UserError.__module__}.{UserError.__name__}: ')
         if _is_first_to_say(line):
             print(f'error: {line}', file=sys.stderr)
         sys.exit(2)

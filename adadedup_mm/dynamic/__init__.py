@@ -3,7 +3,7 @@
 from .digits import Digits
 from .hook import DynamicPruningHook
 from .losses import SampleLosses
-from .policies import ScoreState, build_policy
+from .policies import Policy, ScoreState, build_policy
 from .runner import DynamicPruningRunner, apply_dynamic
 from .sampler import DynamicPruningSampler, IndexedDataset
 
@@ -13,6 +13,7 @@ __all__ = [
     'DynamicPruningRunner',
     'DynamicPruningSampler',
     'IndexedDataset',
+    'Policy',
     'SampleLosses',
     'ScoreState',
     'apply_dynamic',

@@ -1,19 +1,18 @@
-"""Which samples the next period trains on: pure functions of the losses seen so far.
-
-A policy's ``select(state, epoch, generator)`` returns ``indices``, (k,) int64, ascending, and
-``weights``, (k,) float64 factors of these samples' losses.
-"""
+"""Which samples the next period trains on: pure functions of the losses seen so far."""
 
 import dataclasses
+import inspect
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from ..base.checks import choose
 from ..base.errors import UserError
+from ..registry import POLICIES
 
-Selection = tuple[np.ndarray, np.ndarray]
+# Indices, (k,) int64, ascending, and (k,) float64 factors of these samples' losses.
+Chosen = tuple[np.ndarray, np.ndarray]
 
 
 @dataclasses.dataclass
@@ -82,6 +81,38 @@ class ScoreState:
             setattr(self, name, np.array(values))
 
 
+class Policy(Protocol):
+    """What a class registered in ``POLICIES`` must be.
+
+    Its constructor takes the keys of ``dynamic`` beside ``policy``.
+
+    Attributes:
+        period: epochs between two selections.
+        needs_losses: whether it looks at losses; if not, none are computed.
+        rate: of the running mean of the losses, in (0, 1]; only where it needs them.
+        epochs: of the training, which sets it.
+    """
+
+    period: int
+    needs_losses: ClassVar[bool]
+    rate: float
+    epochs: int | None
+
+    def select(self, state: 'ScoreState', epoch: int, generator: np.random.Generator) -> Chosen:
+        """Chooses what the next period trains on.
+
+        Args:
+            state: what the training has shown about N samples.
+            epoch: that begins, from 0.
+            generator: of all random choices; the same in all processes.
+
+        Returns:
+            indices: (k,) int64, ascending.
+            weights: (k,) float64 factors of these samples' losses.
+        """
+
+
+@POLICIES.register_module('random')
 @dataclasses.dataclass
 class RandomSubset:
     """A fresh uniform subset each period.
@@ -99,13 +130,14 @@ class RandomSubset:
         _number('keep_ratio', self.keep_ratio, above=True)
         _whole('period', self.period)
 
-    def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Selection:
+    def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Chosen:
         size = len(state.mean)
         budget = _budget(self.keep_ratio, size)
         chosen = generator.permutation(size)[:budget]
         return _unweighted(chosen)
 
 
+@POLICIES.register_module('epsilon_greedy')
 @dataclasses.dataclass
 class EpsilonGreedy:
     """The samples with the highest running losses, and some others (arXiv 2111.12621).
@@ -132,7 +164,7 @@ class EpsilonGreedy:
         _number('rate', self.rate, above=True)
         _whole('period', self.period)
 
-    def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Selection:
+    def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Chosen:
         order = _descending(state.mean, generator)
         size = len(order)
         budget = _budget(self.keep_ratio, size)
@@ -145,6 +177,7 @@ class EpsilonGreedy:
         return _unweighted(np.concatenate(chosen))
 
 
+@POLICIES.register_module('ucb')
 @dataclasses.dataclass
 class UCB:
     """The samples with the highest upper bounds of the loss, m + c v (arXiv 2111.12621).
@@ -171,7 +204,7 @@ class UCB:
         _number('rate', self.rate, above=True)
         _whole('period', self.period)
 
-    def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Selection:
+    def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Chosen:
         is_seen = state.seen > 0
         bound = state.mean + self.c * state.variance
         score = np.where(is_seen, bound, math.inf)
@@ -180,6 +213,7 @@ class UCB:
         return _unweighted(order[:budget])
 
 
+@POLICIES.register_module('infobatch')
 @dataclasses.dataclass
 class InfoBatch:
     """Drops a part of the well-learned samples; the weight of the rest makes up (ICLR 2024).
@@ -209,7 +243,7 @@ class InfoBatch:
             )
         _number('delta', self.delta)
 
-    def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Selection:
+    def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Chosen:
         size = len(state.last)
         # Epoch 0 sees all samples anyhow, because none is below the mean.
         if epoch == 0 or epoch >= self.delta * _known(self.epochs):
@@ -229,6 +263,7 @@ class InfoBatch:
         return indices, weights[indices]
 
 
+@POLICIES.register_module('seta')
 @dataclasses.dataclass
 class SeTa:
     """A window that slides from easy to hard losses over a random part of the samples (SeTa).
@@ -263,7 +298,7 @@ class SeTa:
         _number('width', self.width, above=True)
         _number('delta', self.delta)
 
-    def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Selection:
+    def select(self, state: ScoreState, epoch: int, generator: np.random.Generator) -> Chosen:
         size = len(state.last)
         budget = _budget(1 - self.ratio, size)
         subset = generator.permutation(size)[:budget]
@@ -318,27 +353,23 @@ def loss_groups(losses: np.ndarray, groups: int, iterations: int = 50) -> np.nda
     return group
 
 
-POLICIES: dict[str, Any] = dict(
-    random=RandomSubset, epsilon_greedy=EpsilonGreedy, ucb=UCB, infobatch=InfoBatch, seta=SeTa
-)
-
-
-def build_policy(name: Any, arguments: dict[str, Any]) -> Any:
+def build_policy(name: Any, arguments: dict[str, Any]) -> Policy:
     """The policy of that name.
 
     Raises:
         UserError: the name or an argument is unknown (the message lists the valid ones), or a value
             is out of range.
     """
-    choose(name, POLICIES, 'dynamic.policy')
-    kind = POLICIES[name]
-    valid = {field.name for field in dataclasses.fields(kind)}
+    POLICIES.import_from_location()
+    choose(name, POLICIES.module_dict, 'dynamic.policy')
+    kind = POLICIES.module_dict[name]
+    valid = inspect.signature(kind).parameters
     for key in arguments:
         choose(key, valid, f'a key of dynamic with policy {name!r}')
     return kind(**arguments)
 
 
-def check_period(policy: Any, epochs: int) -> None:
+def check_period(policy: Policy, epochs: int) -> None:
     """Raises UserError if a training of so many epochs never gets to a second selection."""
     if policy.period > epochs:
         raise UserError(
@@ -361,7 +392,7 @@ def _descending(scores: np.ndarray, generator: np.random.Generator) -> np.ndarra
     return shuffled[order]
 
 
-def _unweighted(indices: np.ndarray) -> Selection:
+def _unweighted(indices: np.ndarray) -> Chosen:
     weights = np.ones(len(indices))
     return np.sort(indices), weights
 
