@@ -254,8 +254,7 @@ def test_an_object_is_painted_inside_its_box(index):
 def test_nights_are_darker():
     day = make_scene(0, 0, 1)
     bright, dark = (
-        paint(make_stage(replace(day, night=night)), 0, RIG[0], 0).mean()
-        for night in (False, True)
+        paint(make_stage(replace(day, night=night)), 0, RIG[0], 0).mean() for night in (False, True)
     )
     assert dark < 0.6 * bright
 
