@@ -28,15 +28,17 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from adadedup_mm.base.files import write_array
 from adadedup_mm.benchmark.results import read_results
 from adadedup_mm.clusters import SphericalKMeans
 from adadedup_mm.density import KCenter
 from adadedup_mm.features import Embedder, OfflineEmbedder, OpenCLIPEmbedder
 from adadedup_mm.features.extract import time_images
-from adadedup_mm.proxy import proxy_config, score_shards
-from adadedup_mm.proxy.estimate import probe_training
+from adadedup_mm.proxy import loss_shards, proxy_config
+from adadedup_mm.proxy.estimate import time_training
 from adadedup_mm.settings.load import load_config
 from adadedup_mm.settings.options import resolve_options
+from adadedup_mm.stages import StageStore
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
@@ -94,7 +96,7 @@ def step_seconds(config: Config, dataset: dict[str, Any], folder: Path, quick: b
     """Seconds of an image in a detector's training."""
     if quick:
         config.train_dataloader.update(batch_size=1, num_workers=0)
-    return probe_training(config, dataset, folder, 3 if quick else 6).seconds_per_image
+    return time_training(config, dataset, folder, 3 if quick else 6).seconds_per_image
 
 
 def loss_seconds(
@@ -106,14 +108,15 @@ def loss_seconds(
     ends = []
     for part, images in enumerate((4, count)):
         start = time.perf_counter()
-        score_shards(
+        shards = loss_shards(
             config,
             weights,
-            dataset,
+            lambda folder: dataset,
             np.arange(images),
             np.tile(size[::-1], (images, 1)),
-            folder / f'losses_{part}',
+            finish=write_array,
         )
+        StageStore(folder).run(f'losses_{part}', 'key', shards)
         ends.append(time.perf_counter() - start)
     return (ends[1] - ends[0]) / (count - 4)
 

@@ -35,10 +35,10 @@ from adadedup_mm.features import (
     OfflineEmbedder,
     OpenCLIPEmbedder,
     decode,
-    extract_shards,
-    merge_shards,
+    feature_shards,
     plain_decode,
 )
+from adadedup_mm.stages import StageStore
 
 Preprocess = Callable[[Image.Image], torch.Tensor]
 PRECISIONS = ('fp32', 'bf16')
@@ -251,9 +251,9 @@ def staged(paths: Sequence[str], embedder: Embedder) -> np.ndarray:
     """The package's stage."""
     with tempfile.TemporaryDirectory() as folder:
         images = [(path,) for path in paths]
-        extract_shards(images, ('image',), 'front', embedder, Path(folder))
-        merge_shards(images, ('image',), 'front', Path(folder))
-        return np.load(Path(folder) / 'features.npy')
+        shards = feature_shards(images, ('image',), 'front', embedder)
+        stage = StageStore(folder).run('features', 'key', shards)
+        return np.load(stage / 'features.npy')
 
 
 def timed(function: Callable[[], Any], count: int) -> tuple[Any, float, float]:

@@ -23,8 +23,8 @@ from density import make_case, use_wide_kernels  # noqa: E402
 
 from adadedup_mm.clusters import SphericalKMeans  # noqa: E402
 from adadedup_mm.density import KCenter  # noqa: E402
-from adadedup_mm.density.split import Work, cluster_work, density_work, partner_work  # noqa: E402
-from adadedup_mm.stages import StageStore  # noqa: E402
+from adadedup_mm.density.split import cluster_work, density_work, partner_work  # noqa: E402
+from adadedup_mm.stages import StageStore, Work  # noqa: E402
 
 STAGES = ('clusters', 'density', 'partners')
 DIMENSIONS, CLUSTER_SIZE = 512, 600
@@ -36,12 +36,12 @@ def run_stage(stage: str, folder: Path, root: Path, clusters: int, rank: int, wo
     assignment = np.load(folder / 'assignment.npy')
     store = StageStore(root, rank, world)
     work: dict[str, Work] = {
-        'clusters': cluster_work(SphericalKMeans(clusters), features, None, 0, store),
-        'density': density_work(KCenter(), features, assignment, 0, store),
-        'partners': partner_work(features, assignment, np.arange(len(features)) % 5 > 0, store),
+        'clusters': cluster_work(SphericalKMeans(clusters), features, None, 0),
+        'density': density_work(KCenter(), features, assignment, 0),
+        'partners': partner_work(features, assignment, np.arange(len(features)) % 5 > 0),
     }
     start = time.perf_counter()
-    store.run(stage, 'key', *work[stage])
+    store.run(stage, 'key', work[stage])
     return time.perf_counter() - start
 
 

@@ -184,8 +184,10 @@ def _training_config(
             )
         _merge(config, [*bases, dict(_base_=wanted.get('_base_', []))], load)
         own = {key: value for key, value in wanted.items() if key != '_base_'}
+        known = config.keys() | _KNOWN
         for key in own.keys() - _KNOWN:
-            choose(key.partition('.')[0], config.keys() | _KNOWN, f'a key of variants.{variant}')
+            first_part = key.partition('.')[0]
+            choose(first_part, known, f'a key of variants.{variant}')
         _merge(config, [own], load)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise UserError(f'{where}: {type(error).__name__}: {error}') from error
@@ -199,7 +201,8 @@ def _training_config(
     if num_classes is not None:
         set_classes(config.model, num_classes)
     if 'adadedup' in config:
-        bind(STRATEGIES, resolve_options(config).strategy, f'{where}: adadedup.strategy')
+        options = resolve_options(config)
+        bind(STRATEGIES, options.strategy, f'{where}: adadedup.strategy')
     return config
 
 

@@ -62,12 +62,15 @@ class Overview:
         self.left[job.folder.name] = 0.0
         self.rows.append(row)
         if is_done(row):
-            outcome = f'done {job.name}: {row["metric"]} {row["value"]:.4g}'
+            mark = 'done'
+            result = f'{row["metric"]} {row["value"]:.4g}'
         else:
-            outcome = f'FAILED {job.name}: {row["error"]}'
-        count = f'{len(self.rows)}/{self.total}'
+            mark = 'FAILED'
+            result = row['error']
         took = in_words(row['job_seconds'])
-        line = Text(f'[{count}] {outcome} ({took}{self._rest()})')
+        line = Text(
+            f'[{len(self.rows)}/{self.total}] {mark} {job.name}: {result} ({took}{self._rest()})'
+        )
         self.console.print(line, soft_wrap=True)
 
     def tick(self, running: Sequence[Running]) -> None:
@@ -83,8 +86,11 @@ class Overview:
         """What is left, in words; empty where nothing is known or left."""
         done = [row for row in self.rows if is_done(row)]
         pace = [(_work(row['keep_ratio']), row['job_seconds']) for row in done]
-        left = sum(self.left.values())
-        seconds = remaining_seconds(pace, left, self.side_by_side)
+        seconds = remaining_seconds(
+            pace,
+            left=sum(self.left.values()),
+            side_by_side=self.side_by_side,
+        )
         if not seconds:
             return ''
         return f'; about {in_words(seconds)} left'

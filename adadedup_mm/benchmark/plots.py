@@ -51,7 +51,8 @@ def _plot(results: Results, column: str, scale: float, label: str) -> Figure:
     others = [variant for variant in results.variants if variant not in (FULL, *_FIRST)]
     order = [*_FIRST, *others, FULL]
     for variant in results.variants:
-        _draw(axes, results, variant, order.index(variant), column, scale)
+        number = order.index(variant)
+        _draw(axes, results, variant, number, column, scale)
     metric = results.metric.split('/')[-1]
     unit = ', %' if results.scale == 100 else ''
     axes.set_xlabel(label)
@@ -80,8 +81,9 @@ def _draw(
     for ratio in results.columns:
         values = results.values(variant, ratio)
         if values:
+            at = results.mean(column, variant, ratio) * scale
             mean, sd = mean_and_sd(np.array(list(values.values())))
-            points.append((results.mean(column, variant, ratio) * scale, mean, sd))
+            points.append((at, mean, sd))
             counts.add(len(values))
     if not points:
         return

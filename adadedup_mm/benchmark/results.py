@@ -138,17 +138,18 @@ def _measured(job: Job, report: dict[str, Any]) -> Row:
     pruned = job.folder / 'adadedup'
     manifest = read_manifest(pruned) if manifest_path(pruned).exists() else None
     stages = {name: cost.seconds for name, cost in manifest.stages.items()} if manifest else {}
+    training = report['seconds']
     pruning = sum(stages.values())
-    kept_share = manifest.kept / manifest.samples if manifest else 1.0
+    share = manifest.kept / manifest.samples if manifest else 1.0
     used_share = _used_share(job.folder / 'dynamic_samples.parquet', job.config) or 1.0
     return dict(
         metrics=json.dumps(report['metrics']),
         samples=report['samples'],
-        share=kept_share * used_share,
+        share=share * used_share,
         pruning_stages=json.dumps(stages),
         pruning_seconds=round(pruning, 3),
-        training_seconds=report['seconds'],
-        total_seconds=round(pruning + report['seconds'], 3),
+        training_seconds=training,
+        total_seconds=round(pruning + training, 3),
         device=report['device'],
     )
 
@@ -225,12 +226,15 @@ def read_results(path: Path) -> list[Row]:
 
 def _is_complete(row: Row) -> bool:
     """Whether a row names its training, and holds all results if that is done."""
-    named = all(names_files(row[name] or '') for name in ('model', 'variant'))
-    if not named or None in (row['seed'], row['metric'], row['compare_with']):
+    for name in ('model', 'variant'):
+        if not names_files(row[name] or ''):
+            return False
+    if None in (row['seed'], row['metric'], row['compare_with']):
         return False
     if row['status'] not in ('done', 'failed'):
         return False
-    if row['keep_ratio'] is not None and not 0 < row['keep_ratio'] <= 1:
+    ratio = row['keep_ratio']
+    if ratio is not None and not 0 < ratio <= 1:
         return False
     if row['metrics'] is None:
         return row['status'] == 'failed'
@@ -238,7 +242,8 @@ def _is_complete(row: Row) -> bool:
     if is_done(row):
         columns.append('value')
     for column in columns:
-        if row[column] is None or not math.isfinite(row[column]):
+        number = row[column]
+        if number is None or not math.isfinite(number):
             return False
     return _is_numbers(row['metrics'], or_null=True) and _is_numbers(row['pruning_stages'])
 

@@ -64,11 +64,19 @@ def run_jobs(
                 if slots[number] is None and waiting:
                     job = waiting.popleft()
                     process = start(job, number)
-                    slots[number] = Running(job, process, time.monotonic())
-            watcher.tick([running for running in slots if running])
+                    slots[number] = Running(
+                        job=job,
+                        process=process,
+                        started=time.monotonic(),
+                    )
+            watcher.tick(_occupied(slots))
             time.sleep(poll)
     finally:
-        _end([running.process for running in slots if running])
+        _end([running.process for running in _occupied(slots)])
+
+
+def _occupied(slots: Sequence[Running | None]) -> list[Running]:
+    return [running for running in slots if running]
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]], patience: float = 10.0) -> None:

@@ -121,7 +121,7 @@ def make_tables(results: Results) -> list[Table]:
     """Metric, share of random's loss that is recovered, paired comparison, and cost."""
     compare_with = results.compare_with
     unit = ' in %' if results.scale == 100 else ''
-    seeds = f'{results.seeds} seed{"s" if results.seeds > 1 else ""}'
+    seeds = '1 seed' if results.seeds == 1 else f'{results.seeds} seeds'
     build = functools.partial(_table, results)
     tables = [
         build(
@@ -186,7 +186,12 @@ def _table(
         texts = [cell[ratio] for ratio in columns]
         if set(texts) - {NONE}:
             rows.append([variant, *texts])
-    return Table(name, title, header, rows)
+    return Table(
+        name=name,
+        title=title,
+        header=header,
+        rows=rows,
+    )
 
 
 def _metric_text(results: Results, variant: str, ratio: float | None) -> str:
@@ -271,9 +276,14 @@ def _stages(results: Results) -> Table:
     rows = []
     for variant, runs in costs.items():
         if any(runs):
-            rows.append([variant, *(_mean_seconds(runs, name) for name in names)])
-    title = 'Seconds of the stages of pruning: mean over ratios and seeds'
-    return Table('stages', title, ['', *names], rows)
+            seconds = [_mean_seconds(runs, name) for name in names]
+            rows.append([variant, *seconds])
+    return Table(
+        name='stages',
+        title='Seconds of the stages of pruning: mean over ratios and seeds',
+        header=['', *names],
+        rows=rows,
+    )
 
 
 def _stage_seconds(results: Results, variant: str) -> list[dict[str, float]]:
@@ -299,7 +309,8 @@ def markdown(tables: Iterable[Table]) -> str:
     for table in tables:
         numbers = len(table.header) - 1
         rule = ['---', *['---:'] * numbers]
-        lines = [_markdown_row(cells) for cells in [table.header, rule, *table.rows]]
+        all_rows = [table.header, rule, *table.rows]
+        lines = [_markdown_row(cells) for cells in all_rows]
         body = '\n'.join(lines)
         parts.append(f'{table.title}\n\n{body}\n')
     return '\n'.join(parts)
