@@ -106,9 +106,8 @@ def index_coco(path: str | Path) -> CocoIndex:
     if content.annotated and counts.keys().isdisjoint(content.annotated):
         raise UserError(
             f'{path}: no annotation belongs to an image: image_id is for example '
-            f'{_some(content.annotated, 1)}, id of an image {_some(counts, 1)}; make them the same '
-            'numbers '
-            'or the same texts'
+            f'{_some(content.annotated, 1)}, id of an image {_some(counts, 1)}; make them the '
+            'same numbers or the same texts'
         )
     if 'categories' not in content.keys:
         raise UserError(
@@ -126,8 +125,7 @@ def _category_names(path: str | Path, categories: Sequence[_Category]) -> dict[I
         if name is None:
             raise UserError(
                 f'{path}: the name of category {category.id!r} is {category.name!r}, which is no '
-                'text: '
-                'give it a name'
+                'text: give it a name'
             )
         if category.id is not None and category.id in names:
             raise UserError(
@@ -210,8 +208,7 @@ def _check(
     if counts['images'].kept != expected:
         raise UserError(
             f'{source} has {counts["images"].kept} records for {expected} image ids to keep: it '
-            'changed '
-            'since it was read, or ids appear more than once'
+            'changed since it was read, or ids appear more than once'
         )
     kept = counts['annotations'].kept if 'annotations' in counts else 0
     if (
@@ -222,8 +219,7 @@ def _check(
     ):
         raise UserError(
             f'{source}: image_id of the annotations and id of the images are not the same kind of '
-            'value '
-            '(number or text); no annotation belongs to an image'
+            'value (number or text); no annotation belongs to an image'
         )
 
 

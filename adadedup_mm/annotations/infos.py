@@ -100,8 +100,8 @@ def info_records(content: Any, path: str | Path) -> list[dict[str, Any]]:
         )
         raise UserError(
             f"{path} holds {found} instead of 'data_list' (mmdet3d 1.x) or 'infos' (BEVFormer): "
-            'make it '
-            "with mmdet3d's tools/create_data.py, or convert it with its update_infos_to_v2.py"
+            "make it with mmdet3d's tools/create_data.py, or convert it with its "
+            'update_infos_to_v2.py'
         )
     records = content[keys[0]]
     if not isinstance(records, list):
@@ -112,8 +112,7 @@ def info_records(content: Any, path: str | Path) -> list[dict[str, Any]]:
         if not isinstance(record, Mapping) or ('images' if legacy else 'cams') in record:
             raise UserError(
                 f'{path}: record {position} of {keys[0]!r} is not of the same generation as the '
-                'file: do '
-                'not mix infos of mmdet3d 1.x with older ones'
+                'file: do not mix infos of mmdet3d 1.x with older ones'
             )
         if record_id(record) is None:
             raise UserError(
@@ -123,15 +122,13 @@ def info_records(content: Any, path: str | Path) -> list[dict[str, Any]]:
             if not isinstance(record.get(key), (str, int, np.integer, type(None))):
                 raise UserError(
                     f'{path}: {key!r} of record {position} of {keys[0]!r} is a '
-                    f'{type(record[key]).__name__}'
-                    ', but must be a text or a whole number'
+                    f'{type(record[key]).__name__}, but must be a text or a whole number'
                 )
     repeated = [name for name, count in Counter(map(record_id, records)).items() if count > 1]
     if repeated:
         raise UserError(
             f'{path}: {len(repeated)} ids appear more than once, first {repeated[0]}; give every '
-            'frame an '
-            'id of its own'
+            'frame an id of its own'
         )
     return records
 

@@ -121,10 +121,8 @@ def _load_plain(file: IO[bytes], path: str | Path) -> Any:
     except _Refused as error:
         raise UserError(
             f'{path} holds {error}, which is no plain data and may run code: make the file anew '
-            'without '
-            'it, or set trust_pickles=True in the adadedup dict and in our datasets if you trust '
-            'where it '
-            'comes from'
+            'without it, or set trust_pickles=True in the adadedup dict and in our datasets if '
+            'you trust where it comes from'
         ) from error
     except Exception as error:
         # What a damaged pickle raises depends on the byte that is damaged.

@@ -120,8 +120,7 @@ def read_array(path: Path, mmap_mode: Literal['r'] | None = None) -> np.ndarray:
     except Exception as error:  # what a damaged file raises depends on the byte that is damaged
         raise UserError(
             f'{path} is damaged ({type(error).__name__}): remove the folder {path.parent}, then '
-            'run with '
-            '--resume'
+            'run with --resume'
         ) from error
 
 

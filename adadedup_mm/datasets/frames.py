@@ -125,8 +125,7 @@ def check_kind(dataset: Any, content: Mapping[str, Any], where: str, ann_file: A
     if written_for and known_kind(dataset) not in (None, written_for):
         raise UserError(
             f'{where} cannot read {ann_file}, whose metainfo says that it is for {written_for}: '
-            'name that '
-            'type, or another ann_file'
+            'name that type, or another ann_file'
         )
 
 
@@ -160,8 +159,7 @@ def read_frames(
     if not views:
         raise UserError(
             f'{where}: frame {_name(frames[0])} has no image: pruning looks at images, so the '
-            'infos must '
-            'name them'
+            'infos must name them'
         )
     sizes = _Sizes(reader)
     pictures, counts, labels, boxes, scenes = [], [], [], [], []
@@ -230,8 +228,7 @@ def check_cameras(cameras: Mapping[str, Any], views: Sequence[str], place: str) 
         )
         raise UserError(
             f'{place} {what}, unlike the first frame: every frame needs the same cameras, so take '
-            'it out '
-            'of the infos or complete it'
+            'it out of the infos or complete it'
         )
 
 

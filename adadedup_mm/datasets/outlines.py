@@ -77,8 +77,7 @@ def read_outlines(config: Config, sources: Sequence[Source], pool: Pool) -> Outl
     if not sizes.any():
         raise UserError(
             'strategy tfdp scores the shapes of objects, but no object of the training set has a '
-            'mask or a '
-            'box: use el2n, grand, forgetting or loss_topk'
+            'mask or a box: use el2n, grand, forgetting or loss_topk'
         )
     return Outlines(sizes, labels, owner, masks)
 

@@ -92,8 +92,7 @@ def _read_dataset(
     if index and index.categories and not dataset.cat_ids and is_known:
         raise UserError(
             f'{where}: none of its classes ({some(given)}) is a category of {ann_file} '
-            f'({some(index.categories)}): set metainfo=dict(classes=...) to names of '
-            'the file'
+            f'({some(index.categories)}): set metainfo=dict(classes=...) to names of the file'
         )
     opened = Opened(dataset, path, where, ann_file, index, is_known, reader_of(settings))
     with naming(where, ann_file):

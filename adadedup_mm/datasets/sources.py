@@ -328,9 +328,8 @@ def inner_dataset(config: Config, source: Source) -> Mapping[str, Any]:
 def _require_samples(source: Source, keep: Sequence[Any]) -> None:
     if not keep:
         raise UserError(
-            f'no sample of {dotted(source.path)} would be kept: raise the keep ratio, or take this '
-            'dataset '
-            'out of the config'
+            f'no sample of {dotted(source.path)} would be kept: raise the keep ratio, or take '
+            'this dataset out of the config'
         )
 
 

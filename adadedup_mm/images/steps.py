@@ -76,8 +76,8 @@ def failing_pictures_named() -> Iterator[None]:
         lines = str(error).strip().splitlines()
         words = lines[-1].rpartition(f'{BadSampleError.__name__}: ')[2]
         raise UserError(
-            f"the proxy's pipeline fails on {words}: repair this picture or take "
-            'it out of the annotation file, then go on with --resume'
+            f"the proxy's pipeline fails on {words}: repair this picture or take it out of the "
+            'annotation file, then go on with --resume'
         ) from error
 
 

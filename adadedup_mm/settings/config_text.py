@@ -76,8 +76,7 @@ def write_config(config: Config, path: Path) -> None:
     except Exception as error:  # a config is code, which may raise anything
         raise UserError(
             f'{_unloadable(config)} cannot be written so that it loads again '
-            f'({_first_line(error)}): '
-            f'{_REMEDY}'
+            f'({_first_line(error)}): {_REMEDY}'
         ) from error
     place = _difference(_written(config), loaded.to_dict(), ())
     if place is not None:
