@@ -18,10 +18,10 @@ from mmengine.registry import DATASETS, DefaultScope
 from ..annotations.infos import check_pictures, info_records, record_fault
 from ..annotations.pickles import collector_paused, plain_pickles
 from ..base.errors import UserError
+from ..base.words import error_words, some
 from .frames import check_kind, show_cameras
 from .originals import check_size_cache, data_folders, untouched
 from .sources import Source, dotted, value_at
-from .words import error_words, some
 
 # Keys of a data info: the position of the record that it was made from, and how many infos that
 # record gave.

@@ -11,8 +11,8 @@ from mmengine.dataset import BaseDataset
 from ..annotations.coco import CocoIndex, category_text
 from ..annotations.data_list import read_metainfo
 from ..base.errors import UserError
+from ..base.words import some
 from .building import FILE_METAINFO
-from .words import some
 
 # More classes without names are a mistake.
 _MOST_LABELS = 100_000

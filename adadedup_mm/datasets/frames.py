@@ -1,4 +1,4 @@
-"""Frames with several cameras: their pictures, their objects in 3D, and where those are in every picture."""
+"""Frames with several cameras: their pictures, and where their objects are in them."""
 
 import contextlib
 import json
@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,21 +20,19 @@ from .projection import project_boxes
 # it.
 _IMAGE_FOLDERS = {
     'NuScenesDataset': {
-        name: f'samples/{name}'
-        for name in (
-            'CAM_FRONT',
-            'CAM_FRONT_RIGHT',
-            'CAM_FRONT_LEFT',
-            'CAM_BACK',
-            'CAM_BACK_LEFT',
-            'CAM_BACK_RIGHT',
-        )
+        'CAM_FRONT': 'samples/CAM_FRONT',
+        'CAM_FRONT_RIGHT': 'samples/CAM_FRONT_RIGHT',
+        'CAM_FRONT_LEFT': 'samples/CAM_FRONT_LEFT',
+        'CAM_BACK': 'samples/CAM_BACK',
+        'CAM_BACK_LEFT': 'samples/CAM_BACK_LEFT',
+        'CAM_BACK_RIGHT': 'samples/CAM_BACK_RIGHT',
     },
     'WaymoDataset': {
-        name: f'training/image_{i}'
-        for i, name in enumerate(
-            ('CAM_FRONT', 'CAM_FRONT_LEFT', 'CAM_FRONT_RIGHT', 'CAM_SIDE_LEFT', 'CAM_SIDE_RIGHT')
-        )
+        'CAM_FRONT': 'training/image_0',
+        'CAM_FRONT_LEFT': 'training/image_1',
+        'CAM_FRONT_RIGHT': 'training/image_2',
+        'CAM_SIDE_LEFT': 'training/image_3',
+        'CAM_SIDE_RIGHT': 'training/image_4',
     },
     'KittiDataset': {'img': 'training/image_2'},
     'LyftDataset': {'img': 'v1.01-train/images'},
@@ -57,7 +55,9 @@ Item = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ViewObjects:
-    """What every picture of n frames with V cameras shows; picture ``v`` of frame ``i`` has number ``i * V + v``.
+    """What every picture of n frames with V cameras shows.
+
+    Picture ``v`` of frame ``i`` has number ``i * V + v``.
 
     Attributes:
         sizes: (n * V, 2) int32 height and width in pixels, 0 where unknown.
@@ -75,7 +75,7 @@ class ViewObjects:
 
 @dataclass(frozen=True)
 class Frames:
-    """n frames; ``counts``, ``labels`` and ``boxes`` are those of the 3D objects, as ``Pool`` has them.
+    """n frames with their 3D objects: ``counts``, ``labels`` and ``boxes`` as ``Pool`` has them.
 
     Attributes:
         items: how many items of the dataset make up a frame: 1, or its cameras.
@@ -92,7 +92,7 @@ class Frames:
 
 
 def show_cameras(dataset: Any, given: Mapping[str, str]) -> None:
-    """Makes a 3D dataset for LiDAR alone, or one derived from it, load its frames with their pictures.
+    """Makes a 3D dataset for LiDAR alone load its frames with their pictures.
 
     Args:
         dataset: with its annotations still to be loaded.
@@ -104,24 +104,25 @@ def show_cameras(dataset: Any, given: Mapping[str, str]) -> None:
         return
     # New dicts: the old ones may be the defaults of the class.
     dataset.modality = dict(dataset.modality, use_camera=True)
-    folders = {
-        name: os.path.join(dataset.data_root or '', folder)
-        for name, folder in _IMAGE_FOLDERS[kind].items()
-        if not given.get(name)
-    }
-    dataset.data_prefix = {**dataset.data_prefix, **folders}
+    folders = dict(dataset.data_prefix)
+    for name, folder in _IMAGE_FOLDERS[kind].items():
+        if not given.get(name):
+            folders[name] = os.path.join(dataset.data_root or '', folder)
+    dataset.data_prefix = folders
 
 
 def known_kind(dataset: Any) -> str | None:
     """Which of mmdet3d's datasets one is or derives from; None for all others."""
-    return next(
-        (kind.__name__ for kind in type(dataset).__mro__ if kind.__name__ in _IMAGE_FOLDERS), None
-    )
+    for kind in type(dataset).__mro__:
+        if kind.__name__ in _IMAGE_FOLDERS:
+            return kind.__name__
+    return None
 
 
 def check_kind(dataset: Any, content: Mapping[str, Any], where: str, ann_file: Any) -> None:
     """Raises UserError if an info file says that it is for another of mmdet3d's datasets."""
-    written_for = _WRITTEN_FOR.get(str((content.get('metainfo') or {}).get('dataset')).lower())
+    metainfo = content.get('metainfo') or {}
+    written_for = _WRITTEN_FOR.get(str(metainfo.get('dataset')).lower())
     if written_for and known_kind(dataset) not in (None, written_for):
         raise UserError(
             f'{where} cannot read {ann_file}, whose metainfo says that it is for {written_for}: '
@@ -131,9 +132,8 @@ def check_kind(dataset: Any, content: Mapping[str, Any], where: str, ann_file: A
 
 def is_frames(dataset: Any, infos: Sequence[Item]) -> bool:
     """Whether a dataset is one of mmdet3d's detection datasets."""
-    return hasattr(dataset, 'box_type_3d') and all(
-        isinstance(info.get('images'), Mapping) for info in infos
-    )
+    has_pictures = all(isinstance(info.get('images'), Mapping) for info in infos)
+    return hasattr(dataset, 'box_type_3d') and has_pictures
 
 
 def read_frames(
@@ -162,74 +162,118 @@ def read_frames(
             'infos must name them'
         )
     sizes = _Sizes(reader)
-    pictures, counts, labels, boxes, scenes = [], [], [], [], []
-    seen: list[tuple[np.ndarray, np.ndarray]] = []
     known_scenes = _scene_table(dataset)
+    found = []
     with progress(len(frames), 'reading frames') as bar:
         for items in frames:
             place = f'{where}: frame {_name(items)}'
             with naming_frame(place):
-                cameras = {
-                    name: (camera, item)
-                    for item in items
-                    for name, camera in _cameras(item).items()
-                }
-                check_cameras(cameras, views, place)
-                pictures.append(tuple(cameras[view][0]['img_path'] for view in views))
-                objects_3d = _objects_3d(items[0]) if len(items) == 1 else None
-                shown = [
-                    _shown(dataset, *cameras[view], view, objects_3d, sizes, f'{place}, {view}')
-                    for view in views
-                ]
-                seen += [
-                    (view_labels[valid], view_boxes[valid])
-                    for view_labels, view_boxes in shown
-                    for valid in [np.isfinite(view_boxes).all(axis=1) & (view_labels >= 0)]
-                ]
-                own_labels, own_boxes = _own_objects(
-                    dataset,
-                    objects_3d,
-                    cameras[views[0]][0],
-                    shown,
-                    sizes.used[-len(views)],
-                    f'{place}, {views[0]}',
-                )
-                scenes.append(_scene(items[0], pictures[-1][0], known_scenes))
-            counts.append(len(own_labels))
-            labels.append(own_labels)
-            boxes.append(own_boxes)
+                found.append(_read_frame(dataset, items, views, sizes, known_scenes, place))
             bar.update()
+    return _joined(found, views, items=len(frames[0]))
+
+
+class _Labelled(NamedTuple):
+    """Objects: (n,) labels and (n, 4) boxes."""
+
+    labels: np.ndarray
+    boxes: np.ndarray
+
+
+class _Frame(NamedTuple):
+    """One frame: V pictures and their sizes, what each shows, and the frame's own objects."""
+
+    pictures: tuple[str, ...]
+    sizes: list[tuple[int, int]]
+    shown: list[_Labelled]
+    own: _Labelled
+    scene: str
+
+
+def _read_frame(
+    dataset: Any,
+    items: Sequence[Item],
+    views: Sequence[str],
+    sizes: '_Sizes',
+    known_scenes: Mapping[str, str],
+    place: str,
+) -> _Frame:
+    """Takes one frame; the arguments are as of ``read_frames``.
+
+    Args:
+        dataset: what has loaded it.
+        items: that it is made of.
+        views: its V cameras.
+        sizes: of pictures.
+        known_scenes: see ``_scene_table``.
+        place: for the messages.
+    """
+    cameras = {}
+    for item in items:
+        for name, camera in _cameras(item).items():
+            cameras[name] = (camera, item)
+    check_cameras(cameras, views, place)
+    pictures = tuple(cameras[view][0]['img_path'] for view in views)
+    objects_3d = _objects_3d(items[0]) if len(items) == 1 else None
+    shown = []
+    own_sizes = []
+    for view in views:
+        camera, item = cameras[view]
+        size = sizes.find(camera, view)
+        own_sizes.append(size)
+        here = f'{place}, {view}'
+        shown.append(_shown(dataset, camera, item, view, objects_3d, size, here))
+    first_camera, _ = cameras[views[0]]
+    own = _own_objects(
+        dataset, objects_3d, first_camera, shown, own_sizes[0], f'{place}, {views[0]}'
+    )
+    scene = _scene(items[0], pictures[0], known_scenes)
+    return _Frame(pictures, own_sizes, [_countable(one) for one in shown], own, scene)
+
+
+def _countable(objects: _Labelled) -> _Labelled:
+    """Those with a label and a box in the picture."""
+    has_box = np.isfinite(objects.boxes).all(axis=1)
+    chosen = has_box & (objects.labels >= 0)
+    return _Labelled(objects.labels[chosen], objects.boxes[chosen])
+
+
+def _joined(frames: Sequence[_Frame], views: tuple[str, ...], items: int) -> Frames:
+    """All frames in arrays."""
+    sizes = [size for frame in frames for size in frame.sizes]
+    shown = [objects for frame in frames for objects in frame.shown]
+    shown_counts = [len(objects.labels) for objects in shown]
+    shown_boxes = np.concatenate([objects.boxes for objects in shown])
+    own_boxes = np.concatenate([frame.own.boxes for frame in frames])
     objects = ViewObjects(
-        np.array(sizes.used, np.int32).reshape(-1, 2),
-        np.cumsum([0, *(len(found) for found, _ in seen)], dtype=np.int64),
-        np.concatenate([found for found, _ in seen]).astype(np.int32),
-        np.concatenate([found for _, found in seen]).astype(np.float32).reshape(-1, 4),
+        sizes=np.array(sizes, np.int32).reshape(-1, 2),
+        offsets=np.cumsum([0, *shown_counts], dtype=np.int64),
+        labels=np.concatenate([one.labels for one in shown]).astype(np.int32),
+        boxes=shown_boxes.astype(np.float32).reshape(-1, 4),
     )
     return Frames(
-        pictures,
-        views,
-        np.array(counts, np.int64),
-        np.concatenate(labels).astype(np.int32),
-        np.concatenate(boxes).astype(np.float32).reshape(-1, 4),
-        scenes,
-        objects,
-        len(frames[0]),
+        image_paths=[frame.pictures for frame in frames],
+        views=views,
+        counts=np.array([len(frame.own.labels) for frame in frames], np.int64),
+        labels=np.concatenate([frame.own.labels for frame in frames]).astype(np.int32),
+        boxes=own_boxes.astype(np.float32).reshape(-1, 4),
+        scenes=[frame.scene for frame in frames],
+        objects=objects,
+        items=items,
     )
 
 
 def check_cameras(cameras: Mapping[str, Any], views: Sequence[str], place: str) -> None:
     """Raises UserError unless a frame has the cameras of the first one, its ``views``."""
-    if set(cameras) != set(views):
-        missing = [view for view in views if view not in cameras]
-        what = (
-            f'lacks {", ".join(missing)}'
-            if missing
-            else f'has {", ".join(sorted(set(cameras) - set(views)))}'
-        )
-        raise UserError(
-            f'{place} {what}, unlike the first frame: every frame needs the same cameras, so take '
-            'it out of the infos or complete it'
-        )
+    if set(cameras) == set(views):
+        return
+    missing = [view for view in views if view not in cameras]
+    more = sorted(set(cameras) - set(views))
+    what = f'lacks {", ".join(missing)}' if missing else f'has {", ".join(more)}'
+    raise UserError(
+        f'{place} {what}, unlike the first frame: every frame needs the same cameras, so take it '
+        'out of the infos or complete it'
+    )
 
 
 def _name(items: Sequence[Item]) -> str:
@@ -238,19 +282,18 @@ def _name(items: Sequence[Item]) -> str:
 
 def _cameras(item: Item) -> dict[str, Item]:
     """The cameras with a picture; KITTI's infos list calibrations of others among them."""
-    return {
-        name: camera
-        for name, camera in item['images'].items()
-        if isinstance(camera, Mapping) and isinstance(camera.get('img_path'), str)
-    }
+    cameras = {}
+    for name, camera in item['images'].items():
+        if isinstance(camera, Mapping) and isinstance(camera.get('img_path'), str):
+            cameras[name] = camera
+    return cameras
 
 
 class _Sizes:
-    """Picture sizes; where infos do not give them, one file is opened for each camera that took pictures."""
+    """Picture sizes; where infos do not give them, a file is opened for each camera."""
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
-        self.used: list[tuple[int, int]] = []
         self.known: dict[Any, tuple[int, int]] = {}
 
     def find(self, camera: Item, view: str) -> tuple[int, int]:
@@ -272,21 +315,19 @@ def _shown(
     item: Item,
     view: str,
     objects_3d: tuple[np.ndarray, np.ndarray] | None,
-    sizes: _Sizes,
+    size: tuple[int, int],
     place: str,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and 2D boxes of the objects in one picture; NaN for those that it does not show."""
-    size = sizes.find(camera, view)
-    sizes.used.append(size)
+) -> _Labelled:
+    """The objects in one picture; their boxes are NaN where it does not show them."""
     projection = _projection(camera, place)
-    own_list = objects_3d is None or _only_front(dataset)
-    instances = item.get('instances') if own_list else (item.get('cam_instances') or {}).get(view)
-    if instances is not None or objects_3d is None:
-        labels = np.array(
-            [dataset.label_mapping[one['bbox_label']] for one in instances or ()], np.int32
-        )
-        return labels, np.array([one['bbox'] for one in instances or ()], np.float32).reshape(-1, 4)
-    return _projected(objects_3d, projection, size)
+    has_own_list = objects_3d is None or _only_front(dataset)
+    in_cameras = item.get('cam_instances') or {}
+    instances = item.get('instances') if has_own_list else in_cameras.get(view)
+    if instances is None and objects_3d is not None:
+        return _projected(objects_3d, projection, size)
+    labels = [dataset.label_mapping[instance['bbox_label']] for instance in instances or ()]
+    boxes = [instance['bbox'] for instance in instances or ()]
+    return _Labelled(np.array(labels, np.int32), np.array(boxes, np.float32).reshape(-1, 4))
 
 
 def _only_front(dataset: Any) -> bool:
@@ -298,23 +339,27 @@ def _own_objects(
     dataset: Any,
     objects_3d: tuple[np.ndarray, np.ndarray] | None,
     camera: Item,
-    shown: Sequence[tuple[np.ndarray, np.ndarray]],
+    shown: Sequence[_Labelled],
     size: tuple[int, int],
     place: str,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of a frame's objects and their 2D boxes in its first view."""
+) -> _Labelled:
+    """A frame's objects, and their 2D boxes in its first view."""
     if objects_3d is None or _only_front(dataset):
-        labels = np.concatenate([found for found, _ in shown])
-        boxes = np.concatenate(
-            [shown[0][1], np.full((len(labels) - len(shown[0][0]), 4), np.nan, np.float32)]
-        )
+        labels = np.concatenate([objects.labels for objects in shown])
+        in_other_views = len(labels) - len(shown[0].labels)
+        no_boxes = np.full((in_other_views, 4), np.nan, np.float32)
+        boxes = np.concatenate([shown[0].boxes, no_boxes])
     else:
         labels, boxes = _projected(objects_3d, _projection(camera, place), size)
-    return labels[labels >= 0], boxes[labels >= 0]
+    is_counted = labels >= 0
+    return _Labelled(labels[is_counted], boxes[is_counted])
 
 
 def _objects_3d(item: Item) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (n,) and corners (n, 8, 3) of a frame's objects in the LiDAR frame; NaN for boxes in another frame."""
+    """Labels (n,) and corners (n, 8, 3) of a frame's objects in the LiDAR frame.
+
+    NaN for boxes in another frame.
+    """
     annotations = item.get('ann_info') or {}
     labels = np.asarray(annotations.get('gt_labels_3d', ()), np.int32).reshape(-1)
     boxes: Any = annotations.get('gt_bboxes_3d')
@@ -325,11 +370,12 @@ def _objects_3d(item: Item) -> tuple[np.ndarray, np.ndarray]:
 
 def _projected(
     objects_3d: tuple[np.ndarray, np.ndarray], projection: np.ndarray | None, size: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
+) -> _Labelled:
+    """3D objects as a picture of this size shows them."""
     labels, corners = objects_3d
     if projection is None or not all(size):
-        return labels, np.full((len(labels), 4), np.nan, np.float32)
-    return labels, project_boxes(corners, projection, *size)
+        return _Labelled(labels, np.full((len(labels), 4), np.nan, np.float32))
+    return _Labelled(labels, project_boxes(corners, projection, *size))
 
 
 def _projection(camera: Item, place: str) -> np.ndarray | None:
@@ -340,17 +386,17 @@ def _projection(camera: Item, place: str) -> np.ndarray | None:
     """
     matrices = {}
     for key, shapes in _SHAPES.items():
-        if camera.get(key) is not None:
-            matrix = _array(camera[key])
-            if matrix.shape not in shapes or not np.isfinite(matrix).all():
-                raise UserError(
-                    f'{place}: {key} has shape {matrix.shape} instead of '
-                    f'{" or ".join(map(str, shapes))}'
-                    if matrix.shape not in shapes
-                    else f'{place}: {key} is not finite'
-                )
-            matrices[key] = np.eye(4)
-            matrices[key][: matrix.shape[0], : matrix.shape[1]] = matrix
+        if camera.get(key) is None:
+            continue
+        matrix = _array(camera[key])
+        if matrix.shape not in shapes:
+            wanted = ' or '.join(map(str, shapes))
+            raise UserError(f'{place}: {key} has shape {matrix.shape} instead of {wanted}')
+        if not np.isfinite(matrix).all():
+            raise UserError(f'{place}: {key} is not finite')
+        rows, columns = matrix.shape
+        matrices[key] = np.eye(4)
+        matrices[key][:rows, :columns] = matrix
     if 'cam2img' in matrices and 'lidar2cam' in matrices:
         return matrices['cam2img'] @ matrices['lidar2cam']
     return matrices.get('lidar2img')
@@ -365,10 +411,12 @@ def _array(value: Any) -> np.ndarray:
 
 def _scene_table(dataset: Any) -> dict[str, str]:
     """Scene of each nuScenes sample token, where the dataset's tables lie beside its infos."""
+    root = Path(getattr(dataset, 'data_root', None) or '.')
     scenes: dict[str, str] = {}
-    for table in sorted(Path(getattr(dataset, 'data_root', None) or '.').glob('v1.*/sample.json')):
+    for table in sorted(root.glob('v1.*/sample.json')):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            scenes |= {row['token']: row['scene_token'] for row in json.loads(table.read_bytes())}
+            rows = json.loads(table.read_bytes())
+            scenes |= {row['token']: row['scene_token'] for row in rows}
     return scenes
 
 

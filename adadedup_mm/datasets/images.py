@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ..base.errors import UserError
-from .words import some
+from ..base.words import some
 
 _IMAGE_PREFIXES = ('img', 'img_path', 'sub_data_root')
 

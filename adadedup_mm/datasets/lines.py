@@ -11,7 +11,8 @@ def line_key(paths: Sequence[str], name: str, is_frame: bool) -> Hashable:
     if is_frame or not paths:
         return False, name
     path = paths[0]
-    return True, path if '://' in path or '\0' in path else os.path.abspath(path)
+    is_local = '://' not in path and '\0' not in path
+    return True, os.path.abspath(path) if is_local else path
 
 
 def group_lines(keys: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
@@ -22,8 +23,10 @@ def group_lines(keys: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
         first: (N,) int64, the first line of each sample.
     """
     numbers: dict[Hashable, int] = {}
-    sample = np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
-    return sample, np.unique(sample, return_index=True)[1]
+    numbered = [numbers.setdefault(key, len(numbers)) for key in keys]
+    sample = np.array(numbered, np.int64)
+    _, first = np.unique(sample, return_index=True)
+    return sample, first
 
 
 def merge_objects(
@@ -47,9 +50,12 @@ def merge_objects(
     seen: dict[Hashable, int] = {}
     is_new = np.zeros(len(line), bool)
     for number in range(len(line)):
-        key = owner[number], labels[number], bytes(boxes[number])
-        is_new[number] = seen.setdefault(key, line[number]) == line[number]
+        key = (owner[number], labels[number], bytes(boxes[number]))
+        first_line = seen.setdefault(key, line[number])
+        is_new[number] = first_line == line[number]
     chosen = np.flatnonzero(is_new)
-    chosen = chosen[np.argsort(owner[chosen], kind='stable')]
+    by_sample = np.argsort(owner[chosen], kind='stable')
+    chosen = chosen[by_sample]
     samples = int(sample.max(initial=-1)) + 1
-    return np.bincount(owner[chosen], minlength=samples), labels[chosen], boxes[chosen]
+    merged_counts = np.bincount(owner[chosen], minlength=samples)
+    return merged_counts, labels[chosen], boxes[chosen]

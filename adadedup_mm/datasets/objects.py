@@ -8,6 +8,8 @@ import numpy as np
 from ..base.progress import progress
 from .building import BadRecord, record_name
 
+_NO_BOX = (np.nan,) * 4
+
 
 def take_objects(infos: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Objects per sample (n,) int64, their labels (m,) int32, and their boxes (m, 4) float32.
@@ -20,9 +22,9 @@ def take_objects(infos: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.nda
         for position, info in enumerate(infos):
             try:
                 for instance in counted_instances(info):
-                    box = instance.get('bbox', ())
                     labels.append(instance['bbox_label'])
-                    boxes.append(box if len(box) == 4 else (np.nan,) * 4)
+                    box = instance.get('bbox', ())
+                    boxes.append(box if len(box) == 4 else _NO_BOX)
             except (AttributeError, TypeError, ValueError) as error:
                 raise BadRecord(record_name(info, position)) from error
             ends.append(len(labels))
@@ -34,11 +36,16 @@ def take_objects(infos: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.nda
 
 
 def counted_instances(info: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The objects of a sample that training does not ignore; each label of a classified image is one without box."""
+    """The objects of a sample that training does not ignore.
+
+    Each label of a classified image is one without box.
+    """
     if 'gt_label' in info:
-        yield from (dict(bbox_label=int(label)) for label in np.atleast_1d(info['gt_label']))
+        for label in np.atleast_1d(info['gt_label']):
+            yield dict(bbox_label=int(label))
     for instance in info.get('instances') or ():
-        if instance.get('bbox_label', -1) >= 0 and not instance.get('ignore_flag'):
+        has_label = instance.get('bbox_label', -1) >= 0
+        if has_label and not instance.get('ignore_flag'):
             yield instance
 
 
@@ -51,13 +58,20 @@ def image_sizes(infos: Sequence[Mapping[str, Any]]) -> np.ndarray:
 def _whole(values: Sequence[Any], name: str) -> np.ndarray:
     """The values as int32; raises ValueError for what is no whole number of at least 0 or does not fit."""
     array = np.asarray(values, np.float64)
-    good = (array == np.floor(array)) & (array >= 0) & (array < 2**31)
-    if not good.all():
-        raise ValueError(f'{name} is {array[~good][0]:g}')
+    is_whole = array == np.floor(array)
+    fits = (array >= 0) & (array < 2**31)
+    wrong = array[~(is_whole & fits)]
+    if len(wrong):
+        raise ValueError(f'{name} is {wrong[0]:g}')
     return array.astype(np.int32)
 
 
 def count_ignored(infos: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
     """How many objects the samples have, and how many of them have ``ignore_flag``."""
-    instances = [instance for info in infos for instance in info.get('instances') or ()]
-    return len(instances), sum(bool(instance.get('ignore_flag')) for instance in instances)
+    objects = 0
+    ignored = 0
+    for info in infos:
+        for instance in info.get('instances') or ():
+            objects += 1
+            ignored += bool(instance.get('ignore_flag'))
+    return objects, ignored

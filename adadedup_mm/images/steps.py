@@ -9,6 +9,7 @@ from mmcv.transforms import BaseTransform, Compose
 from mmengine.registry import TRANSFORMS
 
 from ..base.errors import UserError
+from ..base.words import one_line
 from .reader import Reader, read_file, read_pixels
 
 
@@ -50,8 +51,8 @@ class NamedPipeline(Compose):
         except MemoryError:
             raise
         except Exception as error:
-            words = ' '.join(str(error).split())[:300]
-            raise BadSampleError(f'{picture} ({type(error).__name__}: {words})') from error
+            words = f'{type(error).__name__}: {one_line(error, 300)}'
+            raise BadSampleError(f'{picture} ({words})') from error
 
 
 def name_failing_pictures(dataset: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import msgspec
 
 from ..base.errors import UserError
 from ..base.files import write_json
+from ..base.words import one_line
 from ..images import Reader
 
 VERSIONS = (
@@ -174,9 +175,4 @@ def read_manifest(path: Path) -> Manifest:
             f'{path} is missing: name the work dir of a finished tools/prune.py run'
         ) from None
     except (OSError, ValueError, RecursionError, msgspec.ValidationError) as error:
-        raise UserError(f'{path} cannot be read ({one_line(error)}): {AGAIN}') from None
-
-
-def one_line(error: Exception) -> str:
-    """An error's text without line breaks, shortened."""
-    return ' '.join(str(error).split())[:200]
+        raise UserError(f'{path} cannot be read ({one_line(error, 200)}): {AGAIN}') from None

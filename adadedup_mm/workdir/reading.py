@@ -9,7 +9,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..base.errors import UserError
-from .manifest import AGAIN, Manifest, one_line, read_manifest
+from ..base.words import one_line
+from .manifest import AGAIN, Manifest, read_manifest
 
 SAMPLES = dict(
     sample_id=pa.string(),
@@ -140,7 +141,7 @@ def read_table(
             f'{path} is missing: name the work dir of a finished tools/prune.py run'
         ) from None
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        raise UserError(f'{path} cannot be read ({one_line(error)}): {AGAIN}') from None
+        raise UserError(f'{path} cannot be read ({one_line(error, 200)}): {AGAIN}') from None
     missing = [name for name in required if name not in names]
     if missing:
         raise UserError(
