@@ -451,8 +451,7 @@ def test_a_gap_that_the_budget_does_not_allow_is_said(drives, tmp_path):
     assert sum(kept.values()) == 24
     assert (
         'min_gap=2 cannot be met, which has room for 16 samples while 24 are kept: kept frames of '
-        'a scene have at '
-        'least 0 others between them.'
+        'a scene have at least 0 others between them.'
     ) in notes(tmp_path / 'run')
 
 

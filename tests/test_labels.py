@@ -19,7 +19,7 @@ from test_datasets import (
 from test_datasets import prune as prune_to
 
 from adadedup_mm.annotations.coco import index_coco
-from adadedup_mm.annotations.formats import guess_format
+from adadedup_mm.annotations.foreign import guess_format
 from adadedup_mm.annotations.uncounted import explain_uncounted
 from adadedup_mm.base.errors import UserError
 from adadedup_mm.datasets import (

@@ -1,4 +1,4 @@
-"""COCO json and its relatives (LVIS, Objects365, CityScapes, panoptic): what identifies the images, and rewriting."""
+"""COCO json and its relatives (LVIS, Objects365, CityScapes, panoptic): ids, and rewriting."""
 
 import functools
 import itertools
@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ..base.errors import UserError
-from .formats import guess_format
+from .foreign import guess_format
+from .formats import FORMATS, Counts, Lines
 from .json_records import (
-    Counts,
     JsonScanner,
     Selector,
     UnrecognisedJson,
@@ -75,9 +75,15 @@ class CocoIndex(NamedTuple):
 
 
 def scene_name(record: Mapping[str, Any]) -> str:
-    """The first of ``SCENE_KEYS`` that a sample's record has as a text or whole number, as text; '' if none."""
-    names = (record.get(key) for key in SCENE_KEYS)
-    return next((str(name) for name in names if isinstance(name, (str, int))), '')
+    """The first of ``SCENE_KEYS`` that a sample's record has as a text or whole number, as text.
+
+    It is '' where there is none.
+    """
+    for key in SCENE_KEYS:
+        name = record.get(key)
+        if isinstance(name, (str, int)):
+            return str(name)
+    return ''
 
 
 def index_coco(path: str | Path) -> CocoIndex:
@@ -89,34 +95,38 @@ def index_coco(path: str | Path) -> CocoIndex:
             none of the images.
     """
     content = _read(path)
-    images = content.images
-    counts = Counter(image.id for image in images)
-    if len(counts) < len(images):
-        repeated = [image_id for image_id, count in counts.items() if count > 1]
+    _check_content(path, content)
+    scenes = {}
+    for image in content.images:
+        scenes[image.id] = scene_name(msgspec.structs.asdict(image))
+    names = _category_names(path, content.categories)
+    return CocoIndex(scenes, list(names.values()), names, _frames(content.images))
+
+
+def _check_content(path: str | Path, content: _Content) -> None:
+    counts = Counter(image.id for image in content.images)
+    repeated = [image_id for image_id, count in counts.items() if count > 1]
+    if repeated:
         raise UserError(
             f'{path}: {len(repeated)} image ids appear more than once, first {_some(repeated)}; '
             'give every image an id of its own'
         )
-    if content.annotated and not images and 'images' in content.keys:
-        raise UserError(f'{path} has annotations but no images: restore its images list')
     if 'images' not in content.keys:
         raise UserError(
             f"{path} has no 'images' list: it is no COCO json{guess_format(load_json(path))}"
         )
+    if content.annotated and not content.images:
+        raise UserError(f'{path} has annotations but no images: restore its images list')
     if content.annotated and counts.keys().isdisjoint(content.annotated):
         raise UserError(
             f'{path}: no annotation belongs to an image: image_id is for example '
-            f'{_some(content.annotated, 1)}, id of an image {_some(counts, 1)}; make them the same '
-            'numbers '
-            'or the same texts'
+            f'{_some(content.annotated, 1)}, id of an image {_some(counts, 1)}; make them the '
+            'same numbers or the same texts'
         )
     if 'categories' not in content.keys:
         raise UserError(
             f"{path} has no 'categories' list, which mmdet reads the classes from: restore it"
         )
-    scenes = {image.id: scene_name(msgspec.structs.asdict(image)) for image in images}
-    names = _category_names(path, content.categories)
-    return CocoIndex(scenes, list(names.values()), names, _frames(images))
 
 
 def _category_names(path: str | Path, categories: Sequence[_Category]) -> dict[Id | None, str]:
@@ -126,8 +136,7 @@ def _category_names(path: str | Path, categories: Sequence[_Category]) -> dict[I
         if name is None:
             raise UserError(
                 f'{path}: the name of category {category.id!r} is {category.name!r}, which is no '
-                'text: '
-                'give it a name'
+                'text: give it a name'
             )
         if category.id is not None and category.id in names:
             raise UserError(
@@ -140,23 +149,56 @@ def _category_names(path: str | Path, categories: Sequence[_Category]) -> dict[I
 
 def category_text(name: Any) -> str | None:
     """A category's name as text, also if it is a number; None for anything else."""
-    if isinstance(name, (int, float)) and not isinstance(name, bool):
+    is_number = isinstance(name, (int, float)) and not isinstance(name, bool)
+    if is_number:
         return str(name)
     return name if isinstance(name, str) else None
 
 
 def _frames(images: Sequence[_Image]) -> dict[Id, str]:
-    """``token`` by image id; nothing unless every image has one and no two pictures of a token share a folder."""
+    """``token`` by image id; nothing unless every image has one.
+
+    Nor is there anything where two pictures of a token share a folder.
+    """
     folders: dict[str, list[str]] = defaultdict(list)
     for image in images:
         if not image.token or not isinstance(image.file_name, str):
             return {}
-        folders[str(image.token)].append(PurePath(image.file_name).parent.name)
+        camera = PurePath(image.file_name).parent.name
+        folders[str(image.token)].append(camera)
     if len(folders) == len(images):
         return {}
-    if any(len(set(cameras)) < len(cameras) for cameras in folders.values()):
-        return {}
+    for cameras in folders.values():
+        if len(set(cameras)) < len(cameras):
+            return {}
     return {image.id: str(image.token) for image in images}
+
+
+@FORMATS.register_module('coco')
+class CocoFormat:
+    """COCO json; a line is an image, or a frame whose cameras are images."""
+
+    def recognises(self, lines: Lines) -> bool:
+        """Whether the dataset is ``CocoDataset`` or made from it."""
+        return hasattr(lines.dataset, 'COCOAPI') and not lines.are_frames
+
+    def addresses(self, lines: Lines) -> list[Id]:
+        """The ids of the images."""
+        return [info['img_id'] for info in lines.infos]
+
+    def rewrite(
+        self,
+        source: Path,
+        target: Path,
+        keep: Sequence[Id | tuple[Id, ...]],
+        temporal: str,
+        trust: bool,
+    ) -> Counts:
+        """See ``Format`` and ``rewrite_coco``; of a frame the ids of its images are in ``keep``."""
+        images: list[Id] = []
+        for line in keep:
+            images += line if isinstance(line, tuple) else [line]
+        return rewrite_coco(source, target, images)['images']
 
 
 def rewrite_coco(
@@ -195,14 +237,14 @@ def rewrite_coco(
         return False
 
     selectors: dict[str, Selector] = dict(
-        images=(_ImageId, keep_image), annotations=(_Annotation, keep_annotation)
+        images=(_ImageId, keep_image),
+        annotations=(_Annotation, keep_annotation),
     )
-    return rewrite_records(
-        source, target, selectors, check=functools.partial(_check, source, len(keep), texts)
-    )
+    check = functools.partial(_check_counts, source, len(keep), texts)
+    return rewrite_records(source, target, selectors, check)
 
 
-def _check(
+def _check_counts(
     source: str | Path, expected: int, texts: dict[str, set[bool]], counts: dict[str, Counts]
 ) -> None:
     if 'images' not in counts:
@@ -210,52 +252,51 @@ def _check(
     if counts['images'].kept != expected:
         raise UserError(
             f'{source} has {counts["images"].kept} records for {expected} image ids to keep: it '
-            'changed '
-            'since it was read, or ids appear more than once'
+            'changed since it was read, or ids appear more than once'
         )
-    kept = counts['annotations'].kept if 'annotations' in counts else 0
-    if (
-        not kept
-        and texts['images']
-        and texts['annotations']
-        and texts['images'].isdisjoint(texts['annotations'])
-    ):
+    if 'annotations' in counts and counts['annotations'].kept:
+        return
+    have_both = texts['images'] and texts['annotations']
+    if have_both and texts['images'].isdisjoint(texts['annotations']):
         raise UserError(
             f'{source}: image_id of the annotations and id of the images are not the same kind of '
-            'value '
-            '(number or text); no annotation belongs to an image'
+            'value (number or text); no annotation belongs to an image'
         )
 
 
 def _read(path: str | Path) -> _Content:
-    keys: list[str] = []
-    images: list[_Image] = []
-    annotated: set[Id] = set()
-    categories: list[_Category] = []
     try:
-        with JsonScanner(path, 'reading annotations') as scanner:
-            for key in scanner.members():
-                keys.append(key)
-                if key == 'images':
-                    images = [image for _, _, image in scanner.records(_Image)]
-                elif key == 'annotations':
-                    annotated = {record.image_id for _, _, record in scanner.records(_Annotation)}
-                elif key == 'categories':
-                    categories = [category for _, _, category in scanner.records(_Category)]
-                else:
-                    scanner.skip()
-        return _Content(keys, images, annotated, categories)
+        return _scan(path)
     except UnrecognisedJson:
         content = load_json(path)
     if not isinstance(content, dict) or 'images' not in content:
         raise UserError(f"{path} has no 'images' list: it is no COCO json{guess_format(content)}")
     annotations = convert_records(path, content, 'annotations', _Annotation)
-    images, categories = (
-        convert_records(path, content, 'images', _Image),
-        convert_records(path, content, 'categories', _Category),
-    )
-    return _Content(content.keys(), images, {record.image_id for record in annotations}, categories)
+    annotated = {record.image_id for record in annotations}
+    images = convert_records(path, content, 'images', _Image)
+    categories = convert_records(path, content, 'categories', _Category)
+    return _Content(content.keys(), images, annotated, categories)
+
+
+def _scan(path: str | Path) -> _Content:
+    keys: list[str] = []
+    images: list[_Image] = []
+    annotated: set[Id] = set()
+    categories: list[_Category] = []
+    with JsonScanner(path, 'reading annotations') as scanner:
+        for key in scanner.members():
+            keys.append(key)
+            if key == 'images':
+                images = [image for _, _, image in scanner.records(_Image)]
+            elif key == 'annotations':
+                annotated = {record.image_id for _, _, record in scanner.records(_Annotation)}
+            elif key == 'categories':
+                categories = [category for _, _, category in scanner.records(_Category)]
+            else:
+                scanner.skip()
+    return _Content(keys, images, annotated, categories)
 
 
 def _some(values: Iterable[Id], count: int = 3) -> str:
-    return ', '.join(repr(value) for value in itertools.islice(values, count))
+    first = itertools.islice(values, count)
+    return ', '.join(map(repr, first))

@@ -1,17 +1,41 @@
 """mmengine's own annotation format: a JSON object with ``metainfo`` and ``data_list``."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from mmengine.dataset import BaseDataset
 
 from ..base.errors import UserError
-from .json_records import Counts, JsonScanner, UnrecognisedJson, load_json, rewrite_records
+from .formats import FORMATS, Counts, Lines
+from .json_records import JsonScanner, UnrecognisedJson, load_json, rewrite_records
 
 
 class _Anything(msgspec.Struct):
     """Decodes from every object."""
+
+
+@FORMATS.register_module('data_list')
+class DataListFormat:
+    """The json that mmengine's own ``BaseDataset`` reads."""
+
+    def recognises(self, lines: Lines) -> bool:
+        """Whether the dataset is left to read its json as mmengine does."""
+        if lines.are_frames or lines.file.suffix != '.json' or None in lines.records:
+            return False
+        loads = getattr(type(lines.dataset), 'load_data_list', None)
+        return loads is BaseDataset.load_data_list
+
+    def addresses(self, lines: Lines) -> Sequence[int | None]:
+        """Positions in ``data_list``."""
+        return lines.records
+
+    def rewrite(
+        self, source: Path, target: Path, keep: Sequence[int], temporal: str, trust: bool
+    ) -> Counts:
+        """See ``Format`` and ``rewrite_data_list``."""
+        return rewrite_data_list(source, target, keep)
 
 
 def rewrite_data_list(
@@ -41,8 +65,11 @@ def rewrite_data_list(
                 f'{source} has fewer records than when it was read; restore it and start again'
             )
 
-    selectors = dict(data_list=(_Anything, lambda position, _: position in keep))
-    return rewrite_records(source, target, selectors, check)['data_list']
+    def stays(position: int, _: _Anything) -> bool:
+        return position in keep
+
+    counts = rewrite_records(source, target, dict(data_list=(_Anything, stays)), check)
+    return counts['data_list']
 
 
 def read_metainfo(path: str | Path) -> dict[str, Any]:
@@ -59,10 +86,12 @@ def read_metainfo(path: str | Path) -> dict[str, Any]:
                 start = scanner.position
                 scanner.skip()
                 if key == 'metainfo':
-                    return _as_dict(msgspec.json.decode(scanner.view[start : scanner.position]))
+                    value = scanner.view[start : scanner.position]
+                    return _as_dict(msgspec.json.decode(value))
         return {}
     except (UnrecognisedJson, msgspec.DecodeError):
-        return _as_dict(_as_dict(load_json(path)).get('metainfo'))
+        content = _as_dict(load_json(path))
+        return _as_dict(content.get('metainfo'))
 
 
 def _as_dict(value: Any) -> dict[str, Any]:

@@ -6,10 +6,11 @@ numbers the boxes decide: an object is of a frame that has its box, and a readin
 counts as long as no box speaks against it.
 """
 
+import itertools
 import os
 import pickle
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,6 +75,10 @@ class _Group:
         )
 
 
+# A group, and the frames that its objects may be of.
+_Candidates = tuple[_Group, Collection[int]]
+
+
 def load_database(path: str | Path, trust: bool = False) -> dict[str, list[dict[str, Any]]]:
     """Loads a ground-truth database.
 
@@ -81,8 +86,7 @@ def load_database(path: str | Path, trust: bool = False) -> dict[str, list[dict[
         UserError: it is none.
     """
     content = load_pickle(path, trust)
-    lists = list(content.values()) if isinstance(content, dict) else [None]
-    if not all(isinstance(items, list) and all(map(_is_object, items)) for items in lists):
+    if not isinstance(content, dict) or not all(map(_is_list_of_objects, content.values())):
         raise UserError(
             f"{path} is no ground-truth database, which has a list of objects with 'image_idx' for "
             "each class: make it with mmdet3d's tools/create_data.py"
@@ -90,8 +94,14 @@ def load_database(path: str | Path, trust: bool = False) -> dict[str, list[dict[
     return content
 
 
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_object, value))
+
+
 def _is_object(item: Any) -> bool:
-    return isinstance(item, dict) and ('image_idx' in item or 'box3d_lidar' in item)
+    if not isinstance(item, dict):
+        return False
+    return 'image_idx' in item or 'box3d_lidar' in item
 
 
 def write_database(content: Objects, stays: np.ndarray, target: Path) -> None:
@@ -102,8 +112,12 @@ def write_database(content: Objects, stays: np.ndarray, target: Path) -> None:
         stays: (n,) bool, for each object in the order of the lists.
         target: the file.
     """
-    flags = iter(stays.tolist())
-    kept = {name: [item for item in items if next(flags)] for name, items in content.items()}
+    kept = {}
+    start = 0
+    for name, items in content.items():
+        end = start + len(items)
+        kept[name] = list(itertools.compress(items, stays[start:end]))
+        start = end
     with atomic_open(target) as file:
         pickle.dump(kept, file, protocol=PROTOCOL)
 
@@ -125,57 +139,66 @@ def judge_objects(
         UserError: no object is of any of the frames, or one may be of a frame that stays as well
             as of one that is pruned.
     """
-    stays = np.ones(sum(map(len, content.values())), bool)
-    inside = np.zeros(len(stays), bool)
+    total = sum(map(len, content.values()))
+    stays = np.ones(total, bool)
+    is_inside = np.zeros(total, bool)
     found_any = False
     for groups in _groups(content, index.known_names):
         for group, candidates in _frames_of(groups, index, path):
             frames = [index.frames[i] for i in sorted(candidates)]
-            pasted = [frame.may_be_pasted for frame in frames]
-            if len(set(pasted)) > 1:
-                kept, pruned = frames[pasted.index(True)], frames[pasted.index(False)]
-                raise UserError(
-                    f'{path}: the objects with image_idx {group.key} fit frame {kept.name}, which '
-                    f'stays, and frame {pruned.name}, which is pruned: {_REMEDY}'
-                )
-            stays[group.places] = all(pasted)
-            inside[group.places] = any(frame.is_sample for frame in frames)
+            _check_agreement(group, frames, path)
+            stays[group.places] = all(frame.may_be_pasted for frame in frames)
+            is_inside[group.places] = any(frame.is_sample for frame in frames)
             found_any |= bool(frames)
-    if len(stays) and not found_any:
+    if total and not found_any:
         raise UserError(
             f'{path} belongs to another dataset: none of its objects is of a frame of the training '
             f'set; {_REMEDY}'
         )
-    return stays, DatabaseCounts(len(stays), int(stays.sum()), int((stays & ~inside).sum()))
+    is_outside = stays & ~is_inside
+    return stays, DatabaseCounts(total, int(stays.sum()), int(is_outside.sum()))
+
+
+def _check_agreement(group: _Group, frames: Sequence[Frame], path: Path) -> None:
+    """Raises UserError where some of the frames that a group fits stay and others do not."""
+    pasted = [frame.may_be_pasted for frame in frames]
+    if len(set(pasted)) <= 1:
+        return
+    kept = frames[pasted.index(True)]
+    pruned = frames[pasted.index(False)]
+    raise UserError(
+        f'{path}: the objects with image_idx {group.key} fit frame {kept.name}, which stays, and '
+        f'frame {pruned.name}, which is pruned: {_REMEDY}'
+    )
 
 
 def _groups(content: Objects, known_names: Collection[str]) -> list[list[_Group]]:
     """The objects by folder, since two databases may be in one, and there by frame."""
+    names: list[str | None] = []
+    items: list[Mapping[str, Any]] = []
+    for name, objects in content.items():
+        known = name if name in known_names else None
+        names += [known] * len(objects)
+        items += objects
+    boxes = footprints(item.get('box3d_lidar') for item in items)
     members: dict[str, dict[Any, list[int]]] = defaultdict(lambda: defaultdict(list))
-    items = [
-        (name if name in known_names else None, item)
-        for name, objects in content.items()
-        for item in objects
-    ]
-    for place, (_, item) in enumerate(items):
+    for place, item in enumerate(items):
+        folder = os.path.dirname(str(item.get('path', '')))
         key = as_key(item.get('image_idx'))
         # Objects that name no frame have nothing in common.
         unique = ('', place) if key is None else key
-        members[os.path.dirname(str(item.get('path', '')))][unique].append(place)
-    boxes = footprints(item.get('box3d_lidar') for _, item in items)
-    return [
-        [
-            _Group(
-                None if isinstance(key, tuple) else key,
-                np.array(places),
-                [items[i][0] for i in places],
-                [_points(items[i][1]) for i in places],
-                boxes[places],
-            )
-            for key, places in groups.items()
-        ]
-        for groups in members.values()
-    ]
+        members[folder][unique].append(place)
+
+    def group_of(key: Any, places: list[int]) -> _Group:
+        return _Group(
+            key=None if isinstance(key, tuple) else key,
+            places=np.array(places),
+            names=[names[place] for place in places],
+            points=[_points(items[place]) for place in places],
+            boxes=boxes[places],
+        )
+
+    return [list(itertools.starmap(group_of, keyed.items())) for keyed in members.values()]
 
 
 def _points(item: Mapping[str, Any]) -> int | None:
@@ -183,22 +206,31 @@ def _points(item: Mapping[str, Any]) -> int | None:
     return int(points) if isinstance(points, (int, np.integer)) else None
 
 
-def _frames_of(
-    groups: Sequence[_Group], index: FrameIndex, path: Path
-) -> list[tuple[_Group, Collection[int]]]:
+def _frames_of(groups: Sequence[_Group], index: FrameIndex, path: Path) -> list[_Candidates]:
     """The frames that each group's objects may be of; none where the info files lack the frame."""
-    has_tokens = any(isinstance(group.key, str) and group.key in index.tokens for group in groups)
-    named = [group for group in groups if has_tokens and isinstance(group.key, str)]
-    others = [group for group in groups if not (has_tokens and isinstance(group.key, str))]
-    found: list[tuple[_Group, Collection[int]]] = [
-        (group, index.tokens.get(group.key, ())) for group in named
-    ]
+    named, others = _split_by_token(groups, index)
+    found: list[_Candidates] = [(group, index.tokens.get(group.key, ())) for group in named]
     if not others:
         return found
     classes = {name for group in groups for name in group.names if name is not None}
-    if index.has_boxes and any(np.isfinite(group.boxes).all(axis=1).any() for group in others):
+    if index.has_boxes and any(map(_has_box, others)):
         return found + _by_boxes(others, index, classes)
     return found + _by_classes(others, index, classes, path)
+
+
+def _split_by_token(
+    groups: Sequence[_Group], index: FrameIndex
+) -> tuple[list[_Group], list[_Group]]:
+    """The groups with a text as key, if some of these texts are tokens, and the others."""
+    texts = [group for group in groups if isinstance(group.key, str)]
+    if not any(group.key in index.tokens for group in texts):
+        return [], list(groups)
+    others = [group for group in groups if not isinstance(group.key, str)]
+    return texts, others
+
+
+def _has_box(group: _Group) -> bool:
+    return bool(np.isfinite(group.boxes).all(axis=1).any())
 
 
 # Databases with boxes
@@ -206,48 +238,62 @@ def _frames_of(
 
 def _by_boxes(
     groups: Sequence[_Group], index: FrameIndex, classes: Collection[str]
-) -> list[tuple[_Group, Collection[int]]]:
-    exact = [
-        reading
-        for reading in index.readings
-        if all(_is_exact(group, reading, index, classes) for group in groups)
-    ]
+) -> list[_Candidates]:
+    exact = []
+    for reading in index.readings:
+        if all(_is_exact(group, reading, index, classes) for group in groups):
+            exact.append(reading)
     if exact:
-        return [
-            (group, {frame for reading in exact for frame in reading.frames[group.key]})
-            for group in groups
-        ]
+        return [(group, _read_by(exact, group.key)) for group in groups]
     expected = index.count_expected(classes)
-    fitting = [pair for group in groups for pair in _fitting(group, index, expected)]
+    fitting: list[tuple[_Group, list[int]]] = []
+    for group in groups:
+        fitting += _fitting(group, index, expected)
     readings = [reading for reading in index.readings if _holds(reading, fitting)]
     return [(group, _choose(group.key, frames, readings, index)) for group, frames in fitting]
 
 
+def _read_by(readings: Iterable[Reading], key: Key) -> set[int]:
+    """The frames that a key stands for in any of the readings."""
+    frames: set[int] = set()
+    for reading in readings:
+        frames.update(reading.frames.get(key, ()))
+    return frames
+
+
 def _is_exact(group: _Group, reading: Reading, index: FrameIndex, classes: Collection[str]) -> bool:
     """Whether the frames that a reading gives have just the objects of a group."""
-    frames = [index.frames[i] for i in reading.frames.get(group.key, ())]
-    return bool(frames) and all(_has_just(group, frame, classes) for frame in frames)
+    numbers = reading.frames.get(group.key, ())
+    if not numbers:
+        return False
+    return all(_has_just(group, index.frames[number], classes) for number in numbers)
 
 
 def _has_just(group: _Group, frame: Frame, classes: Collection[str]) -> bool:
     pairs = _matches(group, frame)
-    matched = {frame.owners[row] for _, row, _ in pairs}
-    wanted = {i for i in np.flatnonzero(frame.expected) if frame.names[i] in classes}
-    return len({place for place, _, _ in pairs}) == len(group.places) and wanted <= matched
+    matched_places = {place for place, _, _ in pairs}
+    if len(matched_places) != len(group.places):
+        return False
+    matched_objects = {frame.owners[row] for _, row, _ in pairs}
+    expected = np.flatnonzero(frame.expected)
+    wanted = {number for number in expected if frame.names[number] in classes}
+    return wanted <= matched_objects
 
 
 def _matches(group: _Group, frame: Frame) -> list[tuple[int, int, float]]:
     """Objects of a group and rows of a frame with one box and one class, and how far apart."""
     apart = np.abs(group.boxes[:, None] - frame.boxes).max(axis=2)
-    return [
-        (int(place), int(row), float(apart[place, row]))
-        for place, row in np.argwhere(apart <= _SAME)
-        if _may_be_same(frame.names[frame.owners[row]], group.names[place])
-    ]
+    pairs = []
+    for place, row in np.argwhere(apart <= _SAME):
+        name = frame.names[frame.owners[row]]
+        if _may_be_same(name, group.names[place]):
+            pairs.append((int(place), int(row), float(apart[place, row])))
+    return pairs
 
 
 def _may_be_same(name: str | None, other: str | None) -> bool:
-    return name is None or other is None or name == other
+    is_unknown = name is None or other is None
+    return is_unknown or name == other
 
 
 def _fitting(
@@ -261,37 +307,47 @@ def _fitting(
         expected: (F,) how many objects a database has of each.
     """
     has_box = np.isfinite(group.boxes).all(axis=1)
-    names = [group.names[i] for i in np.flatnonzero(has_box)]
-    shared, shared_expected = index.count_shared(group.boxes[has_box], names, _SAME)
+    boxed = group.part(has_box)
+    shared, shared_expected = index.count_shared(boxed.boxes, boxed.names, _SAME)
     most = shared.max(initial=0)
     if not most:
         return [(group, [])]
     # A frame with further objects is one from which the same static objects are seen.
     further = np.where(shared == most, expected - shared_expected, np.inf)
-    best = np.flatnonzero(further == further.min()).tolist()
-    if len(best) <= _MOST_COMPARED:
-        errors = [max(error for _, _, error in _matches(group, index.frames[i])) for i in best]
-        best = [
-            i for i, error in zip(best, errors, strict=True) if error <= 2 * min(errors) + _ROUNDING
-        ]
-    is_covered = further.min() <= 0 and expected[best].min() > 0
-    is_whole = most == len(names) or is_covered
-    if not is_whole and (_is_open(best, index) or 2 * most <= len(names)):
+    fewest = further.min()
+    best = _nearest(group, index, np.flatnonzero(further == fewest).tolist())
+    is_covered = fewest <= 0 and expected[best].min() > 0
+    is_whole = most == len(boxed.names) or is_covered
+    is_minority = 2 * most <= len(boxed.names)
+    if not is_whole and (_is_open(best, index) or is_minority):
         # A frame of another file, from which some of the same static objects are seen.
         return [(group, [])]
-    matched = np.isin(
-        np.arange(len(has_box)), [place for place, _, _ in _matches(group, index.frames[best[0]])]
-    )
-    rest = group.part(~matched & has_box)
+    pairs = _matches(group, index.frames[best[0]])
+    is_matched = np.zeros(len(has_box), bool)
+    is_matched[[place for place, _, _ in pairs]] = True
+    rest = group.part(~is_matched & has_box)
     elsewhere = _fitting(rest, index, expected) if len(rest.places) else []
     if any(found and not _is_open(found, index) for _, found in elsewhere):
-        return [(group.part(matched | ~has_box), best), *elsewhere]
+        return [(group.part(is_matched | ~has_box), best), *elsewhere]
     return [(group, best)]
+
+
+def _nearest(group: _Group, index: FrameIndex, frames: list[int]) -> list[int]:
+    """Those of some frames whose boxes are nearest to a group's, unless there are very many."""
+    if len(frames) > _MOST_COMPARED:
+        return frames
+    errors = []
+    for frame in frames:
+        pairs = _matches(group, index.frames[frame])
+        errors.append(max(error for _, _, error in pairs))
+    limit = 2 * min(errors) + _ROUNDING
+    return [frame for frame, error in zip(frames, errors, strict=True) if error <= limit]
 
 
 def _is_open(frames: Sequence[int], index: FrameIndex) -> bool:
     """Whether some of the frames stay and others are pruned."""
-    return len({index.frames[frame].may_be_pasted for frame in frames}) > 1
+    fates = {index.frames[frame].may_be_pasted for frame in frames}
+    return len(fates) > 1
 
 
 def _holds(reading: Reading, fitting: Sequence[tuple[_Group, list[int]]]) -> bool:
@@ -302,22 +358,26 @@ def _holds(reading: Reading, fitting: Sequence[tuple[_Group, list[int]]]) -> boo
     """
     if reading.is_complete and any(group.key not in reading.frames for group, _ in fitting):
         return False
-    pairs = [(reading.frames.get(group.key, ()), frames) for group, frames in fitting if frames]
-    agrees = [not set(frames).isdisjoint(proposed) for proposed, frames in pairs]
-    is_wrong = any(
-        proposed and not agreed for (proposed, _), agreed in zip(pairs, agrees, strict=True)
-    )
-    clear = sum(
-        agreed and len(frames) == 1 for (_, frames), agreed in zip(pairs, agrees, strict=True)
-    )
-    return not is_wrong and 2 * clear > len(pairs)
+    compared = 0
+    confirmed = 0
+    for group, frames in fitting:
+        if not frames:
+            continue
+        compared += 1
+        proposed = reading.frames.get(group.key, ())
+        agrees = not set(frames).isdisjoint(proposed)
+        if proposed and not agrees:
+            return False
+        if agrees and len(frames) == 1:
+            confirmed += 1
+    return 2 * confirmed > compared
 
 
 def _choose(
     key: Key, fitting: Sequence[int], readings: Sequence[Reading], index: FrameIndex
 ) -> Collection[int]:
     """The frames that a group's objects may be of, by their boxes and by the readings that hold."""
-    proposed = {frame for reading in readings for frame in reading.frames.get(key, ())}
+    proposed = _read_by(readings, key)
     if not fitting:
         # Labels may have been corrected since the database was made.
         return proposed
@@ -332,24 +392,18 @@ def _choose(
 
 def _by_classes(
     groups: Sequence[_Group], index: FrameIndex, classes: Collection[str], path: Path
-) -> list[tuple[_Group, Collection[int]]]:
+) -> list[_Candidates]:
     """Takes the readings that agree with the classes (and numbers of points) of all objects."""
     levels = [_level(reading, groups, index, classes) for reading in index.readings]
-    if not any(levels):
-        numbers = [group.key for group in groups]
+    best = max(levels)
+    if not best:
         raise UserError(
-            f'{path}: its image_idx (such as {numbers[0]}) are neither sample_idx nor positions in '
-            f'the info files that are pruned, whose frames have other objects; {_REMEDY}'
+            f'{path}: its image_idx (such as {groups[0].key}) are neither sample_idx nor positions '
+            f'in the info files that are pruned, whose frames have other objects; {_REMEDY}'
         )
-    readings = [
-        reading
-        for reading, level in zip(index.readings, levels, strict=True)
-        if level == max(levels)
-    ]
-    return [
-        (group, {frame for reading in readings for frame in reading.frames.get(group.key, ())})
-        for group in groups
-    ]
+    pairs = zip(index.readings, levels, strict=True)
+    readings = [reading for reading, level in pairs if level == best]
+    return [(group, _read_by(readings, group.key)) for group in groups]
 
 
 def _level(
@@ -362,9 +416,8 @@ def _level(
         if not frames and reading.is_complete:
             return 0
         if frames:
-            level = min(
-                level, max(_agreement(group, index.frames[frame], classes) for frame in frames)
-            )
+            agreements = [_agreement(group, index.frames[frame], classes) for frame in frames]
+            level = min(level, max(agreements))
     proposes = any(group.key in reading.frames for group in groups)
     return level if proposes else 0
 
@@ -372,16 +425,29 @@ def _level(
 def _agreement(group: _Group, frame: Frame, classes: Collection[str]) -> int:
     """As ``_level``, for a frame, which must have the group's objects and no others."""
     are_counted = None not in group.points and None not in frame.points
-    points = group.points if are_counted else [None] * len(group.points)
-    wanted: Counter[Any] = Counter(zip(group.names, points, strict=True))
+    wanted = Counter(_kinds(group.names, group.points, are_counted))
     known: Counter[Any] = Counter()
     expected: Counter[Any] = Counter()
-    for name, count, is_expected in zip(frame.names, frame.points, frame.expected, strict=True):
-        kind = name, count if are_counted else None
+    kinds = _kinds(frame.names, frame.points, are_counted)
+    for kind, is_expected in zip(kinds, frame.expected, strict=True):
+        name, _ = kind
         known[kind] += 1
         expected[kind] += bool(is_expected and name in classes)
-    missing = sum(count for (name, _), count in (wanted - known).items() if name is not None)
-    unnamed = sum(count for (name, _), count in known.items() if name is None)
+    missing = 0
+    for (name, _), count in (wanted - known).items():
+        missing += count if name is not None else 0
+    unnamed = 0
+    for (name, _), count in known.items():
+        unnamed += count if name is None else 0
     if missing > unnamed or expected - wanted:
         return 0
     return 2 if are_counted else 1
+
+
+def _kinds(
+    names: Sequence[str | None], points: Sequence[int | None], are_counted: bool
+) -> list[tuple[str | None, int | None]]:
+    """What tells objects apart: their class and, where all are counted, their number of points."""
+    if not are_counted:
+        points = [None] * len(names)
+    return list(zip(names, points, strict=True))

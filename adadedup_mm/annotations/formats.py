@@ -1,71 +1,94 @@
-"""Which tool a file comes from that is not what its dataset reads."""
+"""The formats of annotation files that pruning can rewrite; each registers itself in its own file.
 
-import json
-from collections.abc import Collection, Mapping
-from typing import Any
+Add your own with ``@FORMATS.register_module()`` and a ``custom_imports`` entry in the config, beside
+the dataset class that reads such files.
+"""
 
-# Keys that the top level of a file, or the first record of a list, has together.
-_FORMATS: tuple[tuple[frozenset[str], str], ...] = tuple(
-    (frozenset(keys), name)
-    for keys, name in (
-        (('data_list',), "mmengine's own format: use BaseDetDataset"),
-        (('_via_img_metadata',), 'a project of the VGG Image Annotator: export it as COCO'),
-        (('filename', 'regions'), 'an export of the VGG Image Annotator: export it as COCO'),
-        (
-            ('shapes', 'imagePath'),
-            "labelme's file of one image: convert all of them to one COCO json",
-        ),
-        (('objects', 'size'), "Supervisely's file of a single image: export the project as COCO"),
-        (('classes', 'projectType'), "Supervisely's meta.json: export the project as COCO"),
-        (('samples',), 'an export of FiftyOne: export it as COCODetectionDataset'),
-        (('classes', 'labels'), 'an export of FiftyOne: export it as COCODetectionDataset'),
-        (('items', 'categories'), "Datumaro's format: export it as COCO"),
-        (('image', 'annotations'), "CreateML's format: export it as COCO"),
-        (('data', 'annotations'), "Label Studio's format: export it as COCO"),
-        (('data', 'completions'), "Label Studio's format: export it as COCO"),
-        (('data_row', 'projects'), "Labelbox's format: export it as COCO"),
-        (('image_id', 'category_id', 'score'), 'a list of detections, as a test writes them'),
-        (('image_id', 'bbox'), 'a list of annotations without images and categories'),
-        (('filename', 'height', 'width'), 'a file for ODVGDataset'),
-        (('image', 'caption'), 'a file for CocoCaptionDataset'),
-    )
-)
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from mmengine.registry import Registry
+
+FORMATS = Registry('format', scope='adadedup_mm', locations=['adadedup_mm.annotations'])
 
 
-def guess_format(content: Any) -> str:
-    """What a loaded JSON file looks like: ``'; it looks like ...'``, or nothing."""
-    found = _named(_record(content))
-    if not found and isinstance(content, Mapping):
-        # Some tools key the records of their images by name.
-        found = _named(_record(next(iter(content.values()), None)))
-    return f'; it looks like {found}' if found else ''
+class Counts(NamedTuple):
+    """How many records a file holds, and how many of them were kept."""
+
+    records: int
+    kept: int
 
 
-def _named(record: Collection[Any]) -> str:
-    return next((name for keys, name in _FORMATS if keys <= set(record)), '')
+class Lines(NamedTuple):
+    """The L lines that a dataset has loaded from its annotation file: an image or a frame each.
+
+    Attributes:
+        dataset: loaded, without pipeline.
+        file: the annotation file, absolute.
+        infos: L data infos, as the dataset stores them; of a frame in several items the first.
+        names: L sample ids.
+        records: L positions in what the dataset's ``load_data_list`` parsed; None where it parses
+            nothing.
+        are_frames: whether they are frames with several cameras, from a dataset of mmdet3d's kind.
+    """
+
+    dataset: Any
+    file: Path
+    infos: Sequence[Mapping[str, Any]]
+    names: Sequence[str]
+    records: Sequence[int | None]
+    are_frames: bool
 
 
-def guess_text(data: bytes) -> str:
-    """What a file that is no JSON is, as a predicate; '' if it looks like damaged JSON."""
-    start = data.lstrip(b'\xef\xbb\xbf \t\r\n')
-    if start.startswith(b'<'):
-        return 'is XML, as CVAT and VOC write it, and not JSON: export it again as JSON'
-    if start.startswith(b'PK\x03\x04') or start.startswith(b'\x1f\x8b'):
-        return 'is a compressed archive and not JSON: unpack it'
-    first, found, rest = start.partition(b'\n')
-    if found and _is_object(first) and _is_object(rest.split(b'\n')[0]):
-        return 'has a JSON object on each line, as ODVGDataset reads it, and is not one JSON value'
-    return ''
+class Format(Protocol):
+    """A format of annotation files. It is made anew, without arguments, for each file.
+
+    What a format does not have to care for: datasets without annotation file, with proposals beside
+    it, or whose ``indices`` repeat lines are not rewritten but wrapped in ``PrunedDataset``, as are
+    those that no format recognises.
+    """
+
+    def recognises(self, lines: Lines) -> bool:
+        """Whether a dataset has read a file of this format, so that ``rewrite`` can prune it."""
+        ...
+
+    def addresses(self, lines: Lines) -> Sequence[Hashable]:
+        """What tells the lines apart in the file: L ids or positions, in the order of the lines."""
+        ...
+
+    def rewrite(
+        self, source: Path, target: Path, keep: Sequence[Any], temporal: str, trust: bool
+    ) -> Counts:
+        """Writes the file with the records of some lines only; all else in it stays as it is.
+
+        Args:
+            source: the annotation file.
+            target: the file to write, atomically (see ``atomic_open``).
+            keep: ``addresses`` of the lines that stay, at least one.
+            temporal: what becomes of links between frames: ``'relink'`` or ``'keep'``.
+            trust: whether pickles may hold more than plain data.
+
+        Raises:
+            UserError: the file changed since it was read.
+        """
+        ...
 
 
-def _is_object(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return False
+def recognise(lines: Lines) -> str | None:
+    """The name of the format of a dataset's file; None if no format recognises it.
+
+    Formats are asked in the reverse order of their registration, a user's own ones first.
+    """
+    FORMATS.import_from_location()
+    for name in reversed(FORMATS.module_dict):
+        if format_of(name).recognises(lines):
+            return name
+    return None
 
 
-def _record(content: Any) -> Collection[Any]:
-    if isinstance(content, list):
-        content = content[0] if content else {}
-    return content if isinstance(content, Mapping) else {}
+def format_of(name: str) -> Format:
+    """The format of that name."""
+    FORMATS.import_from_location()
+    found: Format = FORMATS.module_dict[name]()
+    return found

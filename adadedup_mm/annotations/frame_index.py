@@ -1,5 +1,6 @@
 """The frames of info files, to be found by token, by a number, or by the boxes of their objects."""
 
+import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -90,85 +91,94 @@ class FrameIndex:
         self, parts: Sequence[InfoPart], contents: Mapping[Path, Mapping[str, Any]]
     ) -> None:
         self.frames: list[Frame] = []
-        records = {
-            path: list(content['infos' if 'infos' in content else 'data_list'])
-            for path, content in contents.items()
-        }
-        same: dict[Any, int] = {}
-        places = {
-            path: [self._add(frame, same) for frame in _read_frames(records[path], content)]
-            for path, content in contents.items()
-        }
+        self._numbers: dict[Any, int] = {}
+        records = {}
+        places = {}
+        for path, content in contents.items():
+            records[path] = list(content['infos' if 'infos' in content else 'data_list'])
+            frames = _read_frames(records[path], content)
+            places[path] = [self._add(frame) for frame in frames]
         orders = [self._mark(part, records[part.path], places[part.path]) for part in parts]
-        every_record = [record for found in records.values() for record in found]
-        every_place = [place for found in places.values() for place in found]
-        self.tokens = _by_value(every_record, every_place, 'token')
-        is_counted = all(
-            as_key(record.get('sample_idx')) == position
-            for found in records.values()
-            for position, record in enumerate(found)
-        )
-        by_number = Reading(_by_value(every_record, every_place, 'sample_idx'), is_counted)
-        every_sample = [place for order in orders for place in order]
-        by_position = [
-            _positions(found) for found in (*places.values(), *orders, every_place, every_sample)
-        ]
-        self.readings = _distinct([by_number, *by_position])
 
-    def _add(self, frame: Frame, same: dict[Any, int]) -> int:
+        every_record = list(itertools.chain.from_iterable(records.values()))
+        every_place = list(itertools.chain.from_iterable(places.values()))
+        every_sample = list(itertools.chain.from_iterable(orders))
+        self.tokens = _by_value(every_record, every_place, 'token')
+        numbers = _by_value(every_record, every_place, 'sample_idx')
+        by_number = Reading(numbers, all(map(_are_counted, records.values())))
+        lists = [*places.values(), *orders, every_place, every_sample]
+        self.readings = _distinct([by_number, *map(_positions, lists)])
+
+    def _add(self, frame: Frame) -> int:
+        """The frame's index; one that is there already is not added."""
         identity = frame.name, tuple(frame.names), frame.boxes.tobytes()
-        if identity not in same:
-            same[identity] = len(self.frames)
+        if identity not in self._numbers:
+            self._numbers[identity] = len(self.frames)
             self.frames.append(frame)
-        return same[identity]
+        return self._numbers[identity]
 
     def _mark(self, part: InfoPart, records: Sequence[Record], places: Sequence[int]) -> list[int]:
         """Notes which frames a part reads and keeps; returns them in its order."""
-        number = {record_id(record): place for record, place in zip(records, places, strict=True)}
-        if not set(part.ids) <= set(number):
+        names = map(record_id, records)
+        place_of = dict(zip(names, places, strict=True))
+        if not place_of.keys() >= set(part.ids):
             raise UserError(f'{part.path} lacks frames that it had: it changed since it was read')
-        order = [number[name] for name in part.ids]
+        order = [place_of[name] for name in part.ids]
         for place, kept in zip(order, part.kept, strict=True):
-            self.frames[place].is_sample = True
-            self.frames[place].is_kept |= bool(kept)
+            frame = self.frames[place]
+            frame.is_sample = True
+            frame.is_kept |= bool(kept)
         return order
 
     def proposed(self, key: Key) -> set[int]:
         """The frames that a number stands for in any reading."""
-        return {frame for reading in self.readings for frame in reading.frames.get(key, ())}
+        frames: set[int] = set()
+        for reading in self.readings:
+            frames.update(reading.frames.get(key, ()))
+        return frames
 
     @cached_property
     def has_boxes(self) -> bool:
         """Whether any object has a box."""
-        return any(np.isfinite(frame.boxes).all(axis=1).any() for frame in self.frames)
+        for frame in self.frames:
+            is_box = np.isfinite(frame.boxes).all(axis=1)
+            if is_box.any():
+                return True
+        return False
 
     @cached_property
     def known_names(self) -> frozenset[str]:
         """The names of classes that the files say."""
-        return frozenset(name for frame in self.frames for name in frame.names if name is not None)
+        names: set[str | None] = set()
+        for frame in self.frames:
+            names.update(frame.names)
+        return frozenset(name for name in names if name is not None)
 
     @cached_property
     def _rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Of every row of boxes: frame, class, whether that is known, whether it is expected."""
-        frame = np.repeat(np.arange(len(self.frames)), [len(frame.boxes) for frame in self.frames])
-        names = [frame.names[i] for frame in self.frames for i in frame.owners]
-        expected = [frame.expected[frame.owners] for frame in self.frames]
+        lengths = [len(frame.boxes) for frame in self.frames]
+        number = np.repeat(np.arange(len(self.frames)), lengths)
+        names: list[str | None] = []
+        expected = []
+        for frame in self.frames:
+            names += [frame.names[owner] for owner in frame.owners]
+            expected.append(frame.expected[frame.owners])
         is_known = np.array([name is not None for name in names], bool)
-        return frame, np.array(names, object), is_known, np.concatenate(expected)
+        return number, np.array(names, object), is_known, np.concatenate(expected)
 
     @cached_property
     def _search(self) -> tuple[cKDTree, list[np.ndarray]]:
         """The distinct boxes, and the rows of each: static objects have one in many frames."""
         boxes = np.concatenate([frame.boxes for frame in self.frames])
         rows = np.flatnonzero(np.isfinite(boxes).all(axis=1))
-        _, first, which = np.unique(
-            boxes[rows].round(4), axis=0, return_index=True, return_inverse=True
-        )
+        rounded = boxes[rows].round(4)
+        _, first, which = np.unique(rounded, axis=0, return_index=True, return_inverse=True)
         which = which.reshape(-1)
+        by_box = rows[np.argsort(which, kind='stable')]
         ends = np.cumsum(np.bincount(which, minlength=len(first)))
-        return cKDTree(boxes[rows[first]]), np.split(
-            rows[np.argsort(which, kind='stable')], ends[:-1]
-        )
+        tree = cKDTree(boxes[rows[first]])
+        return tree, np.split(by_box, ends[:-1])
 
     def count_shared(
         self, boxes: np.ndarray, names: Sequence[str | None], distance: float
@@ -188,23 +198,25 @@ class FrameIndex:
         frame, known, is_known, expected = self._rows
         shared = np.zeros(len(self.frames), np.int64)
         shared_expected = np.zeros(len(self.frames), np.int64)
+        no_rows = np.empty(0, np.int64)
         near = tree.query_ball_point(boxes, distance, p=np.inf)
         for found, name in zip(near, names, strict=True):
-            rows = np.concatenate([np.empty(0, np.int64), *(rows_of[i] for i in found)])
+            rows = np.concatenate([no_rows, *[rows_of[i] for i in found]])
             if name is not None:
-                rows = rows[(known[rows] == name) | ~is_known[rows]]
+                may_be_same = (known[rows] == name) | ~is_known[rows]
+                rows = rows[may_be_same]
+            expected_rows = rows[expected[rows]]
             shared[np.unique(frame[rows])] += 1
-            shared_expected[np.unique(frame[rows[expected[rows]]])] += 1
+            shared_expected[np.unique(frame[expected_rows])] += 1
         return shared, shared_expected
 
     def count_expected(self, names: Collection[str]) -> np.ndarray:
         """(F,) how many objects of some classes a database made of each frame has."""
-        return np.array(
-            [
-                sum(name in names for name in np.array(frame.names, object)[frame.expected])
-                for frame in self.frames
-            ]
-        )
+        counts = []
+        for frame in self.frames:
+            expected = np.array(frame.names, object)[frame.expected]
+            counts.append(sum(name in names for name in expected))
+        return np.array(counts)
 
 
 def _distinct(readings: Iterable[Reading]) -> list[Reading]:
@@ -215,33 +227,43 @@ def _distinct(readings: Iterable[Reading]) -> list[Reading]:
     return found
 
 
+def _are_counted(records: Sequence[Record]) -> bool:
+    """Whether ``sample_idx`` is the position in the file."""
+    numbers = [as_key(record.get('sample_idx')) for record in records]
+    return numbers == list(range(len(records)))
+
+
 def _positions(places: Sequence[int]) -> Reading:
-    return Reading({position: (place,) for position, place in enumerate(places)}, is_complete=True)
+    frames: dict[Key, tuple[int, ...]] = {}
+    for position, place in enumerate(places):
+        frames[position] = (place,)
+    return Reading(frames, is_complete=True)
 
 
 def _by_value(
     records: Sequence[Record], places: Sequence[int], key: str
 ) -> dict[Key, tuple[int, ...]]:
+    """The frames that each value of a key stands for."""
     found: dict[Key, tuple[int, ...]] = {}
     for record, place in zip(records, places, strict=True):
         value = as_key(record.get(key))
-        if value is not None and place not in found.get(value, ()):
-            found[value] = (*found.get(value, ()), place)
+        known = found.get(value, ())
+        if value is not None and place not in known:
+            found[value] = (*known, place)
     return found
 
 
 def _read_frames(records: Sequence[Record], content: Mapping[str, Any]) -> list[Frame]:
-    metainfo = content.get('metainfo')
-    metainfo = metainfo if isinstance(metainfo, Mapping) else {}
-    categories = metainfo.get('categories')
-    names = (
-        {label: name for name, label in categories.items()}
-        if isinstance(categories, Mapping)
-        else {}
-    )
-    is_waymo = str(metainfo.get('dataset')).lower() == 'waymo'
     if 'infos' in content:
         return [_read_older(record) for record in records]
+    metainfo = content.get('metainfo')
+    if not isinstance(metainfo, Mapping):
+        metainfo = {}
+    categories = metainfo.get('categories')
+    names = {}
+    if isinstance(categories, Mapping):
+        names = {label: name for name, label in categories.items()}
+    is_waymo = str(metainfo.get('dataset')).lower() == 'waymo'
     return [_read_newer(record, names, is_waymo) for record in records]
 
 
@@ -249,78 +271,89 @@ def _read_older(record: Record) -> Frame:
     boxes = footprints(_values(record.get('gt_boxes')))
     names: list[str | None] = [str(name) for name in _values(record.get('gt_names'))]
     names += [None] * (len(boxes) - len(names))
-    points = _filled([_count(value) for value in _values(record.get('num_lidar_pts'))], len(names))
+    counts = [_count(value) for value in _values(record.get('num_lidar_pts'))]
+    points = _filled(counts, len(names))
     valid = _filled(_values(record.get('valid_flag')), len(names))
-    expected = [_is_expected(*one) for one in zip(names, points, valid, strict=True)]
     return Frame(
-        str(record_id(record)),
-        names,
-        points,
-        boxes,
-        np.arange(len(boxes)),
-        np.array(expected, bool),
+        name=str(record_id(record)),
+        names=names,
+        points=points,
+        boxes=boxes,
+        owners=np.arange(len(boxes)),
+        expected=_are_expected(names, points, valid),
     )
 
 
 def _read_newer(record: Record, categories: Mapping[Any, str], is_waymo: bool) -> Frame:
     # Waymo has the objects of the LiDAR's moment, and those of the cameras'.
-    instances = [
-        one
-        for key in ('instances', 'cam_sync_instances')
-        for one in _values(record.get(key))
-        if isinstance(one, Mapping)
-    ]
-    raw = [one.get('bbox_3d') for one in instances]
-    names = [
-        categories.get(_count(one.get('bbox_label_3d', one.get('bbox_label')))) for one in instances
-    ]
+    instances = []
+    for key in ('instances', 'cam_sync_instances'):
+        instances += [one for one in _values(record.get(key)) if isinstance(one, Mapping)]
+    names = []
+    for one in instances:
+        label = one.get('bbox_label_3d', one.get('bbox_label'))
+        names.append(categories.get(_count(label)))
     points = [_count(one.get('num_lidar_pts')) for one in instances]
     valid = [one.get('bbox_3d_isvalid') for one in instances]
-    expected = np.array(
-        [_is_expected(*one) for one in zip(names, points, valid, strict=True)], bool
-    )
-    expected[len(_values(record.get('instances'))) :] = False
-    boxes, owners = footprints(raw), np.arange(len(raw))
+    expected = _are_expected(names, points, valid)
+    of_lidar = len(_values(record.get('instances')))
+    expected[of_lidar:] = False
+
+    raw = [one.get('bbox_3d') for one in instances]
+    boxes = footprints(raw)
+    owners = np.arange(len(raw))
     lidar2cam = _reference_camera(record, is_waymo)
     if lidar2cam is not None:
-        boxes, owners = np.concatenate([boxes, footprints(raw, lidar2cam)]), np.tile(owners, 2)
+        boxes = np.concatenate([boxes, footprints(raw, lidar2cam)])
+        owners = np.tile(owners, 2)
     return Frame(str(record_id(record)), names, points, boxes, owners, expected)
 
 
-def _is_expected(name: str | None, points: int | None, valid: Any) -> bool:
-    """Whether a database has an object; flags are True or absent where it has points."""
-    return name is not None and points != 0 and (valid is None or bool(valid))
+def _are_expected(
+    names: Sequence[str | None], points: Sequence[int | None], valid: Sequence[Any]
+) -> np.ndarray:
+    """(n,) bool, whether a database has an object; flags are True or absent where it has points."""
+    expected = []
+    for name, count, flag in zip(names, points, valid, strict=True):
+        is_valid = flag is None or bool(flag)
+        expected.append(name is not None and count != 0 and is_valid)
+    return np.array(expected, bool)
 
 
 def _values(value: Any) -> list[Any]:
-    is_list = isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim)
-    return list(value) if is_list else []
+    """The items of a list or array; none of anything else."""
+    is_array = isinstance(value, np.ndarray) and value.ndim > 0
+    if is_array or isinstance(value, (list, tuple)):
+        return list(value)
+    return []
 
 
 def _filled(values: list[Any], length: int) -> list[Any]:
     """The values, as many as there should be."""
-    return (values + [None] * length)[:length]
+    padded = values + [None] * length
+    return padded[:length]
 
 
 def _count(value: Any) -> int | None:
-    return int(value) if isinstance(value, (int, np.integer)) else None
+    is_whole = isinstance(value, (int, np.integer))
+    return int(value) if is_whole else None
 
 
 def _reference_camera(record: Record, is_waymo: bool) -> np.ndarray | None:
     """(4, 4) from the LiDAR to the camera whose frame the boxes of KITTI and older Waymo are in."""
     images = record.get('images')
-    images = images if isinstance(images, Mapping) else {}
+    if not isinstance(images, Mapping):
+        return None
     camera = images.get('CAM_FRONT' if is_waymo else 'CAM2')
+    if not isinstance(camera, Mapping):
+        return None
     try:
-        matrix = (
-            np.asarray(camera['lidar2cam'], np.float64)
-            if isinstance(camera, Mapping)
-            else np.empty(0)
-        )
+        matrix = np.asarray(camera['lidar2cam'], np.float64)
     except (KeyError, TypeError, ValueError):
         return None
-    is_usable = matrix.shape == (4, 4) and np.isfinite(matrix).all() and np.linalg.det(matrix) != 0
-    return matrix if is_usable else None
+    if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
+        return None
+    return matrix if np.linalg.det(matrix) != 0 else None
 
 
 def footprints(boxes: Iterable[Any], lidar2cam: np.ndarray | None = None) -> np.ndarray:
@@ -336,11 +369,14 @@ def footprints(boxes: Iterable[Any], lidar2cam: np.ndarray | None = None) -> np.
     Returns:
         (n, 5) float64: x and y in the LiDAR frame, and the sides by size; NaN for what is no box.
     """
-    rows = np.array([_six_numbers(box) for box in boxes], np.float64).reshape(-1, 6)
-    centres, sides = rows[:, :3], np.sort(rows[:, 3:], axis=1)
+    numbers = [_six_numbers(box) for box in boxes]
+    rows = np.array(numbers, np.float64).reshape(-1, 6)
+    centres = rows[:, :3]
+    sides = np.sort(rows[:, 3:], axis=1)
     if lidar2cam is not None:
         cam2lidar = np.linalg.inv(lidar2cam)
-        centres = centres @ cam2lidar[:3, :3].T + cam2lidar[:3, 3]
+        rotation = cam2lidar[:3, :3]
+        centres = centres @ rotation.T + cam2lidar[:3, 3]
     return np.concatenate([centres[:, :2], sides], axis=1)
 
 
@@ -349,4 +385,5 @@ def _six_numbers(box: Any) -> np.ndarray:
         row = np.asarray(box, np.float64).reshape(-1)[:6]
     except (OverflowError, TypeError, ValueError):
         row = np.empty(0)
-    return row if len(row) == 6 and np.isfinite(row).all() else np.full(6, np.nan)
+    is_box = len(row) == 6 and np.isfinite(row).all()
+    return row if is_box else np.full(6, np.nan)

@@ -1,26 +1,28 @@
-"""Filtering the records of a JSON file's arrays as raw bytes: what stays is copied, not decoded and written anew.
+"""Filtering the records of a JSON file's arrays as raw bytes.
 
-No complete JSON object is the beginning of a longer one. So the bytes from a record's opening brace
-to some closing brace are the whole record as soon as they decode. Tried first is the closing brace
-that ended the record before, by
-number: the first one for COCO's annotations with polygons. Where that fails, an exact scan finds
-    the record's end.
+What stays is copied, not decoded and written anew. No complete JSON object is the beginning of a
+longer one. So the bytes from a record's opening brace to some closing brace are the whole record as
+soon as they decode. Tried first is the closing brace that ended the record before, by number: the
+first one for COCO's annotations with polygons. Where that fails, an exact scan finds the record's
+end.
 """
 
+import itertools
 import json
 import mmap
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import IO, Any, TypeVar
 
 import msgspec
 
 from ..base.errors import UserError
 from ..base.files import atomic_open
 from ..base.progress import progress
-from .formats import guess_text
+from .foreign import guess_text
+from .formats import Counts
 
 Record = TypeVar('Record', bound=msgspec.Struct)
 Selector = tuple[type[msgspec.Struct], Callable[[int, Any], bool]]
@@ -37,13 +39,6 @@ _QUOTE, _OPENING = ord('"'), b'{['
 
 class UnrecognisedJson(Exception):
     """The scanner cannot read the file; the json module may, or can say what is wrong with it."""
-
-
-class Counts(NamedTuple):
-    """How many records an array holds, and how many of them were kept."""
-
-    records: int
-    kept: int
 
 
 class JsonScanner:
@@ -101,18 +96,22 @@ class JsonScanner:
             if not more and not self._take(b'}'):
                 raise UnrecognisedJson(f'at byte {self.position}')
         self._skip_space()
-        if not seen or self.position != len(self.data):
+        is_at_end = self.position == len(self.data)
+        if not seen or not is_at_end:
             raise UnrecognisedJson(f'at byte {self.position}')
 
     def skip(self) -> None:
         """Moves the cursor behind the value under it."""
         start = self.position
-        self.position = self._end_of_value(start)
-        self._decode(start, self.position, msgspec.Raw)
-        self._release(self.position)
+        end = self._end_of_value(start)
+        self.position = end
+        self._decode(start, end, msgspec.Raw)
+        self._release(end)
 
     def records(self, kind: type[Record]) -> Iterator[tuple[int, int, Record]]:
-        """Yields start, end and the decoded fields of each object in the array under the cursor; moves behind it.
+        """Yields start, end and the decoded fields of each object in the array under the cursor.
+
+        The cursor then moves behind the array.
 
         Args:
             kind: a struct with the fields of interest; all others are passed over.
@@ -120,70 +119,93 @@ class JsonScanner:
         Raises:
             UserError: a record lacks a field of ``kind``, or the field has another type.
         """
-        decode, find, view = msgspec.json.Decoder(kind).decode, self.data.find, self.view
+        decode = msgspec.json.Decoder(kind).decode
         if not self._take(b'['):
             raise UnrecognisedJson(f'no array at byte {self.position}')
         self._skip_space()
         start = self.position
         more = not self._take(b']')
-        nested, separator = range(0), b'{'
+        # How many closing braces of other objects a record has.
+        nested = 0
+        separator = b'{'
         while more:
-            end = find(b'}', start) + 1
-            for _ in nested:
-                end = find(b'}', end) + 1
+            end = self._behind_brace(start, nested)
             try:
-                record = decode(view[start:end])
+                record = decode(self.view[start:end])
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 end, record = self._scan_record(start, kind)
-                nested = range(self.data[start:end].count(b'}') - 1)
+                nested = self.data[start:end].count(b'}') - 1
+
             yield start, end, record
+
             if end - self._released > _RELEASE:
                 self._release(end)
             # Nearly always the same bytes, which is quicker to see than to match.
-            if self.data[end : end + len(separator)] != separator:
+            behind = end + len(separator)
+            if self.data[end:behind] != separator:
                 between = _BETWEEN.match(self.data, end)
                 if between is None:
-                    self.position = end
-                    if not self._take(b']'):
-                        raise UnrecognisedJson(f'no array of objects at byte {end}')
+                    self._end_array(end)
                     return
                 separator = between.group()
             start = end + len(separator) - 1
 
+    def _behind_brace(self, start: int, nested: int) -> int:
+        """The position behind the first closing brace after ``nested`` others."""
+        end = self.data.find(b'}', start) + 1
+        for _ in range(nested):
+            end = self.data.find(b'}', end) + 1
+        return end
+
+    def _end_array(self, position: int) -> None:
+        self.position = position
+        if not self._take(b']'):
+            raise UnrecognisedJson(f'no array of objects at byte {position}')
+
     def _scan_record(self, start: int, kind: type[Record]) -> tuple[int, Record]:
-        if self.data[start : start + 1] != b'{':
+        first = self.data[start : start + 1]
+        if first != b'{':
             raise UnrecognisedJson(f'no object at byte {start}')
         end = self._end_of_value(start)
         return end, self._decode(start, end, kind)
 
     def _decode(self, start: int, end: int, kind: Any) -> Any:
-        """Decodes one value; what only the json module accepts (NaN, lone surrogates) goes through it."""
+        """Decodes one value."""
         try:
-            try:
-                return msgspec.json.decode(self.view[start:end], type=kind)
-            except msgspec.ValidationError:
-                raise
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                value = json.loads(self.data[start:end])
-                return value if kind is msgspec.Raw else _convert(value, kind)
+            return self._decode_as_either(start, end, kind)
         except msgspec.ValidationError as error:
             raise UserError(f'{self.path}: record at byte {start}: {error}') from error
         except (ValueError, RecursionError) as error:
             raise UnrecognisedJson(f'value at byte {start}') from error
 
+    def _decode_as_either(self, start: int, end: int, kind: Any) -> Any:
+        """By msgspec; what only the json module accepts (NaN, lone surrogates) goes through that."""
+        try:
+            return msgspec.json.decode(self.view[start:end], type=kind)
+        except msgspec.ValidationError:
+            raise
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            value = json.loads(self.data[start:end])
+        return value if kind is msgspec.Raw else _convert(value, kind)
+
     def _end_of_value(self, start: int) -> int:
-        if self.data[start : start + 1] not in (b'{', b'['):
-            match = _STRING.match(self.data, start) or _SCALAR.match(self.data, start)
-            if match is None:
-                raise UnrecognisedJson(f'no value at byte {start}')
-            return match.end()
+        first = self.data[start : start + 1]
+        if first in (b'{', b'['):
+            return self._end_of_brackets(start)
+        match = _STRING.match(self.data, start) or _SCALAR.match(self.data, start)
+        if match is None:
+            raise UnrecognisedJson(f'no value at byte {start}')
+        return match.end()
+
+    def _end_of_brackets(self, start: int) -> int:
         depth = 0
         for token in _TOKEN.finditer(self.data, start):
             first = self.data[token.start()]
-            if first != _QUOTE:
-                depth += 1 if first in _OPENING else -1
-                if depth == 0:
-                    return token.end()
+            if first == _QUOTE:
+                continue
+            depth += 1 if first in _OPENING else -1
+            if depth == 0:
+                return token.end()
         raise UnrecognisedJson(f'the value at byte {start} has no end')
 
     def _key(self) -> str:
@@ -198,24 +220,29 @@ class JsonScanner:
             raise UnrecognisedJson(f'key at byte {match.start()}') from error
 
     def _skip_space(self) -> None:
-        self.position = _SPACE.match(self.data, self.position).end()  # type: ignore[union-attr]  # matches anything
+        space = _SPACE.match(self.data, self.position)
+        self.position = space.end()  # type: ignore[union-attr]  # matches anything
 
     def _take(self, byte: bytes) -> bool:
         """Moves behind ``byte`` if it comes next, after any white space."""
         self._skip_space()
-        if self.data[self.position : self.position + 1] != byte:
+        end = self.position + 1
+        if self.data[self.position : end] != byte:
             return False
-        self.position += 1
+        self.position = end
         return True
 
     def _release(self, end: int) -> None:
+        """Gives the pages before ``end`` back."""
         end -= end % mmap.PAGESIZE
-        if end > self._released:
-            if hasattr(mmap, 'MADV_DONTNEED'):
-                # From the start: copying records touches pages again that were given back before.
-                self.data.madvise(mmap.MADV_DONTNEED, 0, end)
-            self._bar.update((end >> 20) - (self._released >> 20))
-            self._released = end
+        if end <= self._released:
+            return
+        if hasattr(mmap, 'MADV_DONTNEED'):
+            # From the start: copying records touches pages again that were given back before.
+            self.data.madvise(mmap.MADV_DONTNEED, 0, end)
+        before = self._released >> 20
+        self._bar.update((end >> 20) - before)
+        self._released = end
 
 
 def rewrite_records(
@@ -224,7 +251,7 @@ def rewrite_records(
     selectors: Mapping[str, Selector],
     check: Callable[[dict[str, Counts]], None],
 ) -> dict[str, Counts]:
-    """Copies a JSON file without the records that the selectors refuse; all other bytes stay as they are.
+    """Copies a JSON file without the records that the selectors refuse; all other bytes stay.
 
     Where the file is valid JSON that the scanner does not recognise (UTF-16, a top-level key given
     twice), it is loaded and written anew by the json module: equal in content, not in bytes.
@@ -272,14 +299,16 @@ class _Copier:
         self._size = 0
 
     def copy(self, end: int) -> None:
-        self._parts.append(self._view[self.position : end])
+        part = self._view[self.position : end]
+        self._parts.append(part)
         self._size += end - self.position
         self.position = end
         if self._size > _BLOCK:
             self.flush()
 
     def flush(self) -> None:
-        self._file.write(b''.join(self._parts))
+        block = b''.join(self._parts)
+        self._file.write(block)
         self._parts.clear()
         self._size = 0
 
@@ -290,11 +319,16 @@ def _filter_array(
     kind: type[msgspec.Struct],
     keep: Callable[[int, Any], bool],
 ) -> Counts:
-    """Every kept record but the first keeps the separator in front of it, so that the file's layout survives."""
-    position = kept = previous = 0
-    for position, (start, end, record) in enumerate(scanner.records(kind), 1):
-        if keep(position - 1, record):
-            if not kept and position > 1:
+    """Copies an array without the records that go.
+
+    Every kept record but the first keeps the separator in front of it, so that the file's layout
+    survives.
+    """
+    count = kept = previous = 0
+    for start, end, record in scanner.records(kind):
+        is_first = count == 0
+        if keep(count, record):
+            if not kept and not is_first:
                 copier.position = start
             kept += 1
             if end - copier.position > _BLOCK:
@@ -302,11 +336,12 @@ def _filter_array(
         else:
             if kept:
                 copier.copy(previous)
-            elif position == 1:
+            elif is_first:
                 copier.copy(start)
             copier.position = end
+        count += 1
         previous = end
-    return Counts(position, kept)
+    return Counts(count, kept)
 
 
 def load_json(path: str | Path) -> Any:
@@ -323,10 +358,8 @@ def load_json(path: str | Path) -> Any:
             f'{path} is not valid JSON: byte {error.start} is not UTF-8 text; restore the file'
         ) from error
     except ValueError as error:
-        other = guess_text(data)
-        raise UserError(
-            f'{path} {other}' if other else f'{path} is not valid JSON: {error}; restore the file'
-        ) from error
+        fault = guess_text(data) or f'is not valid JSON: {error}; restore the file'
+        raise UserError(f'{path} {fault}') from error
     except RecursionError as error:
         raise UserError(f'{path} is not usable JSON: it is nested too deeply') from error
 
@@ -351,7 +384,8 @@ def convert_records(
 def _convert(value: Any, kind: type[Record]) -> Record:
     """Converts the fields of ``kind`` only: msgspec stumbles over lone surrogates in other keys."""
     if isinstance(value, dict):
-        value = {name: value[name] for name in kind.__struct_encode_fields__ if name in value}
+        fields = kind.__struct_encode_fields__
+        value = {name: value[name] for name in fields if name in value}
     return msgspec.convert(value, kind)
 
 
@@ -369,12 +403,9 @@ def _rewrite_plain(
     counts = {}
     for key in selectors.keys() & content.keys():
         kind, keep = selectors[key]
-        records = content[key]
-        flags = [
-            keep(position, record)
-            for position, record in enumerate(convert_records(source, content, key, kind))
-        ]
-        content[key] = [record for record, flag in zip(records, flags, strict=True) if flag]
+        records = convert_records(source, content, key, kind)
+        flags = [keep(position, record) for position, record in enumerate(records)]
+        content[key] = list(itertools.compress(content[key], flags))
         counts[key] = Counts(len(flags), sum(flags))
     check(counts)
     with atomic_open(target, 'w') as file:

@@ -1,4 +1,7 @@
-"""Reading pickles that hold plain data only: a pickle may name any function, and loading it would call that."""
+"""Reading pickles that hold plain data only.
+
+A pickle may name any function, and loading it would call that.
+"""
 
 import builtins
 import collections
@@ -66,10 +69,11 @@ class _PlainUnpickler(pickle.Unpickler):
             return _ALLOWED[module, name]
         if (module, name) == ('_codecs', 'encode'):
             return _encode
-        if module.partition('.')[0] == 'numpy':
-            if name in _ARRAY_BUILDERS:
-                return _ARRAY_BUILDERS[name]
-            scalar = getattr(np, name, None) if module == 'numpy' else None
+        package = module.partition('.')[0]
+        if package == 'numpy' and name in _ARRAY_BUILDERS:
+            return _ARRAY_BUILDERS[name]
+        if module == 'numpy':
+            scalar = getattr(np, name, None)
             if isinstance(scalar, type) and issubclass(scalar, np.generic):
                 return scalar
         raise _Refused(f'{module}.{name}')
@@ -84,7 +88,11 @@ def _encode(text: str, encoding: str) -> bytes:
 
 @contextlib.contextmanager
 def collector_paused() -> Iterator[None]:
-    """Loading makes millions of objects that all stay; looking for garbage among them doubles the time or worse."""
+    """Inside, no garbage is looked for.
+
+    Loading makes millions of objects that all stay; looking for garbage among them doubles the
+    time or worse.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -96,7 +104,7 @@ def collector_paused() -> Iterator[None]:
 
 @collector_paused()
 def load_pickle(path: str | Path, trust: bool = False) -> Any:
-    """Loads a pickle of dicts, lists, strings, numbers, dates and numpy arrays, from any version of numpy.
+    """Loads a pickle of dicts, lists, strings, numbers, dates and arrays, from any version of numpy.
 
     Instance data of mmengine, as MMDetection's files of proposals hold it, is plain data too.
 
@@ -110,9 +118,15 @@ def load_pickle(path: str | Path, trust: bool = False) -> Any:
     """
     try:
         with open(path, 'rb') as file:
-            return pickle.load(file) if trust else _load_plain(file, path)
+            return _load(file, path, trust)
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error.strerror}') from error
+
+
+def _load(file: IO[bytes], path: str | Path, trust: bool) -> Any:
+    if trust:
+        return pickle.load(file)
+    return _load_plain(file, path)
 
 
 def _load_plain(file: IO[bytes], path: str | Path) -> Any:
@@ -121,10 +135,8 @@ def _load_plain(file: IO[bytes], path: str | Path) -> Any:
     except _Refused as error:
         raise UserError(
             f'{path} holds {error}, which is no plain data and may run code: make the file anew '
-            'without '
-            'it, or set trust_pickles=True in the adadedup dict and in our datasets if you trust '
-            'where it '
-            'comes from'
+            'without it, or set trust_pickles=True in the adadedup dict and in our datasets if '
+            'you trust where it comes from'
         ) from error
     except Exception as error:
         # What a damaged pickle raises depends on the byte that is damaged.
@@ -137,7 +149,7 @@ def _load_plain(file: IO[bytes], path: str | Path) -> Any:
 def plain_pickles(
     path: str | Path, trust: bool = False, check: Callable[[Any], None] | None = None
 ) -> Iterator[None]:
-    """Inside, ``mmengine.load`` reads pickles as ``load_pickle`` does, whichever dataset class calls it.
+    """Inside, ``mmengine.load`` reads pickles as ``load_pickle`` does, whichever class calls it.
 
     Args:
         path: what messages call the file.
@@ -145,8 +157,9 @@ def plain_pickles(
         check: called with what was loaded.
     """
     saved = {name: file_handlers[name] for name in _FORMATS}
+    checking = {name: _CheckingHandler(path, trust, check) for name in _FORMATS}
     try:
-        file_handlers.update({name: _CheckingHandler(path, trust, check) for name in _FORMATS})
+        file_handlers.update(checking)
         yield
     finally:
         file_handlers.update(saved)
@@ -154,10 +167,12 @@ def plain_pickles(
 
 class _CheckingHandler(PickleHandler):
     def __init__(self, path: str | Path, trust: bool, check: Callable[[Any], None] | None) -> None:
-        self.path, self.trust, self.check = path, trust, check
+        self.path = path
+        self.trust = trust
+        self.check = check
 
     def load_from_fileobj(self, file: IO[bytes], **kwargs: Any) -> Any:
-        content = pickle.load(file) if self.trust else _load_plain(file, self.path)
+        content = _load(file, self.path, self.trust)
         if self.check is not None:
             self.check(content)
         return content

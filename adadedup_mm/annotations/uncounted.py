@@ -43,6 +43,9 @@ class _Category(msgspec.Struct):
     name: Any = None
 
 
+_KINDS: dict[str, type[Any]] = dict(images=_Image, annotations=_Annotation, categories=_Category)
+
+
 def explain_uncounted(path: str | Path, class_ids: Collection[Any]) -> str:
     """Says in words why no annotation of a COCO json is an object for mmdet; '' where one may be.
 
@@ -98,41 +101,49 @@ def _reason(
 def _has_area(annotation: _Annotation, image: _Image) -> bool:
     try:
         x, y, width, height = annotation.bbox
-        inner_width = min(x + width, image.width) - max(x, 0)
-        inner_height = min(y + height, image.height) - max(y, 0)
-        is_visible = inner_width > 0 and inner_height > 0
-        return bool(is_visible and annotation.area > 0 and width >= 1 and height >= 1)
+        left, right = max(x, 0), min(x + width, image.width)
+        top, bottom = max(y, 0), min(y + height, image.height)
+        is_inside = right - left > 0 and bottom - top > 0
+        is_box = width >= 1 and height >= 1
+        return bool(is_inside and annotation.area > 0 and is_box)
     except (TypeError, ValueError):
         return False
 
 
 def _words(reason: str, count: int, total: int) -> str:
-    who = f'all {total} annotations' if count == total else f'{count} of {total} annotations'
+    who = f'all {total}' if count == total else f'{count} of {total}'
     if reason == 'category':
-        return f'{who} have a category_id that no category has'
-    if reason == 'image':
-        return f'{who} have an image_id that no image has'
-    if reason == 'class':
-        return f'{who} belong to categories that are no classes of the dataset'
-    return f'{who} {_REMEDIES[reason]}'
+        what = 'have a category_id that no category has'
+    elif reason == 'image':
+        what = 'have an image_id that no image has'
+    elif reason == 'class':
+        what = 'belong to categories that are no classes of the dataset'
+    else:
+        what = _REMEDIES[reason]
+    return f'{who} annotations {what}'
 
 
 def _read(path: str | Path) -> tuple[list[_Image], list[_Annotation], list[_Category]]:
-    kinds: dict[str, type[Any]] = dict(images=_Image, annotations=_Annotation, categories=_Category)
-    found: dict[str, list[Any]] = {key: [] for key in kinds}
     try:
-        with JsonScanner(path, 'looking for objects') as scanner:
-            for key in scanner.members():
-                if key in kinds:
-                    found[key] = [record for _, _, record in scanner.records(kinds[key])]
-                else:
-                    scanner.skip()
+        found = _scan(path)
     except UnrecognisedJson:
         content = load_json(path)
-        found = {key: convert_records(path, content, key, kind) for key, kind in kinds.items()}
+        found = {key: convert_records(path, content, key, kind) for key, kind in _KINDS.items()}
     return found['images'], found['annotations'], found['categories']
+
+
+def _scan(path: str | Path) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {key: [] for key in _KINDS}
+    with JsonScanner(path, 'looking for objects') as scanner:
+        for key in scanner.members():
+            if key in _KINDS:
+                found[key] = [record for _, _, record in scanner.records(_KINDS[key])]
+            else:
+                scanner.skip()
+    return found
 
 
 def _hashable(value: Any) -> Any:
     """Ids may be anything in a file that is wrong; 1 and '1' stay different."""
-    return value if isinstance(value, (int, float, str)) or value is None else repr(value)
+    is_id = value is None or isinstance(value, (int, float, str))
+    return value if is_id else repr(value)

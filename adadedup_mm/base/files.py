@@ -22,10 +22,10 @@ _ITEMS = 1 << 16
 
 @contextlib.contextmanager
 def atomic_open(path: str | Path, mode: str = 'wb') -> Iterator[IO[Any]]:
-    """Opens a temporary file beside ``path``; on success it is synced to disk and takes the place of ``path``.
+    """Opens a temporary file beside ``path``, which takes the place of ``path`` on success.
 
-    On any exception the temporary file is removed and ``path`` stays as it was. Folders are made as
-    needed.
+    It is synced to disk first. On any exception the temporary file is removed and ``path`` stays as
+    it was. Folders are made as needed.
 
     Args:
         path: the file to write.
@@ -76,7 +76,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_object(path: str | Path) -> dict[str, Any]:
-    """The object that a JSON file holds; empty where the file is missing, damaged or holds anything else."""
+    """The object that a JSON file holds; empty where the file is missing, damaged or no object."""
     try:
         content = json.loads(Path(path).read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -87,10 +87,11 @@ def read_object(path: str | Path) -> dict[str, Any]:
 def write_array(path: str | Path, array: np.ndarray) -> None:
     """Writes ``array`` as ``.npy``, atomically."""
     array = np.asarray(array, order='C')
+    header = np.lib.format.header_data_from_array_1_0(array)
     with atomic_open(path) as file:
         # np.save does not say that a disk is full.
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-        file.write(array.reshape(-1).view(np.uint8).data)
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(_bytes(array))
 
 
 def write_rows(path: str | Path, shape: tuple[int, ...], blocks: Iterable[np.ndarray]) -> None:
@@ -101,12 +102,17 @@ def write_rows(path: str | Path, shape: tuple[int, ...], blocks: Iterable[np.nda
         shape: of the array.
         blocks: its rows in their order.
     """
+    header = dict(descr='<f4', fortran_order=False, shape=shape)
     with atomic_open(path) as file:
-        np.lib.format.write_array_header_1_0(
-            file, dict(descr='<f4', fortran_order=False, shape=shape)
-        )
+        np.lib.format.write_array_header_1_0(file, header)
         for block in blocks:
-            file.write(block.astype('<f4', order='C', copy=False).reshape(-1).view(np.uint8).data)
+            rows = block.astype('<f4', order='C', copy=False)
+            file.write(_bytes(rows))
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    """The memory of an array in C order, not copied."""
+    return array.reshape(-1).view(np.uint8).data
 
 
 def read_array(path: Path, mmap_mode: Literal['r'] | None = None) -> np.ndarray:
@@ -120,8 +126,7 @@ def read_array(path: Path, mmap_mode: Literal['r'] | None = None) -> np.ndarray:
     except Exception as error:  # what a damaged file raises depends on the byte that is damaged
         raise UserError(
             f'{path} is damaged ({type(error).__name__}): remove the folder {path.parent}, then '
-            'run with '
-            '--resume'
+            'run with --resume'
         ) from error
 
 
@@ -142,8 +147,11 @@ def sha256_file(path: str | Path) -> str:
 
 def sha256_value(value: Any) -> str:
     """The hex SHA-256 of a JSON-like value; the order of dict keys does not matter."""
-    text = json.dumps(value, sort_keys=True, separators=(',', ':'), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_compact_json(value).encode()).hexdigest()
+
+
+def _compact_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(',', ':'), default=str)
 
 
 def sha256_items(items: Iterable[Any]) -> str:
@@ -155,8 +163,9 @@ def sha256_items(items: Iterable[Any]) -> str:
     digest = hashlib.sha256(b'[')
     separator = b''
     for block in _blocks(items):
-        text = json.dumps(block, sort_keys=True, separators=(',', ':'), default=str)
-        digest.update(separator + text[1:-1].encode())
+        # Without the brackets of the block's own list.
+        inner = _compact_json(block)[1:-1]
+        digest.update(separator + inner.encode())
         separator = b','
     digest.update(b']')
     return digest.hexdigest()
@@ -165,7 +174,8 @@ def sha256_items(items: Iterable[Any]) -> str:
 def _blocks(items: Iterable[Any]) -> Iterator[list[Any]]:
     if isinstance(items, np.ndarray):
         for start in range(0, len(items), _ITEMS):
-            yield items[start : start + _ITEMS].tolist()
+            end = start + _ITEMS
+            yield items[start:end].tolist()
         return
     iterator = iter(items)
     while block := list(itertools.islice(iterator, _ITEMS)):

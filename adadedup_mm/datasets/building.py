@@ -18,10 +18,10 @@ from mmengine.registry import DATASETS, DefaultScope
 from ..annotations.infos import check_pictures, info_records, record_fault
 from ..annotations.pickles import collector_paused, plain_pickles
 from ..base.errors import UserError
+from ..base.words import error_words, some
 from .frames import check_kind, show_cameras
 from .originals import check_size_cache, data_folders, untouched
 from .sources import Source, dotted, value_at
-from .words import error_words, some
 
 # Keys of a data info: the position of the record that it was made from, and how many infos that
 # record gave.
@@ -113,8 +113,7 @@ def load_dataset(dataset: Any, where: str, ann_file: Path | None, trust: bool) -
             if 'infos' in content:
                 raise UserError(
                     f'{where} cannot read {ann_file}, which holds older infos: use '
-                    'BEVFormerDataset for '
-                    "it, or make infos with mmdet3d's tools/create_data.py"
+                    "BEVFormerDataset for it, or make infos with mmdet3d's tools/create_data.py"
                 )
             check_kind(dataset, content, where, ann_file)
             check_pictures(content['data_list'], ann_file or '')
@@ -145,8 +144,7 @@ def _init(dataset: BaseDataset, where: str, ann_file: Path | None) -> None:
             raise
         raise UserError(
             f'{where}: its indices name samples beyond the {len(dataset.data_list)} of {ann_file} '
-            'that '
-            'pass its filter_cfg'
+            'that pass its filter_cfg'
         ) from error
 
 
@@ -178,9 +176,8 @@ def _line_hint(error: BaseException | None, ann_file: Path | None) -> str:
     if not isinstance(error, FileNotFoundError) or not odd or not ann_file:
         return ''
     return (
-        f'; a whole line of {ann_file.name}, here {name!r}, is the name: leave nothing else on it, '
-        'also no blanks '
-        'and no byte order mark'
+        f'; a whole line of {ann_file.name}, here {name!r}, is the name: leave nothing else on '
+        'it, also no blanks and no byte order mark'
     )
 
 

@@ -11,8 +11,8 @@ from mmengine.dataset import BaseDataset
 from ..annotations.coco import CocoIndex, category_text
 from ..annotations.data_list import read_metainfo
 from ..base.errors import UserError
+from ..base.words import some
 from .building import FILE_METAINFO
-from .words import some
 
 # More classes without names are a mistake.
 _MOST_LABELS = 100_000
@@ -164,9 +164,9 @@ def _check_range(
     label = needed - 1
     name = f' ({names[label]!r} of {ann_file})' if ann_file and label < len(names) else ''
     raise UserError(
-        f'{where}: an object has label {label}{name}, but there are only {len(given)} '
-        'classes: set metainfo=dict(classes=...) (label_map_file of an ODVGDataset) '
-        'to the names of all labels'
+        f'{where}: an object has label {label}{name}, but there are only {len(given)} classes: '
+        'set metainfo=dict(classes=...) (label_map_file of an ODVGDataset) to the names of all '
+        'labels'
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ..base.errors import UserError
-from .words import some
+from ..base.words import some
 
 _IMAGE_PREFIXES = ('img', 'img_path', 'sub_data_root')
 
@@ -31,8 +31,7 @@ def check_images(paths: Sequence[str], where: str) -> None:
         if not any(_present(folder, members)):
             raise UserError(
                 f'none of the {len(members)} images in {folder or "."} exists, first '
-                f'{some(members)} '
-                f'(data_root and data_prefix of {where})'
+                f'{some(members)} (data_root and data_prefix of {where})'
             )
 
 

@@ -136,8 +136,7 @@ def check_size_cache(dataset: Any, where: str, ann_file: Path | None) -> None:
         if found and sorted(found) != sorted(sizes[name]):
             raise UserError(
                 f'{where}: {file} has the image sizes of other images ({name} has {found[1]} x '
-                f'{found[0]} '
-                f'pixels), {remedy}'
+                f'{found[0]} pixels), {remedy}'
             )
 
 

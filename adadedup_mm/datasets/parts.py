@@ -4,13 +4,14 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from mmengine.dataset import BaseDataset
 
+from ..annotations import Lines, format_of, recognise
 from ..annotations.coco import CocoIndex, scene_name
 from ..base.errors import UserError
+from ..base.words import some
 from ..images import Reader
 from .building import ITEMS, RECORD
 from .classes import label_meanings
@@ -20,7 +21,6 @@ from .objects import image_sizes, take_objects
 from .samples import name_samples, sample_id, stored_infos
 from .sources import ConfigPath, Source, dotted
 from .uncounted import why_empty, why_uncounted
-from .words import some
 
 Info = Mapping[str, Any]
 
@@ -128,7 +128,12 @@ def _take_images(opened: Opened, infos: Sequence[Info]) -> Part:
     is_labelled = opened.loads_labels and have_labels(infos)
     counts, labels, boxes = take_objects(infos if is_labelled else [{}] * len(infos))
     meanings = label_meanings(dataset, labels, where, ann_file, index)
-    kind, native_ids = _address(opened, infos, names)
+    records = [info.get(RECORD) for info in infos]
+    # What ``indices`` repeat would be in the file once.
+    repeats = None not in records and len(set(records)) < len(records)
+    # mmdet demands as many proposals as the annotation file has images.
+    is_fixed = repeats or bool(getattr(dataset, 'proposal_file', None))
+    kind, native_ids = _address(opened, infos, names, is_fixed, False)
     uncounted = ''
     if is_labelled and opened.is_trained and not len(labels):
         uncounted = why_uncounted(dataset, infos, ann_file, index)
@@ -173,14 +178,13 @@ def _take_frames(opened: Opened, infos: Sequence[Info]) -> Part:
             f'({some(dataset.metainfo["classes"])}): there is nothing to train on'
         )
     meanings = label_meanings(dataset, read.labels, where, ann_file, None)
-    is_pickle = ann_file is not None and ann_file.suffix in ('.pkl', '.pickle')
-    kind: Literal['infos', 'ids'] = 'infos' if is_pickle and not repeats else 'ids'
+    kind, native_ids = _address(opened, [items[0] for items in frames], names, repeats, True)
     return Part(
         source=Source(
             kind,
             opened.path,
             ann_file,
-            tuple(names),
+            tuple(native_ids),
             names=tuple(names),
             objects=read.objects,
             items=read.items,
@@ -283,24 +287,28 @@ def _check_names(names: Sequence[str], where: str, ann_file: Path | None) -> Non
 
 
 def _address(
-    opened: Opened, infos: Sequence[Info], names: Sequence[str]
-) -> tuple[Literal['coco', 'image_set', 'data_list', 'ids'], Sequence[Any]]:
-    """How a dataset is written with fewer samples, and what addresses its lines there."""
-    dataset, ann_file = opened.dataset, opened.ann_file
-    records = [info.get(RECORD) for info in infos]
-    # What ``indices`` repeat would be in the file once.
-    repeats = None not in records and len(set(records)) < len(records)
-    # mmdet demands as many proposals as the annotation file has images.
-    if ann_file is None or getattr(dataset, 'proposal_file', None) or repeats:
+    opened: Opened, infos: Sequence[Info], names: Sequence[str], is_fixed: bool, are_frames: bool
+) -> tuple[str, Sequence[Any]]:
+    """How a dataset is written with fewer samples, and what addresses its lines there.
+
+    Args:
+        opened: the dataset.
+        infos: of its lines.
+        names: likewise.
+        is_fixed: whether its annotation file cannot have fewer lines.
+        are_frames: whether the lines are frames.
+
+    Returns:
+        ``kind`` and ``native_ids`` of a ``Source``.
+    """
+    if opened.ann_file is None or is_fixed:
         return 'ids', names
-    if hasattr(dataset, 'COCOAPI'):
-        return 'coco', [info['img_id'] for info in infos]
-    if all('xml_path' in info for info in infos):
-        return 'image_set', [info['img_id'] for info in infos]
-    own_format = getattr(type(dataset), 'load_data_list', None) is BaseDataset.load_data_list
-    if own_format and ann_file.suffix == '.json' and None not in records:
-        return 'data_list', records
-    return 'ids', names
+    records = [info.get(RECORD) for info in infos]
+    lines = Lines(opened.dataset, opened.ann_file, infos, names, records, are_frames)
+    kind = recognise(lines)
+    if kind is None:
+        return 'ids', names
+    return kind, format_of(kind).addresses(lines)
 
 
 def _image_path(info: Info, where: str) -> str:

@@ -69,8 +69,8 @@ class PrunedDataset:
         if unknown:
             raise UserError(
                 f'{len(unknown)} of {len(wanted)} sample ids are not in '
-                f'{type(self.dataset).__name__} '
-                f'{getattr(self.dataset, "ann_file", "")}, first {", ".join(sorted(unknown)[:3])}'
+                f'{type(self.dataset).__name__} {getattr(self.dataset, "ann_file", "")}, first '
+                f'{", ".join(sorted(unknown)[:3])}'
             )
         if not wanted:
             raise UserError('PrunedDataset has an empty list of sample ids')

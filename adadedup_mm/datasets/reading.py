@@ -13,6 +13,7 @@ from ..annotations.coco import index_coco
 from ..annotations.pickles import collector_paused
 from ..annotations.uncounted import NO_ANNOTATIONS
 from ..base.errors import UserError
+from ..base.words import some
 from ..images.training import reader_of
 from ..pool import Pool, choose_views
 from .building import NOTED, annotation_file, build_dataset, load_dataset, naming
@@ -25,7 +26,6 @@ from .parts import Opened, Part, take_part
 from .records import records_digest
 from .samples import stored_infos
 from .sources import ConfigPath, Source, dotted, inner_datasets, type_name, value_at
-from .words import some
 
 
 def read_pool(config: Config, check_images: bool = True) -> tuple[Pool, list[Source]]:
@@ -92,8 +92,7 @@ def _read_dataset(
     if index and index.categories and not dataset.cat_ids and is_known:
         raise UserError(
             f'{where}: none of its classes ({some(given)}) is a category of {ann_file} '
-            f'({some(index.categories)}): set metainfo=dict(classes=...) to names of '
-            'the file'
+            f'({some(index.categories)}): set metainfo=dict(classes=...) to names of the file'
         )
     opened = Opened(dataset, path, where, ann_file, index, is_known, reader_of(settings))
     with naming(where, ann_file):

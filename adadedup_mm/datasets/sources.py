@@ -5,16 +5,13 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config, ConfigDict
 
-from ..annotations.coco import rewrite_coco
-from ..annotations.data_list import rewrite_data_list
+from ..annotations import format_of
 from ..annotations.frame_index import InfoPart
-from ..annotations.image_set import rewrite_image_set
-from ..annotations.infos import rewrite_infos
 from ..base.errors import UserError
 from .databases import Database, write_databases
 from .frames import ViewObjects
@@ -28,13 +25,13 @@ class Source:
     """An inner dataset, and how to write it with fewer samples.
 
     Attributes:
-        kind: what its annotation file is: a COCO json, a list with one image per line, a
-            ``data_list`` json, pickled 3D infos, or anything else, which ``PrunedDataset`` wraps.
+        kind: the name of its annotation file's format in ``FORMATS``; ``'ids'`` where none
+            recognises it and ``PrunedDataset`` wraps the dataset instead.
         path: keys that lead to the dataset's dict from the top of the config.
         ann_file: absolute; None if the dataset has none.
-        native_ids: what addresses each of its L lines: COCO image ids, lines of the list, positions
-            in ``data_list``, or sample ids; a tuple of image ids for a frame of several images. A
-            line is an entry of its own; an image may have several.
+        native_ids: what addresses each of its L lines in the file (see ``Format.addresses``), or
+            sample ids; a tuple for a frame of several images. A line is an entry of its own; an
+            image may have several.
         names: what ``PrunedDataset`` calls each of its lines.
         samples: (L,) int64, the pool's sample that each line belongs to.
         item_samples: (I,) int64, the pool's sample of each item of the dataset.
@@ -49,7 +46,7 @@ class Source:
         records: hash of all that it has loaded from its annotations (see ``records_digest``).
     """
 
-    kind: Literal['coco', 'image_set', 'data_list', 'infos', 'ids']
+    kind: str
     path: ConfigPath
     ann_file: Path | None
     native_ids: tuple[Any, ...]
@@ -64,6 +61,11 @@ class Source:
     temporal: str = 'relink'
     trust: bool = False
     records: str = ''
+
+    @property
+    def has_item_ids(self) -> bool:
+        """Whether a line is addressed by a tuple, with an id for each of its items."""
+        return self.objects is not None and isinstance(self.native_ids[0], tuple)
 
 
 def dotted(path: ConfigPath) -> str:
@@ -185,10 +187,9 @@ def _write_databases(
             targets.setdefault(database.file, []).append(file)
     parts = []
     for source in sources:
-        if source.ann_file and source.objects is not None and source.kind != 'coco':
-            parts.append(
-                InfoPart(source.ann_file, source.native_ids, kept[source.samples].tolist())
-            )
+        if source.ann_file and source.objects is not None and not source.has_item_ids:
+            stays = kept[source.samples].tolist()
+            parts.append(InfoPart(source.ann_file, source.native_ids, stays))
     counts = write_databases(targets, parts, any(source.trust for source in sources))
     return [
         dict(
@@ -208,14 +209,8 @@ def _write(source: Source, target: Path, keep: list[Any]) -> tuple[int, int]:
         names = dict.fromkeys(keep)
         write_ids(target, names)
         return len(set(source.native_ids)), len(names)
-    if source.kind == 'coco':
-        images = [image for frame in keep for image in frame] if source.items > 1 else keep
-        return rewrite_coco(source.ann_file, target, images)['images']
-    if source.kind == 'image_set':
-        return rewrite_image_set(source.ann_file, target, keep)
-    if source.kind == 'infos':
-        return rewrite_infos(source.ann_file, target, keep, source.temporal, source.trust)
-    return rewrite_data_list(source.ann_file, target, keep)
+    file_format = format_of(source.kind)
+    return file_format.rewrite(source.ann_file, target, keep, source.temporal, source.trust)
 
 
 def pruned_files(sources: Sequence[Source], folder: str | Path) -> list[Path]:
@@ -297,7 +292,7 @@ def subset_config(
     subset = _without_pruning(config)
     for index, source in enumerate(sources):
         names = list(dict.fromkeys(itertools.compress(source.names, kept[source.samples])))
-        if source.kind == 'coco' and source.items > 1:
+        if source.has_item_ids:
             native = itertools.compress(source.native_ids, kept[source.samples])
             names = [str(image) for frame in native for image in frame]
         _require_samples(source, names)
@@ -328,9 +323,8 @@ def inner_dataset(config: Config, source: Source) -> Mapping[str, Any]:
 def _require_samples(source: Source, keep: Sequence[Any]) -> None:
     if not keep:
         raise UserError(
-            f'no sample of {dotted(source.path)} would be kept: raise the keep ratio, or take this '
-            'dataset '
-            'out of the config'
+            f'no sample of {dotted(source.path)} would be kept: raise the keep ratio, or take '
+            'this dataset out of the config'
         )
 
 

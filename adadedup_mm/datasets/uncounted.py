@@ -8,8 +8,8 @@ from typing import Any
 
 from ..annotations.coco import CocoIndex
 from ..annotations.uncounted import NO_ANNOTATIONS, explain_uncounted
+from ..base.words import some
 from .objects import count_ignored
-from .words import some
 
 # Files that are opened to see what their objects are called.
 _FILES = 100

@@ -11,6 +11,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from ..base.words import first_line
+
 # Networks resize the longer side to at least this, in general; our smallest proxies do.
 SHORTEST_RESIZE = 320
 # The decoders that read JPEG without more ado, and their limits to the number of pixels.
@@ -209,8 +211,7 @@ def _why_unread(data: bytes, reader: Reader) -> str:
 
 
 def _words(error: Exception) -> str:
-    """The first line of an exception."""
-    return f'{error}'.strip().split('\n')[0] or type(error).__name__
+    return first_line(error) or type(error).__name__
 
 
 def _eight_bits(pixels: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from mmcv.transforms import BaseTransform, Compose
 from mmengine.registry import TRANSFORMS
 
 from ..base.errors import UserError
+from ..base.words import one_line
 from .reader import Reader, read_file, read_pixels
 
 
@@ -50,8 +51,8 @@ class NamedPipeline(Compose):
         except MemoryError:
             raise
         except Exception as error:
-            words = ' '.join(str(error).split())[:300]
-            raise BadSampleError(f'{picture} ({type(error).__name__}: {words})') from error
+            words = f'{type(error).__name__}: {one_line(error, 300)}'
+            raise BadSampleError(f'{picture} ({words})') from error
 
 
 def name_failing_pictures(dataset: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,8 +77,8 @@ def failing_pictures_named() -> Iterator[None]:
         lines = str(error).strip().splitlines()
         words = lines[-1].rpartition(f'{BadSampleError.__name__}: ')[2]
         raise UserError(
-            f"the proxy's pipeline fails on {words}: repair this picture or take "
-            'it out of the annotation file, then go on with --resume'
+            f"the proxy's pipeline fails on {words}: repair this picture or take it out of the "
+            'annotation file, then go on with --resume'
         ) from error
 
 

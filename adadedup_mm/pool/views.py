@@ -24,8 +24,7 @@ def choose_views(views: Sequence[str], use_views: str | Sequence[str]) -> list[i
     unknown = [name for name in use_views if name not in views]
     if unknown or not use_views:
         raise UserError(
-            f'adadedup.views names {", ".join(map(repr, unknown)) or "no camera"}, but the dataset '
-            'has '
-            f'{", ".join(map(repr, views))}'
+            f'adadedup.views names {", ".join(map(repr, unknown)) or "no camera"}, but the '
+            f'dataset has {", ".join(map(repr, views))}'
         )
     return [views.index(name) for name in dict.fromkeys(use_views)]

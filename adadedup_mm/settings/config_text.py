@@ -23,6 +23,7 @@ from mmengine.config.lazy import LazyAttr, LazyObject
 
 from ..base.errors import UserError
 from ..base.files import atomic_open
+from ..base.words import error_words
 
 Place = tuple[Any, ...]
 
@@ -76,8 +77,7 @@ def write_config(config: Config, path: Path) -> None:
     except Exception as error:  # a config is code, which may raise anything
         raise UserError(
             f'{_unloadable(config)} cannot be written so that it loads again '
-            f'({_first_line(error)}): '
-            f'{_REMEDY}'
+            f'({error_words(error, 200)}): {_REMEDY}'
         ) from error
     place = _difference(_written(config), loaded.to_dict(), ())
     if place is not None:
@@ -161,7 +161,7 @@ def _of_import(value: LazyObject | LazyAttr, place: Place, key: Any) -> Any:
         return value.build()
     except Exception as error:
         raise UserError(
-            f'config value {shown_place(place)} cannot be imported: {_first_line(error)}'
+            f'config value {shown_place(place)} cannot be imported: {error_words(error, 200)}'
         ) from error
 
 
@@ -388,8 +388,3 @@ def _unprintable(value: Any, place: Place) -> Place | None:
     except (SyntaxError, ValueError):
         return place
     return None
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f'{type(error).__name__}: {lines[0][:200]}' if lines else type(error).__name__

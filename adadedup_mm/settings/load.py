@@ -8,12 +8,13 @@ from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.utils import get_installed_path
 
 from ..base.errors import UserError
+from ..base.words import first_line
 
 
 def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Config:
-    """Reads a config file whose bases may be written as ``adadedup_mm::...``, and imports its ``custom_imports``.
+    """Reads a config file, and imports its ``custom_imports``.
 
-    mmengine only resolves ``package::`` for packages of a fixed table, so ours is entered there
+    Its bases may be written as ``adadedup_mm::...``. mmengine only resolves ``package::`` for packages of a fixed table, so ours is entered there
     first.
 
     Args:
@@ -29,12 +30,15 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Co
         _drop_our_scope(config._cfg_dict)
         config.merge_from_dict(overrides or {})
     except (Exception, SystemExit) as error:  # a config is code, which may raise anything
-        raise UserError(f'config {path}: {type(error).__name__}: {_first_line(error)}') from error
+        # A KeyError's own text has quotes around that of its argument.
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        details = first_line(text) or 'no details'
+        raise UserError(f'config {path}: {type(error).__name__}: {details}') from error
     return config
 
 
 def _drop_our_scope(value: Any) -> None:
-    """Removes the mark that mmengine sets on what comes from ``adadedup_mm::``: no registry has that name."""
+    """Removes the mark of ``adadedup_mm::`` that mmengine sets: no registry has that name."""
     if isinstance(value, dict):
         if value.get('_scope_') == 'adadedup_mm':
             dict.pop(value, '_scope_')
@@ -49,15 +53,12 @@ def _resolve(path: str) -> str:
     if '::' not in path:
         return path
     package, name = path.split('::', 1)
-    root = get_installed_path(MODULE2PACKAGE.get(package, package))
-    return str(Path(root) / '.mim' / 'configs' / name)
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-    return text.strip().splitlines()[0] if text.strip() else 'no details'
+    module = MODULE2PACKAGE.get(package, package)
+    folder = Path(get_installed_path(module), '.mim', 'configs')
+    return str(folder / name)
 
 
 def default_work_dir(config: Config, path: str | Path) -> str:
     """The work dir by mmdet's rule: the config's own, else ``work_dirs/<config name>``."""
-    return config.get('work_dir') or str(Path('work_dirs') / Path(path).stem)
+    usual = Path('work_dirs') / Path(path).stem
+    return config.get('work_dir') or str(usual)

@@ -29,6 +29,7 @@ import numpy as np
 
 from ..base.errors import ProcessError, UserError
 from ..base.files import read_object, write_array
+from ..base.words import one_line
 from .differences import first_difference
 
 # The folder's name below ``stages/``.
@@ -405,7 +406,7 @@ def _words(error: BaseException) -> str:
         return str(error)
     if isinstance(error, KeyboardInterrupt):
         return 'interrupted'
-    text = ' '.join(str(error).split())[:300]
+    text = one_line(error, 300)
     return f'{type(error).__name__}: {text}' if text else type(error).__name__
 
 

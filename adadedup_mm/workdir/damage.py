@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ..base.errors import UserError
+from ..base.words import one_line
 
 AGAIN = 'make the tables again with tools/prune.py'
 # Of an error's text; longer ones repeat the file.
@@ -16,5 +17,4 @@ def missing_file(path: Path) -> UserError:
 
 def unreadable_file(path: Path, error: Exception) -> UserError:
     """The error about a file that another error came out of."""
-    one_line = ' '.join(str(error).split())
-    return UserError(f'{path} cannot be read ({one_line[:_LONGEST]}): {AGAIN}')
+    return UserError(f'{path} cannot be read ({one_line(error, _LONGEST)}): {AGAIN}')
