@@ -16,7 +16,7 @@ def do_pieces(shards, folder, pieces):
 
 
 def do_work(shards, folder, world=1):
-    """Does all of the work, as ``world`` processes would one after the other, the first one last."""
+    """Does all of the work as ``world`` processes one after the other would, the first one last."""
     pieces = range(len(shards.files))
     for rank in reversed(range(1, world)):
         do_pieces(shards, folder, pieces[rank::world])

@@ -394,7 +394,10 @@ def test_a_line_that_is_an_id_wins_over_lines_that_begin_with_it(tmp_path, lines
 
 
 def test_data_list_keeps_records_by_position(tmp_path):
-    text = '{"metainfo": {"classes": ["car"]},\n "data_list": [{"img_path": "a.jpg"},\n  {"x": {"y": "}"}}, {}]}'
+    text = (
+        '{"metainfo": {"classes": ["car"]},\n "data_list": [{"img_path": "a.jpg"},\n'
+        '  {"x": {"y": "}"}}, {}]}'
+    )
     counts = rewrite_data_list(write(tmp_path / 'a.json', text), tmp_path / 'b.json', {1})
     assert (
         tmp_path / 'b.json'

@@ -1,4 +1,5 @@
-"""The annotations of a run's dataset have changed: ``--resume`` computes what depends on them, and nothing else."""
+"""The annotations of a run's dataset have changed: ``--resume`` computes what depends on them, and
+nothing else."""
 
 import json
 import pickle

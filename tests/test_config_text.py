@@ -1,4 +1,5 @@
-"""Configs are written so that they load again as they are, or one line names what cannot be, before any work."""
+"""Configs are written so that they load again as they are, or one line names what cannot be, before
+any work."""
 
 import collections
 import datetime
@@ -211,14 +212,16 @@ def test_values_stand_for_themselves_in_hashes_in_every_process():
 CONFIG = """
 _base_ = ['adadedup_mm::proxy/faster_rcnn_tiny.py', 'adadedup_mm::_base_/adadedup_offline.py']
 train_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False, dataset=dict(
-    _delete_=True, type='CocoDataset', data_root='{root}/coco/', ann_file='annotations/instances_train.json',
+    _delete_=True, type='CocoDataset', data_root='{root}/coco/',
+    ann_file='annotations/instances_train.json',
     data_prefix=dict(img='images/'), metainfo=dict(classes=('car', 'pedestrian')),
     filter_cfg=dict(filter_empty_gt=True, min_size=1), pipeline=[
         dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True),
         dict(type='Resize', scale=(160, 120), keep_ratio=True), dict(type='PackDetInputs')]))
 train_cfg = dict(max_epochs=1)
 val_dataloader = val_cfg = val_evaluator = test_dataloader = test_cfg = test_evaluator = None
-adadedup = dict(keep_ratio=.5, embedder=dict(_delete_=True, type='PixelEmbedder'), feedback=dict(beta=0))
+adadedup = dict(keep_ratio=.5, embedder=dict(_delete_=True, type='PixelEmbedder'),
+    feedback=dict(beta=0))
 """
 
 
@@ -411,7 +414,8 @@ model = dict(
     backbone=dict(type=ResNet, depth=18, base_channels=4, norm_eval=False),
     neck=dict(type=FPN, in_channels=[4, 8, 16, 32], out_channels=32, num_outs=4),
     bbox_head=dict(type=FCOSHead, num_classes=2, in_channels=32, feat_channels=32, stacked_convs=1,
-                   strides=[4, 8, 16, 32], regress_ranges=((-1, 16), (16, 32), (32, 64), (64, 10 ** 8)),
+                   strides=[4, 8, 16, 32],
+                   regress_ranges=((-1, 16), (16, 32), (32, 64), (64, 10 ** 8)),
                    loss_cls=dict(type=FocalLoss, use_sigmoid=True), loss_bbox=dict(type=IoULoss),
                    loss_centerness=dict(type=CrossEntropyLoss, use_sigmoid=True)))
 train_dataloader = dict(

@@ -155,7 +155,8 @@ def build(config):
 
 
 def prune(config, keep, tmp_path):
-    """Keeps some samples by index; returns the pool, the files and the config as stock tools would load it."""
+    """Keeps some samples by index; returns the pool, the files and the config as stock tools would
+    load it."""
     pool, sources = read_pool(config)
     kept = np.isin(np.arange(len(pool)), keep)
     files = write_pruned(sources, kept, tmp_path / 'work' / 'annotations')

@@ -1,4 +1,5 @@
-"""Killed, full, locked and oddly named: a run ends as if nothing had happened, or says in one line what is wrong.
+"""Killed, full, locked and oddly named: a run ends as if nothing had happened, or says in one line
+what is wrong.
 
 ``FAULTS=50`` kills at fifty random moments and at every single write, instead of a few
 (``make faults``).
@@ -66,7 +67,8 @@ def digests(folder):
 
 @pytest.fixture(scope='module')
 def original(tmp_path_factory):
-    """The config; what its folder must look like afterwards; and the work dir of a run that nothing happened to."""
+    """The config; what its folder must look like afterwards; and the work dir of a run that nothing
+    happened to."""
     root = tmp_path_factory.mktemp('original')
     config = make_config(root)
     before = digests(root)
@@ -98,7 +100,8 @@ def start_child(action, *, hook=None):
 
 
 def on_event(work_dir, number, act):
-    """A hook that calls ``act`` with what would happen, at one event in the work dir or at all (None), in its place."""
+    """A hook that calls ``act`` with what would happen, at one event in the work dir or at all
+    (None), in its place."""
     count = itertools.count(1)
 
     def is_meant(where, dir_fd):

@@ -1,4 +1,5 @@
-"""The features stage: the same result however it is split, interrupted or resumed; bad images reported."""
+"""The features stage: the same result however it is split, interrupted or resumed; bad images
+reported."""
 
 import json
 import os

@@ -251,7 +251,8 @@ def test_the_config_differs_in_the_annotation_file_alone(run, drives, tmp_path):
 
 
 def test_frames_of_the_pruned_file_load_as_before(drives, tmp_path):
-    """The dataset and the pipeline steps that PETR's and DETR3D's configs in mmdet3d's projects use."""
+    """The dataset and the pipeline steps that PETR's and DETR3D's configs in mmdet3d's projects
+    use."""
     kept = prune(
         write_config(tmp_path, 'nuscenes', drives), tmp_path / 'run', '--strategy', 'random'
     )
@@ -294,7 +295,8 @@ print('frames:', len(frames))
     [('PETR', 'petr_vovnet_gridmask_p4_800x320.py'), ('DETR3D', 'detr3d_r101_gridmask.py')],
 )
 def test_projects_of_mmdet3d_train_on_the_pruned_file(project, config, drives, tmp_path):
-    """Needs mmdet3d's source tree on PYTHONPATH: its wheel has no projects. One process cannot import both."""
+    """Needs mmdet3d's source tree on PYTHONPATH: its wheel has no projects. One process cannot
+    import both."""
     folder = next(
         (
             folder
@@ -470,7 +472,8 @@ def test_scenes_are_needed_where_they_are_asked_for(option, drives, tmp_path, ca
 
 
 def make_database(settings, path):
-    """The database that mmdet3d's create_data.py makes of all frames; objects note their frame besides."""
+    """The database that mmdet3d's create_data.py makes of all frames; objects note their frame
+    besides."""
     settings = settings | dict(pipeline=[], modality=dict(use_camera=True, use_lidar=False))
     with DefaultScope.overwrite_default_scope('mmdet3d'):
         dataset = DATASETS.build(settings)

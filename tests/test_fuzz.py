@@ -1,4 +1,5 @@
-"""Damaged files of every kind that we read: a ``UserError`` in one line or a correct result, and nothing else.
+"""Damaged files of every kind that we read: a ``UserError`` in one line or a correct result, and
+nothing else.
 
 ``FUZZ=50`` tries fifty times as many files, other ones every time (``make fuzz``).
 """
@@ -215,7 +216,8 @@ def cut(data, cuts):
 
 @contextlib.contextmanager
 def clean():
-    """Inside, a ``UserError`` of one line is fine; anything else, or more than ``PATIENCE`` seconds, is not."""
+    """Inside, a ``UserError`` of one line is fine; anything else, or more than ``PATIENCE``
+    seconds, is not."""
 
     def give_up(*_):
         raise TimeoutError(f'no answer after {PATIENCE} seconds')
@@ -248,7 +250,8 @@ class Data:
         self.watched = root
 
     def attempt(self, name, content, check=None):
-        """Reads and writes with the file's content replaced; what is written must be what was asked for."""
+        """Reads and writes with the file's content replaced; what is written must be what was asked
+        for."""
         file = self.root / name
         saved = file.read_bytes()
         file.write_bytes(content)

@@ -1,4 +1,5 @@
-"""Configs with values of any kind: what is written loads again as it was, or one line says what cannot be written.
+"""Configs with values of any kind: what is written loads again as it was, or one line says what
+cannot be written.
 
 ``FUZZ=50`` tries fifty times as many, other ones every time, as in ``test_fuzz.py``.
 """

@@ -1,4 +1,5 @@
-"""Every image that can be made here, in every room: what mmdet's own loader reads is the answer everywhere.
+"""Every image that can be made here, in every room: what mmdet's own loader reads is the answer
+everywhere.
 
 ``FUZZ=50`` tries fifty times as many pictures of odd shapes and damage (``make fuzz``).
 """

@@ -1,4 +1,5 @@
-"""Categories in every order, with any ids, names and choice of classes: what is counted is what the files mean.
+"""Categories in every order, with any ids, names and choice of classes: what is counted is what the
+files mean.
 
 ``FUZZ=50`` tries fifty times as many (``make fuzz``).
 """
@@ -40,7 +41,8 @@ def root(tmp_path_factory):
 
 @st.composite
 def coco_files(draw):
-    """Names, ids and order of categories, the category of every object, and the classes that a config names."""
+    """Names, ids and order of categories, the category of every object, and the classes that a
+    config names."""
     names = draw(NAMES)
     ids = draw(st.lists(st.integers(0, 99), min_size=len(names), max_size=len(names), unique=True))
     owners = draw(

@@ -39,7 +39,8 @@ model = dict(neck=dict(out_channels=16), rpn_head=dict(in_channels=16, feat_chan
              roi_head=dict(bbox_roi_extractor=dict(out_channels=16),
                            bbox_head=dict(in_channels=16, fc_out_channels=16)))
 pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True),
-            dict(type='Resize', scale=({side}, {side}), keep_ratio=True), {more} dict(type='PackDetInputs')]
+            dict(type='Resize', scale=({side}, {side}), keep_ratio=True),
+            {more} dict(type='PackDetInputs')]
 train_dataloader = dict(batch_size=4, num_workers={workers}, dataset=dict(pipeline=pipeline))
 test_dataloader = dict(dataset=dict(pipeline=pipeline))
 train_cfg = dict(max_epochs=1)
@@ -135,7 +136,8 @@ BAD = [
 
 
 def make(root, bad=(), count=16, options='', pipeline=(), more='', side=96, workers=0):
-    """Good pictures in pairs of near-equal ones, and bad ones; returns the config and the bad ones' sample ids."""
+    """Good pictures in pairs of near-equal ones, and bad ones; returns the config and the bad ones'
+    sample ids."""
     (root / 'images').mkdir(parents=True)
     images, annotations = [], []
     for i in range(count + len(bad)):
@@ -610,12 +612,16 @@ def test_views_of_frames_are_read_by_the_frames_loader(tmp_path):
     config.write_text(f"""
 default_scope = 'mmdet3d'
 train_dataloader = dict(batch_size=1, dataset=dict(
-    type='NuScenesDataset', data_root='{tmp_path}/world/nuscenes/', ann_file='nuscenes_infos_train.pkl',
-    metainfo=dict(classes=('car', 'truck', 'bus', 'pedestrian')), modality=dict(use_camera=True, use_lidar=False),
+    type='NuScenesDataset', data_root='{tmp_path}/world/nuscenes/',
+    ann_file='nuscenes_infos_train.pkl',
+    metainfo=dict(classes=('car', 'truck', 'bus', 'pedestrian')),
+    modality=dict(use_camera=True, use_lidar=False),
     data_prefix=dict(img='', **{{name: 'samples/' + name for name in (
-        'CAM_FRONT', 'CAM_FRONT_LEFT', 'CAM_FRONT_RIGHT', 'CAM_BACK', 'CAM_BACK_LEFT', 'CAM_BACK_RIGHT')}}),
+        'CAM_FRONT', 'CAM_FRONT_LEFT', 'CAM_FRONT_RIGHT', 'CAM_BACK', 'CAM_BACK_LEFT',
+        'CAM_BACK_RIGHT')}}),
     pipeline=[dict(type='LoadMultiViewImageFromFiles', color_type='unchanged')]))
-adadedup = dict(keep_ratio=.5, strategy='clip_dedup', views='all', embedder=dict(type='PixelEmbedder'))
+adadedup = dict(keep_ratio=.5, strategy='clip_dedup', views='all',
+    embedder=dict(type='PixelEmbedder'))
 """)
     pool, _ = read_pool(Config.fromfile(config))
     gif(Path(pool.image_paths[1][3]))

@@ -601,7 +601,8 @@ def world_with_boxes(count=6):
 
 
 def cut_out(frames, keys, **more):
-    """The database that create_data.py makes of frames whose objects are cars and pedestrians in turn."""
+    """The database that create_data.py makes of frames whose objects are cars and pedestrians in
+    turn."""
     database = {'car': [], 'pedestrian': []}
     for frame, key in zip(frames, keys, strict=True):
         for i, one in enumerate(frame['instances']):
@@ -1126,7 +1127,7 @@ def test_frames_taken_apart_have_the_boxes_of_their_views(tmp_path, columns):
 
 
 def make_mono(root, damage=None):
-    """Three frames of two cameras; the second frame shows nothing, the others an object in front."""
+    """Three frames of two cameras; the second shows nothing, the others an object in front."""
     images = [
         dict(
             make_mono_image(root, i, camera), id=f'{camera}{i}', token=f't{i}', width=20, height=10

@@ -1,4 +1,5 @@
-"""What labels mean, what is unlabelled, why nothing counts, and that an image with all its lines is one sample."""
+"""What labels mean, what is unlabelled, why nothing counts, and that an image with all its lines is
+one sample."""
 
 import json
 
@@ -676,7 +677,8 @@ class TestLines:
     """An image with all its lines is one sample."""
 
     def repeat(self, tmp_path, make, indices):
-        """The pool of a dataset with repeated ``indices``, and the samples of a training on its first sample."""
+        """The pool of a dataset with repeated ``indices``, and the samples of a training on its
+        first sample."""
         dataset = make(tmp_path / 'data') | dict(indices=indices)
         pool, _, pruned = prune_to(config_of(dataset), [0], tmp_path)
         return pool, [

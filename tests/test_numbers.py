@@ -1,4 +1,5 @@
-"""Numbers at their limits, through the whole chain: features, clusters, scores, thresholds, tables, report."""
+"""Numbers at their limits, through the whole chain: features, clusters, scores, thresholds, tables,
+report."""
 
 import json
 

@@ -1,4 +1,5 @@
-"""Processes that differ, fail, are killed, come late or not at all: each of them ends, and says why in one line."""
+"""Processes that differ, fail, are killed, come late or not at all: each of them ends, and says why
+in one line."""
 
 import contextlib
 import json
@@ -44,7 +45,8 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def alone(config, tmp_path_factory):
-    """What one process makes of it; a child, because threads of this process would be missing in later ones."""
+    """What one process makes of it; a child, because threads of this process would be missing in
+    later ones."""
     work_dir = tmp_path_factory.mktemp('alone') / 'run'
     codes, _, errors = ends_of(
         1, lambda rank: prune_into(config, work_dir, 0, 1), work_dir.parent / 'logs'
@@ -59,7 +61,8 @@ def prune_into(config, work_dir, rank, world, resume=False, **overrides):
 
 
 def ends_of(world, action, folder, delays=()):
-    """Calls ``action(rank)`` in a process for each rank as a command line tool; exit code and errors of each."""
+    """Calls ``action(rank)`` in a process for each rank as a command line tool; exit code and
+    errors of each."""
     folder.mkdir(exist_ok=True)
 
     def tool(rank):
@@ -102,7 +105,8 @@ def expect_result(work_dir, alone):
 
 
 def expect_nothing_useless(work_dir):
-    """The folder is gone, unless the first process was so quick that another try can use what it computed."""
+    """The folder is gone, unless the first process was so quick that another try can use what it
+    computed."""
     assert not work_dir.exists() or list(work_dir.glob('stages/*/done.json'))
     assert not (work_dir / 'stages/processes').exists()
 

@@ -154,7 +154,8 @@ def test_any_number_of_processes_goes_on_where_another_number_stopped(count, wor
 
 
 def in_processes(world, action):
-    """Calls ``action(rank)`` in a process for each rank; their exit statuses. One that fails ends the others."""
+    """Calls ``action(rank)`` in a process for each rank; their exit statuses. One that fails ends
+    the others."""
     running = {start_child(lambda rank=rank: action(rank)): rank for rank in range(world)}
     ends = [None] * world
     while running:

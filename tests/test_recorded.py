@@ -1,4 +1,5 @@
-"""What runs choose and write, compared with a recorded set: a change of the code's shape must not change a selection.
+"""What runs choose and write, compared with a recorded set: a change of the code's shape must not
+change a selection.
 
 ``RECORD=1 .venv/bin/python -m pytest tests/test_recorded.py`` writes the set anew, after a change
 that is meant to change selections.
@@ -185,7 +186,8 @@ def write_config(folder, layout, strategy, options):
 
 
 def digest(path):
-    """Hash of a text file; of a pickle, whose bytes depend on numpy's version, of the frames and their links."""
+    """Hash of a text file; of a pickle, whose bytes depend on numpy's version, of the frames and
+    their links."""
     if path.suffix != '.pkl':
         return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     content = load_pickle(path)

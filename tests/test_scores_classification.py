@@ -1,4 +1,5 @@
-"""Strategies for image classification: whole runs on digits, on folders of classes, and on made-up CIFAR files."""
+"""Strategies for image classification: whole runs on digits, on folders of classes, and on made-up
+CIFAR files."""
 
 import pickle
 from pathlib import Path
@@ -85,7 +86,7 @@ def test_strategies_that_need_more_than_labels_say_so(strategy, words, digits, t
 
 
 def cifar(root, count=20):
-    """CIFAR-100's files with random pictures; their checksums are taken out of the dataset class."""
+    """CIFAR-100's files with random pictures; their checksums leave the dataset class."""
     from mmpretrain.datasets import CIFAR100
 
     folder = root / CIFAR100.base_folder
@@ -167,8 +168,10 @@ def test_folders_of_classes_are_a_pool_of_files(ann_file, tmp_path):
 _base_ = ['mmpretrain::resnet/resnet18_8xb32_in1k.py', 'adadedup_mm::_base_/adadedup.py']
 adadedup = dict(embedder=dict(type='PixelEmbedder', _delete_=True))
 model = dict(head=dict(num_classes=2))
-train_dataloader = dict(dataset=dict(_delete_=True, type='CustomDataset', data_root='{tmp_path}', data_prefix='images',
-                                     ann_file='{ann_file}', classes=('a', 'b'), pipeline=[dict(type='PackInputs')]))
+train_dataloader = dict(dataset=dict(_delete_=True, type='CustomDataset', data_root='{tmp_path}',
+    data_prefix='images',
+                                     ann_file='{ann_file}', classes=('a', 'b'),
+                                     pipeline=[dict(type='PackInputs')]))
 """)
     pool, [source] = read_pool(load_config(path))
     assert (

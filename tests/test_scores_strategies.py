@@ -1,4 +1,5 @@
-"""Strategies that rank the images of a detection dataset by a score: whole runs on ten small pictures."""
+"""Strategies that rank the images of a detection dataset by a score: whole runs on ten small
+pictures."""
 
 import json
 import os
@@ -20,7 +21,8 @@ ROOT = Path(__file__).parents[1]
 TRAINED = ['el2n', 'grand', 'forgetting', 'loss_topk']
 CONFIG = """
 _base_ = ['{root}/configs/proxy/faster_rcnn_tiny.py', 'adadedup_mm::_base_/adadedup_offline.py']
-adadedup = dict(keep_ratio=.5, strategy=dict(type='el2n', runs=1, epochs=1), proxy=dict(config='{proxy}'))
+adadedup = dict(keep_ratio=.5, strategy=dict(type='el2n', runs=1, epochs=1),
+    proxy=dict(config='{proxy}'))
 train_dataloader = dict(dataset=dict(_delete_=True, type='CocoDataset', data_root='{root_of_data}',
                                      ann_file='train.json', data_prefix=dict(img=''),
                                      metainfo=dict(classes=('square', 'other')),
@@ -213,10 +215,12 @@ def test_a_proxy_without_assigned_objects_is_refused_before_any_training(
     proxy = tmp_path / 'fcos.py'
     proxy.write_text(f"""
 _base_ = '{ROOT}/configs/proxy/faster_rcnn_tiny.py'
-model = dict(_delete_=True, type='FCOS', data_preprocessor=dict(type='DetDataPreprocessor', pad_size_divisor=32),
+model = dict(_delete_=True, type='FCOS',
+             data_preprocessor=dict(type='DetDataPreprocessor', pad_size_divisor=32),
              backbone=dict(type='ResNet', depth=18, base_channels=4, norm_eval=False),
              neck=dict(type='FPN', in_channels=[4, 8, 16, 32], out_channels=8, num_outs=5),
-             bbox_head=dict(type='FCOSHead', num_classes=2, in_channels=8, feat_channels=8, stacked_convs=1,
+             bbox_head=dict(type='FCOSHead', num_classes=2, in_channels=8, feat_channels=8,
+             stacked_convs=1,
                             norm_cfg=None, strides=[4, 8, 16, 32, 64]))
 """)
     line = fails(
