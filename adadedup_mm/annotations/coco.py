@@ -99,6 +99,7 @@ def index_coco(path: str | Path) -> CocoIndex:
     scenes = {}
     for image in content.images:
         scenes[image.id] = scene_name(msgspec.structs.asdict(image))
+
     names = _category_names(path, content.categories)
     return CocoIndex(scenes, list(names.values()), names, _frames(content.images))
 
@@ -144,6 +145,7 @@ def _category_names(path: str | Path, categories: Sequence[_Category]) -> dict[I
                 f'{category.id!r}: give every category an id of its own'
             )
         names[category.id] = name
+
     return names
 
 
@@ -166,11 +168,14 @@ def _frames(images: Sequence[_Image]) -> dict[Id, str]:
             return {}
         camera = PurePath(image.file_name).parent.name
         folders[str(image.token)].append(camera)
+
     if len(folders) == len(images):
         return {}
+
     for cameras in folders.values():
         if len(set(cameras)) < len(cameras):
             return {}
+
     return {image.id: str(image.token) for image in images}
 
 
@@ -256,6 +261,7 @@ def _check_counts(
         )
     if 'annotations' in counts and counts['annotations'].kept:
         return
+
     have_both = texts['images'] and texts['annotations']
     if have_both and texts['images'].isdisjoint(texts['annotations']):
         raise UserError(
@@ -269,8 +275,10 @@ def _read(path: str | Path) -> _Content:
         return _scan(path)
     except UnrecognisedJson:
         content = load_json(path)
+
     if not isinstance(content, dict) or 'images' not in content:
         raise UserError(f"{path} has no 'images' list: it is no COCO json{guess_format(content)}")
+
     annotations = convert_records(path, content, 'annotations', _Annotation)
     annotated = {record.image_id for record in annotations}
     images = convert_records(path, content, 'images', _Image)
@@ -294,6 +302,7 @@ def _scan(path: str | Path) -> _Content:
                 categories = [category for _, _, category in scanner.records(_Category)]
             else:
                 scanner.skip()
+
     return _Content(keys, images, annotated, categories)
 
 

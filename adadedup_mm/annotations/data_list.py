@@ -80,6 +80,7 @@ def read_metainfo(path: str | Path) -> dict[str, Any]:
     """
     if Path(path).suffix != '.json':
         return {}
+
     try:
         with JsonScanner(path, 'reading metainfo') as scanner:
             for key in scanner.members():

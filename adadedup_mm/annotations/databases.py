@@ -91,6 +91,7 @@ def load_database(path: str | Path, trust: bool = False) -> dict[str, list[dict[
             f"{path} is no ground-truth database, which has a list of objects with 'image_idx' for "
             "each class: make it with mmdet3d's tools/create_data.py"
         )
+
     return content
 
 
@@ -118,6 +119,7 @@ def write_database(content: Objects, stays: np.ndarray, target: Path) -> None:
         end = start + len(items)
         kept[name] = list(itertools.compress(items, stays[start:end]))
         start = end
+
     with atomic_open(target) as file:
         pickle.dump(kept, file, protocol=PROTOCOL)
 
@@ -150,11 +152,13 @@ def judge_objects(
             stays[group.places] = all(frame.may_be_pasted for frame in frames)
             is_inside[group.places] = any(frame.is_sample for frame in frames)
             found_any |= bool(frames)
+
     if total and not found_any:
         raise UserError(
             f'{path} belongs to another dataset: none of its objects is of a frame of the training '
             f'set; {_REMEDY}'
         )
+
     is_outside = stays & ~is_inside
     return stays, DatabaseCounts(total, int(stays.sum()), int(is_outside.sum()))
 
@@ -164,6 +168,7 @@ def _check_agreement(group: _Group, frames: Sequence[Frame], path: Path) -> None
     pasted = [frame.may_be_pasted for frame in frames]
     if len(set(pasted)) <= 1:
         return
+
     kept = frames[pasted.index(True)]
     pruned = frames[pasted.index(False)]
     raise UserError(
@@ -180,6 +185,7 @@ def _groups(content: Objects, known_names: Collection[str]) -> list[list[_Group]
         known = name if name in known_names else None
         names += [known] * len(objects)
         items += objects
+
     boxes = footprints(item.get('box3d_lidar') for item in items)
     members: dict[str, dict[Any, list[int]]] = defaultdict(lambda: defaultdict(list))
     for place, item in enumerate(items):
@@ -243,12 +249,15 @@ def _by_boxes(
     for reading in index.readings:
         if all(_is_exact(group, reading, index, classes) for group in groups):
             exact.append(reading)
+
     if exact:
         return [(group, _read_by(exact, group.key)) for group in groups]
+
     expected = index.count_expected(classes)
     fitting: list[tuple[_Group, list[int]]] = []
     for group in groups:
         fitting += _fitting(group, index, expected)
+
     readings = [reading for reading in index.readings if _holds(reading, fitting)]
     return [(group, _choose(group.key, frames, readings, index)) for group, frames in fitting]
 
@@ -312,6 +321,7 @@ def _fitting(
     most = shared.max(initial=0)
     if not most:
         return [(group, [])]
+
     # A frame with further objects is one from which the same static objects are seen.
     further = np.where(shared == most, expected - shared_expected, np.inf)
     fewest = further.min()
@@ -322,6 +332,7 @@ def _fitting(
     if not is_whole and (_is_open(best, index) or is_minority):
         # A frame of another file, from which some of the same static objects are seen.
         return [(group, [])]
+
     pairs = _matches(group, index.frames[best[0]])
     is_matched = np.zeros(len(has_box), bool)
     is_matched[[place for place, _, _ in pairs]] = True
@@ -329,6 +340,7 @@ def _fitting(
     elsewhere = _fitting(rest, index, expected) if len(rest.places) else []
     if any(found and not _is_open(found, index) for _, found in elsewhere):
         return [(group.part(is_matched | ~has_box), best), *elsewhere]
+
     return [(group, best)]
 
 
@@ -358,6 +370,7 @@ def _holds(reading: Reading, fitting: Sequence[tuple[_Group, list[int]]]) -> boo
     """
     if reading.is_complete and any(group.key not in reading.frames for group, _ in fitting):
         return False
+
     compared = 0
     confirmed = 0
     for group, frames in fitting:
@@ -370,6 +383,7 @@ def _holds(reading: Reading, fitting: Sequence[tuple[_Group, list[int]]]) -> boo
             return False
         if agrees and len(frames) == 1:
             confirmed += 1
+
     return 2 * confirmed > compared
 
 
@@ -401,6 +415,7 @@ def _by_classes(
             f'{path}: its image_idx (such as {groups[0].key}) are neither sample_idx nor positions '
             f'in the info files that are pruned, whose frames have other objects; {_REMEDY}'
         )
+
     pairs = zip(index.readings, levels, strict=True)
     readings = [reading for reading, level in pairs if level == best]
     return [(group, _read_by(readings, group.key)) for group in groups]
@@ -418,6 +433,7 @@ def _level(
         if frames:
             agreements = [_agreement(group, index.frames[frame], classes) for frame in frames]
             level = min(level, max(agreements))
+
     proposes = any(group.key in reading.frames for group in groups)
     return level if proposes else 0
 
@@ -433,14 +449,18 @@ def _agreement(group: _Group, frame: Frame, classes: Collection[str]) -> int:
         name, _ = kind
         known[kind] += 1
         expected[kind] += bool(is_expected and name in classes)
+
     missing = 0
     for (name, _), count in (wanted - known).items():
         missing += count if name is not None else 0
+
     unnamed = 0
     for (name, _), count in known.items():
         unnamed += count if name is None else 0
+
     if missing > unnamed or expected - wanted:
         return 0
+
     return 2 if are_counted else 1
 
 

@@ -52,9 +52,11 @@ def guess_text(data: bytes) -> str:
         return 'is XML, as CVAT and VOC write it, and not JSON: export it again as JSON'
     if start.startswith(b'PK\x03\x04') or start.startswith(b'\x1f\x8b'):
         return 'is a compressed archive and not JSON: unpack it'
+
     first, found, rest = start.partition(b'\n')
     if found and _is_object(first) and _is_object(rest.split(b'\n')[0]):
         return 'has a JSON object on each line, as ODVGDataset reads it, and is not one JSON value'
+
     return ''
 
 

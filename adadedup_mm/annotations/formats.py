@@ -1,7 +1,7 @@
 """The formats of annotation files that pruning can rewrite; each registers itself in its own file.
 
-Add your own with ``@FORMATS.register_module()`` and a ``custom_imports`` entry in the config, beside
-the dataset class that reads such files.
+Add your own with ``@FORMATS.register_module()`` and a ``custom_imports`` entry in the config,
+beside the dataset class that reads such files.
 """
 
 from collections.abc import Hashable, Mapping, Sequence

@@ -98,6 +98,7 @@ class FrameIndex:
             records[path] = list(content['infos' if 'infos' in content else 'data_list'])
             frames = _read_frames(records[path], content)
             places[path] = [self._add(frame) for frame in frames]
+
         orders = [self._mark(part, records[part.path], places[part.path]) for part in parts]
 
         every_record = list(itertools.chain.from_iterable(records.values()))
@@ -123,11 +124,13 @@ class FrameIndex:
         place_of = dict(zip(names, places, strict=True))
         if not place_of.keys() >= set(part.ids):
             raise UserError(f'{part.path} lacks frames that it had: it changed since it was read')
+
         order = [place_of[name] for name in part.ids]
         for place, kept in zip(order, part.kept, strict=True):
             frame = self.frames[place]
             frame.is_sample = True
             frame.is_kept |= bool(kept)
+
         return order
 
     def proposed(self, key: Key) -> set[int]:
@@ -164,6 +167,7 @@ class FrameIndex:
         for frame in self.frames:
             names += [frame.names[owner] for owner in frame.owners]
             expected.append(frame.expected[frame.owners])
+
         is_known = np.array([name is not None for name in names], bool)
         return number, np.array(names, object), is_known, np.concatenate(expected)
 
@@ -208,6 +212,7 @@ class FrameIndex:
             expected_rows = rows[expected[rows]]
             shared[np.unique(frame[rows])] += 1
             shared_expected[np.unique(frame[expected_rows])] += 1
+
         return shared, shared_expected
 
     def count_expected(self, names: Collection[str]) -> np.ndarray:
@@ -256,13 +261,16 @@ def _by_value(
 def _read_frames(records: Sequence[Record], content: Mapping[str, Any]) -> list[Frame]:
     if 'infos' in content:
         return [_read_older(record) for record in records]
+
     metainfo = content.get('metainfo')
     if not isinstance(metainfo, Mapping):
         metainfo = {}
+
     categories = metainfo.get('categories')
     names = {}
     if isinstance(categories, Mapping):
         names = {label: name for name, label in categories.items()}
+
     is_waymo = str(metainfo.get('dataset')).lower() == 'waymo'
     return [_read_newer(record, names, is_waymo) for record in records]
 
@@ -289,10 +297,12 @@ def _read_newer(record: Record, categories: Mapping[Any, str], is_waymo: bool) -
     instances = []
     for key in ('instances', 'cam_sync_instances'):
         instances += [one for one in _values(record.get(key)) if isinstance(one, Mapping)]
+
     names = []
     for one in instances:
         label = one.get('bbox_label_3d', one.get('bbox_label'))
         names.append(categories.get(_count(label)))
+
     points = [_count(one.get('num_lidar_pts')) for one in instances]
     valid = [one.get('bbox_3d_isvalid') for one in instances]
     expected = _are_expected(names, points, valid)
@@ -306,6 +316,7 @@ def _read_newer(record: Record, categories: Mapping[Any, str], is_waymo: bool) -
     if lidar2cam is not None:
         boxes = np.concatenate([boxes, footprints(raw, lidar2cam)])
         owners = np.tile(owners, 2)
+
     return Frame(str(record_id(record)), names, points, boxes, owners, expected)
 
 
@@ -344,15 +355,19 @@ def _reference_camera(record: Record, is_waymo: bool) -> np.ndarray | None:
     images = record.get('images')
     if not isinstance(images, Mapping):
         return None
+
     camera = images.get('CAM_FRONT' if is_waymo else 'CAM2')
     if not isinstance(camera, Mapping):
         return None
+
     try:
         matrix = np.asarray(camera['lidar2cam'], np.float64)
     except (KeyError, TypeError, ValueError):
         return None
+
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
         return None
+
     return matrix if np.linalg.det(matrix) != 0 else None
 
 
@@ -377,6 +392,7 @@ def footprints(boxes: Iterable[Any], lidar2cam: np.ndarray | None = None) -> np.
         cam2lidar = np.linalg.inv(lidar2cam)
         rotation = cam2lidar[:3, :3]
         centres = centres @ rotation.T + cam2lidar[:3, 3]
+
     return np.concatenate([centres[:, :2], sides], axis=1)
 
 

@@ -54,9 +54,11 @@ def rewrite_image_set(source: str | Path, target: str | Path, keep_ids: Collecti
             f'{source} has no lines for {len(missing)} of {len(keep)} ids to keep, first '
             f'{min(missing)!r}: it changed since it was read'
         )
+
     wanted = [name in keep for name in ids]
     with atomic_open(target) as file:
         file.writelines(itertools.compress(lines, wanted))
+
     return Counts(len(lines), sum(wanted))
 
 

@@ -56,9 +56,11 @@ def as_key(value: Any) -> Key:
         return int(value)
     if not isinstance(value, str):
         return None
+
     has_digits_only = value.isascii() and value.isdigit()
     if has_digits_only and len(value) <= _MOST_DIGITS:
         return int(value)
+
     return str(value)
 
 
@@ -106,8 +108,10 @@ def info_records(content: Any, path: str | Path) -> list[dict[str, Any]]:
     records = content[list_key]
     if not isinstance(records, list):
         raise UserError(f'{path}: {list_key!r} is a {type(records).__name__} instead of a list')
+
     for position, record in enumerate(records):
         _check_record(record, position, list_key, path)
+
     counts = Counter(map(record_id, records))
     repeated = [name for name, count in counts.items() if count > 1]
     if repeated:
@@ -115,6 +119,7 @@ def info_records(content: Any, path: str | Path) -> list[dict[str, Any]]:
             f'{path}: {len(repeated)} ids appear more than once, first {repeated[0]}; give every '
             'frame an id of its own'
         )
+
     return records
 
 
@@ -131,6 +136,7 @@ def _list_key(content: Any, path: str | Path) -> str:
             "make it with mmdet3d's tools/create_data.py, or convert it with its "
             'update_infos_to_v2.py'
         )
+
     return keys[0]
 
 
@@ -146,6 +152,7 @@ def _check_record(record: Any, position: int, list_key: str, path: str | Path) -
         raise UserError(
             f"{path}: record {position} of {list_key!r} has neither 'token' nor 'sample_idx'"
         )
+
     for key in ('token', 'sample_idx', 'scene_token', *_LINKS):
         value = record.get(key)
         if value is not None and not isinstance(value, (str, int, np.integer)):
@@ -211,9 +218,11 @@ def rewrite_infos(
         )
     if temporal == 'relink':
         kept = relink(records, kept)
+
     key = 'infos' if 'infos' in content else 'data_list'
     with atomic_open(target) as file:
         pickle.dump({**content, key: kept}, file, protocol=PROTOCOL)
+
     return Counts(len(records), len(kept))
 
 
@@ -244,6 +253,7 @@ def relink(
             if link != record[key]:
                 changed[key] = link
         result.append({**record, **changed} if changed else record)
+
     return result
 
 
@@ -265,6 +275,7 @@ class _Chains:
             return link
         if found is None:
             return self.end
+
         # Written in the way that the link was.
         own = self.by_id[found][self.id_key]
         return str(own) if isinstance(link, str) else own
@@ -282,10 +293,12 @@ class _Chains:
             visited.add(link)
             way.append(link)
             link = as_key(self.by_id[link].get(key))
+
         found = None
         if link in self.keep:
             is_same_scene = self.by_id[link].get('scene_token') == record.get('scene_token')
             found = link if is_same_scene else None
+
         nearest.update(dict.fromkeys(way, found))
         return found
 
@@ -298,9 +311,11 @@ def _link_style(records: Sequence[Mapping[str, Any]]) -> tuple[str, Any]:
     id_key, known = 'token', tokens
     if _count_hits(links, numbers) > _count_hits(links, tokens):
         id_key, known = 'sample_idx', numbers
+
     ends = Counter(link for link in links if link in _NO_LINK and as_key(link) not in known)
     if not ends:
         return id_key, ''
+
     [(end, _)] = ends.most_common(1)
     return id_key, end
 

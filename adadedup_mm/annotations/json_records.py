@@ -64,6 +64,7 @@ class JsonScanner:
                 self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             except ValueError as error:
                 raise UnrecognisedJson('the file is empty') from error
+
         self.view = memoryview(self.data)
         self.position = 0
         self._released = 0
@@ -95,6 +96,7 @@ class JsonScanner:
             more = self._take(b',')
             if not more and not self._take(b'}'):
                 raise UnrecognisedJson(f'at byte {self.position}')
+
         self._skip_space()
         is_at_end = self.position == len(self.data)
         if not seen or not is_at_end:
@@ -122,6 +124,7 @@ class JsonScanner:
         decode = msgspec.json.Decoder(kind).decode
         if not self._take(b'['):
             raise UnrecognisedJson(f'no array at byte {self.position}')
+
         self._skip_space()
         start = self.position
         more = not self._take(b']')
@@ -179,7 +182,7 @@ class JsonScanner:
             raise UnrecognisedJson(f'value at byte {start}') from error
 
     def _decode_as_either(self, start: int, end: int, kind: Any) -> Any:
-        """By msgspec; what only the json module accepts (NaN, lone surrogates) goes through that."""
+        """By msgspec; by the json module what only that accepts (NaN, lone surrogates)."""
         try:
             return msgspec.json.decode(self.view[start:end], type=kind)
         except msgspec.ValidationError:
@@ -240,6 +243,7 @@ class JsonScanner:
         if hasattr(mmap, 'MADV_DONTNEED'):
             # From the start: copying records touches pages again that were given back before.
             self.data.madvise(mmap.MADV_DONTNEED, 0, end)
+
         before = self._released >> 20
         self._bar.update((end >> 20) - before)
         self._released = end
@@ -341,6 +345,7 @@ def _filter_array(
             copier.position = end
         count += 1
         previous = end
+
     return Counts(count, kept)
 
 
@@ -375,6 +380,7 @@ def convert_records(
     records = content.get(key, [])
     if not isinstance(records, list):
         raise UserError(f'{path}: {key!r} is a {type(records).__name__} instead of a list')
+
     try:
         return [_convert(record, kind) for record in records]
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
@@ -400,6 +406,7 @@ def _rewrite_plain(
         raise UserError(
             f'{source} holds a {type(content).__name__} at its top level instead of an object'
         )
+
     counts = {}
     for key in selectors.keys() & content.keys():
         kind, keep = selectors[key]
@@ -407,7 +414,9 @@ def _rewrite_plain(
         flags = [keep(position, record) for position, record in enumerate(records)]
         content[key] = list(itertools.compress(content[key], flags))
         counts[key] = Counts(len(flags), sum(flags))
+
     check(counts)
     with atomic_open(target, 'w') as file:
         json.dump(content, file)
+
     return counts

@@ -69,6 +69,7 @@ class _PlainUnpickler(pickle.Unpickler):
             return _ALLOWED[module, name]
         if (module, name) == ('_codecs', 'encode'):
             return _encode
+
         package = module.partition('.')[0]
         if package == 'numpy' and name in _ARRAY_BUILDERS:
             return _ARRAY_BUILDERS[name]
@@ -76,6 +77,7 @@ class _PlainUnpickler(pickle.Unpickler):
             scalar = getattr(np, name, None)
             if isinstance(scalar, type) and issubclass(scalar, np.generic):
                 return scalar
+
         raise _Refused(f'{module}.{name}')
 
 
@@ -104,7 +106,7 @@ def collector_paused() -> Iterator[None]:
 
 @collector_paused()
 def load_pickle(path: str | Path, trust: bool = False) -> Any:
-    """Loads a pickle of dicts, lists, strings, numbers, dates and arrays, from any version of numpy.
+    """Loads a pickle of dicts, lists, strings, numbers, dates and arrays of any version of numpy.
 
     Instance data of mmengine, as MMDetection's files of proposals hold it, is plain data too.
 

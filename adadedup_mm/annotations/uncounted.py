@@ -62,12 +62,14 @@ def explain_uncounted(path: str | Path, class_ids: Collection[Any]) -> str:
         return (
             f'it has no categories, so that none of its {len(annotations)} annotations has a class'
         )
+
     sizes = {_hashable(image.id): image for image in images}
     names = {_hashable(category.id): category.name for category in categories}
     classes = {_hashable(class_id) for class_id in class_ids}
     tally = Counter(_reason(annotation, sizes, names, classes) for annotation in annotations)
     if 'counts' in tally:
         return ''
+
     reasons = [_words(reason, count, len(annotations)) for reason, count in tally.most_common()]
     strangers = [one for one in annotations if _hashable(one.category_id) not in names]
     if strangers:
@@ -75,6 +77,7 @@ def explain_uncounted(path: str | Path, class_ids: Collection[Any]) -> str:
             f'category_id is for example {strangers[0].category_id!r}, id of a category '
             f'{categories[0].id!r}; make them the same numbers or the same texts'
         )
+
     return '; '.join(reasons)
 
 
@@ -95,6 +98,7 @@ def _reason(
         return 'ignored'
     if annotation.iscrowd:
         return 'crowd'
+
     return 'counts' if _has_area(annotation, sizes[_hashable(annotation.image_id)]) else 'no area'
 
 
@@ -120,6 +124,7 @@ def _words(reason: str, count: int, total: int) -> str:
         what = 'belong to categories that are no classes of the dataset'
     else:
         what = _REMEDIES[reason]
+
     return f'{who} annotations {what}'
 
 

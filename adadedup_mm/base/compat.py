@@ -15,6 +15,7 @@ def allow_checkpoints_of_mmengine() -> None:
     """
     if not hasattr(torch.serialization, 'add_safe_globals'):
         return
+
     safe: list[Any] = [HistoryBuffer, np.ndarray, np.dtype]
     safe += {type(np.dtype(code)) for code in np.typecodes['AllFloat'] + 'bilq?'}
     # The modules have moved between versions of numpy and Python.
@@ -22,8 +23,10 @@ def allow_checkpoints_of_mmengine() -> None:
         module = f'numpy.{core}.multiarray'
         safe.append((np.empty(0).__reduce__()[0], f'{module}._reconstruct'))
         safe.append((np.float64().__reduce__()[0], f'{module}.scalar'))
+
     for module in ('builtins', '__builtin__'):
         safe.append((_method_of_buffer, f'{module}.getattr'))
+
     torch.serialization.add_safe_globals(safe)
 
 

@@ -167,6 +167,7 @@ def sha256_items(items: Iterable[Any]) -> str:
         inner = _compact_json(block)[1:-1]
         digest.update(separator + inner.encode())
         separator = b','
+
     digest.update(b']')
     return digest.hexdigest()
 

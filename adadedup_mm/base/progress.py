@@ -21,7 +21,7 @@ def hidden_progress(hide: bool = True) -> Iterator[None]:
 
 
 def progress(total: int, label: str, unit: str = 'it') -> tqdm:
-    """A tqdm bar on standard error that appears after two seconds; in log files it prints every ten.
+    """A tqdm bar on standard error, from two seconds on; in log files it prints every ten.
 
     Args:
         total: how many ``unit`` there are.

@@ -47,6 +47,7 @@ def duration(seconds: float) -> str:
         unit, base, large, small = 60, 60, 'h', 'min'
     else:
         unit, base, large, small = 3600, 24, 'd', 'h'
+
     whole, rest = divmod(round(seconds / unit), base)
     text = f'{whole:,}{SPACE}{large}'
     return f'{text} {rest}{SPACE}{small}' if rest else text

@@ -1,4 +1,4 @@
-"""From the user's training config to the samples it trains on, and back to a config that trains on some of them."""
+"""From a training config to its samples, and back to a config that trains on some of them."""
 
 from .outlines import read_outlines
 from .pruned_dataset import PrunedDataset

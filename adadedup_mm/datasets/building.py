@@ -32,7 +32,7 @@ FILE_METAINFO = 'adadedup_file_metainfo'
 
 
 def build_dataset(settings: Mapping[str, Any], where: str) -> Any:
-    """The dataset without pipeline, and with its annotations still to be loaded if it is a ``BaseDataset``."""
+    """The dataset without pipeline; the annotations of a ``BaseDataset`` are still to be loaded."""
     settings = copy.deepcopy(settings)
     kind = dataset_class(settings, where)
     parameters = inspect.signature(kind).parameters
@@ -61,6 +61,7 @@ def build_dataset(settings: Mapping[str, Any], where: str) -> Any:
                 f'{some(known)}: use these names, or the dataset type that the annotations are for'
             ) from error
         raise UserError(f'{where} cannot be built: {error_words(error)}') from error
+
     show_cameras(dataset, settings.get('data_prefix') or {})
     return dataset
 
@@ -70,6 +71,7 @@ def dataset_class(settings: Mapping[str, Any], where: str) -> Callable[..., Any]
     kind = settings.get('type')
     if callable(kind):
         return kind
+
     with DATASETS.switch_scope_and_registry(settings.get('_scope_')) as registry:
         found = None
         # A name with dots is imported, which may raise anything.
@@ -81,6 +83,7 @@ def dataset_class(settings: Mapping[str, Any], where: str) -> Callable[..., Any]
                 f'did you mean {guess[0]!r}?' if guess else 'check default_scope and custom_imports'
             )
             raise UserError(f'{where}: the dataset type {kind!r} is not registered; {hint}')
+
     return found
 
 
@@ -100,6 +103,7 @@ def load_dataset(dataset: Any, where: str, ann_file: Path | None, trust: bool) -
     """Loads a dataset's annotations; each data info then has what ``NOTED`` names."""
     if not isinstance(dataset, BaseDataset):
         return
+
     # Serialising saves memory for data loading workers, of which there are none.
     dataset.serialize_data = False
     _watch_records(dataset)
@@ -170,7 +174,7 @@ def naming(where: str, ann_file: Path | None) -> Iterator[None]:
 
 
 def _line_hint(error: BaseException | None, ann_file: Path | None) -> str:
-    """Why the file of an image id may be missing: what a list has on its lines beside the id, which mmdet takes in."""
+    """Why the file of an image id may be missing: mmdet takes all of a line for the id."""
     name = Path(str(getattr(error, 'filename', None) or '')).stem
     odd = name != name.strip() or '\ufeff' in name or len(name.split()) > 1
     if not isinstance(error, FileNotFoundError) or not odd or not ann_file:
@@ -190,7 +194,7 @@ class BadRecord(Exception):
 
 
 def _watch_records(dataset: BaseDataset) -> None:
-    """Makes the dataset note in each data info the position of its record, and name the record that it fails on."""
+    """Makes the dataset note in each data info the position of its record, and name a bad one."""
     parse, positions = dataset.parse_data_info, itertools.count()
 
     def parse_and_note(raw: Any, *args: Any, **kwargs: Any) -> Any:
@@ -199,11 +203,13 @@ def _watch_records(dataset: BaseDataset) -> None:
             parsed = parse(raw, *args, **kwargs)
         except Exception as error:
             raise BadRecord(record_name(raw, position)) from error
+
         items = parsed if isinstance(parsed, list) else [parsed]
         for info in items:
             if isinstance(info, dict):
                 info[RECORD] = position
                 info[ITEMS] = len(items)
+
         return parsed
 
     dataset.parse_data_info = parse_and_note

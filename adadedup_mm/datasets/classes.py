@@ -43,11 +43,13 @@ def given_classes(dataset: Any, where: str) -> list[str] | None:
     classes = dataset.metainfo.get('classes')
     if classes is None:
         return None
+
     names = _texts(classes)
     if names is None:
         raise UserError(
             f'{where}: classes of the metainfo is {classes!r}, but must be a list of names'
         )
+
     return names
 
 
@@ -72,11 +74,13 @@ def label_meanings(
     needed = max(used, default=-1) + 1
     if getattr(dataset, 'dataset_mode', '') == 'VG':
         return Meanings([REGION] * needed, '')
+
     own = _own_names(dataset, ann_file, index)
     if own is None:
         return Meanings(_unique(_plain_names(given, needed, where)), '')
     if index is not None:
         _check_twins(dataset.cat_ids, own, given or [], used, f'{where}: ', ann_file)
+
     names = own if given is None else _reconciled(own, given)
     _check_range(names, own if given is None else given, needed, where, ann_file)
     # Of categories with one name all but one have no objects here.
@@ -94,10 +98,12 @@ def _own_names(dataset: Any, ann_file: Path | None, index: CocoIndex | None) -> 
         return _of_infos(dataset)
     if isinstance(getattr(dataset, 'folder_to_idx', None), Mapping):
         return sorted(dataset.folder_to_idx, key=dataset.folder_to_idx.__getitem__)
+
     loads = getattr(type(dataset), 'load_data_list', None)
     if ann_file and loads is BaseDataset.load_data_list:
         metainfo = getattr(dataset, FILE_METAINFO, None) or read_metainfo(ann_file)
         return _texts(metainfo.get('classes'))
+
     return None
 
 
@@ -113,11 +119,13 @@ def _of_infos(dataset: Any) -> list[str] | None:
     classes = dataset.metainfo.get('classes')
     if not isinstance(categories, Mapping) or not classes:
         return None
+
     written = {number: name for name, number in categories.items() if isinstance(number, int)}
     names = [str(name) for name in classes]
     for number, label in dataset.label_mapping.items():
         if 0 <= label < len(names) and isinstance(written.get(number), str):
             names[label] = written[number]
+
     return names
 
 
@@ -182,6 +190,7 @@ def _check_twins(
     labels = defaultdict(list)
     for label, name in enumerate(own):
         labels[name].append(label)
+
     for name, twins in labels.items():
         if len(twins) == 1:
             continue
@@ -220,6 +229,7 @@ def _mismatch(
     wrong = [label for label in used if names[label] != given[label]]
     if not wrong:
         return ''
+
     right = tuple(dict.fromkeys(names))
     if len(right) <= _MOST_NAMES:
         remedy = f'write metainfo=dict(classes={right!r})'
@@ -227,6 +237,7 @@ def _mismatch(
         remedy = 'list the classes of metainfo in the order of the file'
     if len(right) != len(given):
         remedy += f' and num_classes={len(right)}'
+
     label = wrong[0]
     others = f', and {len(wrong) - 1} more classes likewise' if len(wrong) > 1 else ''
     return (
@@ -263,4 +274,5 @@ def contradictions(parts: Sequence[tuple[str, Sequence[str], np.ndarray]]) -> st
                     f'{where}: a training on both takes them for one class; give both files '
                     'the same categories, in the order of the classes in the metainfo'
                 )
+
     return ''

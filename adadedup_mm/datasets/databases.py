@@ -58,6 +58,7 @@ def find_databases(
             )
         owners = [number for number, prefix in enumerate(inner) if path[: len(prefix)] == prefix]
         found[owners[0] if owners else 0].append(Database(path, file))
+
     return [tuple(databases) for databases in found]
 
 
@@ -94,6 +95,7 @@ def write_databases(
     """
     if not targets:
         return {}
+
     index = FrameIndex(parts, {part.path: _load_infos(part.path, trust) for part in parts})
     counts = {}
     for file, copies in targets.items():
@@ -101,6 +103,7 @@ def write_databases(
         stays, counts[file] = judge_objects(content, index, file)
         for copy in copies:
             write_database(content, stays, copy)
+
     return counts
 
 
@@ -114,5 +117,6 @@ def _load_infos(path: Path, trust: bool) -> Mapping[str, Any]:
             'which objects of a ground-truth database are of pruned frames can only be '
             f'told with 3D infos, but: {error}; take ObjectSample out of the pipeline'
         ) from error
+
     result: Mapping[str, Any] = content
     return result

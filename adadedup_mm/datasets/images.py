@@ -22,10 +22,10 @@ def check_folders(dataset: Any, where: str) -> None:
 
 
 def check_images(paths: Sequence[str], where: str) -> None:
-    """Refuses folders of which not one image exists; a missing image among others counts as unreadable later on.
+    """Refuses folders of which not one image exists.
 
-    Lists every folder once, which is far quicker than asking for each file, above all on network
-    drives.
+    A missing image among others counts as unreadable later on. Lists every folder once, which is
+    far quicker than asking for each file, above all on network drives.
     """
     for folder, members in _by_folder(paths).items():
         if not any(_present(folder, members)):

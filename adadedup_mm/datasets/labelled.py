@@ -28,6 +28,7 @@ def loads_labels(config: Mapping[str, Any], path: ConfigPath) -> bool:
         return True
     if 'MultiBranch' in names:
         return False
+
     return 'PackDetInputs' not in names or not all(_is_known(step) for step in steps)
 
 
@@ -63,4 +64,5 @@ def have_labels(infos: Iterable[Mapping[str, Any]]) -> bool:
             return True
         can_have = can_have or instances is not None
         described = described or bool(instances)
+
     return can_have and not described

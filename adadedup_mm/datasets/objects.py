@@ -29,8 +29,10 @@ def take_objects(infos: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.nda
                 raise BadRecord(record_name(info, position)) from error
             ends.append(len(labels))
             bar.update()
+
     with np.errstate(over='ignore'):
         coordinates = np.array(boxes, np.float32).reshape(-1, 4)
+
     coordinates[~np.isfinite(coordinates).all(axis=1)] = np.nan
     return np.diff(ends, prepend=0), _whole(labels, 'bbox_label'), coordinates
 
@@ -43,6 +45,7 @@ def counted_instances(info: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     if 'gt_label' in info:
         for label in np.atleast_1d(info['gt_label']):
             yield dict(bbox_label=int(label))
+
     for instance in info.get('instances') or ():
         has_label = instance.get('bbox_label', -1) >= 0
         if has_label and not instance.get('ignore_flag'):
@@ -56,7 +59,7 @@ def image_sizes(infos: Sequence[Mapping[str, Any]]) -> np.ndarray:
 
 
 def _whole(values: Sequence[Any], name: str) -> np.ndarray:
-    """The values as int32; raises ValueError for what is no whole number of at least 0 or does not fit."""
+    """The values as int32; raises ValueError for what is below 0, no whole number or too large."""
     array = np.asarray(values, np.float64)
     is_whole = array == np.floor(array)
     fits = (array >= 0) & (array < 2**31)

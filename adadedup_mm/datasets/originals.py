@@ -65,6 +65,7 @@ def untouched(folders: Iterable[str | Path], but: Iterable[str | Path] = ()) -> 
     if not _is_watching:
         sys.addaudithook(_watch)  # for good: the interpreter knows no way to take one out
         _is_watching = True
+
     here, allowed = os.getcwd(), [os.path.abspath(folder) for folder in but]
     paths = {os.path.abspath(folder) for folder in folders}
     _kept.append(
@@ -118,6 +119,7 @@ def check_size_cache(dataset: Any, where: str, ann_file: Path | None) -> None:
         or not isinstance(sizes, Mapping)
     ):
         return
+
     file = getattr(dataset, 'extra_ann_file', 'extra_ann_file')
     remedy = f'and not those of {ann_file}: remove it, or name another extra_ann_file'
     names = [
@@ -131,6 +133,7 @@ def check_size_cache(dataset: Any, where: str, ann_file: Path | None) -> None:
             f'{where}: {file} has the image sizes of other annotations (it lacks {len(missing)} of '
             f'{len(names)}, first {missing[0]}), {remedy}'
         )
+
     for name in names[:: max(1, len(names) // _SPOT_CHECKS)]:
         found = _size(Path(dataset.data_prefix['img'], f'{name}.jpg'))
         if found and sorted(found) != sorted(sizes[name]):
@@ -157,6 +160,7 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
         changed = arguments[:1] if arguments[2] & _WRITING else ()
     else:
         changed = arguments[: _CHANGES.get(event, 0)]
+
     for path in changed:
         if isinstance(path, (str, bytes, os.PathLike)) and _is_kept(
             os.path.abspath(os.fsdecode(path))
@@ -174,6 +178,7 @@ def _is_kept(path: str) -> bool:
             _is_in(path, other) or _is_in(other, path) for other in folder.but
         ):
             return True
+
     return False
 
 

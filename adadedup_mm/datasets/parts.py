@@ -110,6 +110,7 @@ def take_part(opened: Opened, skip_empty: bool) -> Part:
     """
     if opened.index and opened.index.frames:
         return _take_views(opened, opened.index, skip_empty)
+
     infos = list(stored_infos(opened.dataset))
     if not infos:
         raise UserError(
@@ -117,6 +118,7 @@ def take_part(opened: Opened, skip_empty: bool) -> Part:
         )
     if is_frames(opened.dataset, infos):
         return _take_frames(opened, infos)
+
     return _take_images(opened, infos)
 
 
@@ -137,6 +139,7 @@ def _take_images(opened: Opened, infos: Sequence[Info]) -> Part:
     uncounted = ''
     if is_labelled and opened.is_trained and not len(labels):
         uncounted = why_uncounted(dataset, infos, ann_file, index)
+
     return Part(
         source=Source(kind, opened.path, ann_file, tuple(native_ids), names=tuple(names)),
         names=names,
@@ -177,6 +180,7 @@ def _take_frames(opened: Opened, infos: Sequence[Info]) -> Part:
             f'{where}: no frame of {ann_file} has an object of its classes '
             f'({some(dataset.metainfo["classes"])}): there is nothing to train on'
         )
+
     meanings = label_meanings(dataset, read.labels, where, ann_file, None)
     kind, native_ids = _address(opened, [items[0] for items in frames], names, repeats, True)
     return Part(
@@ -206,7 +210,7 @@ def _take_frames(opened: Opened, infos: Sequence[Info]) -> Part:
 
 
 def _whole_frames(infos: Sequence[Info], where: str) -> dict[int, list[Info]]:
-    """The items of a dataset that make up each of its frames, by the position of its record; each item once.
+    """The items that make up each frame of a dataset, once, by the position of its record.
 
     Raises:
         UserError: ``indices`` takes only some cameras of a frame.
@@ -214,6 +218,7 @@ def _whole_frames(infos: Sequence[Info], where: str) -> dict[int, list[Info]]:
     frames: dict[int, dict[tuple[str, ...], Info]] = defaultdict(dict)
     for info in infos:
         frames[info[RECORD]].setdefault(tuple(info['images']), info)
+
     for items in frames.values():
         first = next(iter(items.values()))
         if len(items) != first[ITEMS]:
@@ -222,6 +227,7 @@ def _whole_frames(infos: Sequence[Info], where: str) -> dict[int, list[Info]]:
                 f'frame {sample_id(first)}, but a frame stays or goes whole: take all '
                 'items of a frame, or none'
             )
+
     return {record: list(items.values()) for record, items in frames.items()}
 
 
@@ -232,6 +238,7 @@ def _take_views(opened: Opened, index: CocoIndex, skip_empty: bool) -> Part:
     for info in stored_infos(dataset):
         camera = Path(_image_path(info, where)).parent.name
         frames[index.frames[info['img_id']]][camera] = info
+
     if skip_empty:
         frames = {
             name: cameras
@@ -240,9 +247,11 @@ def _take_views(opened: Opened, index: CocoIndex, skip_empty: bool) -> Part:
         }
     if not frames:
         raise UserError(f'{where} is empty: {why_empty(dataset, ann_file, index)}')
+
     views = tuple(next(iter(frames.values())))
     for name, cameras in frames.items():
         check_cameras(cameras, views, f'{where}: frame {name}')
+
     infos = [cameras[view] for cameras in frames.values() for view in views]
     counts, labels, boxes = take_objects(infos)
     meanings = label_meanings(dataset, labels, where, ann_file, index)
@@ -303,11 +312,13 @@ def _address(
     """
     if opened.ann_file is None or is_fixed:
         return 'ids', names
+
     records = [info.get(RECORD) for info in infos]
     lines = Lines(opened.dataset, opened.ann_file, infos, names, records, are_frames)
     kind = recognise(lines)
     if kind is None:
         return 'ids', names
+
     return kind, format_of(kind).addresses(lines)
 
 

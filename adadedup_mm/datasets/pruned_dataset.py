@@ -1,4 +1,4 @@
-"""A dataset wrapper that yields chosen samples only, for datasets whose annotation file cannot be rewritten."""
+"""A wrapper that yields chosen samples only, for datasets whose file cannot be rewritten."""
 
 import copy
 from collections.abc import Iterable, Sequence
@@ -35,7 +35,8 @@ class PrunedDataset:
             and ``ids_file`` are given.
 
     Examples:
-        >>> dataset = dict(type='PrunedDataset', dataset=dict(type='CocoDataset', ...), sample_ids=['139', '285'])
+        >>> inner = dict(type='CocoDataset', ...)
+        >>> dataset = dict(type='PrunedDataset', dataset=inner, sample_ids=['139', '285'])
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class PrunedDataset:
     ) -> None:
         if (sample_ids is None) == (ids_file is None):
             raise UserError('PrunedDataset needs either sample_ids or ids_file')
+
         self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
         self.sample_ids = (
             read_ids(ids_file) if ids_file is not None else [str(name) for name in sample_ids or ()]
@@ -61,6 +63,7 @@ class PrunedDataset:
         """Loads the wrapped dataset's annotations and finds the samples to keep."""
         if self._fully_initialized:
             return
+
         self.dataset.full_init()
         root = getattr(self.dataset, 'data_root', None)
         wanted = set(self.sample_ids)
@@ -74,10 +77,12 @@ class PrunedDataset:
             )
         if not wanted:
             raise UserError('PrunedDataset has an empty list of sample ids')
+
         # (kept,) int64: position in the wrapped dataset.
         self.indices = np.array([index for index, name in enumerate(names) if name in wanted])
         if self.labels is not None:
             relabel(self.dataset, self.labels)
+
         self._fully_initialized = True
 
     @property
@@ -117,12 +122,14 @@ class PrunedDataset:
             or type(inner).__getitem__ != BaseDataset.__getitem__
         ):
             return inner[int(self.indices[index])]
+
         for _ in range(inner.max_refetch + 1):
             data = inner.prepare_data(int(self.indices[index]))
             if data is not None:
                 return data
             # As BaseDataset does it: from the random state that mmengine seeds in every worker.
             index = np.random.randint(len(self))
+
         raise RuntimeError(
             f'no valid sample in {inner.max_refetch + 1} attempts: check the image paths and the '
             'pipeline'
@@ -143,6 +150,7 @@ def relabel(dataset: Any, labels: Sequence[int]) -> None:
         for segment in info.get('segments_info') or ():
             _replace(segment, 'category', labels)
         _replace(info, 'gt_label', labels)
+
     dataset.data_list = infos
     if dataset.serialize_data:
         dataset.data_bytes, dataset.data_address = dataset._serialize_data()
@@ -180,5 +188,6 @@ def write_ids(path: str | Path, sample_ids: Iterable[str]) -> None:
     for name in sample_ids:
         if not name or '\n' in name:
             raise UserError(f'sample id {name!r} does not fit on one line of {path}')
+
     with atomic_open(path, 'wb') as file:
         file.writelines(f'{name}\n'.encode() for name in sample_ids)

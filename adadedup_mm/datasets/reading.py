@@ -1,4 +1,4 @@
-"""Reading the samples of a training config: builds its datasets without pipelines, and takes them."""
+"""Reading the samples of a training config from its datasets, built without pipelines."""
 
 import itertools
 from collections import Counter
@@ -58,6 +58,7 @@ def read_pool(config: Config, check_images: bool = True) -> tuple[Pool, list[Sou
     with DefaultScope.overwrite_default_scope(config.get('default_scope')), collector_paused():
         paths = inner_datasets(config)
         parts = [_read_dataset(config, path, trust, views) for path in paths]
+
     _check_views(parts)
     _check_generations(parts)
     _check_texts(parts)
@@ -80,12 +81,14 @@ def _read_dataset(
     ann_file = annotation_file(dataset, where)
     if views:
         check_folders(dataset, where)
+
     # CocoDataset and everything made from it.
     index = index_coco(ann_file) if ann_file and hasattr(dataset, 'COCOAPI') else None
     filters = getattr(dataset, 'filter_cfg', None) or {}
     if index and index.frames:
         # A frame goes or stays with all its cameras, so that none of them may be missing here.
         dataset.filter_cfg = None
+
     load_dataset(dataset, where, ann_file, trust)
     given = given_classes(dataset, where) or ()
     is_known = loads_labels(config, path)
@@ -94,12 +97,15 @@ def _read_dataset(
             f'{where}: none of its classes ({some(given)}) is a category of {ann_file} '
             f'({some(index.categories)}): set metainfo=dict(classes=...) to names of the file'
         )
+
     opened = Opened(dataset, path, where, ann_file, index, is_known, reader_of(settings))
     with naming(where, ann_file):
         part = take_part(opened, bool(filters.get('filter_empty_gt')))
+
     if views:
         columns = choose_views(part.views, views) if len(part.views) > 1 else [0]
         check_images(list(camera_paths(part.image_paths, columns)), where)
+
     records = records_digest(stored_infos(dataset), without=NOTED)
     return replace(part, source=replace(part.source, records=records))
 
@@ -130,6 +136,7 @@ def _pool_of(parts: Sequence[Part]) -> tuple[Pool, list[Source]]:
     boxes = np.concatenate([part.boxes for part in parts])
     if len(first) < len(sample):
         counts, labels, boxes = merge_objects(sample, counts, labels, boxes)
+
     labelled = np.zeros(len(first), bool)
     labelled[sample[np.repeat([part.is_labelled for part in parts], lines)]] = True
     pool = Pool(
@@ -167,9 +174,11 @@ def _source_of(part: Part, mapping: np.ndarray, samples: np.ndarray) -> Source:
     if source.objects is not None:
         labels = mapping[source.objects.labels]
         return replace(source, objects=replace(source.objects, labels=labels))
+
     used = np.unique(part.labels)
     if (mapping[used] == used).all():
         return source
+
     return replace(source, relabel=tuple(mapping.tolist()))
 
 
@@ -195,6 +204,7 @@ def _notes(parts: Sequence[Part], labelled: np.ndarray) -> list[str]:
             f'({unknown}): they are judged by their pixels alone, and no proxy learns '
             'from them'
         )
+
     return [note for note in notes if note]
 
 

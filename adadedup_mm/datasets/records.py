@@ -33,6 +33,7 @@ def records_digest(infos: Iterable[Mapping[str, Any]], without: Collection[str])
             OverflowError,
         ):  # numbers of more than 64 bits, or no Unicode text
             digest.update(pickle.dumps(sorted(content.items(), key=str), protocol=4))
+
     return digest.hexdigest()
 
 
@@ -48,4 +49,5 @@ def _encodable(value: Any) -> Any:
         return value.detach().cpu().numpy()
     if isinstance(getattr(value, 'tensor', None), torch.Tensor):  # boxes and points of mmdet3d
         return [type(value).__name__, value.tensor]
+
     return str(value) if isinstance(value, PurePath) else pickle.dumps(value, protocol=4)

@@ -31,6 +31,7 @@ def sample_id(
     for key in ID_KEYS:
         if info.get(key) is not None:
             return str(info[key])
+
     path = info.get('img_path')
     if not isinstance(path, str):
         raise UserError(
@@ -38,16 +39,17 @@ def sample_id(
             f'{", ".join(map(str, info))}); such datasets cannot be pruned: list the '
             'images of videos in a COCO json and name that'
         )
+
     return _below(path, data_root)
 
 
 def name_samples(
     infos: Iterable[Mapping[str, Any]], data_root: str | None = None, where: str = 'the dataset'
 ) -> list[str]:
-    """The ids of all entries of a dataset; where they are arrays without a name, such as CIFAR's, their positions.
+    """The ids of all entries of a dataset.
 
-    Entries of one id are about one image. An id that two images have is none: they are called by
-    their paths.
+    Arrays without a name, such as CIFAR's, are called by their positions. Entries of one id are
+    about one image. An id that two images have is none: they are called by their paths.
 
     Args:
         infos: from ``stored_infos``.
@@ -62,6 +64,7 @@ def name_samples(
         names.append(str(position) if is_nameless(info) else sample_id(info, data_root, where))
         path = info.get('img_path')
         paths.append(path if isinstance(path, str) and 'images' not in info else None)
+
     shared = _shared_names(names, paths)
     return [
         _below(path, data_root) if path is not None and name in shared else name
@@ -104,10 +107,12 @@ def stored_infos(dataset: Any) -> Iterator[dict[str, Any]]:
     if not isinstance(dataset, BaseDataset):
         yield from (dataset.get_data_info(index) for index in range(len(dataset)))
         return
+
     dataset.full_init()
     if not dataset.serialize_data:
         yield from dataset.data_list
         return
+
     start = 0
     for end in dataset.data_address:
         yield pickle.loads(memoryview(dataset.data_bytes[start:end]))

@@ -1,4 +1,4 @@
-"""The inner datasets of a training config: where they are, and configs and annotation files with some samples only."""
+"""The inner datasets of a training config, and writing configs and files with fewer samples."""
 
 import copy
 import itertools
@@ -91,7 +91,7 @@ def value_at(config: Any, path: ConfigPath) -> Any:
 
 
 def inner_datasets(config: Mapping[str, Any]) -> list[ConfigPath]:
-    """Finds the datasets inside the wrappers (``datasets``, ``dataset``) around a config's training set, in order.
+    """Finds the datasets inside the wrappers (``datasets``, ``dataset``) of a training set.
 
     Raises:
         UserError: the config has no training set, or it is pruned already.
@@ -102,6 +102,7 @@ def inner_datasets(config: Mapping[str, Any]) -> list[ConfigPath]:
             "the config has no 'train_dataloader' with a 'dataset': there is no training set to "
             'prune'
         )
+
     return list(_walk(loader['dataset'], ('train_dataloader', 'dataset')))
 
 
@@ -150,6 +151,7 @@ def write_pruned(
     ]
     for source, keep in zip(sources, keeps, strict=True):
         _require_samples(source, keep)
+
     _check_targets(sources, [*targets, *itertools.chain(*database_files(sources, folder))])
     # They may be refused, so that they come before anything is written.
     databases = _write_databases(sources, kept, folder)
@@ -164,6 +166,7 @@ def write_pruned(
                 kept=count,
             )
         )
+
     return files + databases
 
 
@@ -185,11 +188,13 @@ def _write_databases(
     for source, files in zip(sources, database_files(sources, folder), strict=True):
         for database, file in zip(source.databases, files, strict=True):
             targets.setdefault(database.file, []).append(file)
+
     parts = []
     for source in sources:
         if source.ann_file and source.objects is not None and not source.has_item_ids:
             stays = kept[source.samples].tolist()
             parts.append(InfoPart(source.ann_file, source.native_ids, stays))
+
     counts = write_databases(targets, parts, any(source.trust for source in sources))
     return [
         dict(
@@ -243,7 +248,7 @@ def _file_name(source: Source) -> str:
 
 
 def pruned_config(config: Config, sources: Sequence[Source], folder: str | Path) -> Config:
-    """A copy of a config that trains on the files of ``write_pruned``, and has nothing left of the pruning itself.
+    """A copy of a config that trains on the files of ``write_pruned``, and prunes nothing itself.
 
     Only these things differ: ``ann_file`` of the inner datasets, now absolute (datasets of kind
     ``'ids'`` are wrapped in ``PrunedDataset`` instead, and ``custom_imports`` names its module);
@@ -270,15 +275,17 @@ def pruned_config(config: Config, sources: Sequence[Source], folder: str | Path)
             # Waymo's: the frames that it passes over are not in the file.
             if settings.get('load_interval', 1) != 1:
                 settings['load_interval'] = 1
+
     if any(source.kind == 'ids' for source in sources):
         _import_wrapper(pruned)
+
     return pruned
 
 
 def subset_config(
     config: Config, sources: Sequence[Source], kept: np.ndarray, folder: str | Path
 ) -> Config:
-    """A copy of a config that trains on some samples of the original files, through ``PrunedDataset``.
+    """A copy of a config that trains on some samples of the original files (``PrunedDataset``).
 
     Args:
         config: the training config.
@@ -299,6 +306,7 @@ def subset_config(
         ids_file = Path(folder).absolute() / f'{index}.txt'
         write_ids(ids_file, names)
         _wrap(value_at(subset, source.path), ids_file)
+
     _import_wrapper(subset)
     return subset
 
@@ -317,6 +325,7 @@ def inner_dataset(config: Config, source: Source) -> Mapping[str, Any]:
         settings = dict(
             type='PrunedDataset', dataset=settings, sample_ids=list(dict.fromkeys(source.names))
         )
+
     return dict(settings, labels=list(source.relabel))
 
 

@@ -34,11 +34,13 @@ def why_uncounted(
     if index is not None and ann_file:
         reason = explain_uncounted(ann_file, dataset.cat_ids)
         return '' if reason == NO_ANNOTATIONS else reason
+
     total, ignored = count_ignored(infos)
     if total and ignored == total:
         return f'all {total} objects are marked to be ignored (crowds, difficult or tiny ones)'
     if total:
         return f'none of its {total} objects has a label'
+
     names = _names_in_xml(infos)
     if names:
         return (
@@ -46,6 +48,7 @@ def why_uncounted(
             f'{some(dataset.metainfo["classes"])}: set metainfo=dict(classes=...) to names of '
             'the files'
         )
+
     return ''
 
 

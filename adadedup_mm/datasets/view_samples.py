@@ -50,8 +50,10 @@ def write_view_samples(
                     instances=instances,
                 )
             )
+
     with atomic_open(path, 'w') as file:
         json.dump(dict(metainfo=dict(classes=pool.classes), data_list=records), file)
+
     return dict(
         type='mmdet.BaseDetDataset',
         ann_file=str(Path(path).absolute()),
@@ -62,7 +64,7 @@ def write_view_samples(
 def view_sizes(
     pool: Pool, sources: Sequence[Source], columns: Sequence[int], chosen: np.ndarray
 ) -> np.ndarray:
-    """(n * C, 2) int32 height and width of the pictures of ``write_view_samples``, 0 where unknown."""
+    """(n * C, 2) int32 height and width of the pictures that are written, 0 where unknown."""
     sizes = np.concatenate([_objects(source).sizes for source in sources])
     return sizes.reshape(len(pool), len(pool.views), 2)[chosen][:, list(columns)].reshape(-1, 2)
 

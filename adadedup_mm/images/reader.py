@@ -74,8 +74,10 @@ def read_file(path: str | Path) -> bytes:
         data = Path(path).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise BadImage(getattr(error, 'strerror', None) or str(error)) from error
+
     if not data:
         raise BadImage('the file is empty')
+
     return data
 
 
@@ -101,9 +103,11 @@ def read_pixels(data: bytes, reader: Reader) -> np.ndarray:
         raise BadImage(f'an array of shape {pixels.shape}, which is no picture')
     if pixels.ndim == 3:
         pixels = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0]
+
     pixels = _eight_bits(pixels)
     if pixels.ndim == 2:
         return np.repeat(pixels[..., None], 3, axis=2)
+
     return np.ascontiguousarray(pixels)
 
 
@@ -113,10 +117,12 @@ def is_plain_jpeg(data: bytes, reader: Reader) -> bool:
         return False
     if not data.startswith(b'\xff\xd8'):
         return False
+
     try:
         height, width, colour, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return False
+
     return colour in ('YCbCr', 'Gray') and height * width <= _MOST_PIXELS[reader.backend]
 
 
@@ -131,6 +137,7 @@ def image_size(path: str | Path, reader: Reader) -> tuple[int, int]:
     if is_plain_jpeg(data, reader) and not may_be_turned:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
         return height, width
+
     height, width = read_pixels(data, reader).shape[:2]
     return height, width
 
@@ -148,6 +155,7 @@ def check_whole(data: bytes) -> None:
     """Raises BadImage for a truncated JPEG: some releases of OpenCV make the missing part grey."""
     if not data.startswith(b'\xff\xd8'):
         return
+
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
@@ -187,8 +195,10 @@ def _read_as_mmcv(data: bytes, reader: Reader) -> np.ndarray:
         raise BadImage('not an image in a known format') from error
     except Exception as error:  # decoders raise whatever a damaged file makes them stumble over
         raise BadImage(_words(error)) from error
+
     if pixels is None:
         raise BadImage(_why_unread(data, reader))
+
     return pixels
 
 
@@ -219,10 +229,12 @@ def _eight_bits(pixels: np.ndarray) -> np.ndarray:
         return pixels
     if pixels.dtype == bool:
         return pixels.astype(np.uint8) * 255
+
     values = pixels.astype(np.float64)
     known = values[np.isfinite(values)]
     low, high = (known.min(), known.max()) if known.size else (0.0, 0.0)
     values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
     if low == high:
         return np.clip(values, 0, 255).astype(np.uint8)
+
     return ((values - low) * (255 / (high - low))).round().astype(np.uint8)

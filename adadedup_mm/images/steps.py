@@ -89,7 +89,9 @@ def _picture(results: Mapping[str, Any]) -> str:
         known = [camera for camera in cameras.values() if isinstance(camera, Mapping)]
         first = next((camera['img_path'] for camera in known if camera.get('img_path')), 'pictures')
         return f'the frame of {first}'
+
     for key in ('img_path', 'filename', 'img_id', 'sample_idx', 'token'):
         if results.get(key) is not None:
             return str(results[key])
+
     return 'a sample without a name'

@@ -36,6 +36,7 @@ def reader_of(dataset: Any, scope: str | None = None) -> Reader:
             settings = _loader_settings(step, name, scope)
             if settings is not None:
                 return Reader(*settings, longest=longest)
+
     return Reader(longest=longest)
 
 
@@ -78,6 +79,7 @@ def _defaults(kind: Any, scope: str | None) -> dict[str, Any]:
         parameters = inspect.signature(found).parameters
     except Exception:  # a name with dots is imported, which may raise anything
         return {}
+
     return {
         name: parameter.default
         for name, parameter in parameters.items()
@@ -92,6 +94,7 @@ def _resized_to(step: Step) -> list[int]:
         return _sides(step.get('max_size'))
     if 'Resize' not in name or not step.get('keep_ratio', name == 'FixScaleResize'):
         return []
+
     scales = step.get('scales', step.get('scale'))
     pairs = scales if _is_list(scales) and any(map(_is_list, scales)) else [scales]
     longest = [max(sides) for sides in map(_sides, pairs) if sides]

@@ -8,7 +8,7 @@ from .pool import Pool
 
 
 def label(values: Iterable[Hashable]) -> np.ndarray:
-    """(N,) int32 labels 0..K-1 of N values; equal values share one, numbered by first occurrence."""
+    """(N,) int32 labels 0..K-1 of N values, by first occurrence; equal values share one."""
     seen: dict[Hashable, int] = {}
     return np.fromiter((seen.setdefault(value, len(seen)) for value in values), np.int32)
 

@@ -21,10 +21,12 @@ def choose_views(views: Sequence[str], use_views: str | Sequence[str]) -> list[i
     if use_views == 'front':
         names = [name.upper().removeprefix('CAM_') for name in views]
         return [next((names.index(name) for name in ('FRONT', 'IMAGE_0') if name in names), 0)]
+
     unknown = [name for name in use_views if name not in views]
     if unknown or not use_views:
         raise UserError(
             f'adadedup.views names {", ".join(map(repr, unknown)) or "no camera"}, but the '
             f'dataset has {", ".join(map(repr, views))}'
         )
+
     return [views.index(name) for name in dict.fromkeys(use_views)]

@@ -72,6 +72,7 @@ def write_config(config: Config, path: Path) -> None:
     if not path.exists() or path.read_bytes() != text.encode():
         with atomic_open(path, 'w') as file:
             file.write(text)
+
     try:
         loaded = Config.fromfile(path)
     except Exception as error:  # a config is code, which may raise anything
@@ -79,6 +80,7 @@ def write_config(config: Config, path: Path) -> None:
             f'{_unloadable(config)} cannot be written so that it loads again '
             f'({error_words(error, 200)}): {_REMEDY}'
         ) from error
+
     place = _difference(_written(config), loaded.to_dict(), ())
     if place is not None:
         raise UserError(
@@ -114,6 +116,7 @@ def json_like(value: Any) -> Any:
         return [json_like(item) for item in value]
     if value is None or isinstance(value, (str, int, float)):
         return value
+
     return str(value) if isinstance(value, type) else _expression(value, ())
 
 
@@ -151,6 +154,7 @@ def _settled(value: Any, place: Place, key: Any) -> Any:
         return type(value)(
             _settled(item, (*place, index), None) for index, item in enumerate(value)
         )
+
     return value
 
 
@@ -203,6 +207,7 @@ def _expression(value: Any, place: Place) -> str:
         return _of_dtype(value, place)
     if isinstance(value, _NAMED) and _is_importable(value):
         return _reference(value.__module__, _qualified(value))
+
     return _of_parts(value, place)
 
 
@@ -245,9 +250,11 @@ def _of_array(value: Any, place: Place) -> str:
         return (
             f'{_reference("torch", "tensor")}({items}, dtype={dtype}).reshape({tuple(value.shape)})'
         )
+
     dtype = _of_dtype(value.dtype, place)
     if isinstance(value, np.generic):
         return f'{dtype}.type({_plain_items(value.item(), value, place)})'
+
     items = _plain_items(value.reshape(-1).tolist(), value, place)
     return f'{_reference("numpy", "array")}({items}, dtype={dtype}).reshape({value.shape})'
 
@@ -273,18 +280,22 @@ def _of_parts(value: Any, place: Place) -> str:
         parts = reduce(value) if reduce else value.__reduce_ex__(2)
     except Exception:
         raise _refusal(value, place) from None
+
     if isinstance(parts, str):
         module = getattr(value, '__module__', None)
         if isinstance(module, str) and _found(module, parts) is value:
             return _reference(module, parts)
         raise _refusal(value, place)
+
     call, arguments, *state = parts
     if any(part is not None for part in state) or not _is_importable(call):
         raise _refusal(value, place)
+
     try:
         items = [_expression(item, place) for item in arguments]
     except UserError:
         raise _refusal(value, place) from None
+
     return _bracket(f'{_reference(call.__module__, _qualified(call))}(', items, ')')
 
 
@@ -353,10 +364,12 @@ def _difference(first: Any, second: Any, place: Place) -> Place | None:
         pairs = dict(enumerate(zip(first, second, strict=True)))
     else:
         return None if _expression(first, place) == _expression(second, place) else place
+
     for key, (one, other) in pairs.items():
         found = _difference(one, other, (*place, key))
         if found is not None:
             return found
+
     return None
 
 
@@ -383,8 +396,10 @@ def _unprintable(value: Any, place: Place) -> Place | None:
     if isinstance(value, (list, tuple)):
         places = (_unprintable(item, (*place, index)) for index, item in enumerate(value))
         return next((found for found in places if found is not None), None)
+
     try:
         compile(repr(value) if isinstance(value, str) else str(value), 'config.py', 'eval')
     except (SyntaxError, ValueError):
         return place
+
     return None

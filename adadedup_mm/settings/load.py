@@ -14,8 +14,8 @@ from ..base.words import first_line
 def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Config:
     """Reads a config file, and imports its ``custom_imports``.
 
-    Its bases may be written as ``adadedup_mm::...``. mmengine only resolves ``package::`` for packages of a fixed table, so ours is entered there
-    first.
+    Its bases may be written as ``adadedup_mm::...``. mmengine only resolves ``package::`` for
+    packages of a fixed table, so ours is entered there first.
 
     Args:
         path: a config file, or ``package::file`` of an installed package.
@@ -34,6 +34,7 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Co
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         details = first_line(text) or 'no details'
         raise UserError(f'config {path}: {type(error).__name__}: {details}') from error
+
     return config
 
 

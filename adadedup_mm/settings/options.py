@@ -39,7 +39,7 @@ class ProxyOptions:
 
 @dataclasses.dataclass(frozen=True)
 class FeedbackOptions:
-    """What labels and proxy say about redundancy (see ``adadedup_mm.density.layout`` and ``adadedup_mm.feedback``).
+    """What labels and proxy say about redundancy (see ``density.layout`` and ``feedback``).
 
     Attributes:
         layout: share of the label layout in the density scores of ``adadedup``; the rest is the
@@ -131,7 +131,7 @@ class Options:
         return self.strategy if isinstance(self.strategy, str) else self.strategy['type']
 
     def identity(self) -> dict[str, Any]:
-        """The options as a plain dict without what cannot change the result, for hashing and for the manifest."""
+        """The options that can change the result as a plain dict, for hashing and the manifest."""
         values = dataclasses.asdict(self)
         for name in ('work_dir', 'shared_stages'):
             values.pop(name)
@@ -159,13 +159,16 @@ def resolve_options(
             "the config has no 'adadedup' dict: add 'adadedup_mm::_base_/adadedup.py' to its "
             '_base_ list'
         )
+
     raw = _named_types(plain(config['adadedup']))
     if keep_ratio is not None:
         raw['keep_ratio'] = keep_ratio
+
     given = raw.get('strategy')
     if strategy is not None and not (isinstance(given, dict) and given.get('type') == strategy):
         extra = isinstance(given, dict) and given.get('type') == DEFAULT_STRATEGY and len(given) > 1
         raw['strategy'] = dict(given, type=strategy) if extra else strategy
+
     values = dict(raw)
     for name, kind in (
         ('proxy', ProxyOptions),
@@ -173,6 +176,7 @@ def resolve_options(
         ('guards', GuardOptions),
     ):
         raw[name] = _construct(kind, raw.get(name, {}), f'adadedup.{name}')
+
     options = _construct(Options, raw, 'adadedup')
     _check(options)
     try:
@@ -181,11 +185,12 @@ def resolve_options(
     # Half of a surrogate pair, which no file can hold, or a list that holds itself.
     except (ValueError, RecursionError) as error:
         raise UserError(f'the adadedup dict holds what cannot be written: {error}') from error
+
     return options
 
 
 def _named_types(value: Any) -> Any:
-    """The same with the names of classes in place of the classes that pure-Python configs give as ``type``."""
+    """The same with names in place of the classes that pure-Python configs give as ``type``."""
     if isinstance(value, dict):
         named = {key: _named_types(item) for key, item in value.items()}
         return (
@@ -197,7 +202,7 @@ def _named_types(value: Any) -> Any:
 
 
 def _require_json(value: Any, where: str) -> None:
-    """Raises UserError for what would not be equal to itself when it is read from the manifest again."""
+    """Raises UserError for what would not be read as it is from the manifest again."""
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
@@ -238,6 +243,7 @@ def _check(options: Options) -> None:
     choose(options.temporal, ('relink', 'keep'), 'adadedup.temporal')
     if options.group_by is not None:
         choose(options.group_by, ('scene',), 'adadedup.group_by (unless it is None)')
+
     whole(options.min_gap, 'adadedup.min_gap', 0)
     if options.group_by and options.min_gap:
         raise UserError(
@@ -248,6 +254,7 @@ def _check(options: Options) -> None:
         raise UserError(
             f'adadedup.trust_pickles is {options.trust_pickles!r}, but must be True or False'
         )
+
     views = options.views
     if isinstance(views, str):
         choose(views, ('front', 'all'), 'adadedup.views (unless it is a list of camera names)')
@@ -257,23 +264,28 @@ def _check(options: Options) -> None:
         raise UserError(
             f"adadedup.views is {views!r}, but must be 'front', 'all' or a list of camera names"
         )
+
     for name in ('embedder', 'clusterer', 'density'):
         value = getattr(options, name)
         if not isinstance(value, dict) or not isinstance(value.get('type'), str):
             raise UserError(f"adadedup.{name} is {value!r}, but must be a dict with a 'type'")
+
     if 'near_duplicate' in options.embedder:
         finite(options.embedder['near_duplicate'], 'adadedup.embedder.near_duplicate', -1, 1)
+
     for name in ('work_dir', 'shared_stages'):
         if not isinstance(getattr(options, name), (str, type(None))):
             raise UserError(
                 f'adadedup.{name} is {getattr(options, name)!r}, but must be a path or None'
             )
+
     if not isinstance(options.strategy, str) and not (
         isinstance(options.strategy, dict) and isinstance(options.strategy.get('type'), str)
     ):
         raise UserError(
             f"adadedup.strategy is {options.strategy!r}, but must be a name or a dict with a 'type'"
         )
+
     _check_proxy(options.proxy)
     _check_feedback(options.feedback, options.proxy)
     finite(options.guards.min_class_ratio, 'adadedup.guards.min_class_ratio', 0, 1)
@@ -288,9 +300,11 @@ def _check_proxy(proxy: ProxyOptions) -> None:
         raise UserError(
             f'adadedup.proxy.checkpoint is {proxy.checkpoint!r}, but must be a path or None'
         )
+
     for name in ('epochs', 'max_loss_samples'):
         if getattr(proxy, name) is not None:
             whole(getattr(proxy, name), f'adadedup.proxy.{name}', 1)
+
     finite(proxy.held_out, 'adadedup.proxy.held_out', 0, 0.9)
     if not isinstance(proxy.distributed, bool):
         raise UserError(
@@ -302,6 +316,7 @@ def _check_feedback(feedback: FeedbackOptions, proxy: ProxyOptions) -> None:
     choose(feedback.gap, ('mean', 'paired', 'held_out'), 'adadedup.feedback.gap')
     for name in ('beta', 'alpha_plus', 'alpha_minus'):
         finite(getattr(feedback, name), f'adadedup.feedback.{name}', 0)
+
     finite(feedback.layout, 'adadedup.feedback.layout', 0, 0.9)
     if not isinstance(feedback.shrink, bool):
         raise UserError(
