@@ -4,6 +4,7 @@ import importlib
 import re
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,14 +17,20 @@ from adadedup_mm.settings.load import load_config
 GUIDE = Path(__file__).parents[1] / 'CONTRIBUTING.md'
 
 
+class Example(NamedTuple):
+    module: str
+    code: str
+    settings: str
+
+
 def examples():
-    """Title -> (file name, its code, the lines of the config)."""
+    """The examples by their titles."""
     found = {}
     for section in GUIDE.read_text(encoding='utf-8').split('\n### ')[1:]:
         title = section.partition('\n')[0]
         blocks = re.findall(r'```python\n(.*?)```', section, re.DOTALL)
         name = re.match(r'# (\w+)\.py\n', blocks[0])[1]
-        found[title] = (name, blocks[0], blocks[1])
+        found[title] = Example(name, blocks[0], blocks[1])
     return found
 
 

@@ -5,58 +5,14 @@ import sys
 
 import pytest
 from mmengine.config import Config
+from test_contributing import examples
 from test_datasets import make_image
 
 from adadedup_mm.cli.prune import main as prune_main
 from adadedup_mm.datasets import read_pool
 from adadedup_mm.settings.load import load_config
 
-MODULE = '''
-from pathlib import Path
-
-from mmdet.datasets import BaseDetDataset
-from mmengine.registry import DATASETS
-
-from adadedup_mm.annotations import FORMATS, Counts
-from adadedup_mm.base.files import atomic_open
-
-
-@DATASETS.register_module()
-class LineDataset(BaseDetDataset):
-    """An image a line: its name, and four numbers and a label for each box."""
-
-    METAINFO = dict(classes=('car', 'bus'))
-
-    def load_data_list(self):
-        infos = []
-        for line in Path(self.ann_file).read_text().splitlines():
-            name, *numbers = line.split()
-            instances = []
-            for start in range(0, len(numbers), 5):
-                *box, label = map(int, numbers[start : start + 5])
-                instances.append(dict(bbox=box, bbox_label=label, ignore_flag=0))
-            path = str(Path(self.data_prefix['img_path'], name))
-            infos.append(dict(img_path=path, img_id=name, instances=instances))
-        return infos
-
-
-@FORMATS.register_module()
-class BoxLines:
-    """The files of ``LineDataset``."""
-
-    def recognises(self, lines):
-        return type(lines.dataset) is LineDataset
-
-    def addresses(self, lines):
-        return lines.names
-
-    def rewrite(self, source, target, keep, temporal, trust):
-        lines = source.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if line.split()[0] in keep]
-        with atomic_open(target, 'w') as file:
-            file.writelines(kept)
-        return Counts(len(lines), len(kept))
-'''
+MODULE = examples()['An annotation format'].code
 COUNT = 8
 
 

@@ -23,13 +23,8 @@ def choose(name: Any, valid: Iterable[str], where: str) -> None:
     raise UserError(f'{where} is {name!r}, but must be one of {names}{hint}')
 
 
-<<<<<<< HEAD
 def finite(value: Any, where: str, low: float, high: float = math.inf, above: bool = False) -> None:
-    """Raises UserError unless value is a finite number in [low, high], or (low, high] if ``above``."""
-=======
-def number(value: Any, where: str, low: float, high: float = math.inf, above: bool = False) -> None:
     """Raises UserError unless value is a finite number in [low, high]; (low, high] if ``above``."""
->>>>>>> data
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     # Whole numbers may be larger than any float.
     if is_number and abs(value) < 1e300:
