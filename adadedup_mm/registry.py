@@ -1,4 +1,4 @@
-"""Every kind of component that a config can name. Components register themselves, where they are written.
+"""Every kind of component that a config can name; they register themselves.
 
 Add your own with ``@EMBEDDERS.register_module()`` and a ``custom_imports`` entry in the config.
 """
@@ -43,7 +43,7 @@ def build(registry: Registry, options: dict[str, Any], where: str) -> Any:
 
 
 def bind(registry: Registry, options: dict[str, Any] | str, where: str) -> Callable[[Any], Any]:
-    """A registered function of one argument, with the options beside ``type`` as its other arguments.
+    """A registered function of one argument, its other ones bound to the options.
 
     Args:
         registry: where the function is.

@@ -17,7 +17,9 @@ RESULT = 'captions.json'
 
 
 class Captioner(Protocol):
-    """What a class registered in ``CAPTIONERS`` must be; its constructor takes the options beside ``type``.
+    """What a class registered in ``CAPTIONERS`` must be.
+
+    Its constructor takes the options beside ``type``.
 
     Three attributes are optional. ``batch_size``: how many samples a call gets (64 by default; None
     for all at once); the captions of a call are on disk before the next one, so that an interrupted
@@ -59,8 +61,8 @@ def caption_shards(captioner: Captioner, pool: Pool, paths: Sequence[str]) -> Sh
     """
     count = len(pool)
     size = getattr(captioner, 'batch_size', BATCH) or count
-    starts = range(0, count, size)
-    parts = [np.arange(start, min(start + size, count)) for start in starts]
+    ends = range(size, count, size)
+    parts = np.split(np.arange(count), ends)
     files = [f'part_{number:06d}.json' for number in range(len(parts))]
 
     def compute(folder: Path, pieces: Sequence[int], done: Done) -> None:
@@ -86,7 +88,7 @@ def caption_shards(captioner: Captioner, pool: Pool, paths: Sequence[str]) -> Sh
 
 
 def _check(captions: Any, sample_ids: list[str], name: str) -> None:
-    """Raises UserError unless ``captions`` is a text for each sample; ``name`` is the captioner's."""
+    """Raises UserError unless the captioner of that name gave a text for each sample."""
     is_list = isinstance(captions, Sequence) and not isinstance(captions, str)
     if not is_list or len(captions) != len(sample_ids):
         returned = len(captions) if is_list else type(captions).__name__

@@ -25,6 +25,8 @@ from ..stages import Done, Shards
 SHARD = 256
 RESULT = 'text.npy'
 DIM = 512
+# Texts that the network sees at a time.
+_BATCH = 64
 # Samples whose features are written at a time.
 _ROWS = 8192
 
@@ -61,8 +63,7 @@ def make_encoder(kind: str, embedder: Any, texts: Sequence[str]) -> TextEncoder:
     if kind == 'clip' and not has_text:
         raise UserError(
             f"adadedup.strategy.text is 'clip', but {type(embedder).__name__} has no text side: "
-            'use '
-            "OpenCLIPEmbedder, or text='ngrams'"
+            "use OpenCLIPEmbedder, or text='ngrams'"
         )
     return ClipText(embedder) if has_text and kind != 'ngrams' else NgramText(texts)
 
@@ -84,17 +85,14 @@ class ClipText:
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """See ``TextEncoder``."""
         model, tokenizer = self._network
-        rows = [
-            functional.normalize(
-                model.encode_text(
-                    tokenizer(list(texts[start : start + 64])).to(self.embedder.device)
-                ).float(),
-                dim=1,
-            )
-            .cpu()
-            .numpy()
-            for start in range(0, len(texts), 64)
-        ]
+        rows = []
+        for start in range(0, len(texts), _BATCH):
+            batch = list(texts[start : start + _BATCH])
+            tokens = tokenizer(batch).to(self.embedder.device)
+            features = model.encode_text(tokens).float()
+            unit = functional.normalize(features, dim=1)
+            rows.append(unit.cpu().numpy())
+
         return np.concatenate(rows)
 
     @functools.cached_property
@@ -103,7 +101,9 @@ class ClipText:
 
 
 class NgramText:
-    """Words and pairs of neighbouring words, hashed into ``DIM`` columns with signs (Weinberger et al. 2009).
+    """Words and pairs of neighbouring words, hashed into ``DIM`` columns with signs.
+
+    Weinberger et al. 2009.
 
     A column's value is (1 + log count) * log((1 + n) / (1 + texts with this n-gram)) + 1, the usual
     tf-idf.
@@ -119,7 +119,8 @@ class NgramText:
         self.total = len(texts)
         self.documents = np.zeros(DIM, np.int64)
         for text in texts:
-            self.documents[list({_column(gram)[0] for gram in _ngrams(text)})] += 1
+            columns = {_column(gram)[0] for gram in _ngrams(text)}
+            self.documents[list(columns)] += 1
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """See ``TextEncoder``."""
@@ -128,21 +129,26 @@ class NgramText:
         for row, text in zip(rows, texts, strict=True):
             for gram, count in Counter(_ngrams(text)).items():
                 column, sign = _column(gram)
-                row[column] += sign * (1 + math.log(count)) * rarity[column]
-        return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(
-            np.float32
-        )
+                frequency = 1 + math.log(count)
+                row[column] += sign * frequency * rarity[column]
+
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+        unit = rows / np.maximum(lengths, 1e-12)
+        return unit.astype(np.float32)
 
 
 def _ngrams(text: str) -> list[str]:
     words = re.findall(r'\w+', text.lower())
-    return words + [f'{first} {second}' for first, second in itertools.pairwise(words)]
+    pairs = [f'{first} {second}' for first, second in itertools.pairwise(words)]
+    return words + pairs
 
 
 @functools.lru_cache(maxsize=1 << 16)
 def _column(gram: str) -> tuple[int, int]:
+    """The column of an n-gram, and its sign there."""
     number = zlib.crc32(gram.encode())
-    return number % DIM, 1 - 2 * (number >> 31)
+    sign = -1 if number >> 31 else 1
+    return number % DIM, sign
 
 
 def text_shards(texts: Sequence[str], rows: np.ndarray, encoder: TextEncoder) -> Shards:

@@ -202,8 +202,11 @@ def time_images(
 
 def _positions(image_paths: Sequence[Sequence[str]], columns: Sequence[int]) -> dict[str, int]:
     """Each image that is needed and its place in the shards, in the order of first use."""
-    paths = dict.fromkeys(paths[column] for paths in image_paths for column in columns)
-    return {path: position for position, path in enumerate(paths)}
+    positions: dict[str, int] = {}
+    for paths in image_paths:
+        for column in columns:
+            positions.setdefault(paths[column], len(positions))
+    return positions
 
 
 def _embed(
@@ -228,7 +231,7 @@ def _embed(
 def _in_order(
     threads: Executor, function: Callable[[Any], Any], items: Iterable[Any], ahead: int
 ) -> Iterator[Any]:
-    """The results in the items' order, with at most ``ahead`` of them computed before they are asked for."""
+    """The results in the items' order, at most ``ahead`` of them before they are asked for."""
     waiting: deque[Future[Any]] = deque()
     for item in items:
         waiting.append(threads.submit(function, item))
@@ -251,20 +254,27 @@ def _write_features(
     d = open_shard(0).shape[1]
 
     def gather(start: int) -> np.ndarray:
-        block = rows[start : start + _ROWS].ravel()
+        end = start + _ROWS
+        block = rows[start:end].ravel()
+        shard_of = block // SHARD
         features = np.empty((len(block), d), np.float32)
-        for shard in np.unique(block // SHARD):
-            here = block // SHARD == shard
-            features[here] = open_shard(shard)[block[here] % SHARD]
+        for shard in np.unique(shard_of):
+            here = shard_of == shard
+            row_in_shard = block[here] % SHARD
+            features[here] = open_shard(shard)[row_in_shard]
+
         features = features.reshape(-1, v * d) / math.sqrt(v)
-        features[unreadable[start : start + _ROWS]] = 0
+        features[unreadable[start:end]] = 0
         return features
 
     write_rows(path, (n, v * d), map(gather, range(0, n, _ROWS)))
 
 
 def _write_reasons(shard: Path, reasons: Mapping[int, str]) -> None:
-    """Writes beside a shard why images are bad, by position; an interrupted run may have left others."""
+    """Writes beside a shard why images are bad, by position.
+
+    An interrupted run may have left others.
+    """
     file = shard.with_suffix('.json')
     if reasons:
         write_json(file, reasons)
@@ -291,7 +301,9 @@ def _forget(shards: Sequence[Path], positions: Iterable[int]) -> None:
 
 
 def _message(reasons: dict[int, str], paths: Sequence[str]) -> str:
-    named = {_printable(paths[position]): reasons[position] for position in sorted(reasons)}
+    named = {}
+    for position in sorted(reasons):
+        named[_printable(paths[position])] = reasons[position]
     if len(reasons) == len(paths):
         return (
             f"none of the {len(paths)} images can be read: check the dataset's data_root and "
@@ -309,7 +321,8 @@ def _advice(reasons: dict[str, str]) -> str:
 
 
 def _first(reasons: dict[str, str]) -> str:
-    return '; '.join(f'{path} ({reason})' for path, reason in list(reasons.items())[:5])
+    first = list(reasons.items())[:5]
+    return '; '.join(f'{path} ({reason})' for path, reason in first)
 
 
 def _printable(path: str) -> str:

@@ -1,4 +1,4 @@
-"""The stages ``features`` and ``images`` of a run: what its pictures look like, and which can be read."""
+"""The stages ``features`` and ``images``: what pictures look like, and which can be read."""
 
 import functools
 import json
@@ -247,7 +247,7 @@ class ImageStages:
         return dict(reader=self.reader.key) if self.reader.key else {}
 
     def _said_of_image(self, sample: int, first: np.ndarray) -> str:
-        """Which image of a sample has another size or modification time than the first process says.
+        """Which image of a sample has another size or modification time, in words.
 
         Args:
             sample: its index.

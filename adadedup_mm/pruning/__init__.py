@@ -1,1 +1,1 @@
-"""Pruning a training set: the whole way from a config to annotation files, its plan and its estimate."""
+"""Pruning a training set: from a config to annotation files; the estimate and the dry run."""

@@ -65,7 +65,9 @@ class DryRun:
 
 
 def dry_run(config: Config, options: Options, work_dir: Path) -> DryRun:
-    """Looks at several keep ratios; what density pruning would do, which some strategies start from, is computed.
+    """Looks at several keep ratios.
+
+    What density pruning would do, which some strategies start from, is computed.
 
     Finished stages of ``work_dir`` are used; what is missing is computed in a temporary folder and
     removed with it.

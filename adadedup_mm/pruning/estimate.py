@@ -1,4 +1,4 @@
-"""What a run will cost, from a quick look at this machine: some images, and a few batches of the proxy."""
+"""What a run will cost, from a quick look: at some images, and a few batches of the proxy."""
 
 import math
 import resource

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from .. import __version__
 from ..base.errors import UserError
 from ..base.files import sha256_file, sha256_value
 from ..base.progress import hidden_progress
-from ..datasets import pruned_config, read_pool
+from ..datasets import Source, pruned_config, read_pool
 from ..datasets.originals import data_folders, untouched
 from ..datasets.sources import value_at
-from ..pool import pool_key, print_notes
+from ..pool import Pool, pool_key, print_notes
 from ..registry import STRATEGIES, bind
 from ..report import build_report
+from ..selection import Selection
 from ..settings.config_text import check_writable, json_like
 from ..settings.options import Options
 from ..stages import Patience, StageStore
@@ -45,7 +47,9 @@ def prune(
     update_of: Path | None = None,
     patience: Patience | None = None,
 ) -> Config:
-    """Selects the samples worth keeping and writes DESIGN's files into ``work_dir``; does nothing if it is all there.
+    """Selects the samples worth keeping, and writes the results into ``work_dir``.
+
+    Nothing is done if they are all there: annotation files, config, tables, manifest and report.
 
     Args:
         config: an mmdet or mmdet3d training config.
@@ -81,82 +85,124 @@ def _prune(
     update_of: Path | None,
 ) -> Config:
     """What ``prune`` does once the processes know of each other."""
-    started, rank = time.time(), store.rank
+    started = time.time()
+    is_first = store.rank == 0
     check_writable(config)
-    if update_of is None:
-        strategy = bind(STRATEGIES, options.strategy, 'adadedup.strategy')
-    else:
-        strategy = functools.partial(update, folder=_old_work_dir(update_of, work_dir))
-        options = dataclasses.replace(
-            options, strategy=_old_strategy(update_of) or options.strategy
-        )
+    strategy, options = _strategy(options, update_of, work_dir)
     pool, sources = read_pool(config)
-    if rank == 0:
+    if is_first:
         print_notes(pool)
+
+    identity = _identity(options, pool, sources, update_of)
+    if options.shared_stages:
+        store.shared = Path(options.shared_stages) / identity['pool'][:16]
+    run = Run(config, options, store, pool, sources)
+    manifest = finished_manifest(work_dir, identity)
+    changed = _changed(run, manifest, work_dir) if manifest else ''
+    if changed and not resume:
+        raise UserError(
+            f'work dir {work_dir} holds a finished run, but {changed}: add --resume to prune anew, '
+            'or choose another --work-dir'
+        )
+
+    if manifest is None:
+        store.is_over = lambda: finished_manifest(work_dir, identity) is not None
+    if manifest is None or changed:
+        _select(run, strategy, work_dir, identity, resume, started)
+    elif is_first:
+        # What is not about pruning may have changed.
+        write_pruned_config(run, work_dir)
+
+    if is_first:
+        print(_headline(work_dir))
+    return pruned_config(config, sources, work_dir / 'annotations')
+
+
+def _strategy(
+    options: Options, update_of: Path | None, work_dir: Path
+) -> tuple[Callable[[Run], Selection], Options]:
+    """What chooses the samples, and the options under which it does."""
+    if update_of is None:
+        return bind(STRATEGIES, options.strategy, 'adadedup.strategy'), options
+    strategy = functools.partial(update, folder=_old_work_dir(update_of, work_dir))
+    name = _old_strategy(update_of) or options.strategy
+    return strategy, dataclasses.replace(options, strategy=name)
+
+
+def _identity(
+    options: Options, pool: Pool, sources: Sequence[Source], update_of: Path | None
+) -> dict[str, Any]:
+    """What decides the result of a run, as JSON has it."""
     ann_files = [source.ann_file for source in sources if source.ann_file]
-    pool_hash = pool_key(pool)
     identity = dict(
         options=options.identity(),
-        pool=pool_hash,
+        pool=pool_key(pool),
         records=[source.records for source in sources],
         inputs={str(path): sha256_file(path) for path in ann_files},
     )
     if update_of is not None:
         identity['update'] = sha256_file(SAMPLES.path(update_of))
-    store.shared = Path(options.shared_stages) / pool_hash[:16] if options.shared_stages else None
-    run = Run(config, options, store, pool, sources)
+    return identity
+
+
+def _select(
+    run: Run,
+    strategy: Callable[[Run], Selection],
+    work_dir: Path,
+    identity: dict[str, Any],
+    resume: bool,
+    started: float,
+) -> None:
+    """Lets a strategy choose, and writes the results; all processes return when they are there."""
+    store = run.store
+    is_first = store.rank == 0
     outputs = written_files(work_dir)
-    manifest = finished_manifest(work_dir, identity)
-    changed = manifest and _changed(run, manifest, work_dir)
-    if changed and not resume:
-        raise UserError(
-            f'work dir {work_dir} holds a finished run, but {changed}: add --resume to prune anew, '
-            'or '
-            'choose another --work-dir'
-        )
-    if manifest is None:
-        store.is_over = lambda: finished_manifest(work_dir, identity) is not None
-    if manifest is None or changed:
-        with claim(work_dir, identity, run.store, resume) as is_new, hidden_progress(rank > 0):
-            try:
-                if store.world > 1:
-                    store.agree('run', _common(run, identity))
-                with untouched(_originals(run), but=_own_folders(run, work_dir)):
-                    if rank == 0 and update_of is None:
-                        print(estimate_line(run))
-                    selection = strategy(run)
-                if rank == 0:
-                    write_outputs(run, selection, work_dir, identity, started)
-                    _remove_others(outputs, work_dir)
-            except UserError as error:
-                if is_new and rank == 0:
-                    _remove_unless_begun(work_dir, store, error)
-                raise
-            if rank == 0:
-                build_report(work_dir)
-        store.wait_for(lambda: finished_manifest(work_dir, identity) is not None)
-    elif rank == 0:
-        # What is not about pruning may have changed.
-        write_pruned_config(run, work_dir)
-    if rank == 0:
-        print(_headline(work_dir))
-    return pruned_config(config, sources, work_dir / 'annotations')
+    with claim(work_dir, identity, store, resume) as is_new, hidden_progress(not is_first):
+        try:
+            selection = _choose(run, strategy, work_dir, identity)
+            if is_first:
+                write_outputs(run, selection, work_dir, identity, started)
+                _remove_others(outputs, work_dir)
+        except UserError as error:
+            if is_new and is_first:
+                _remove_unless_begun(work_dir, store, error)
+            raise
+
+        if is_first:
+            build_report(work_dir)
+    store.wait_for(lambda: finished_manifest(work_dir, identity) is not None)
+
+
+def _choose(
+    run: Run,
+    strategy: Callable[[Run], Selection],
+    work_dir: Path,
+    identity: dict[str, Any],
+) -> Selection:
+    """What the strategy chooses; the data are write-protected meanwhile."""
+    if run.store.world > 1:
+        run.store.agree('run', _common(run, identity))
+    is_update = 'update' in identity
+    with untouched(_originals(run), but=_own_folders(run, work_dir)):
+        if run.store.rank == 0 and not is_update:
+            print(estimate_line(run))
+        return strategy(run)
 
 
 def _originals(run: Run) -> list[Path]:
     """The folders that the training set is read from."""
-    folders = [
-        folder
-        for source in run.sources
-        for folder in data_folders(value_at(run.config, source.path))
-    ]
+    folders: list[Path] = []
+    for source in run.sources:
+        folders += data_folders(value_at(run.config, source.path))
     return [folder for folder in folders if folder.is_dir()]
 
 
 def _own_folders(run: Run, work_dir: Path) -> list[Path]:
     """Where a run writes, even if that is among the data."""
-    shared = run.options.shared_stages
-    return [work_dir, Path(tempfile.gettempdir()), *([Path(shared)] if shared else [])]
+    folders = [work_dir, Path(tempfile.gettempdir())]
+    if run.options.shared_stages:
+        folders.append(Path(run.options.shared_stages))
+    return folders
 
 
 def _common(run: Run, identity: dict[str, Any]) -> dict[str, Any]:
@@ -179,11 +225,12 @@ def _common(run: Run, identity: dict[str, Any]) -> dict[str, Any]:
 def _code_digest() -> str:
     """Hash of this package's source."""
     files = sorted(Path(__file__).parents[1].rglob('*.py'))
-    return sha256_value([(file.name, sha256_file(file)) for file in files])
+    named = [(file.name, sha256_file(file)) for file in files]
+    return sha256_value(named)
 
 
 def _remove_unless_begun(work_dir: Path, store: StageStore, error: UserError) -> None:
-    """Removes a new work dir in which nothing was computed, once the other processes have left it."""
+    """Removes a new work dir in which nothing was computed, once the others have left it."""
 
     def has_begun() -> bool:
         finished = [file.parent.name for file in store.root.glob('*/done.json')]
@@ -200,8 +247,7 @@ def _old_work_dir(folder: Path, work_dir: Path) -> Path:
     if folder.resolve() == work_dir.resolve():
         raise UserError(
             f'--update {folder} is the work dir itself: name a new one with --work-dir, the old '
-            'selection '
-            'stays as it is'
+            'selection stays as it is'
         )
     if not SAMPLES.path(folder).is_file():
         raise UserError(
@@ -217,7 +263,7 @@ def _old_strategy(folder: Path) -> str | None:
 
 
 def _remove_others(outputs: list[Path], work_dir: Path) -> None:
-    """Removes annotation files that the run which was here before has written, and this one has not."""
+    """Removes annotation files of the run that was here before and not of this one."""
     written = written_files(work_dir)
     for file in outputs:
         if file not in written and file.is_relative_to(work_dir / 'annotations'):
@@ -225,17 +271,19 @@ def _remove_others(outputs: list[Path], work_dir: Path) -> None:
 
 
 def _changed(run: Run, manifest: Manifest, work_dir: Path) -> str:
-    """What a finished run has read or written and is not as it was then, in words; empty if all is."""
+    """What a finished run has read or written and is not as it was, in words; '' if all is."""
     for file in manifest.files:
         output = Path(file.output)
         if not output.is_relative_to(work_dir):
             return f'was moved, and names {output}'
         if not os.path.isfile(output) or file.sha256 not in ('', sha256_file(output)):
             return f'{output} is gone or not as it was written'
+
     for entry in manifest.inputs:
         path = Path(entry.path)
         if not os.path.isfile(path) or sha256_file(path) != entry.sha256:
             return f'{path} has changed since'
+
     facts = manifest.facts
     if facts.get('images') not in (None, run.image_stages.images_key):
         return 'images have changed since (path, size or modification time)'
@@ -245,12 +293,14 @@ def _changed(run: Run, manifest: Manifest, work_dir: Path) -> str:
 
 
 def _headline(work_dir: Path) -> str:
+    """One line on what a finished run has done."""
     manifest = read_manifest(work_dir)
+    share = manifest.kept / manifest.samples
     outputs = ', '.join(file.output for file in manifest.files)
-    due = '; '.join(manifest.full_run_due)
-    return (
-        f'kept {manifest.kept} of {manifest.samples} samples '
-        f'({manifest.kept / manifest.samples:.1%}) '
-        f'in {manifest.seconds:.0f} s: {outputs}; report: {work_dir / "report.html"}'
-        + (f'; a full run is due: {due}' if due else '')
+    line = (
+        f'kept {manifest.kept} of {manifest.samples} samples ({share:.1%}) in '
+        f'{manifest.seconds:.0f} s: {outputs}; report: {work_dir / "report.html"}'
     )
+    if manifest.full_run_due:
+        line += f'; a full run is due: {"; ".join(manifest.full_run_due)}'
+    return line

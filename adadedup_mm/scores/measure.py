@@ -117,7 +117,9 @@ def _write(path: Path, rows: np.ndarray, checkpoint: Path) -> None:
 def try_measure(
     config: Config, dataset: Mapping[str, Any], item: int, measure: Measure, log_file: Path
 ) -> None:
-    """Measures one item with an untrained model, so that what cannot work comes to light before any training.
+    """Measures one item with an untrained model.
+
+    What cannot work comes to light before any training.
 
     Raises:
         UserError: see ``observe``.

@@ -14,16 +14,18 @@ def shortened(value: Any) -> Any:
     """A JSON-like value as JSON gives it back, with hashes in place of long lists and texts."""
     if isinstance(value, dict):
         return {str(name): shortened(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)) and len(value) <= _LONGEST:
-        return [shortened(item) for item in value]
-    if isinstance(value, (list, tuple)) or (isinstance(value, str) and len(value) > _LONGEST):
+    if isinstance(value, (list, tuple, str)) and len(value) > _LONGEST:
         return sha256_value(value)
-    return json.loads(json.dumps(value, default=_kind))
+    if isinstance(value, (list, tuple)):
+        return [shortened(item) for item in value]
+    text = json.dumps(value, default=_kind)
+    return json.loads(text)
 
 
 def _kind(value: Any) -> str:
     """A value that JSON does not know, without its address."""
-    return str(getattr(value, '__qualname__', type(value).__qualname__))
+    usual = type(value).__qualname__
+    return str(getattr(value, '__qualname__', usual))
 
 
 def first_difference(here: Any, first: Any, name: str = '') -> str:
@@ -47,12 +49,17 @@ def first_difference(here: Any, first: Any, name: str = '') -> str:
 
 
 def _difference_of_entries(here: dict[Any, Any], first: dict[Any, Any], name: str) -> str:
-    for entry in [*here, *(entry for entry in first if entry not in here)]:
-        ours, theirs = here.get(entry, _MISSING), first.get(entry, _MISSING)
+    only_first = [entry for entry in first if entry not in here]
+    for entry in [*here, *only_first]:
+        ours = here.get(entry, _MISSING)
+        theirs = first.get(entry, _MISSING)
         # As text, in which NaN equals itself.
         if repr(ours) != repr(theirs):
-            return first_difference(ours, theirs, f'{name}.{entry}' if name else str(entry))
-    return f'{name or "what its key is made of"} differs between this process and the first one'
+            path = f'{name}.{entry}' if name else str(entry)
+            return first_difference(ours, theirs, path)
+
+    what = name or 'what its key is made of'
+    return f'{what} differs between this process and the first one'
 
 
 def _said(value: Any) -> str:
@@ -61,4 +68,6 @@ def _said(value: Any) -> str:
 
 
 def _is_hash(value: Any) -> bool:
-    return isinstance(value, str) and len(value) == 64 and set(value) <= set('0123456789abcdef')
+    if not isinstance(value, str) or len(value) != 64:
+        return False
+    return set(value) <= set('0123456789abcdef')

@@ -10,7 +10,9 @@ from .shards import Shards
 
 
 class Engine:
-    """The processes of a run as workers: each does its pieces, then those of processes that are gone.
+    """The processes of a run as workers.
+
+    Each does its pieces, then those of processes that are gone.
 
     Args:
         rank: index of this process.
@@ -53,6 +55,7 @@ class Engine:
             return
         pieces = range(len(shards.files))
         self._compute(shards, folder, pieces[self.rank :: self.world])
+
         missing = _missing(shards, folder, pieces)
         while missing and not not_needed():
             orphans = [piece for piece in missing if piece % self.world in self._lost()]
@@ -78,7 +81,7 @@ class Engine:
         missing: Sequence[int],
         not_needed: Callable[[], bool],
     ) -> None:
-        """Returns once the first missing piece is there, another process is lost, or all is over."""
+        """Returns once the first missing piece is there, a process is lost, or all is over."""
         lost = self._lost()
         first = folder / shards.files[missing[0]]
         self.wait_for(lambda: first.exists() or self._lost() != lost or not_needed())

@@ -1,4 +1,4 @@
-"""The book of a run: which stages it used, what their keys are made of, and what else it looked at."""
+"""The book of a run: the stages that it used, and what their keys are made of."""
 
 import zlib
 from pathlib import Path
@@ -45,7 +45,8 @@ class Ledger:
             inputs: JSON-like values of everything that the result depends on besides the seed.
             seeded: whether the result depends on the seed.
         """
-        made_of = dict(inputs, stage=name, seed=self.seed if seeded else None)
+        seed = self.seed if seeded else None
+        made_of = dict(inputs, stage=name, seed=seed)
         key = sha256_value(made_of)
         self.used[name] = key
         self._made_of[key] = made_of
@@ -57,7 +58,8 @@ class Ledger:
 
     def stage(self, name: str, inputs: dict[str, Any], work: Work) -> Path:
         """``key`` and ``run`` in one; returns the stage's folder."""
-        return self.run(name, self.key(name, inputs), work)
+        key = self.key(name, inputs)
+        return self.run(name, key, work)
 
     def is_finished(self, name: str, key: str) -> bool:
         """Whether a stage need not be run any more."""

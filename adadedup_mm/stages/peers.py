@@ -1,4 +1,4 @@
-"""The processes of one run: who is there, who has failed, who is gone, and what the first one works on.
+"""The processes of one run: who is there, who has failed, who is gone.
 
 All of it goes through small files in ``stages/processes``, because processes share nothing but a
 file system:
@@ -112,32 +112,41 @@ class Peers:
             self._has_left = True
             with contextlib.suppress(OSError):
                 self._show()
-        for file in [
-            *self.folder.glob(f'{self.name}.*.json'),
-            *self.folder.glob(f'{self.name}.*.npy'),
-        ]:
-            file.unlink(missing_ok=True)
-        # Folders that hold anything stay.
+        for ending in ('json', 'npy'):
+            for file in self.folder.glob(f'{self.name}.*.{ending}'):
+                file.unlink(missing_ok=True)
+        self._remove_empty_folders()
+
+    def _remove_empty_folders(self) -> None:
+        """Folders that hold anything stay."""
         with contextlib.suppress(OSError):
             for folder in (self.folder, self.folder.parent, self.folder.parent.parent):
                 folder.rmdir()
 
     def clear(self) -> None:
-        """Removes what earlier attempts left; those of this run that are alive show themselves again."""
+        """Removes what earlier attempts left.
+
+        Those of this run that are alive show themselves again.
+        """
         own = {self.name, *self.met.values()}
         for file in self.folder.glob('*'):
-            if file.name.lstrip('.').split('.')[0] not in own:
+            name, _, _ = file.name.lstrip('.').partition('.')
+            if name not in own:
                 file.unlink(missing_ok=True)
 
     def _live(self) -> None:
-        quick = min(self.patience.beat, 3 * self.poll)
-        while not self._stop.wait(
-            self.patience.beat if len(self.met) == len(self.others) else quick
-        ):
+        """Shows itself until the end; more often while it looks for the others."""
+        while not self._stop.wait(self._pause()):
             # A full disk or a lost connection may pass.
             with contextlib.suppress(OSError):
                 self._meet()
                 self._show()
+
+    def _pause(self) -> float:
+        """Seconds until the next sign of life."""
+        if len(self.met) == len(self.others):
+            return self.patience.beat
+        return min(self.patience.beat, 3 * self.poll)
 
     def _end_signs(self) -> None:
         self._stop.set()
@@ -145,32 +154,36 @@ class Peers:
             self._thread.join()
 
     def _show(self) -> None:
+        """Gives a sign of life, with what the others are to know."""
         with self._writing:
             self._beats += 1
-            content = dict(
-                host=socket.gethostname(),
-                process=os.getpid(),
-                met=self.met,
-                failure=self._failure,
-                left=self._has_left,
-            )
-            _write(self._file(self.name), content | {_COUNT: self._beats})
+            content = {
+                'host': socket.gethostname(),
+                'process': os.getpid(),
+                'met': self.met,
+                'failure': self._failure,
+                'left': self._has_left,
+                _COUNT: self._beats,
+            }
+            _write(self._file(self.name), content)
 
     def _meet(self) -> None:
         """Looks for those who have not been met yet."""
         missing = set(self.others) - self.met.keys()
         if not missing:
             return
+
         found = {}
         for file in self.folder.glob('*-*.json'):
-            rank = file.name.partition('-')[0]
-            is_life = file.name.count('.') == 1 and rank.isdecimal() and int(rank) in missing
-            if is_life:
+            is_of_stage = file.name.count('.') > 1
+            if not is_of_stage and _rank_of(file.name) in missing:
                 found[file.stem] = read_object(file).get(_COUNT)
+
         if self._seen is not None:
             for name, beats in found.items():
-                if beats is not None and self._seen.get(name) != beats:
-                    self.met.setdefault(int(name.partition('-')[0]), name)
+                has_changed = beats is not None and self._seen.get(name) != beats
+                if has_changed:
+                    self.met.setdefault(_rank_of(name), name)
         self._seen = (self._seen or {}) | found
 
     def _file(self, name: str) -> Path:
@@ -196,19 +209,22 @@ class Peers:
     # Failing.
 
     def fail(self, error: BaseException) -> None:
-        """Tells the others why this process stops, and stays until all that are to come have heard of it.
+        """Tells the others why this process stops, and stays until they have heard of it.
 
         The longest wait is ``patience.gone``: for a process that has not appeared by then.
         """
         if self._failure is not None:
             return
         is_from_other = isinstance(error, ProcessError) or isinstance(error.__cause__, ProcessError)
-        line = (
-            str(error) if is_from_other else f'{self._called(self.rank)} stopped: {_words(error)}'
-        )
+        line = str(error)
+        if not is_from_other:
+            line = f'{self._called(self.rank)} stopped: {_words(error)}'
         self._failure = dict(
-            line=line, user_error=isinstance(error, UserError), first_hand=not is_from_other
+            line=line,
+            user_error=isinstance(error, UserError),
+            first_hand=not is_from_other,
         )
+
         with contextlib.suppress(OSError):
             if is_from_other:
                 self._end_signs()
@@ -228,20 +244,24 @@ class Peers:
             return False
         content = read_object(self._file(self.met[rank]))
         has_ended = not content or content.get('failure') is not None
-        return has_ended or content.get('met', {}).get(str(self.rank)) == self.name
+        its_met = content.get('met', {})
+        return has_ended or its_met.get(str(self.rank)) == self.name
 
     def _stay(self, is_done: Callable[[int], bool]) -> bool:
+        """Waits until something holds of all others; False where that took too long."""
         end = time.monotonic() + self.patience.gone
         while not all(rank in self.lost or is_done(rank) for rank in self.others):
             if time.monotonic() > end:
                 return False
             time.sleep(self.poll)
+
         return True
 
     def _called(self, rank: int, content: dict[str, Any] | None = None) -> str:
-        host = (
-            socket.gethostname() if content is None else content.get('host', 'an unknown machine')
-        )
+        """What messages call a process: this one, or another with the content of its file."""
+        host = socket.gethostname()
+        if content is not None:
+            host = content.get('host', 'an unknown machine')
         return f'process {rank} (of 0 to {self.world - 1}) on {host}'
 
     # Looking at the others.
@@ -256,15 +276,17 @@ class Peers:
             return None
         content = read_object(self._file(self.met[rank]))
         failure = content.get('failure')
-        if isinstance(failure, dict):
-            error = ProcessError(failure.get('line', f'{self._called(rank, content)} stopped'))
-            if failure.get('user_error'):
-                raise UserError(str(error)) from error
-            raise error
-        return content.get(_COUNT)
+        if not isinstance(failure, dict):
+            return content.get(_COUNT)
+
+        line = failure.get('line', f'{self._called(rank, content)} stopped')
+        error = ProcessError(line)
+        if failure.get('user_error'):
+            raise UserError(line) from error
+        raise error
 
     def lose(self, rank: int) -> None:
-        """Notes, and says on standard error, that a process is gone and the others do its pieces."""
+        """Notes, and says on standard error, that a process is gone."""
         self.lost.add(rank)
         content = read_object(self._file(self.met[rank]))
         print(
@@ -279,9 +301,8 @@ class Peers:
             content = read_object(self._file(self.met[rank]))
             raise ProcessError(
                 f'{self._called(rank, content)} is gone: no sign of life for '
-                f'{self.patience.gone:g} '
-                'seconds (it was ended, or its machine is lost); start all processes again with '
-                '--resume to go on'
+                f'{self.patience.gone:g} seconds (it was ended, or its machine is lost); start all '
+                'processes again with --resume to go on'
             )
         raise ProcessError(
             f'process {rank} (of 0 to {self.world - 1}) has not appeared within '
@@ -292,11 +313,19 @@ class Peers:
     # What the first process works on.
 
     def publish(self, stage: str, key: str, inputs: dict[str, Any]) -> None:
-        """Says, as the first process, which key a stage has, and what it is made of (as from ``shortened``)."""
+        """Says, as the first process, which key a stage has.
+
+        Args:
+            stage: its name.
+            key: its key.
+            inputs: what that is made of, as from ``shortened``.
+        """
         file = self._stage_file(self.name, stage)
         entries = read_object(file).get('keys', [])
-        if all(entry['key'] != key for entry in entries):
-            _write(file, dict(keys=[*entries, dict(key=key, inputs=inputs)]))
+        is_said = any(entry['key'] == key for entry in entries)
+        if not is_said:
+            entries.append(dict(key=key, inputs=inputs))
+            _write(file, dict(keys=entries))
 
     def agrees(self, stage: str, key: str, inputs: dict[str, Any], known: set[str]) -> bool:
         """Whether the first process works on the same; False until it has said so.
@@ -324,8 +353,7 @@ class Peers:
         """Raises UserError: this process would work on something else than the first one."""
         raise UserError(
             f'{self._called(self.rank)} cannot work with the first process: {difference}; all '
-            'processes '
-            'need the same config, data, software and kind of device'
+            'processes need the same config, data, software and kind of device'
         )
 
     def publish_rows(self, name: str, rows: np.ndarray) -> None:
@@ -389,15 +417,24 @@ class Watch:
         if is_heard:
             self.counts[rank] = count
         self.silence[rank] = 0.0 if is_heard else self.silence[rank] + passed
+
         has_appeared = rank in self.peers.met
-        patience = self.peers.patience.gone if has_appeared else self.peers.patience.appear
-        if self.silence[rank] <= patience:
+        patience = self.peers.patience
+        limit = patience.gone if has_appeared else patience.appear
+        if self.silence[rank] <= limit:
             return
+
         # What the first process does, no other can.
         if has_appeared and rank != 0:
             self.peers.lose(rank)
         else:
             self.peers.report_gone(rank)
+
+
+def _rank_of(name: str) -> int:
+    """The rank that the name of a process's file begins with; -1 for other files."""
+    rank, _, _ = name.partition('-')
+    return int(rank) if rank.isdecimal() else -1
 
 
 def _words(error: BaseException) -> str:
@@ -411,7 +448,10 @@ def _words(error: BaseException) -> str:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    """Replaces a small file; what it says is worth nothing after a crash, so that it need not be on the disk."""
+    """Replaces a small file.
+
+    What it says is worth nothing after a crash, so that it need not be on the disk.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.name}.tmp')
     temporary.write_text(json.dumps(content), encoding='utf-8')

@@ -1,4 +1,4 @@
-"""Work that is cut into pieces, so that any process can do any of them and any later run can go on."""
+"""Work in pieces, so that any process can do any of them and any later run can go on."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

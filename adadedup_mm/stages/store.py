@@ -69,7 +69,9 @@ class StageStore:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Inside, the processes of a run know of each other; an exception of one of them ends the others' waits.
+        """Inside, the processes of a run know of each other.
+
+        An exception of one of them ends the others' waits.
 
         A process that fails stays until the others know, for ``patience.gone`` at most. Nothing
         happens for a single process, and where the folder cannot be written.
@@ -114,19 +116,25 @@ class StageStore:
                 raise cause from error
 
     def give_up(self, error: BaseException) -> bool:
-        """Tells the other processes of an error; whether all of them have left, so that files may be removed."""
+        """Tells the other processes of an error.
+
+        Returns:
+            Whether all of them have left, so that files may be removed.
+        """
         self._tell(error)
         return self.peers is None or self.peers.wait_until_alone()
 
     def forget_earlier_processes(self) -> None:
-        """Removes what killed processes of earlier attempts left; only for the first process of a run."""
+        """Removes what killed processes of earlier attempts left; for the first process alone."""
         if self.peers is None:
             shutil.rmtree(self.root / PROCESSES, ignore_errors=True)
         else:
             self.peers.clear()
 
     def agree(self, name: str, inputs: dict[str, Any], key: str | None = None) -> None:
-        """Returns once it is clear that the first process works on the same; only that one returns at once.
+        """Returns once it is clear that the first process works on the same.
+
+        Only that one returns at once.
 
         Args:
             name: of what is worked on, such as a stage.
@@ -139,9 +147,11 @@ class StageStore:
         """
         if self.peers is None:
             return
-        peers, known = self.peers, self._agreed.setdefault(name, set())
+        peers = self.peers
+        known = self._agreed.setdefault(name, set())
         inputs = shortened(inputs)
         key = key or sha256_value(inputs)
+
         if self.rank == 0:
             peers.publish(name, key, inputs)
             Watch(peers).look()
@@ -165,15 +175,19 @@ class StageStore:
         """
         if self.peers is None:
             return
-        peers, here = self.peers, rows()
+        peers = self.peers
+        here = rows()
         if self.rank == 0:
             peers.publish_rows(name, here)
             return
+
         self.wait_for(lambda: peers.published_rows(name) is not None or self.is_over())
         first = peers.published_rows(name)
-        if first is not None and not np.array_equal(here, first):
-            row = int((here != first).reshape(len(here), -1).any(axis=1).argmax())
-            peers.refuse(said(row, first[row]))
+        if first is None or np.array_equal(here, first):
+            return
+        differs = (here != first).reshape(len(here), -1).any(axis=1)
+        row = int(differs.argmax())
+        peers.refuse(said(row, first[row]))
 
     def record(self, name: str) -> dict[str, Any]:
         """What ``done.json`` says: key, seconds, bytes; empty while the stage is unfinished."""
@@ -246,8 +260,10 @@ class StageStore:
         # Only now is no other process writing any more.
         for leftover in folder.rglob('.*.tmp'):
             leftover.unlink(missing_ok=True)
-        size = sum(file.stat().st_size for file in folder.rglob('*') if file.is_file())
-        write_json(folder / 'done.json', dict(key=key, seconds=round(seconds, 3), bytes=size))
+        files = [file for file in folder.rglob('*') if file.is_file()]
+        size = sum(file.stat().st_size for file in files)
+        record = dict(key=key, seconds=round(seconds, 3), bytes=size)
+        write_json(folder / 'done.json', record)
 
     @property
     def _engine(self) -> Engine:
@@ -261,7 +277,9 @@ class StageStore:
 
     @contextlib.contextmanager
     def _for_all_runs(self, name: str, key: str) -> Iterator[bool]:
-        """Yields whether another run's result is now in the stage's folder; if not, hands this run's on to the others.
+        """Yields whether another run's result is now in the stage's folder.
+
+        If not, this run's is handed on to the others afterwards.
 
         One run at a time is inside for each key; where it is killed, the next one computes the
         stage itself.
@@ -269,6 +287,7 @@ class StageStore:
         if self.shared is None:
             yield False
             return
+
         kept = _kept(self.shared, name, key)
         self.shared.mkdir(parents=True, exist_ok=True)
         with (self.shared / f'{kept.name}.lock').open('w', encoding='utf-8') as lock:
@@ -282,6 +301,7 @@ class StageStore:
                 _link_files(kept, folder)
                 yield True
                 return
+
             yield False
             partial = self.shared / f'.{kept.name}.partial'
             shutil.rmtree(partial, ignore_errors=True)
@@ -297,7 +317,9 @@ class StageStore:
         )
 
     def wait_for(self, condition: Callable[[], bool], stranger: str = '') -> None:
-        """Returns once ``condition()`` holds. Long work is waited for as long as its process gives signs of life.
+        """Returns once ``condition()`` holds.
+
+        Long work is waited for as long as its process gives signs of life.
 
         Args:
             condition: what is awaited; asked again and again.
@@ -313,11 +335,14 @@ class StageStore:
         while not condition():
             if watch is not None:
                 watch.look()
+
             waited = time.monotonic() - start
             if stranger and waited > _QUIET:
                 print(f'waiting for {stranger}', file=sys.stderr)
                 stranger = ''
-            time.sleep(min(5 * self.poll, max(self.poll, waited / 50)))
+            # Less often the longer it takes.
+            pause = max(self.poll, waited / 50)
+            time.sleep(min(5 * self.poll, pause))
 
     def _is_claimed(self, folder: Path, key: str) -> bool:
         try:
@@ -333,7 +358,9 @@ class StageStore:
 
 
 class ReadingStore(StageStore):
-    """A store for one process that also uses finished stages of another run, where it writes nothing.
+    """A store for one process that also uses finished stages of another run.
+
+    It writes nothing there.
 
     Args:
         root: see ``StageStore``.
@@ -368,15 +395,16 @@ def _kept(shared: Path, name: str, key: str) -> Path:
 
 
 def _link_files(source: Path, target: Path) -> None:
-    """Gives all files of a stage further names below ``target``; copies where links are not possible.
+    """Gives all files of a stage further names below ``target``; copies where links cannot be.
 
     Files of stages are replaced, never written to in place, so that the runs cannot disturb each
     other.
     """
     # Who sees the key must not find the stage unfinished.
     last = [source / 'done.json', source / 'key']
-    files = [file for file in source.rglob('*') if file.is_file() and file not in last]
-    for file in [*files, *last]:
+    files = [file for file in source.rglob('*') if file.is_file()]
+    first = [file for file in files if file not in last]
+    for file in [*first, *last]:
         place = target / file.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.unlink(missing_ok=True)

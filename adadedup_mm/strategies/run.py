@@ -127,7 +127,10 @@ class Run:
         return self.proxy_stages.usable
 
     def losses(self, trained: np.ndarray, scored: np.ndarray) -> np.ndarray:
-        """(N,) float32 losses of the (N,) bool ``scored`` by a proxy that learned from ``trained``."""
+        """(N,) float32 losses of the samples ``scored`` by a proxy that learned from ``trained``.
+
+        Both are (N,) bool; the others' losses are NaN.
+        """
         return self.proxy_stages.losses(trained, scored)
 
     @property

@@ -1,4 +1,4 @@
-"""Choices by a score of each sample: the ``runs`` trainings of a proxy, or the shapes of its objects."""
+"""Choices by a score of each sample: of short trainings, or of the shapes of its objects."""
 
 import json
 from pathlib import Path
@@ -186,15 +186,25 @@ def _by_training(
 
 
 def _highest(run: 'Run', scores: np.ndarray, unknown: np.ndarray | None = None) -> Selection:
-    """The samples with the highest mean of (R, N) scores; (N,) bool ``unknown`` tells which have none."""
+    """The samples with the highest mean score.
+
+    Args:
+        run: the pruning run.
+        scores: (R, N) float64.
+        unknown: (N,) bool, samples without a score; None means those that are dropped.
+    """
     score = scores.mean(axis=0)
     dropped = run.dropped
-    unknown = dropped if unknown is None else unknown
+    if unknown is None:
+        unknown = dropped
     # What nothing is known about stays, unless it is to be dropped.
-    places = np.where(unknown, np.where(dropped, -np.inf, np.inf), score)
-    budget = min(keep_count(run.options.keep_ratio, len(score)), int((~dropped).sum()))
+    extreme = np.where(dropped, -np.inf, np.inf)
+    places = np.where(unknown, extreme, score)
+    usable = int((~dropped).sum())
+    budget = min(keep_count(run.options.keep_ratio, len(score)), usable)
     selection = Selection.without_features(keep_highest(places, budget))
     selection.score = score
+
     if len(scores) > 1:
         r, reliability = run_agreement(scores[:, ~unknown])
         selection.notes.append(
