@@ -1,9 +1,9 @@
-"""New data arrives: a run that takes over an older run's decisions and decides about the new images only."""
+"""New data arrives: a run that keeps an older run's decisions and decides about the new images."""
 
 import json
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ import pyarrow as pa
 from ..base.errors import UserError
 from ..base.files import read_array, read_object, write_array, write_json, write_rows
 from ..density import greedy_keep
-from ..pool import choose_views
 from ..selection import Selection
 from ..strategies.run import Run
 from ..vectors.nearest import nearest_centroid
@@ -61,6 +60,10 @@ class OldRun:
     origin: dict[str, Any]
     full_samples: int
     layout: float
+
+    def column(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Values of a column of its samples, in the order of (N,) rows; -1 gives anything."""
+        return self.samples[name].to_numpy()[rows]
 
 
 def read_old_run(folder: Path) -> OldRun:
@@ -116,15 +119,16 @@ def read_old_run(folder: Path) -> OldRun:
 
 def _check_samples(samples: pa.Table, clusters: int, folder: Path) -> None:
     """Raises UserError if a sample lacks what every sample of a run with thresholds has."""
-    empty = [
-        name for name in ('image_paths', 'cluster', 'order', 'kept') if samples[name].null_count
-    ]
+    needed = ('image_paths', 'cluster', 'order', 'kept')
+    wrong = [name for name in needed if samples[name].null_count]
     numbers = samples['cluster'].to_numpy()
-    if empty or not ((numbers >= 0) & (numbers < clusters)).all():
+    are_clusters = (numbers >= 0) & (numbers < clusters)
+    if not are_clusters.all():
+        wrong.append('cluster')
+    if wrong:
         raise UserError(
-            f'{folder}/samples.parquet has impossible values in the column '
-            f'{[*empty, "cluster"][0]}: '
-            f'{AGAIN}, or prune without --update'
+            f'{folder}/samples.parquet has impossible values in the column {wrong[0]}: {AGAIN}, or '
+            'prune without --update'
         )
 
 
@@ -145,47 +149,82 @@ def update(run: Run, folder: Path) -> Selection:
         UserError: the older run cannot be used, or shares no image with this one.
     """
     old = read_old_run(folder)
-    if old.origin != run.image_stages.origin:
-        raise UserError(
-            f'the features in {folder} come from another embedder or other views '
-            f'({old.origin.get("embedder")}, {old.origin.get("views")}): give the same options, or '
-            'prune '
-            'without --update'
-        )
-    if old.layout and not run.pool.labelled.all():
-        raise UserError(
-            f'the run in {folder} compared labels (feedback.layout), which some of the samples do '
-            'not '
-            'have: prune without --update'
-        )
+    _require_comparable(run, old)
     for table in (SAMPLES, CLUSTERS):
         run.ledger.digest(str(table.path(folder)))
     rows = _match(run, old)
     if (rows < 0).all():
         raise UserError(
             f'none of the {len(rows)} samples is one of {folder} (same path, size and modification '
-            'time): '
-            'prune without --update'
+            'time): prune without --update'
         )
+
     _compose_features(run, old, rows)
     _ = run.features  # The images have been read with them, and need not be read again.
     centroids, far_limit = _centroids(old)
-    usable, vectors = ~run.dropped, run.density_stages.compared(old.layout)
+    assignment, kept, similarity = _decide(run, old, rows, centroids)
+    loss = old.column('loss', rows).astype(np.float32)
+    loss[rows < 0] = np.nan
+    order = _order(old.column('order', rows), rows, assignment)
+    selection = Selection(
+        kept, assignment, order, similarity, old.thresholds, loss=loss, layout=old.layout
+    )
 
-    def compute(target: Path) -> None:
-        new = np.flatnonzero(rows < 0)
-        assignment = old.samples['cluster'].to_numpy()[rows].astype(np.int32)
-        assignment[new] = np.maximum(nearest_centroid(run.features, new, centroids), 0)
-        kept = old.samples['kept'].to_numpy()[rows] & (rows >= 0)
-        chosen, similarity = greedy_keep(
-            vectors, assignment, old.thresholds, (rows < 0) & usable, kept
+    is_old = rows >= 0
+    reasons = np.array(old.samples['reason'].fill_null('').to_pylist(), object)
+    selection.reason[is_old] = reasons[rows[is_old]]
+    selection.update = _facts(run, old, rows, kept, centroids, far_limit)
+    selection.notes += _notes(selection.update)
+    return selection
+
+
+def _require_comparable(run: Run, old: OldRun) -> None:
+    """Raises UserError if the new samples cannot be compared with the old ones."""
+    if old.origin != run.image_stages.origin:
+        raise UserError(
+            f'the features in {old.folder} come from another embedder or other views '
+            f'({old.origin.get("embedder")}, {old.origin.get("views")}): give the same options, or '
+            'prune without --update'
         )
-        similarity = np.where(
-            rows >= 0, old.samples['similarity'].to_numpy()[rows], similarity
-        ).astype(np.float32)
-        write_array(target / 'assignment.npy', assignment)
-        write_array(target / 'kept.npy', kept | chosen)
-        write_array(target / 'similarity.npy', similarity)
+    if old.layout and not run.pool.labelled.all():
+        raise UserError(
+            f'the run in {old.folder} compared labels (feedback.layout), which some of the samples '
+            'do not have: prune without --update'
+        )
+
+
+def _decide(
+    run: Run, old: OldRun, rows: np.ndarray, centroids: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The stage ``update``.
+
+    Args:
+        run: the new run.
+        old: the older one.
+        rows: (N,) int64, see ``_match``.
+        centroids: (K, d) float32 of the old clusters.
+
+    Returns:
+        The samples' clusters, (N,) int32, which are kept, (N,) bool, and their density scores, (N,)
+        float32.
+    """
+    dropped = run.dropped
+    vectors = run.density_stages.compared(old.layout)
+    is_new = rows < 0
+
+    def compute(folder: Path) -> None:
+        new = np.flatnonzero(is_new)
+        nearest = nearest_centroid(run.features, new, centroids)
+        assignment = old.column('cluster', rows).astype(np.int32)
+        # Samples without a direction have no nearest one.
+        assignment[new] = np.maximum(nearest, 0)
+        kept = old.column('kept', rows) & ~is_new
+        candidates = is_new & ~dropped
+        chosen, new_similarity = greedy_keep(vectors, assignment, old.thresholds, candidates, kept)
+        similarity = np.where(is_new, new_similarity, old.column('similarity', rows))
+        write_array(folder / 'assignment.npy', assignment)
+        write_array(folder / 'kept.npy', kept | chosen)
+        write_array(folder / 'similarity.npy', similarity.astype(np.float32))
 
     inputs = dict(
         features=run.ledger.used['features'],
@@ -194,23 +233,12 @@ def update(run: Run, folder: Path) -> Selection:
         layout=old.layout,
         objects=run.density_stages.objects_key,
     )
-    if run.dropped.any():
-        inputs['dropped'] = np.flatnonzero(run.dropped).tolist()
-    target = run.stage('update', inputs, compute)
-    assignment, kept, similarity = (
-        read_array(target / f'{name}.npy') for name in ('assignment', 'kept', 'similarity')
-    )
-    loss = old.samples['loss'].to_numpy()[rows].astype(np.float32)
-    loss[rows < 0] = np.nan
-    order = _order(old.samples['order'].to_numpy()[rows], rows, assignment)
-    selection = Selection(
-        kept, assignment, order, similarity, old.thresholds, loss=loss, layout=old.layout
-    )
-    reasons = np.array(old.samples['reason'].fill_null('').to_pylist(), object)
-    selection.reason[rows >= 0] = reasons[rows[rows >= 0]]
-    selection.update = _facts(run, old, rows, kept, centroids, far_limit)
-    selection.notes += _notes(selection.update)
-    return selection
+    if dropped.any():
+        inputs['dropped'] = np.flatnonzero(dropped).tolist()
+    folder = run.stage('update', inputs, compute)
+    assignment = read_array(folder / 'assignment.npy')
+    kept = read_array(folder / 'kept.npy')
+    return assignment, kept, read_array(folder / 'similarity.npy')
 
 
 def _match(run: Run, old: OldRun) -> np.ndarray:
@@ -219,34 +247,35 @@ def _match(run: Run, old: OldRun) -> np.ndarray:
     Of several samples with the same images, those with the same id belong together; the others
     follow their order.
     """
-    columns = choose_views(run.pool.views, run.options.views)
+    columns = run.image_stages.columns
+    before = _image_names(old.samples['image_paths'].to_pylist(), old.stamps, columns)
+    now = _image_names(run.pool.image_paths, run.image_stages.stamps(), columns)
+    ids_before = old.samples['sample_id'].to_pylist()
+    row_of = {named: row for row, named in enumerate(zip(before, ids_before, strict=True))}
+    same = [row_of.get(named, -1) for named in zip(now, run.pool.sample_ids, strict=True)]
+    rows = np.array(same, np.int64)
 
-    def images(all_paths: Sequence[Sequence[str]], stamps: np.ndarray) -> list[tuple]:
-        return [
-            (
-                *(os.path.abspath(paths[column]) for column in columns if column < len(paths)),
-                len(paths),
-                str(stamp),
-            )
-            for paths, stamp in zip(all_paths, stamps.tolist(), strict=True)
-        ]
-
-    before = images(old.samples['image_paths'].to_pylist(), old.stamps)
-    now = images(run.pool.image_paths, run.image_stages.stamps())
-    row_of = {
-        named: row
-        for row, named in enumerate(zip(before, old.samples['sample_id'].to_pylist(), strict=True))
-    }
-    rows = np.array(
-        [row_of.get(named, -1) for named in zip(now, run.pool.sample_ids, strict=True)], np.int64
-    )
-    rest: dict[Any, list[int]] = defaultdict(list)
-    for row in sorted(set(range(len(before))) - set(rows.tolist()), reverse=True):
-        rest[before[row]].append(row)
+    unused = set(range(len(before))) - set(same)
+    rows_of_images: dict[Any, list[int]] = defaultdict(list)
+    for row in sorted(unused, reverse=True):
+        rows_of_images[before[row]].append(row)
     for sample in np.flatnonzero(rows < 0):
-        if rest.get(now[sample]):
-            rows[sample] = rest[now[sample]].pop()
+        left = rows_of_images.get(now[sample])
+        if left:
+            rows[sample] = left.pop()
     return rows
+
+
+def _image_names(
+    image_paths: Sequence[Sequence[str]], stamps: np.ndarray, columns: Sequence[int]
+) -> list[Hashable]:
+    """What tells samples apart by their images: paths, how many there are, and their stamps."""
+    names: list[Hashable] = []
+    for paths, stamp in zip(image_paths, stamps.tolist(), strict=True):
+        looked_at = [paths[column] for column in columns if column < len(paths)]
+        absolute = tuple(os.path.abspath(path) for path in looked_at)
+        names.append((absolute, len(paths), str(stamp)))
+    return names
 
 
 def _compose_features(run: Run, old: OldRun, rows: np.ndarray) -> None:
@@ -266,12 +295,15 @@ def _compose_features(run: Run, old: OldRun, rows: np.ndarray) -> None:
         for sample in np.flatnonzero(unreadable):
             path = run.pool.image_paths[sample][0]
             bad.append(dict(sample=int(sample), path=path, reason=f'unreadable in {old.folder}'))
+
         new_features = np.empty((0, old.features.shape[1]), np.float32)
         if len(new):
             new_features = np.load(new_folder / 'features.npy', mmap_mode='r')
             unreadable[new] = np.load(new_folder / 'unreadable.npy')
-            for entry in json.loads((new_folder / 'bad_images.json').read_text(encoding='utf-8')):
+            text = (new_folder / 'bad_images.json').read_text(encoding='utf-8')
+            for entry in json.loads(text):
                 bad.append(dict(entry, sample=int(new[entry['sample']])))
+
         write_array(target / 'unreadable.npy', unreadable)
         write_json(target / 'bad_images.json', bad)
         _write_features(target / 'features.npy', rows, old.features, new_features)
@@ -281,22 +313,35 @@ def _compose_features(run: Run, old: OldRun, rows: np.ndarray) -> None:
 
 
 def _write_features(path: Path, rows: np.ndarray, old: np.ndarray, new: np.ndarray) -> None:
-    """Writes (N, d) float32: the given rows of the old ones, and the new ones in their order where that is -1."""
+    """Writes (N, d) float32 features.
+
+    Args:
+        path: the file.
+        rows: (N,) int64, the row of ``old``, or -1 for the next one of ``new``.
+        old: (n, d) float32.
+        new: (m, d) float32.
+    """
     row_of_new = np.cumsum(rows < 0) - 1
+    width = old.shape[1]
 
     def block(start: int) -> np.ndarray:
-        part = rows[start : start + BLOCK]
+        end = start + BLOCK
+        part = rows[start:end]
         is_old = part >= 0
-        features = np.empty((len(part), old.shape[1]), np.float32)
+        features = np.empty((len(part), width), np.float32)
         features[is_old] = old[part[is_old]]
-        features[~is_old] = new[row_of_new[start : start + BLOCK][~is_old]]
+        new_rows = row_of_new[start:end][~is_old]
+        features[~is_old] = new[new_rows]
         return features
 
-    write_rows(path, (len(rows), old.shape[1]), map(block, range(0, len(rows), BLOCK)))
+    starts = range(0, len(rows), BLOCK)
+    write_rows(path, (len(rows), width), map(block, starts))
 
 
 def _centroids(old: OldRun) -> tuple[np.ndarray, float]:
-    """(K, d) float32 unit mean features of the old clusters, and the similarity below which a sample is far from all.
+    """The centroids of the old clusters, and the similarity below which a sample is far from all.
+
+    The former are (K, d) float32, unit means of the features.
 
     An old sample is compared with the mean of the others of its cluster: in small clusters it would
     resemble itself. Clusters without a readable sample have a zero centroid.
@@ -304,35 +349,42 @@ def _centroids(old: OldRun) -> tuple[np.ndarray, float]:
     clusters = old.samples['cluster'].to_numpy()
     sums = np.zeros((len(old.thresholds), old.features.shape[1]))
     for cluster, members in enumerate(cluster_members(clusters)):
-        sums[cluster] = read_rows(old.features, members)[0].sum(axis=0, dtype=np.float64)
+        features, _ = read_rows(old.features, members)
+        sums[cluster] = features.sum(axis=0, dtype=np.float64)
     centroids = _unit(sums).astype(np.float32)
+
     best = []
     for start in range(0, len(clusters), BLOCK):
         members = np.arange(start, min(start + BLOCK, len(clusters)))
         features, blank = read_rows(old.features, members)
         similarity = features @ centroids.T
-        others = _unit(sums[clusters[members]] - features)
-        similarity[np.arange(len(members)), clusters[members]] = np.einsum(
-            'ij,ij->i', features, others
-        )
+        own = clusters[members]
+        others = _unit(sums[own] - features)
+        to_others = np.einsum('ij,ij->i', features, others)
+        similarity[np.arange(len(members)), own] = to_others
         best.append(similarity.max(axis=1)[~blank])
+
     known = np.concatenate(best)
-    return centroids, float(np.quantile(known, FAR_QUANTILE)) if len(known) else -1.0
+    far_limit = float(np.quantile(known, FAR_QUANTILE)) if len(known) else -1.0
+    return centroids, far_limit
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
+    """Rows of unit length; zero for those without a direction."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.where(norms > 1e-6, rows / np.maximum(norms, 1e-6), 0)
+    scaled = rows / np.maximum(norms, 1e-6)
+    return np.where(norms > 1e-6, scaled, 0)
 
 
 def _order(order: np.ndarray, rows: np.ndarray, assignment: np.ndarray) -> np.ndarray:
-    """(N,) int32 positions inside the clusters: the old samples in their order, then the new ones."""
-    sequence = np.lexsort(
-        (np.arange(len(rows)), np.where(rows >= 0, order, 0), rows < 0, assignment)
-    )
+    """(N,) int32 positions inside the clusters: old samples in their order, then the new ones."""
+    is_new = rows < 0
+    old_order = np.where(is_new, 0, order)
+    sequence = np.lexsort((np.arange(len(rows)), old_order, is_new, assignment))
     sizes = np.bincount(assignment)
+    starts = np.cumsum(sizes) - sizes
     positions = np.empty(len(rows), np.int32)
-    positions[sequence] = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    positions[sequence] = np.arange(len(rows)) - np.repeat(starts, sizes)
     return positions
 
 
@@ -345,52 +397,65 @@ def _facts(
     far_limit: float,
 ) -> dict[str, Any]:
     """What the manifest says about the update."""
-    new = np.flatnonzero((rows < 0) & ~run.unreadable)
-    similarity = (
-        np.concatenate(
-            [
-                (run.features[new[start : start + BLOCK]] @ centroids.T).max(axis=1)
-                for start in range(0, len(new), BLOCK)
-            ]
-        )
-        if len(new)
-        else np.empty(0)
-    )
-    far = int((similarity < far_limit).sum())
-    count = int((rows < 0).sum())
+    is_new = rows < 0
+    new = int(is_new.sum())
+    far = _count_far(run.features, np.flatnonzero(is_new & ~run.unreadable), centroids, far_limit)
     growth = len(rows) / old.full_samples - 1
     present = {run.pool.classes[label] for label in np.unique(run.pool.labels)}
+    return dict(
+        of=str(old.folder),
+        full_samples=old.full_samples,
+        old=len(rows) - new,
+        new=new,
+        new_kept=int(kept[is_new].sum()),
+        gone=len(old.samples) - (len(rows) - new),
+        far=far,
+        growth=round(growth, 4),
+        full_run_due=_why_due(growth, far, new, sorted(present - old.classes)),
+    )
+
+
+def _count_far(
+    features: np.ndarray, samples: np.ndarray, centroids: np.ndarray, far_limit: float
+) -> int:
+    """How many of the given samples are less similar than ``far_limit`` to every centroid."""
+    far = 0
+    for start in range(0, len(samples), BLOCK):
+        block = samples[start : start + BLOCK]
+        nearest = (features[block] @ centroids.T).max(axis=1)
+        far += int((nearest < far_limit).sum())
+    return far
+
+
+def _why_due(growth: float, far: int, new: int, unknown: Sequence[str]) -> list[str]:
+    """Why a full run is due, in words.
+
+    Args:
+        growth: share of new samples since the last full run.
+        far: how many of the new samples are far from all clusters.
+        new: how many there are.
+        unknown: classes that the old samples do not have.
+    """
     due = []
     if growth > MAX_GROWTH:
         due.append(
             f'the data has grown by {growth:.0%} since the last full run (bound {MAX_GROWTH:.0%})'
         )
-    if far > MAX_FAR * count and far >= LEAST_FAR:
+    if far > MAX_FAR * new and far >= LEAST_FAR:
         due.append(
-            f'{far / count:.0%} of the new samples are far from all clusters (bound {MAX_FAR:.0%})'
+            f'{far / new:.0%} of the new samples are far from all clusters (bound {MAX_FAR:.0%})'
         )
-    if unknown := sorted(present - old.classes):
-        due.append(
-            f'new classes: {", ".join(unknown[:5])}{" and more" if len(unknown) > 5 else ""}'
-        )
-    return dict(
-        of=str(old.folder),
-        full_samples=old.full_samples,
-        old=len(rows) - count,
-        new=count,
-        new_kept=int(kept[rows < 0].sum()),
-        gone=len(old.samples) - (len(rows) - count),
-        far=far,
-        growth=round(growth, 4),
-        full_run_due=due,
-    )
+    if unknown:
+        more = ' and more' if len(unknown) > 5 else ''
+        due.append(f'new classes: {", ".join(unknown[:5])}{more}')
+    return due
 
 
 def _notes(facts: dict[str, Any]) -> list[str]:
     text = (
         f'Update of {facts["of"]}: {facts["new_kept"]} of {facts["new"]} new samples were kept, '
-        f'{facts["old"]} old '
-        f'decisions stay, {facts["gone"]} samples are not in the dataset any more.'
+        f'{facts["old"]} old decisions stay, {facts["gone"]} samples are not in the dataset any '
+        'more.'
     )
     due = '; '.join(facts['full_run_due'])
     return [text, f'A full run is due: {due}.' if due else 'No full run is due yet.']
