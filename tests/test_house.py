@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from adadedup_mm.registry import STRATEGIES
+
 PACKAGE = Path(__file__).parents[1] / 'adadedup_mm'
 DRAWING = PACKAGE.parent / 'docs' / 'ARCHITECTURE.md'
 STAGES = ('features', 'density', 'proxy', 'captions', 'scores', 'clusters')
@@ -146,6 +148,29 @@ def test_names_of_heads_stand_where_detectors_are_known():
             users.add(module.removeprefix('adadedup_mm.'))
     strangers = {name for name in users if not name.startswith(('detectors.', 'models.'))}
     assert strangers <= {'scores.observe'}
+
+
+def strategies_named_in(module):
+    """The names of strategies among the words of a module's texts and names."""
+    STRATEGIES.import_from_location()
+    # The package's own name, and a word of everyday use.
+    names = STRATEGIES.module_dict.keys() - {'adadedup', 'random'}
+    return names & set(re.findall(r'\w+', files()[module].read_text(encoding='utf-8')))
+
+
+def test_strategies_are_named_in_their_own_files_only():
+    named = {module for module in files() if strategies_named_in(module)}
+    # A benchmark's variants are named in its config; tables look for one of that name.
+    strangers = named - {'adadedup_mm.benchmark.config'}
+    assert {room_of(module) for module in strangers} == {'strategies'}
+    for module in strangers:
+        own = {name for name in STRATEGIES.module_dict if defines(module, name)}
+        assert strategies_named_in(module) <= own, module
+
+
+def defines(module, name):
+    nodes = tree_of(module).body
+    return any(isinstance(node, ast.FunctionDef) and node.name == name for node in nodes)
 
 
 def test_public_names_name_one_thing_each():

@@ -209,12 +209,12 @@ def test_the_trial_does_not_depend_on_what_unset_weights_hold(left_over, monkeyp
         observe(model, batch, 'loss', is_classifier=False)
     items = [dict(inputs=batch['inputs'][0], data_samples=batch['data_samples'][0])]
     monkeypatch.setattr(measuring, 'build_detector', lambda config: model)
-    monkeypatch.setattr(measuring, '_build', lambda config, dataset: items)
+    monkeypatch.setattr(measuring, 'build_scored_dataset', lambda config, dataset: items)
     measuring.try_measure(Config(), {}, 0, 'loss', tmp_path / 'trial.log')
 
 
 def test_a_detector_that_hides_its_assignment_is_refused_in_one_line():
-    with pytest.raises(UserError, match='adadedup.proxy.config.*grand or loss_topk') as error:
+    with pytest.raises(UserError, match='adadedup.proxy.config.*gradients or losses') as error:
         observe(built(single_stage(FCOS)), make_batch(2), 'error', is_classifier=False)
     assert '\n' not in str(error.value)
     assert (

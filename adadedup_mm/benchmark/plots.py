@@ -9,13 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..base.files import atomic_open
-from .config import FULL
+from ..settings.options import DEFAULT_STRATEGY
+from .config import DENSITY, FULL, RANDOM
 from .statistics import mean_and_sd
 from .tables import Results
 
 _MARKERS = 'osD^v<>pPX*'
 # These have the same colours in all plots; the first, our own, is drawn bolder.
-_FIRST = ('adadedup', 'random', 'clip_dedup')
+_FIRST = (DEFAULT_STRATEGY, RANDOM, DENSITY)
 
 
 def replace_plots(folder: Path, every: Iterable[Results]) -> None:

@@ -1,4 +1,4 @@
-"""Captions of images, and features of the captions: what the strategy ``vlm_sse`` clusters by."""
+"""Captions of images, and features of the captions, to cluster samples by."""
 
 from .annotations import AnnotationCaptioner
 from .captioner import Captioner, caption_shards, captions_key

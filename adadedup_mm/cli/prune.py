@@ -27,7 +27,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         '--keep-ratio', type=float, help='share of the samples that stays, e.g. 0.8'
     )
     parser.add_argument(
-        '--strategy', help='how samples are chosen, e.g. adadedup, clip_dedup, vlm_sse, random'
+        '--strategy', help='how samples are chosen; docs/STRATEGIES.md names the ways'
     )
     parser.add_argument(
         '--resume',

@@ -81,9 +81,8 @@ def read_old_run(folder: Path) -> OldRun:
     thresholds = CLUSTERS.read(folder)['threshold'].to_numpy()
     if not len(thresholds) or not np.isfinite(thresholds).all():
         raise UserError(
-            f'the run in {folder} has no thresholds (strategy {manifest.strategy}): '
-            '--update needs '
-            'one of adadedup, clip_dedup or vlm_sse'
+            f'the run in {folder} has no thresholds (strategy {manifest.strategy}): --update needs '
+            'one of a strategy that goes by density scores'
         )
     _check_samples(samples, len(thresholds), folder)
     classes = CLASSES.read(folder)

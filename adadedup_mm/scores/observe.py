@@ -91,8 +91,8 @@ def _classifier_rows(model: Any, batch: dict[str, Any], measure: Measure) -> np.
         return _sample_rows(errors, right)
     if layer is None or not inputs or not _is_output(layer, inputs[-1], scores.shape):
         raise UserError(
-            f"{type(model).__name__}: strategy 'grand' needs a head that ends in a linear layer, "
-            f'but {type(model.head).__name__} does not: use el2n'
+            f'{type(model).__name__}: a strategy that goes by gradients needs a head that ends in '
+            f'a linear layer, but {type(model.head).__name__} does not: use one that goes by errors'
         )
     features = inputs[-1].double().cpu().numpy()
     norms = last_layer_gradient_norms(scores, labels, features)
@@ -131,7 +131,7 @@ def _scores_and_labels(model: Any, samples: Sequence[Any]) -> tuple[np.ndarray, 
     if any('pred_score' not in sample or sample.gt_label.numel() != 1 for sample in samples):
         raise UserError(
             f'{type(model).__name__}: samples with several labels or none have no error norm: use '
-            'strategy loss_topk'
+            'a strategy that goes by losses'
         )
     scores = torch.stack([sample.pred_score for sample in samples])
     labels = torch.cat([sample.gt_label for sample in samples])
@@ -146,8 +146,8 @@ def _after_neck(model: nn.Module) -> list[nn.Parameter]:
             chosen.append(parameter)
     if not chosen:
         raise UserError(
-            f"{type(model).__name__}: strategy 'grand' finds no parameters besides backbone and "
-            'neck'
+            f'{type(model).__name__}: a strategy that goes by gradients finds no parameters '
+            'besides backbone and neck'
         )
     return chosen
 
@@ -203,8 +203,8 @@ def _assigned_predictions(model: Any, batch: dict[str, Any], seed: int) -> Assig
     if not assigned.scores:
         raise UserError(
             f'{type(model).__name__} does not tell which predictions belong to which object, which '
-            'strategies el2n and forgetting need: set adadedup.proxy.config to a Faster or Cascade '
-            'R-CNN or to an anchor detector such as RetinaNet or ATSS, or use strategy grand or '
-            'loss_topk'
+            'strategies that go by errors need: set adadedup.proxy.config to a Faster or Cascade '
+            'R-CNN or to an anchor detector such as RetinaNet or ATSS, or use a strategy that goes '
+            'by gradients or losses'
         )
     return assigned

@@ -103,7 +103,7 @@ def _captions(run: 'Run', captions: dict[str, Any] | str | None) -> tuple[list[s
     if not captions and not run.pool.labelled.all():
         raise UserError(
             'strategy vlm_sse makes captions of the annotations, but some samples have no '
-            'labels: give adadedup.strategy.captions, or use clip_dedup'
+            'labels: give adadedup.strategy.captions, or use another strategy'
         )
     options = captions or dict(type='AnnotationCaptioner')
     if isinstance(options, str):

@@ -106,8 +106,8 @@ def default_epochs(run: 'Run', late: bool) -> int:
 
     For a detector a third of the proxy's own schedule, which is a short one, or all of it with
     ``late``; for a classifier a tenth of the training, the point at which EL2N was measured (20 of
-    200 epochs), or a third with ``late``, after which the counts of forgetting hardly change their
-    order.
+    200 epochs), or a third with ``late``, after which counts of forgotten objects hardly change
+    their order.
 
     Raises:
         UserError: the proxy's config counts iterations.
@@ -133,7 +133,7 @@ def _trained(
     if checkpoint is not None and every_epoch:
         raise UserError(
             f'strategy {run.options.strategy_name} needs trainings, but adadedup.proxy.checkpoint '
-            'replaces them: unset it, or use el2n or loss_topk'
+            'replaces them: unset it, or use a strategy that asks once'
         )
     inputs: dict[str, Any] = dict(
         run.proxy_stages.inputs(config), every_epoch=every_epoch, runs=runs
