@@ -144,6 +144,7 @@ def _category_names(path: str | Path, categories: Sequence[_Category]) -> dict[I
                 f'{path}: the categories {names[category.id]!r} and {name!r} have the same id '
                 f'{category.id!r}: give every category an id of its own'
             )
+
         names[category.id] = name
 
     return names
@@ -246,6 +247,7 @@ def rewrite_coco(
         annotations=(_Annotation, keep_annotation),
     )
     check = functools.partial(_check_counts, source, len(keep), texts)
+
     return rewrite_records(source, target, selectors, check)
 
 
@@ -283,6 +285,7 @@ def _read(path: str | Path) -> _Content:
     annotated = {record.image_id for record in annotations}
     images = convert_records(path, content, 'images', _Image)
     categories = convert_records(path, content, 'categories', _Category)
+
     return _Content(content.keys(), images, annotated, categories)
 
 

@@ -69,6 +69,7 @@ def rewrite_data_list(
         return position in keep
 
     counts = rewrite_records(source, target, dict(data_list=(_Anything, stays)), check)
+
     return counts['data_list']
 
 
@@ -89,6 +90,7 @@ def read_metainfo(path: str | Path) -> dict[str, Any]:
                 if key == 'metainfo':
                     value = scanner.view[start : scanner.position]
                     return _as_dict(msgspec.json.decode(value))
+
         return {}
     except (UnrecognisedJson, msgspec.DecodeError):
         content = _as_dict(load_json(path))

@@ -160,6 +160,7 @@ def judge_objects(
         )
 
     is_outside = stays & ~is_inside
+
     return stays, DatabaseCounts(total, int(stays.sum()), int(is_outside.sum()))
 
 
@@ -259,6 +260,7 @@ def _by_boxes(
         fitting += _fitting(group, index, expected)
 
     readings = [reading for reading in index.readings if _holds(reading, fitting)]
+
     return [(group, _choose(group.key, frames, readings, index)) for group, frames in fitting]
 
 
@@ -418,6 +420,7 @@ def _by_classes(
 
     pairs = zip(index.readings, levels, strict=True)
     readings = [reading for reading, level in pairs if level == best]
+
     return [(group, _read_by(readings, group.key)) for group in groups]
 
 

@@ -169,6 +169,7 @@ class FrameIndex:
             expected.append(frame.expected[frame.owners])
 
         is_known = np.array([name is not None for name in names], bool)
+
         return number, np.array(names, object), is_known, np.concatenate(expected)
 
     @cached_property
@@ -209,6 +210,7 @@ class FrameIndex:
             if name is not None:
                 may_be_same = (known[rows] == name) | ~is_known[rows]
                 rows = rows[may_be_same]
+
             expected_rows = rows[expected[rows]]
             shared[np.unique(frame[rows])] += 1
             shared_expected[np.unique(frame[expected_rows])] += 1
@@ -272,6 +274,7 @@ def _read_frames(records: Sequence[Record], content: Mapping[str, Any]) -> list[
         names = {label: name for name, label in categories.items()}
 
     is_waymo = str(metainfo.get('dataset')).lower() == 'waymo'
+
     return [_read_newer(record, names, is_waymo) for record in records]
 
 
@@ -282,6 +285,7 @@ def _read_older(record: Record) -> Frame:
     counts = [_count(value) for value in _values(record.get('num_lidar_pts'))]
     points = _filled(counts, len(names))
     valid = _filled(_values(record.get('valid_flag')), len(names))
+
     return Frame(
         name=str(record_id(record)),
         names=names,

@@ -130,6 +130,7 @@ def _list_key(content: Any, path: str | Path) -> str:
     if isinstance(content, Mapping):
         keys = [key for key in ('data_list', 'infos') if key in content]
         found = f'a dict with {", ".join(map(str, content)) or "nothing"}'
+
     if len(keys) != 1:
         raise UserError(
             f"{path} holds {found} instead of 'data_list' (mmdet3d 1.x) or 'infos' (BEVFormer): "
@@ -216,6 +217,7 @@ def rewrite_infos(
             f'{source} has {len(kept)} frames for {len(keep)} ids to keep: it changed since it was '
             'read'
         )
+
     if temporal == 'relink':
         kept = relink(records, kept)
 
@@ -252,6 +254,7 @@ def relink(
             link = chains.new_link(record, key)
             if link != record[key]:
                 changed[key] = link
+
         result.append({**record, **changed} if changed else record)
 
     return result
@@ -278,6 +281,7 @@ class _Chains:
 
         # Written in the way that the link was.
         own = self.by_id[found][self.id_key]
+
         return str(own) if isinstance(link, str) else own
 
     def find(self, record: dict[str, Any], key: str) -> Key:
@@ -290,6 +294,7 @@ class _Chains:
             if link in nearest:
                 link = nearest[link]
                 break
+
             visited.add(link)
             way.append(link)
             link = as_key(self.by_id[link].get(key))
@@ -300,6 +305,7 @@ class _Chains:
             found = link if is_same_scene else None
 
         nearest.update(dict.fromkeys(way, found))
+
         return found
 
 
@@ -317,6 +323,7 @@ def _link_style(records: Sequence[Mapping[str, Any]]) -> tuple[str, Any]:
         return id_key, ''
 
     [(end, _)] = ends.most_common(1)
+
     return id_key, end
 
 

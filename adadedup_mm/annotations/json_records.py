@@ -150,7 +150,9 @@ class JsonScanner:
                 if between is None:
                     self._end_array(end)
                     return
+
                 separator = between.group()
+
             start = end + len(separator) - 1
 
     def _behind_brace(self, start: int, nested: int) -> int:
@@ -284,9 +286,11 @@ def rewrite_records(
                     counts[key] = _filter_array(scanner, copier, *selectors[key])
                 else:
                     scanner.skip()
+
             copier.copy(len(scanner.data))
             copier.flush()
             check(counts)
+
         return counts
     except UnrecognisedJson:
         return _rewrite_plain(source, target, selectors, check)
@@ -342,7 +346,9 @@ def _filter_array(
                 copier.copy(previous)
             elif is_first:
                 copier.copy(start)
+
             copier.position = end
+
         count += 1
         previous = end
 

@@ -81,6 +81,7 @@ def keep_freed_pages() -> Iterator[None]:
     if platform.libc_ver()[0] != 'glibc':
         yield
         return
+
     libc = ctypes.CDLL(None)
     libc.strtoul.restype = ctypes.c_ulong
     libc.mallopt(_M_MMAP_MAX, 0)
@@ -96,6 +97,7 @@ def keep_freed_pages() -> Iterator[None]:
             stated = os.environ.get(name, str(value))
             number = libc.strtoul(stated.encode(), None, 0)
             libc.mallopt(option, min(number, 2**31 - 1))
+
         libc.malloc_trim(0)
 
 
@@ -121,6 +123,7 @@ def accelerate(network: nn.Module, size: int) -> bool:
             difference = _flat(network(images)) - expected
         except (RuntimeError, AttributeError):
             return False
+
         return bool(difference.norm() <= 1e-4 * expected.norm())
 
 
@@ -217,6 +220,7 @@ class _Attention(nn.MultiheadAttention):
         weights = logits.softmax(-1)
         attended = torch.bmm(weights, v).view(batch, heads, length, -1)
         joined = attended.transpose(1, 2).reshape(batch, length, width)
+
         return _linear(joined, self.out_proj.weight, self.out_proj.bias), None
 
     def _is_plain(self, query: Tensor, key: Tensor, value: Tensor) -> bool:

@@ -46,6 +46,7 @@ def atomic_open(path: str | Path, mode: str = 'wb') -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+
         os.replace(name, path)
         _sync_folder(path.parent)
     except BaseException:
@@ -169,6 +170,7 @@ def sha256_items(items: Iterable[Any]) -> str:
         separator = b','
 
     digest.update(b']')
+
     return digest.hexdigest()
 
 

@@ -50,6 +50,7 @@ def duration(seconds: float) -> str:
 
     whole, rest = divmod(round(seconds / unit), base)
     text = f'{whole:,}{SPACE}{large}'
+
     return f'{text} {rest}{SPACE}{small}' if rest else text
 
 

@@ -52,6 +52,7 @@ def coco_folder(
             'the data is missing: name a folder with images and COCO annotations '
             'by --cfg-options data.root=FOLDER'
         )
+
     folder = Path(root).absolute()
     if not folder.is_dir():
         raise UserError(f'data.root {folder} is no folder')
@@ -63,6 +64,7 @@ def coco_folder(
             f'data.train and data.val are both {val_file}: name another file, '
             'or leave data.val out and a part is split off'
         )
+
     train_images = _image_folder(folder, content, images)
     val_images = _image_folder(folder, val_content, images)
     if val_file is None:
@@ -71,6 +73,7 @@ def coco_folder(
     val_dataset = _dataset(folder, val_file, val_images, classes)
     testing = dict(dataset=dict(val_dataset, test_mode=True))
     evaluator = dict(type='CocoMetric', metric='bbox', ann_file=str(val_file))
+
     return dict(
         num_classes=len(classes),
         val_dataloader=testing,
@@ -102,11 +105,13 @@ def _only(files: Sequence[str], part: str, folder: Path) -> str | None:
     if len(found) > 1:
         of_boxes = [name for name in found if Path(name).name.startswith('instances')]
         found = of_boxes or found
+
     if len(found) > 1:
         key = part or 'train'
         raise UserError(
             f'{folder} holds {", ".join(found[:5])}: say which one by --cfg-options data.{key}=FILE'
         )
+
     return found[0] if found else None
 
 
@@ -120,6 +125,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(
             f'{path} cannot be read as COCO annotations: {type(error).__name__}: {error}'
         ) from error
+
     raise UserError(f'{path} has no images, annotations or categories')
 
 
@@ -144,10 +150,12 @@ def _split(content: dict[str, Any], folder: Path, share: float) -> tuple[Path, P
             f'{len(content["images"])} images are too few to split off a share of {share:g}: '
             'name a validation file by --cfg-options data.val=FILE'
         )
+
     train_file = folder / 'instances_train.json'
     val_file = folder / 'instances_val.json'
     write_json(train_file, _part(content, val_ids, inside=False))
     write_json(val_file, _part(content, val_ids, inside=True))
+
     return train_file, val_file
 
 
@@ -163,6 +171,7 @@ def _last_of_scenes(images: Sequence[dict[str, Any]], share: float) -> set[Any]:
         count = round(share * (seen + len(members))) - round(share * seen)
         last.update(members[len(members) - count :])
         seen += len(members)
+
     return last
 
 
@@ -184,7 +193,9 @@ def _image_folder(folder: Path, content: dict[str, Any], named: str | None) -> s
             raise UserError(
                 f'data.images: {folder / named} has no {name}, the first image of the annotations'
             )
+
         return named
+
     folders = [folder, *sorted(folder.glob('*/')), *sorted(folder.glob('*/*/'))]
     found = [place.relative_to(folder).as_posix() for place in folders if (place / name).is_file()]
     if not found:
@@ -192,6 +203,7 @@ def _image_folder(folder: Path, content: dict[str, Any], named: str | None) -> s
             f'{name} is not in {folder} or two levels below: '
             'say where the images are by --cfg-options data.images=FOLDER'
         )
+
     return found[0]
 
 

@@ -71,6 +71,7 @@ def load_benchmark(path: str | Path, overrides: dict[str, Any] | None = None) ->
     values['variants'] = _found_in(values['variants'], folder)
     benchmark = Benchmark(**values)
     pruning_base = _found(benchmark.pruning_base, folder)
+
     return dataclasses.replace(benchmark, pruning_base=pruning_base)
 
 
@@ -112,6 +113,7 @@ def _check_choices(values: dict[str, Any], path: str | Path) -> None:
     for name in ('models', 'variants', 'keep_ratios', 'seeds'):
         if not values[name]:
             raise UserError(f'{path}: {name} is empty')
+
     if 'compare_with' in values:
         choose(values['compare_with'], values['variants'], f'{path}: compare_with')
     for name, hours in values.get('gpu_hours', {}).items():
@@ -147,6 +149,7 @@ def _check_variant(settings: Any, where: str) -> None:
     for owner in ('adadedup', 'dynamic'):
         if not isinstance(settings.get(owner, {}), dict):
             raise UserError(f'{where}.{owner} is {settings[owner]!r}, but must be a dict')
+
     for key in ('keep_ratio', 'seed'):
         if key in settings.get('adadedup', {}):
             raise UserError(

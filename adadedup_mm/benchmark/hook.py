@@ -60,6 +60,7 @@ class BenchmarkHook(Hook):
         if self.metrics is None and runner.val_loop is not None:
             runner.val_loop.run()
             self._pause()
+
         if not is_main_process():
             return
         metrics = self.metrics or {}

@@ -118,6 +118,7 @@ def make_jobs(benchmark: Benchmark, settings: Mapping[str, Any], work_dir: Path)
         for variant in benchmark.variants:
             config = _training_config(benchmark, settings, model, variant, load)
             configs[model, variant] = config
+
     jobs = []
     for seed in benchmark.seeds:
         # One ratio after the other: variants differ in their stages, ratios share them, and of two
@@ -139,6 +140,7 @@ def make_jobs(benchmark: Benchmark, settings: Mapping[str, Any], work_dir: Path)
                         work_dir=work_dir,
                     )
                 )
+
     return jobs
 
 
@@ -182,20 +184,24 @@ def _training_config(
                 f'models.{model} prunes by itself: name a config without the dicts '
                 'adadedup and dynamic, which are for the variants'
             )
+
         _merge(config, [*bases, dict(_base_=wanted.get('_base_', []))], load)
         own = {key: value for key, value in wanted.items() if key != '_base_'}
         known = config.keys() | _KNOWN
         for key in own.keys() - _KNOWN:
             first_part = key.partition('.')[0]
             choose(first_part, known, f'a key of variants.{variant}')
+
         _merge(config, [own], load)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise UserError(f'{where}: {type(error).__name__}: {error}') from error
+
     if not config.get('train_cfg') or not config.get('val_dataloader'):
         raise UserError(
             f'{where} is no config that trains and evaluates: '
             'train_cfg or val_dataloader is missing'
         )
+
     _check_kinds(config, where)
     _evaluate_once(config)
     if num_classes is not None:
@@ -203,6 +209,7 @@ def _training_config(
     if 'adadedup' in config:
         options = resolve_options(config)
         bind(STRATEGIES, options.strategy, f'{where}: adadedup.strategy')
+
     return config
 
 
@@ -278,6 +285,7 @@ def _job(
         settings['adadedup'] = options.identity()
         settings['proxy'] = plain(load(options.proxy.config))
         config.adadedup.shared_stages = str(work_dir / 'stages')
+
     return Job(
         model=model,
         variant=variant,

@@ -48,6 +48,7 @@ class Launcher:
             raise UserError(
                 '--launcher slurm needs srun, which is not on the PATH: start it on the cluster'
             )
+
         visible = len(_visible_gpus())
         needed = self.gpus * self.side_by_side
         if self.kind == 'pytorch' and visible and needed > visible:
@@ -55,6 +56,7 @@ class Launcher:
                 f'--jobs {self.side_by_side} with --gpus {self.gpus} needs {needed} GPUs, '
                 f'but {visible} are visible'
             )
+
         _first_port()
 
     def start(self, job: Job, slot: int) -> subprocess.Popen[bytes]:
@@ -90,6 +92,7 @@ class Launcher:
         else:
             script = str(_TOOLS / 'train.py')
             start = [sys.executable, script, str(config), '--work-dir', folder]
+
         return [*start, '--resume']
 
     def environment(self, slot: int) -> dict[str, str]:
@@ -118,6 +121,7 @@ class Launcher:
             # where it runs.
             env.setdefault('MASTER_PORT', env['PORT'])
             return env
+
         cores = len(os.sched_getaffinity(0))
         threads = max(1, cores // (self.side_by_side * own))
         env.setdefault('OMP_NUM_THREADS', str(threads))
@@ -125,6 +129,7 @@ class Launcher:
             first = slot * own
             gpus = [visible[(first + i) % len(visible)] for i in range(own)]
             env['CUDA_VISIBLE_DEVICES'] = ','.join(gpus)
+
         return env
 
 

@@ -67,6 +67,7 @@ class Overview:
         else:
             mark = 'FAILED'
             result = row['error']
+
         took = in_words(row['job_seconds'])
         line = Text(
             f'[{len(self.rows)}/{self.total}] {mark} {job.name}: {result} ({took}{self._rest()})'
@@ -115,6 +116,7 @@ class Overview:
             )
             seconds = time.monotonic() - item.started
             table.add_row(item.job.name, in_words(seconds), tail)
+
         return Group(head, table)
 
 

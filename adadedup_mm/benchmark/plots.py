@@ -54,6 +54,7 @@ def _plot(results: Results, column: str, scale: float, label: str) -> Figure:
     for variant in results.variants:
         number = order.index(variant)
         _draw(axes, results, variant, number, column, scale)
+
     metric = results.metric.split('/')[-1]
     unit = ', %' if results.scale == 100 else ''
     axes.set_xlabel(label)
@@ -86,6 +87,7 @@ def _draw(
             mean, sd = mean_and_sd(np.array(list(values.values())))
             points.append((at, mean, sd))
             counts.add(len(values))
+
     if not points:
         return
     x, means, sds = np.array(sorted(points)).T

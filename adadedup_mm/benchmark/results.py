@@ -95,10 +95,12 @@ def make_row(job: Job, about: Row, seconds: float | None = None, code: int = 0) 
         row.update(status='failed', error=last_error(job.folder / 'log.txt', code))
     else:
         row = judged(row | _measured(job, report), about['metric'])
+
     if seconds is None:
         seconds = row['total_seconds'] or 0.0
     row['job_seconds'] = round(seconds, 1)
     write_json(job.folder / 'result.json', row)
+
     return row
 
 
@@ -111,6 +113,7 @@ def judged(row: Row, metric: str) -> Row:
     value = metrics.get(metric)
     good = value is not None and math.isfinite(value)
     error = f'the evaluation gave {metric}={value}; its results: {", ".join(metrics) or "none"}'
+
     return dict(
         row,
         metric=metric,
@@ -142,6 +145,7 @@ def _measured(job: Job, report: dict[str, Any]) -> Row:
     pruning = sum(stages.values())
     share = manifest.kept / manifest.samples if manifest else 1.0
     used_share = _used_share(job.folder / 'dynamic_samples.parquet', job.config) or 1.0
+
     return dict(
         metrics=json.dumps(report['metrics']),
         samples=report['samples'],
@@ -209,16 +213,19 @@ def read_results(path: Path) -> list[Row]:
         raise UserError(
             f'{path} cannot be read: {error}; name the work dir of a benchmark'
         ) from error
+
     try:
         rows = table.select(SCHEMA.names).cast(SCHEMA).to_pylist()
     except (KeyError, ValueError, pa.ArrowException) as error:
         raise UserError(f'{path} is no results file of a benchmark') from error
+
     for number, row in enumerate(rows):
         if not _is_complete(row):
             raise UserError(
                 f'{path}: row {number} holds values that no benchmark writes; '
                 'run the benchmark again'
             )
+
     if not rows:
         raise UserError(f'{path} has no rows; run the benchmark again')
     return rows
@@ -229,6 +236,7 @@ def _is_complete(row: Row) -> bool:
     for name in ('model', 'variant'):
         if not names_files(row[name] or ''):
             return False
+
     if None in (row['seed'], row['metric'], row['compare_with']):
         return False
     if row['status'] not in ('done', 'failed'):
@@ -245,6 +253,7 @@ def _is_complete(row: Row) -> bool:
         number = row[column]
         if number is None or not math.isfinite(number):
             return False
+
     return _is_numbers(row['metrics'], or_null=True) and _is_numbers(row['pruning_stages'])
 
 
@@ -283,4 +292,5 @@ def with_metric(rows: Sequence[Row], metric: str) -> list[Row]:
             changed.append(judged(row, metric))
         else:
             changed.append(dict(row, metric=metric))
+
     return changed

@@ -61,6 +61,7 @@ def run_jobs(
                     slots[number] = None
                     seconds = time.monotonic() - running.started
                     finish(running.job, running.process.returncode, seconds)
+
                 if slots[number] is None and waiting:
                     job = waiting.popleft()
                     process = start(job, number)
@@ -69,6 +70,7 @@ def run_jobs(
                         process=process,
                         started=time.monotonic(),
                     )
+
             watcher.tick(_occupied(slots))
             time.sleep(poll)
     finally:

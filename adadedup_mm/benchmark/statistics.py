@@ -102,6 +102,7 @@ def recovered_share(
     shares = gains[usable] / losses[usable]
     ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     low, high = np.quantile(shares, ends)
+
     return IntervalEstimate(
         value=value,
         low=float(low),
@@ -137,6 +138,7 @@ def paired_difference(variant: np.ndarray, other: np.ndarray) -> IntervalEstimat
         return _without_interval(mean, seeds)
     quantile = float(t.ppf((1 + LEVEL) / 2, seeds - 1))
     half = quantile * sd / np.sqrt(seeds)
+
     return IntervalEstimate(
         value=mean,
         low=mean - half,

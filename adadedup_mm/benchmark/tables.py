@@ -140,6 +140,7 @@ def make_tables(results: Results) -> list[Table]:
                 [variant for variant in results.variants if variant not in (FULL, RANDOM)],
             )
         )
+
     if compare_with in results.variants:
         tables.append(
             build(
@@ -150,6 +151,7 @@ def make_tables(results: Results) -> list[Table]:
                 [variant for variant in results.variants if variant != compare_with],
             )
         )
+
     tables.append(build('seconds', 'Seconds in total = pruning + training', _seconds_text))
     tables.append(
         build(
@@ -160,6 +162,7 @@ def make_tables(results: Results) -> list[Table]:
         )
     )
     tables.append(_stages(results))
+
     return [table for table in tables if table.rows]
 
 
@@ -178,6 +181,7 @@ def _table(
     for ratio in results.columns:
         if any(row[ratio] != NONE for row in cells.values()):
             columns.append(ratio)
+
     header = ['kept']
     for ratio in columns:
         header.append('not set' if ratio is None else f'{ratio * 100:g} %')
@@ -186,6 +190,7 @@ def _table(
         texts = [cell[ratio] for ratio in columns]
         if set(texts) - {NONE}:
             rows.append([variant, *texts])
+
     return Table(
         name=name,
         title=title,
@@ -207,6 +212,7 @@ def _metric_text(results: Results, variant: str, ratio: float | None) -> str:
     if math.isfinite(sd):
         text += f' ± {sd:.{places}f}'
     notes = _metric_notes(results, variant, ratio)
+
     return f'{text} ({", ".join(notes)})' if notes else text
 
 
@@ -273,11 +279,13 @@ def _stages(results: Results) -> Table:
     for runs in costs.values():
         for run in runs:
             names.update(dict.fromkeys(run))
+
     rows = []
     for variant, runs in costs.items():
         if any(runs):
             seconds = [_mean_seconds(runs, name) for name in names]
             rows.append([variant, *seconds])
+
     return Table(
         name='stages',
         title='Seconds of the stages of pruning: mean over ratios and seeds',
@@ -380,6 +388,7 @@ def summary_csv(all_of: Iterable[Results]) -> str:
                 if results.cell(variant, ratio):
                     summary = _summary(results, variant, ratio)
                     writer.writerow([_csv_text(value) for value in summary])
+
     return file.getvalue()
 
 
@@ -390,6 +399,7 @@ def _summary(results: Results, variant: str, ratio: float | None) -> list[object
     failed = sum(not is_done(row) for row in results.cell(variant, ratio))
     recovered = results.recovered(variant, ratio)
     difference = results.difference(variant, ratio)
+
     return [
         results.model,
         variant,
@@ -445,9 +455,11 @@ def write_tables(folder: Path, rows: Sequence[Row]) -> str:
     for results in every:
         for table in make_tables(results):
             _write(folder / f'{results.model}_{table.name}.tex', latex(table))
+
     text = tables_markdown(rows)
     _write(folder / 'tables.md', text)
     _write(folder / 'summary.csv', summary_csv(every))
+
     return text
 
 

@@ -66,12 +66,14 @@ def _sentence(names: list[str], places: list[tuple[str, str] | None]) -> str:
     for name, place in zip(names, places, strict=True):
         if place:
             groups[(name, *place)] += 1
+
     counted = [_number(counts[name], name) for name in _ranked(counts)]
     text = f'An image with {", ".join(counted)}.'
     described = []
     for group in _ranked(groups)[:_GROUPS]:
         name, size, position = group
         described.append(f'{_number(groups[group], f"{size} {name}")} at the {position}')
+
     if not described:
         return text
     return f'{text} {", ".join(described).capitalize()}.'

@@ -84,6 +84,7 @@ def caption_shards(captioner: Captioner, pool: Pool, paths: Sequence[str]) -> Sh
         write_json(folder / RESULT, captions)
 
     sizes = [len(part) for part in parts]
+
     return Shards(files, sizes, compute, lead, RESULT, label='captions', unit='image')
 
 
@@ -96,6 +97,7 @@ def _check(captions: Any, sample_ids: list[str], name: str) -> None:
             f'the captioner {name} must return {len(sample_ids)} captions for {len(sample_ids)} '
             f'images, but returned {returned}'
         )
+
     for sample, text in zip(sample_ids, captions, strict=True):
         if not isinstance(text, str) or not text.strip():
             raise UserError(

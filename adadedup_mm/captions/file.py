@@ -72,12 +72,14 @@ class CaptionFile:
             if sample in captions:
                 raise UserError(f'{self.file}, {where}: a second caption for {name!r}; keep one')
             captions[sample] = text
+
         missing = [name for i, name in enumerate(sample_ids) if i not in captions]
         if missing:
             raise UserError(
                 f'{self.file} has no caption for {len(missing)} of {len(samples)} samples, for '
                 f'example {missing[0]!r}; add them'
             )
+
         return [captions[i] for i in range(len(samples))]
 
     def _only_sample(
@@ -88,12 +90,14 @@ class CaptionFile:
             raise UserError(
                 f'{self.file}, {where}: {name!r} names no sample; use its id or file name'
             )
+
         found = find(str(name))
         if len(found) > 1:
             raise UserError(
                 f'{self.file}, {where}: {name!r} fits {len(found)} samples; add its folder, '
                 f'or use the sample id, such as {sample_ids[found[0]]!r}'
             )
+
         return found[0] if found else None
 
 
@@ -174,6 +178,7 @@ def _entry(record: Any, where: str, path: Path) -> _Entry:
         if repeated:
             raise UserError(f'{path}, {where}: the key {repeated[0]!r} appears twice; keep one')
         record = dict(record.pairs)
+
     values = record if isinstance(record, dict) else {}
     names = [key for key in _NAMES if values.get(key) is not None]
     texts = [key for key in _TEXTS if key in values]
@@ -183,6 +188,7 @@ def _entry(record: Any, where: str, path: Path) -> _Entry:
             f"{path}, {where} needs '{_NAMES[0]}' (or {other_names}) and "
             f"'{_TEXTS[0]}' (or {_TEXTS[1]!r})"
         )
+
     return where, values[names[0]], values[texts[0]]
 
 

@@ -134,6 +134,7 @@ class NgramText:
 
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
         unit = rows / np.maximum(lengths, 1e-12)
+
         return unit.astype(np.float32)
 
 
@@ -176,4 +177,5 @@ def text_shards(texts: Sequence[str], rows: np.ndarray, encoder: TextEncoder) ->
         write_rows(folder / RESULT, (len(rows), features.shape[1]), blocks)
 
     sizes = [len(part) for part in parts]
+
     return Shards(files, sizes, compute, lead, RESULT, label='text features', unit='text')

@@ -68,6 +68,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         '--keep-checkpoints', action='store_true', help='keep the weights of finished trainings'
     )
     parser.add_argument('--metric', help='make the tables for another result of the evaluations')
+
     return parser.parse_args(arguments)
 
 
@@ -77,6 +78,7 @@ def _main(arguments: list[str] | None) -> None:
     if folder.is_dir():
         _report(folder, read_results(folder / RESULTS), args.metric)
         return
+
     launcher = Launcher(
         kind=args.launcher,
         gpus=args.gpus if args.launcher != 'none' else 1,
@@ -100,6 +102,7 @@ def _main(arguments: list[str] | None) -> None:
         _run(jobs, rows, about, launcher, work_dir, args)
         ordered = [rows[job.folder] for job in jobs]
         _report(work_dir, ordered, args.metric)
+
     failed = sum(not is_done(row) for row in ordered)
     if failed:
         print(
@@ -115,6 +118,7 @@ def _announcement(benchmark: Benchmark, jobs: list[Job], waiting: list[Job]) -> 
     for job in waiting:
         of_whole_training = benchmark.gpu_hours.get(job.model, 0.0)
         hours += of_whole_training * (job.keep_ratio or 1.0)
+
     ratios = ', '.join(f'{ratio:g}' for ratio in benchmark.keep_ratios)
     done = len(jobs) - len(waiting)
     text = (

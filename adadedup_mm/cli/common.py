@@ -122,10 +122,12 @@ def _override(text: str) -> str:
         raise UserError(
             f'--cfg-options {text}: write KEY=VALUE, with dots between the parts of a key'
         )
+
     try:
         DictAction._parse_iterable(value)
     except (AssertionError, RecursionError):
         raise UserError(f'--cfg-options {text}: the brackets of the value do not match') from None
+
     return text
 
 

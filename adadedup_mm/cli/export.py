@@ -32,6 +32,7 @@ def _main(arguments: list[str] | None) -> None:
         out = args.out or args.work_dir / 'export' / 'samples.csv'
         print(f'{out}: {export_csv(args.work_dir, out)} samples')
         return
+
     out = args.out or args.work_dir / 'export' / 'fiftyone'
     count = export_fiftyone(args.work_dir, out)
     folder = shlex.quote(str(out))

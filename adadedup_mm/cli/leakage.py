@@ -58,6 +58,7 @@ def _table(summary: LeakageSummary) -> Table:
         'unreadable',
     ):
         table.add_column(title, justify='left' if title == 'split' else 'right')
+
     for split in summary.splits:
         table.add_row(
             split.split,
@@ -69,6 +70,7 @@ def _table(summary: LeakageSummary) -> Table:
             '-' if split.highest is None else f'{split.highest:.4f}',
             f'{split.unreadable:,}',
         )
+
     return table
 
 

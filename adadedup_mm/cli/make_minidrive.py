@@ -48,6 +48,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         help='what to write (default: all)',
     )
     parser.add_argument('--workers', type=int, help='processes (default: one per CPU core)')
+
     return parser.parse_args(arguments)
 
 

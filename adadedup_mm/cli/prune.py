@@ -48,6 +48,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         help='only show what would go at several keep ratios and what a run would cost; '
         'nothing is written',
     )
+
     return parser.parse_args(arguments)
 
 
@@ -58,11 +59,13 @@ def _main(arguments: list[str] | None) -> None:
             '--update goes on with the strategy and the thresholds of the old run: '
             'leave --strategy and --keep-ratio out'
         )
+
     rank, world = rank_and_world(args.launcher)
     with failures_told(args.work_dir, rank, world):
         config = load_config(args.config, args.cfg_options)
         options = resolve_options(config, args.keep_ratio, args.strategy)
         take_gpu(args.launcher)
+
     work_dir = args.work_dir or default_work_dir(config, args.config)
     if args.dry_run:
         if world > 1 or args.update or args.resume:
@@ -70,11 +73,14 @@ def _main(arguments: list[str] | None) -> None:
                 '--dry-run runs in one process, looks at all samples and writes nothing: '
                 'leave --launcher, --update and --resume out'
             )
+
         _show(dry_run(config, options, Path(work_dir)), options, work_dir)
         return
+
     if options.proxy.distributed:
         with failures_told(work_dir, rank, world):
             open_group(args.launcher)
+
     prune(
         config,
         options,
@@ -99,6 +105,7 @@ def _show(result: DryRun, options: Options, work_dir: str) -> None:
         'disk',
     ):
         table.add_column(title, justify='right')
+
     for row in result.rows:
         cost = row.cost
         cells = (
@@ -112,6 +119,7 @@ def _show(result: DryRun, options: Options, work_dir: str) -> None:
             words.size(cost.disk),
         )
         table.add_row(*cells, style='bold' if row.keep_ratio == options.keep_ratio else None)
+
     print_table(table)
     if options.group_by or options.min_gap:
         print('group_by and min_gap, which change what is kept, are left aside here')

@@ -45,22 +45,27 @@ def _main(arguments: list[str] | None) -> None:
     if args.amp:
         config.optim_wrapper.type = 'AmpOptimWrapper'
         config.optim_wrapper.loss_scale = 'dynamic'
+
     if args.auto_scale_lr:
         if not {'enable', 'base_batch_size'} <= set(config.get('auto_scale_lr', {})):
             raise UserError(
                 "--auto-scale-lr needs 'auto_scale_lr' with 'enable' and 'base_batch_size' "
                 'in the config'
             )
+
         config.auto_scale_lr.enable = True
+
     if args.resume:
         config.resume = True
         config.load_from = None if args.resume == 'auto' else args.resume
+
     kind = _runner_type(config)
     if kind is None:
         runner = build_runner(config)
     else:
         config.runner_type = kind
         runner = RUNNERS.build(config)
+
     runner.train()
 
 
@@ -86,6 +91,7 @@ def _runner_type(config: Config) -> Any:
                 f'the config has a {name!r} dict, but its runner_type {class_name(given)} '
                 f'does not look at it: set runner_type={_ASKS_FOR[name]!r}, or take the dict out'
             )
+
     return given
 
 

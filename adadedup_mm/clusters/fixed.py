@@ -56,16 +56,19 @@ class FixedClusterer(Clusterer):
         if self.file is not None:
             values = _column_of_file(Path(self.file), self.column, pool.sample_ids)
             return label(values)
+
         if self.column == 'dataset':
             return label(pool.dataset_index.tolist())
         if self.column == 'folder':
             folders = [str(Path(paths[0]).parent) for paths in pool.image_paths]
             return label(folders)
+
         if pool.scenes is None:
             raise UserError(
                 "adadedup.clusterer.column is 'scene', but the annotation files name no scenes; "
                 'use another column, or SphericalKMeans'
             )
+
         return label(pool.scenes)
 
 
@@ -78,6 +81,7 @@ def _column_of_file(path: Path, column: str, sample_ids: tuple[str, ...]) -> lis
                 f"adadedup.clusterer.file {path} has no column '{name}'; it has: "
                 f'{", ".join(table.column_names)}'
             )
+
     clusters: dict[str, Hashable] = {}
     names = table['sample_id'].cast(pa.string()).to_pylist()
     values = table[column].to_pylist()
@@ -87,12 +91,14 @@ def _column_of_file(path: Path, column: str, sample_ids: tuple[str, ...]) -> lis
                 f"adadedup.clusterer.file {path} has two values of '{column}' for sample "
                 f'{sample!r}; keep one'
             )
+
     missing = [sample for sample in sample_ids if clusters.get(sample) is None]
     if missing:
         raise UserError(
             f"adadedup.clusterer.file {path} has no '{column}' for {len(missing)} of "
             f'{len(sample_ids)} samples, for example {missing[0]!r}; add them'
         )
+
     return [clusters[sample] for sample in sample_ids]
 
 

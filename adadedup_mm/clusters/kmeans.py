@@ -76,9 +76,11 @@ class SphericalKMeans(CentroidClusterer):
                 f'adadedup.clusterer.num_clusters is {count}, but the dataset has only '
                 f'{len(features)} samples; lower it'
             )
+
         generator = np.random.default_rng(seed)
         everyone = np.arange(len(features))
         labels = self._split(features, everyone, count, generator, assign)
+
         return label(labels.tolist())
 
     def _split(
@@ -119,6 +121,7 @@ class SphericalKMeans(CentroidClusterer):
                 fine = self._split(features, part, int(min(share, len(part))), generator)
                 labels[part] = start + fine
                 bar.update(len(part))
+
         return labels[members]
 
     def _learn(
@@ -149,6 +152,7 @@ class SphericalKMeans(CentroidClusterer):
                 # One iteration at a time is what faiss does by itself, but can show progress.
                 centroids = _iterate(rows, centroids)
                 bar.update()
+
         return centroids
 
 
@@ -163,6 +167,7 @@ def _iterate(rows: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     clustering.max_points_per_centroid = len(rows)
     faiss.copy_array_to_vector(centroids.ravel(), clustering.centroids)
     clustering.train(rows, faiss.IndexFlatIP(dim))
+
     return faiss.vector_to_array(clustering.centroids).reshape(count, -1)
 
 

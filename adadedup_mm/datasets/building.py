@@ -60,9 +60,11 @@ def build_dataset(settings: Mapping[str, Any], where: str) -> Any:
                 f'{where} does not know the classes {some(unknown)} of its metainfo, but '
                 f'{some(known)}: use these names, or the dataset type that the annotations are for'
             ) from error
+
         raise UserError(f'{where} cannot be built: {error_words(error)}') from error
 
     show_cameras(dataset, settings.get('data_prefix') or {})
+
     return dataset
 
 
@@ -119,6 +121,7 @@ def load_dataset(dataset: Any, where: str, ann_file: Path | None, trust: bool) -
                     f'{where} cannot read {ann_file}, which holds older infos: use '
                     "BEVFormerDataset for it, or make infos with mmdet3d's tools/create_data.py"
                 )
+
             check_kind(dataset, content, where, ann_file)
             check_pictures(content['data_list'], ann_file or '')
 

@@ -85,6 +85,7 @@ def label_meanings(
     _check_range(names, own if given is None else given, needed, where, ann_file)
     # Of categories with one name all but one have no objects here.
     unique = names if index is not None else _unique(names)
+
     return Meanings(unique, _mismatch(names, given or own, used, where, ann_file))
 
 
@@ -235,11 +236,13 @@ def _mismatch(
         remedy = f'write metainfo=dict(classes={right!r})'
     else:
         remedy = 'list the classes of metainfo in the order of the file'
+
     if len(right) != len(given):
         remedy += f' and num_classes={len(right)}'
 
     label = wrong[0]
     others = f', and {len(wrong) - 1} more classes likewise' if len(wrong) > 1 else ''
+
     return (
         f'{where}: label {label} means {names[label]!r} in {ann_file or "its folders"}, but '
         f'{given[label]!r} in the metainfo, whose order does not change what labels mean: the '

@@ -56,6 +56,7 @@ def find_databases(
                 'of the '
                 'pipeline'
             )
+
         owners = [number for number, prefix in enumerate(inner) if path[: len(prefix)] == prefix]
         found[owners[0] if owners else 0].append(Database(path, file))
 

@@ -108,6 +108,7 @@ def show_cameras(dataset: Any, given: Mapping[str, str]) -> None:
     for name, folder in _IMAGE_FOLDERS[kind].items():
         if not given.get(name):
             folders[name] = os.path.join(dataset.data_root or '', folder)
+
     dataset.data_prefix = folders
 
 
@@ -161,6 +162,7 @@ def read_frames(
             f'{where}: frame {_name(frames[0])} has no image: pruning looks at images, so the '
             'infos must name them'
         )
+
     sizes = _Sizes(reader)
     known_scenes = _scene_table(dataset)
     found = []
@@ -170,6 +172,7 @@ def read_frames(
             with naming_frame(place):
                 found.append(_read_frame(dataset, items, views, sizes, known_scenes, place))
             bar.update()
+
     return _joined(found, views, items=len(frames[0]))
 
 
@@ -212,6 +215,7 @@ def _read_frame(
     for item in items:
         for name, camera in _cameras(item).items():
             cameras[name] = (camera, item)
+
     check_cameras(cameras, views, place)
     pictures = tuple(cameras[view][0]['img_path'] for view in views)
     objects_3d = _objects_3d(items[0]) if len(items) == 1 else None
@@ -223,11 +227,13 @@ def _read_frame(
         own_sizes.append(size)
         here = f'{place}, {view}'
         shown.append(_shown(dataset, camera, item, view, objects_3d, size, here))
+
     first_camera, _ = cameras[views[0]]
     own = _own_objects(
         dataset, objects_3d, first_camera, shown, own_sizes[0], f'{place}, {views[0]}'
     )
     scene = _scene(items[0], pictures[0], known_scenes)
+
     return _Frame(pictures, own_sizes, [_countable(one) for one in shown], own, scene)
 
 
@@ -251,6 +257,7 @@ def _joined(frames: Sequence[_Frame], views: tuple[str, ...], items: int) -> Fra
         labels=np.concatenate([one.labels for one in shown]).astype(np.int32),
         boxes=shown_boxes.astype(np.float32).reshape(-1, 4),
     )
+
     return Frames(
         image_paths=[frame.pictures for frame in frames],
         views=views,
@@ -392,11 +399,13 @@ def _projection(camera: Item, place: str) -> np.ndarray | None:
         if matrix.shape not in shapes:
             wanted = ' or '.join(map(str, shapes))
             raise UserError(f'{place}: {key} has shape {matrix.shape} instead of {wanted}')
+
         if not np.isfinite(matrix).all():
             raise UserError(f'{place}: {key} is not finite')
         rows, columns = matrix.shape
         matrices[key] = np.eye(4)
         matrices[key][:rows, :columns] = matrix
+
     if 'cam2img' in matrices and 'lidar2cam' in matrices:
         return matrices['cam2img'] @ matrices['lidar2cam']
     return matrices.get('lidar2img')

@@ -53,9 +53,11 @@ def merge_objects(
         key = (owner[number], labels[number], bytes(boxes[number]))
         first_line = seen.setdefault(key, line[number])
         is_new[number] = first_line == line[number]
+
     chosen = np.flatnonzero(is_new)
     by_sample = np.argsort(owner[chosen], kind='stable')
     chosen = chosen[by_sample]
     samples = int(sample.max(initial=-1)) + 1
     merged_counts = np.bincount(owner[chosen], minlength=samples)
+
     return merged_counts, labels[chosen], boxes[chosen]

@@ -27,6 +27,7 @@ def take_objects(infos: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.nda
                     boxes.append(box if len(box) == 4 else _NO_BOX)
             except (AttributeError, TypeError, ValueError) as error:
                 raise BadRecord(record_name(info, position)) from error
+
             ends.append(len(labels))
             bar.update()
 
@@ -34,6 +35,7 @@ def take_objects(infos: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.nda
         coordinates = np.array(boxes, np.float32).reshape(-1, 4)
 
     coordinates[~np.isfinite(coordinates).all(axis=1)] = np.nan
+
     return np.diff(ends, prepend=0), _whole(labels, 'bbox_label'), coordinates
 
 

@@ -97,6 +97,7 @@ def data_folders(settings: Mapping[str, Any]) -> list[Path]:
     named = [
         Path(root, place) for place in places if isinstance(place, (str, os.PathLike)) and place
     ]
+
     # An annotation file or a folder of images: what is beside the one or in the other.
     return [Path(root), *(place.parent if place.is_file() else place for place in named)]
 

@@ -62,6 +62,7 @@ def read_outlines(config: Config, sources: Sequence[Source], pool: Pool) -> Outl
             else:
                 infos = stored_infos(read_again(config, source))
                 parts.append(_of_images(infos, source, number, seen, bar.update))
+
     outlines = Outlines(
         sizes=np.concatenate([part.sizes for part in parts]),
         labels=np.concatenate([part.labels for part in parts]),
@@ -73,6 +74,7 @@ def read_outlines(config: Config, sources: Sequence[Source], pool: Pool) -> Outl
             'the shapes of objects are to be scored, but no object of the training set has a mask '
             'or a box: use a strategy that asks a model'
         )
+
     return outlines
 
 
@@ -109,7 +111,9 @@ def _of_images(
             sizes.append(outline(instance))
             labels.append(label)
             owner.append(sample)
+
         done()
+
     return Outlines(
         sizes=np.array(sizes, np.float64).reshape(-1, 2),
         labels=np.array(labels, np.int32),

@@ -183,6 +183,7 @@ def _take_frames(opened: Opened, infos: Sequence[Info]) -> Part:
 
     meanings = label_meanings(dataset, read.labels, where, ann_file, None)
     kind, native_ids = _address(opened, [items[0] for items in frames], names, repeats, True)
+
     return Part(
         source=Source(
             kind,
@@ -245,6 +246,7 @@ def _take_views(opened: Opened, index: CocoIndex, skip_empty: bool) -> Part:
             for name, cameras in frames.items()
             if any(info.get('instances') for info in cameras.values())
         }
+
     if not frames:
         raise UserError(f'{where} is empty: {why_empty(dataset, ann_file, index)}')
 
@@ -259,6 +261,7 @@ def _take_views(opened: Opened, index: CocoIndex, skip_empty: bool) -> Part:
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     in_first = np.repeat(np.arange(len(infos)) % len(views) == 0, counts)
     native = [tuple(cameras[view]['img_id'] for view in views) for cameras in frames.values()]
+
     return Part(
         source=Source(
             'coco',

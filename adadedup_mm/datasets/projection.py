@@ -41,6 +41,7 @@ def project_boxes(
     sides = boxes[:, 2:] - boxes[:, :2]
     is_seen = (sides >= MIN_SIZE).all(axis=1)
     boxes[~is_seen] = np.nan
+
     return boxes.astype(np.float32)
 
 
@@ -60,7 +61,9 @@ def _in_front(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     with np.errstate(divide='ignore', invalid='ignore'):
         share = (NEAR - start[..., 2:]) / (end[..., 2:] - start[..., 2:])
         crossings = start + share * (end - start)
+
     is_front = points[..., 2] >= NEAR
     candidates = np.concatenate([points, crossings], axis=1)
     valid = np.concatenate([is_front, crosses], axis=1)
+
     return candidates, valid

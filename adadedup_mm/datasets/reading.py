@@ -68,6 +68,7 @@ def read_pool(config: Config, check_images: bool = True) -> tuple[Pool, list[Sou
         replace(part, source=replace(part.source, temporal=temporal, trust=trust, databases=found))
         for part, found in zip(parts, databases, strict=True)
     ]
+
     return _pool_of(parts)
 
 
@@ -107,6 +108,7 @@ def _read_dataset(
         check_images(list(camera_paths(part.image_paths, columns)), where)
 
     records = records_digest(stored_infos(dataset), without=NOTED)
+
     return replace(part, source=replace(part.source, records=records))
 
 
@@ -154,6 +156,7 @@ def _pool_of(parts: Sequence[Part]) -> tuple[Pool, list[Source]]:
         notes=tuple(_notes(parts, labelled)),
     )
     samples = np.split(sample, np.cumsum(lines)[:-1])
+
     return pool, [_source_of(*of_part) for of_part in zip(parts, maps, samples, strict=True)]
 
 
@@ -197,6 +200,7 @@ def _notes(parts: Sequence[Part], labelled: np.ndarray) -> list[str]:
             'sample of its own in each of them, and redundant beside its copy; name a '
             'file once, in a RepeatDataset if it counts more'
         )
+
     if not labelled.all():
         unknown = some([part.where for part in parts if not part.is_labelled])
         notes.append(

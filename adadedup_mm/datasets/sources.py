@@ -113,6 +113,7 @@ def _walk(settings: Any, path: ConfigPath) -> Iterator[ConfigPath]:
         raise UserError(
             f'{dotted(path)} is a PrunedDataset: prune the config that it was made from'
         )
+
     if isinstance(settings.get('datasets'), Sequence):
         for index, inner in enumerate(settings['datasets']):
             yield from _walk(inner, (*path, 'datasets', index))
@@ -196,6 +197,7 @@ def _write_databases(
             parts.append(InfoPart(source.ann_file, source.native_ids, stays))
 
     counts = write_databases(targets, parts, any(source.trust for source in sources))
+
     return [
         dict(
             input=str(file),
@@ -302,6 +304,7 @@ def subset_config(
         if source.has_item_ids:
             native = itertools.compress(source.native_ids, kept[source.samples])
             names = [str(image) for frame in native for image in frame]
+
         _require_samples(source, names)
         ids_file = Path(folder).absolute() / f'{index}.txt'
         write_ids(ids_file, names)

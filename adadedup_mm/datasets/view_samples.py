@@ -87,6 +87,7 @@ def view_objects(
     chosen = np.isin(view, columns)
     kind = np.concatenate([item.labels for item in shown]).astype(np.int64) * len(pool.views) + view
     sizes = np.concatenate([item.sizes for item in shown])[picture]
+
     return (
         owner[chosen],
         kind[chosen],

@@ -113,11 +113,14 @@ def greedy_budget(
                 low, kept, similarity = middle, more, more_similarity
             else:
                 high = middle
+
             bar.update()
+
     ranking = np.lexsort((similarity, ~kept, ~candidates))
     chosen = np.zeros(len(kept), bool)
     chosen[ranking[:count]] = True
     threshold = max(low * GRID, -1.0)
+
     return chosen, similarity, threshold
 
 
@@ -141,15 +144,18 @@ def _greedy(rows: np.ndarray, start: np.ndarray, threshold: float) -> tuple[np.n
         for above in slices(count, 4 * BLOCK):
             similarity = snap(rows[above] @ block.T)
             np.maximum(best_here, similarity.max(axis=0), out=best_here)
+
         between = snap(block @ block.T)
         for position in range(len(block)):
             if best_here[position] <= threshold:
                 kept_here[position] = True
                 later = slice(position + 1, None)
                 np.maximum(best_here[later], between[position, later], out=best_here[later])
+
         # Kept rows gather at the beginning, where none is needed any more.
         stays = block[kept_here]
         end = count + len(stays)
         rows[count:end] = stays
         count = end
+
     return kept, np.maximum(best, -1)

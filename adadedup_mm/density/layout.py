@@ -103,6 +103,7 @@ def layout_blocks(
             inside = (present >= rows.start) & (present < rows.stop)
             places = present[inside] - rows.start
             block[places, :-1] += sums[inside]
+
         return block
 
     for rows in slices(samples, ROWS):

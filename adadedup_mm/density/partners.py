@@ -71,6 +71,7 @@ def nearest_kept(
         counts = run_parallel(match_anywhere, jobs, workers)
         for count in read_in_passing(features, counts):
             bar.update(count)
+
     return pairs.partner, pairs.similarity
 
 

@@ -126,12 +126,14 @@ def semdedup_scores(
             key = lots[members]
         else:
             key = np.concatenate([_centrality(rows[cluster]) for cluster in clusters])
+
         if order == 'easy':
             key = -key
         label = np.repeat(np.arange(len(clusters)), _sizes(clusters))
         positions = np.lexsort((key, label))
         rows = _take_rows(rows, positions)
         scores = [_nearest_earlier(rows[cluster], later) for cluster in clusters]
+
         return positions, np.concatenate(scores)
 
     return _score_clusters(features, assignment, score, workers, clusters)
@@ -162,9 +164,11 @@ def kcenter_scores(
             if is_small:
                 parts.append(_farthest_first_together(rows, list(group)))
                 continue
+
             for cluster in group:
                 positions, scores = _farthest_first(rows[cluster])
                 parts.append((cluster.start + positions, scores))
+
         all_positions, all_scores = zip(*parts, strict=True)
         return np.concatenate(all_positions), np.concatenate(all_scores)
 
@@ -216,6 +220,7 @@ def _score_clusters(
         counts = run_parallel(job, batches, workers)
         for count in read_in_passing(features, counts):
             bar.update(count)
+
     return order, snap(similarity)
 
 
@@ -246,8 +251,10 @@ def _rank(
         positions, scores = score(rows, directed, _spans(label[seen]))
         sequence = np.concatenate([sequence, directed[positions]])
         similarity = np.concatenate([similarity, scores])
+
     label = np.concatenate([label[blank], label[seen]])
     by_cluster = np.argsort(label, kind='stable')
+
     return sequence[by_cluster], similarity[by_cluster]
 
 
@@ -316,7 +323,9 @@ def _nearest_earlier(rows: np.ndarray, later: np.ndarray) -> np.ndarray:
         for above in slices(here.start, 4 * block):
             tile = rows[above] @ columns.T
             np.maximum(best, tile.max(axis=0), out=best)
+
         nearest[here] = best
+
     return nearest
 
 
@@ -347,6 +356,7 @@ def _farthest_first(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             order[done:] = left[nearest == 1]
             similarity[done:] = 1
             break
+
         candidates, bound = _smallest(nearest)
         close, own = rows[candidates], nearest[candidates]
         picks, scores = _traverse_close(close, own, candidates, bound)
@@ -362,6 +372,7 @@ def _farthest_first(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if waiting.sum() < (1 - DONE) * len(rows):
             rows = _take_rows(rows, np.flatnonzero(waiting))
             left, nearest = left[waiting], nearest[waiting]
+
     return order, similarity
 
 
@@ -381,6 +392,7 @@ def _smallest(nearest: np.ndarray) -> tuple[np.ndarray, tuple[float, int]]:
     ties = np.flatnonzero(nearest == value)
     free = CANDIDATES - len(below)
     candidates = np.concatenate([below, ties[:free]])
+
     return np.sort(candidates), (value, ties[free])
 
 
@@ -408,6 +420,7 @@ def _traverse_close(
         np.maximum(own, between[pick], out=own)
         own[pick] = np.inf
         pick = own.argmin()
+
     return picks, scores
 
 
@@ -437,6 +450,7 @@ def _farthest_first_together(
         block = rows[cluster]
         between[number, : len(block), : len(block)] = snap(block @ block.T)
         order[number, 0] = _centrality(block).argmax()
+
     similarity = np.full(order.shape, -1, np.float32)
     nearest = np.where(inside, np.float32(-1), np.float32(np.inf))
     each = np.arange(len(clusters))
@@ -447,5 +461,7 @@ def _farthest_first_together(
         farthest = nearest.argmin(axis=1)
         order[:, step] = farthest
         similarity[:, step] = nearest[each, farthest]
+
     positions = starts[:, None] + order
+
     return positions[inside], similarity[inside]

@@ -91,6 +91,7 @@ def cluster_work(clusterer: Clusterer, features: np.ndarray, pool: Pool, seed: i
         (folder / centroids_file).unlink(missing_ok=True)
 
     sizes = [len(part) for part in parts]
+
     return Shards(
         files, sizes, compute, lead, result, centroids_file, label='clusters', unit='sample'
     )
@@ -201,4 +202,5 @@ def _by_cluster(
         finish(folder, values)
 
     sizes = [len(own) for own in members]
+
     return Shards(files, sizes, compute, lead, result, label=label, unit='sample')

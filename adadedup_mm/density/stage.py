@@ -77,6 +77,7 @@ class DensityStages:
             pool = self.pool
             samples = [pool.sample_ids, pool.scenes, pool.dataset_index.tolist()]
             inputs['samples'] = sha256_value(samples)
+
         file = getattr(self.clusterer, 'file', None)
         if file is not None and os.path.isfile(file):
             inputs['file'] = self.ledger.digest(file)
@@ -124,6 +125,7 @@ class DensityStages:
         folder = self.ledger.stage('joint', inputs, write_joint)
         # A form of the features, not a step of the method that a run accounts for.
         self.ledger.used.pop('joint')
+
         return np.asarray(read_array(folder / 'joint.npy', mmap_mode='r'))
 
     def scores(self, layout: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -172,7 +174,9 @@ class DensityStages:
             ours = features[block]
             theirs = features[partner[block]]
             similarity[start : start + _ROWS] = np.einsum('nd,nd->n', ours, theirs)
+
         drop_pages(features)
+
         return similarity
 
     def _layout_inputs(self, layout: float) -> dict[str, Any]:

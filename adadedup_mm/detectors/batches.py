@@ -18,6 +18,7 @@ def is_batch(value: Any, size: int) -> bool:
         items = list(value)
     else:
         return False
+
     if not items:
         return False
     return all(is_batch(item, size) for item in items)
@@ -34,7 +35,9 @@ def slice_batch(value: Any, position: int) -> Any:
         for key, item in value.items():
             named[key] = slice_batch(item, position)
         return named
+
     items = [slice_batch(item, position) for item in value]
+
     return type(value)(items)
 
 
@@ -47,10 +50,13 @@ def split_batch(value: Any, size: int) -> list[Any]:
         # allow.
         slices = torch.unsafe_split(value, 1)
         return list(slices)
+
     if isinstance(value, dict):
         rows = split_batch(list(value.values()), size)
         return [dict(zip(value, row, strict=True)) for row in rows]
+
     columns = [split_batch(item, size) for item in value]
+
     return [type(value)(row) for row in zip(*columns, strict=True)]
 
 

@@ -47,6 +47,7 @@ def forward_losses_per_image(
             f'{type(model).__name__}: its inputs are no stacked images, so that a batch of {size} '
             'has no per-sample losses in one step; use a batch size of 1'
         )
+
     loss = cast(Any, type(model)).loss
     results = []
     with _alone() as group, _features_once(model, size, group) as features:
@@ -58,6 +59,7 @@ def forward_losses_per_image(
                 before_image(i)
             losses = loss(model, image, [sample])
             results.append(losses)
+
     return results
 
 
@@ -103,6 +105,7 @@ def head_losses_per_image(
                 before_image(i)
             losses = loss(head, *image, **named)
             results.append(losses)
+
     return results
 
 
@@ -146,6 +149,7 @@ def _features_once(
     if size == 1 or not hasattr(model, 'extract_feat'):
         yield None
         return
+
     with contextlib.ExitStack() as patches:
         heads = [
             patches.enter_context(_forward_once(head, size, group)) for head in dense_heads(model)

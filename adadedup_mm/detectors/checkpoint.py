@@ -84,11 +84,13 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
         raise UserError(
             f"the proxy's checkpoint {path} cannot be read: {type(error).__name__}: {error}"
         ) from error
+
     entries = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else {}
     weights = {}
     for key, value in entries.items():
         if isinstance(value, Tensor):
             weights[key.removeprefix('module.')] = value
+
     if not weights:
         raise UserError(f"the proxy's checkpoint {path} holds no weights: it needs a 'state_dict'")
     return weights
@@ -133,12 +135,15 @@ def fill_detector(model: nn.Module, checkpoint: str | Path) -> None:
             fits = weights[key].shape == value.shape
         else:
             fits = key.endswith('num_batches_tracked')
+
         if not fits:
             missing.append(f'{key} {tuple(value.shape)}')
+
     if missing:
         raise UserError(
             f'the checkpoint {checkpoint} does not fit the proxy {type(model).__name__}: '
             f'{len(missing)} weights are missing or have another shape, first {missing[0]}; name '
             'the config that it was trained with, and train it on the same classes'
         )
+
     model.load_state_dict(OrderedDict(weights), strict=False)

@@ -37,6 +37,7 @@ def proxy_config(config: Config, num_classes: int, epochs: int | None = None) ->
                 f"the proxy's config {config.filename or ''} has no {key!r}: name a detector's "
                 'training config'
             )
+
     fitted = Config(copy.deepcopy(config._cfg_dict))
     # MMPretrain's configs have it beside the model; the Runner would put it there too.
     if config.get('data_preprocessor'):
@@ -65,12 +66,14 @@ def _replace_loaders(node: Any, reader: Reader) -> None:
     if isinstance(node, (list, tuple)):
         for value in node:
             _replace_loaders(value, reader)
+
     if not isinstance(node, dict):
         return
     if type_name(node) != 'LoadImageFromFile':
         for value in node.values():
             _replace_loaders(value, reader)
         return
+
     own = node.get('color_type', 'color'), node.get('imdecode_backend', 'cv2')
     if own != (reader.color_type, reader.backend):
         node.clear()
@@ -82,6 +85,7 @@ def set_classes(node: Any, count: int) -> None:
     if isinstance(node, (list, tuple)):
         for part in node:
             set_classes(part, count)
+
     if not isinstance(node, dict):
         return
     if 'num_classes' in node:
@@ -97,6 +101,7 @@ def _set_epochs(config: Config, epochs: int) -> None:
             "the proxy's config counts iterations, so that adadedup.proxy.epochs does not apply: "
             'set its train_cfg.max_iters instead'
         )
+
     old = config.train_cfg.max_epochs
     config.train_cfg.max_epochs = epochs
     schedulers: Any = config.get('param_scheduler') or []
@@ -174,6 +179,7 @@ def scoring_dataset(config: Config, dataset: Mapping[str, Any]) -> ConfigDict:
             "the proxy's config has no 'test_dataloader': its pipeline tells how to prepare images "
             'without augmentation'
         )
+
     training = _steps(config.train_dataloader.dataset)
     testing = _plain_steps(_steps(loader.dataset))
     steps = [step for step in training if _is_named(step, 'Load')]
@@ -240,4 +246,5 @@ def _with_pipeline(dataset: Mapping[str, Any], pipeline: Sequence[Any]) -> Confi
             return result.dataset
     else:
         result.pipeline = copy.deepcopy(list(pipeline))
+
     return result

@@ -27,6 +27,7 @@ class Criterion:
         if _takes_override(kind):
             kwargs['reduction_override'] = 'none'
             return self.forward(*args, **kwargs)
+
         before = self.module.reduction
         self.module.reduction = 'none'
         try:
@@ -74,6 +75,7 @@ class Criterion:
         if whole is None or parts is None:
             return None
         scale = value.detach().float().sum() / total.detach()
+
         return whole.float(), parts.float() * scale
 
 

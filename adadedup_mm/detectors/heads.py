@@ -155,9 +155,11 @@ def _has_same_code(head: Any, family: HeadFamily) -> bool:
     for name in family.elements.methods:
         if getattr(own, name) != getattr(known, name):
             return False
+
     if not hasattr(known, 'loss_by_feat'):
         return True
     variants = [known, *map(_find_class, family.variants)]
+
     return own.loss_by_feat in [variant.loss_by_feat for variant in variants]
 
 
@@ -276,6 +278,7 @@ def not_decomposable(model: Any) -> str | None:
             criterion = getattr(head, name)
             if not gives_elements(criterion):
                 return f'{type(criterion).__name__} yields no elements'
+
     return None
 
 

@@ -114,6 +114,7 @@ def set_random_states(states: dict[str, Any]) -> None:
     if cuda and torch.cuda.is_available():
         devices = [state.cpu() for state in cuda]
         torch.cuda.set_rng_state_all(devices)
+
     keys, *others = states['numpy']
     keys = keys.cpu().numpy()
     keys = keys.astype(np.uint32)
@@ -150,6 +151,7 @@ class ModuleMemory:
         for value in list(attributes.values()):
             if _is_helper(value):
                 self._take_attributes(vars(value))
+
         for name in _STATISTICS:
             tensor = buffers.get(name)
             if tensor is not None:
@@ -168,6 +170,7 @@ class ModuleMemory:
                 self._containers.append((owner, name, value, items))
             elif type(value) in _VALUES:
                 self._values.append((owner, name, value))
+
         self._names.append((owner, set(owner)))
 
     def _take_statistics(self, module: nn.Module) -> None:
@@ -186,6 +189,7 @@ class ModuleMemory:
         for owner, name, container, items in self._containers:
             _refill(container, items)
             owner[name] = container
+
         for owner, name, value in self._values:
             owner[name] = value
         for module, tensor, statistics in self._statistics:
@@ -267,6 +271,7 @@ def _current_instances() -> Iterator[None]:
             for name, instance in kind._instance_dict.items():
                 if name not in before:
                     _close_handlers(instance)
+
             kind._instance_dict.clear()
             kind._instance_dict.update(before)
 

@@ -96,6 +96,7 @@ def per_sample_losses(
             )
             for i, image_losses in zip(group, losses, strict=True):
                 parts[i] = loss_components(model, image_losses)
+
     table = _component_table([parts[i] for i in range(len(samples))], device)
     total = sum(table.values(), torch.zeros(len(samples), device=device))
     _check_finite(model, total, samples)
@@ -147,6 +148,7 @@ def per_sample_gradient_norms(
             components = loss_components(model, losses)
             total = sum(components.values(), zero)
             norms.append(_gradient_norm(model, total, parameters))
+
     return torch.stack(norms)
 
 
@@ -157,12 +159,15 @@ def _gradient_norm(model: nn.Module, loss: Tensor, parameters: Sequence[nn.Param
             f'{type(model).__name__}: its loss does not depend on the parameters whose gradients '
             'are asked for'
         )
+
     gradients = torch.autograd.grad(loss, list(parameters), allow_unused=True)
     squares = []
     for gradient in gradients:
         if gradient is not None:
             squares.append(gradient.double().square().sum())
+
     norm = torch.stack(squares).sum().sqrt()
+
     return norm.cpu()
 
 
@@ -193,6 +198,7 @@ def _preprocessed(
     if getattr(preprocessor, 'batch_augments', None):
         raw = copy.deepcopy(raw)
     data: dict[str, Any] = preprocessor(raw, training=True)
+
     return data
 
 
@@ -258,12 +264,14 @@ def _check(model: nn.Module, batch: Any) -> tuple[Any, list[Any]]:
                 f"{name} has no '{method}', so there are no per-sample losses; use an MMDetection "
                 'or MMDetection3D detector'
             )
+
     samples = batch.get('data_samples') if isinstance(batch, dict) else None
     if not isinstance(samples, (list, tuple)) or not samples or 'inputs' not in batch:
         raise UserError(
             f"{name}: a batch must be a dict with 'inputs' and a list 'data_samples' as a training "
             'dataloader yields it'
         )
+
     return batch['inputs'], list(samples)
 
 
@@ -278,6 +286,7 @@ def _groups(inputs: Any, size: int, divisor: int) -> list[list[int]]:
         columns = math.ceil(width / divisor)
         padded = (*others, rows, columns)
         groups.setdefault(padded, []).append(i)
+
     return list(groups.values())
 
 
@@ -352,6 +361,7 @@ def _fixed_augments(preprocessor: Any) -> Iterator[None]:
     if augments is None:
         yield
         return
+
     fixed = [augment for augment in augments if type(augment).__name__ in _FIXED_AUGMENTS]
     preprocessor.batch_augments = nn.ModuleList(fixed)
     try:

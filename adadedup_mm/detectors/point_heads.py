@@ -22,6 +22,7 @@ def _levels_and_positives(
     for level in cls_scores:
         points = level[0, 0].numel()
         levels.append(images.repeat_interleave(points))
+
     owner = torch.cat(levels)
     positive = owner
 

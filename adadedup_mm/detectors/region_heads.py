@@ -54,6 +54,7 @@ def _watch_regions(roi_head: Any, assigned: AssignedPredictions) -> Iterator[Non
     if isinstance(head, nn.ModuleList):
         sampler = [everything] * len(head)
         head = head[-1]
+
     loss_and_target = head.loss_and_target
     assigned.sigmoid = bool(getattr(head.loss_cls, 'use_sigmoid', False))
 

@@ -35,6 +35,7 @@ def accumulated(runner: Any) -> dict[str, Any]:
             gradient = parameter.grad
             if gradient is not None:
                 gradients[name] = gradient.detach().cpu()
+
     return dict(
         counts=[wrapper.inner_count for wrapper in wrappers],
         gradients=gradients,
@@ -59,6 +60,7 @@ def restore_accumulated(runner: Any, saved: dict[str, Any]) -> None:
         parameter = parameters.get(name)
         if parameter is not None:
             parameter.grad = gradient.to(parameter.device).clone()
+
     runner.logger.info(
         'dynamic pruning: the gradients accumulated before the checkpoint are restored'
     )

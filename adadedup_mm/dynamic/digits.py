@@ -40,6 +40,7 @@ class Digits(BaseDataset):
             raise UserError(
                 'the dataset Digits comes with scikit-learn: pip install scikit-learn'
             ) from error
+
         data = load_digits()
         # Values of 0 to 16.
         images = np.minimum(data.images * 16, 255).astype(np.uint8)
@@ -47,6 +48,7 @@ class Digits(BaseDataset):
         for i, image in enumerate(images):
             label = int(data.target[i])
             samples.append(dict(img=image, gt_label=label, img_id=i))
+
         border = len(samples) * 4 // 5 + 1
         if self.split == 'train':
             return samples[:border]

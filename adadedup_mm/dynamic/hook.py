@@ -78,6 +78,7 @@ class DynamicPruningHook(Hook):
         if self.sampler.world == 1:
             # Processes have gradients of their own until they step together.
             state['accumulated'] = accumulated(runner)
+
         checkpoint[CHECKPOINT_KEY] = state
 
     def before_train(self, runner: Any) -> None:
@@ -96,10 +97,12 @@ class DynamicPruningHook(Hook):
         if saved:
             self.sampler.load_state_dict(saved['sampler'])
             self.seconds_saved = saved['seconds_saved']
+
         if policy.needs_losses:
             self.losses = SampleLosses(runner.model, self.loss)
             if 'losses' in saved:
                 self.losses.load_state_dict(saved['losses'])
+
         if 'accumulated' in saved:
             restore_accumulated(runner, saved['accumulated'])
 
@@ -185,6 +188,7 @@ class DynamicPruningHook(Hook):
         if self.by_iter:
             self._feed_back(runner)
             return
+
         self.end_pass(runner)
         missing = self.full_length - len(self.loader)
         for scheduler in _schedulers(runner):
@@ -223,6 +227,7 @@ class DynamicPruningHook(Hook):
             indices = np.concatenate([part[0] for part in parts])
             losses = np.concatenate([part[1] for part in parts])
             problems = [part[2] for part in parts]
+
         good = np.isfinite(losses)
         rate = self.sampler.policy.rate
         self.sampler.state.update(indices[good], losses[good], rate)
@@ -269,6 +274,7 @@ class _Passes:
         if self.skip:
             self.skip -= 1
             return None
+
         if self.batches is None:
             self._start()
         batch = next(self.batches, None)
@@ -276,6 +282,7 @@ class _Passes:
             self.hook.end_pass(self.runner)
             self._begin(self.epoch + 1)
             batch = next(self.batches, None)
+
         if batch is None:
             raise no_batch(self.hook.sampler)
         return batch
@@ -285,6 +292,7 @@ class _Passes:
         if saved is None:
             self._begin(0)
             return
+
         # The pass goes on; it is not another one.
         sampler = self.hook.sampler
         sampler.used[sampler.indices] -= 1
@@ -296,6 +304,7 @@ class _Passes:
                     f'the checkpoint was written after {position} batches of a pass that has '
                     'fewer now: resume with the same train_dataloader'
                 )
+
         self.hook.position = position
         set_random_states(saved['random'])
 

@@ -129,12 +129,14 @@ class SampleLosses:
                 f'dynamic pruning: no per-sample loss was seen in a training step of '
                 f'{type(self.model).__name__}; use {_RANDOM}'
             )
+
         # Elements of which it is not known whose they are add up all the same.
         wrong = self._differs() | (self._reason is not None)
         self._wrong = wrong if self._wrong is None else self._wrong | wrong
         losses = self._losses
         self.detach()
         self._clear()
+
         return losses
 
     def problem(self) -> str | None:
@@ -214,6 +216,7 @@ class SampleLosses:
                 f'dynamic pruning finds no per-sample losses of {name} ({"; ".join(problems)}): '
                 f'use {_RANDOM}'
             )
+
         other = "'image'" if self._wish == 'batch' else "'auto'"
         raise UserError(
             f'dynamic.loss={self._wish!r} does not fit {name} ({problem}): '
@@ -235,6 +238,7 @@ class SampleLosses:
             self._checked = 0
             self._known = set()
             self._opaque = set()
+
         # Kept, so that no other module gets the same id.
         self._watched = watched
 
@@ -288,6 +292,7 @@ class SampleLosses:
         if len(self._weights) == 1:
             batch = plain(*args, **kwargs)
             return self._with_own(batch, [batch], self._weighted)
+
         weighted = self._weighted_anywhere(owner)
         has_gradients = torch.is_grad_enabled()
         # What is trained on gets the arguments themselves.
@@ -297,6 +302,7 @@ class SampleLosses:
             args, kwargs = spare_args, spare_kwargs
         else:
             images = self._images_aside(owner, split, spare_args, spare_kwargs, False)
+
         # Else autocast's copies of the weights would have no gradients in what follows.
         torch.clear_autocast_cache()
         with torch.set_grad_enabled(not weighted and has_gradients):
@@ -321,6 +327,7 @@ class SampleLosses:
         with kept_random_states([parameter]), torch.set_grad_enabled(has_gradients):
             images = split(before_image, args, kwargs)
         memory.restore()
+
         return images
 
     def _weighted_anywhere(self, owner: nn.Module) -> bool:
@@ -354,6 +361,7 @@ class SampleLosses:
         self._add(parts.sum(0))
         total, _ = self.model.parse_losses(trained)
         self._expected = _sum(self._expected, _plain_number(total))
+
         return trained
 
     def _entries_of(self, images: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
@@ -382,6 +390,7 @@ class SampleLosses:
             scale = torch.where(is_scale, ratio, 1)
             mean = (values * self._weights).mean()
             result[name] = scale * mean
+
         return result
 
     def _checked_step(self, plain: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -400,6 +409,7 @@ class SampleLosses:
             if problem is None:
                 self._checked = len(weights)
                 return losses
+
             memory.restore()
             set_random_states(states)
             self.reject(problem)
@@ -415,6 +425,7 @@ class SampleLosses:
             losses = self._step(plain, args, kwargs)
         except UserError as error:
             return None, str(error)
+
         if self._losses is None:
             return losses, self._reason or 'its loss calls no criterion that was found'
         if self._reason is not None:
@@ -440,6 +451,7 @@ class SampleLosses:
             from_mean = (values.mean() - whole).abs()
             from_sum = (values.sum() - whole).abs()
             gaps += float(min(from_mean, from_sum))
+
         size = float(plain.abs().sum())
         if gaps > self._tolerance() * size:
             return "its samples' own losses do not make up the loss of the batch"
@@ -454,7 +466,9 @@ class SampleLosses:
         if found is None:
             weighted = self._losses * self._weights
             found = weighted.mean()
+
         gap = (found - self._total).abs()
+
         # False where a loss is not finite.
         return gap > self._tolerance() * self._size_of_total
 
@@ -504,14 +518,17 @@ class SampleLosses:
                 owners = partial(known.owners, head)
                 located = self._located(getattr(head, method), owners, factor)
                 self._patch(head, method, located)
+
             if known.divided_in is not None:
                 rescaled = self._rescaled(getattr(head, known.divided_in))
                 self._patch(head, known.divided_in, rescaled)
+
             watched.append(head)
             for name in known.criteria:
                 criterion = getattr(head, name)
                 self._patch(criterion, 'forward', self._split(criterion, name))
                 watched.append(criterion)
+
         self._owners = None
         return watched
 
@@ -532,6 +549,7 @@ class SampleLosses:
             return self._by_image(head, loss, images, args, kwargs)
 
         self._patch(head, 'loss', call)
+
         return [head]
 
     def _watch_model(self) -> list[Any]:
@@ -551,12 +569,14 @@ class SampleLosses:
                 losses = method(*args, **kwargs)
             finally:
                 self._divided = None
+
             for name, share in shares.items():
                 levels = [value.detach() for value in losses[name]]
                 final = torch.stack(levels).sum()
                 total = (share * self._weights).mean()
                 rescaled = share * (final / total)
                 self._add(torch.where(total > 0, rescaled, share))
+
             return losses
 
         return call
@@ -604,6 +624,7 @@ class SampleLosses:
             kind = type(criterion.module).__name__
             self._reason = f'{kind} is no sum over elements that it can tell'
             return criterion.forward(*args, **kwargs)
+
         # The call that is trained on comes last, so that the criterion remembers it and nothing
         # else.
         if self._weighted:
@@ -614,9 +635,11 @@ class SampleLosses:
             elements = criterion.aside(criterion.elements, args, kwargs)
             value = criterion.forward(*args, **kwargs)
             trained = value
+
         if elements.dim() == 0:
             # Criteria of boxes return their 0 like that where no element has a weight.
             return trained
+
         self._note_precision(value)
         target = args[1] if len(args) > 1 else None
         owner = self._owners(name, len(elements), target)
@@ -639,6 +662,7 @@ class SampleLosses:
             # It does not know how to return elements.
             self._opaque.add(identity)
             return
+
         if slopes is None:
             return
         whole, parts = slopes
@@ -669,6 +693,7 @@ class SampleLosses:
         if not self._fits(owner, count):
             self._reason = f'{count} loss elements do not belong to {size} samples'
             owner = torch.zeros(count, dtype=torch.long, device=elements.device)
+
         exact = torch.promote_types(elements.dtype, torch.float32)
         rows = elements.reshape(count, -1).to(exact)
         rows = rows.sum(1)
@@ -678,6 +703,7 @@ class SampleLosses:
         factor = scale * size * self._factor
         self._add(sums * factor, name)
         weighted = rows * _spread(self._weights, owner, count)
+
         return scale * weighted.sum()
 
     def _fits(self, owner: Tensor | None, count: int) -> bool:
@@ -766,4 +792,5 @@ def _ways(model: Any, mode: str) -> list[_Way]:
     if mode == 'auto':
         return [batch if is_detector(model) else element, *image]
     named = dict(element=[element], batch=[batch], image=image)
+
     return named[mode]

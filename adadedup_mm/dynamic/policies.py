@@ -174,6 +174,7 @@ class EpsilonGreedy:
         best = budget - explorers
         others = generator.permutation(order[best:])
         chosen = [order[:best], others[:explorers]]
+
         return _unweighted(np.concatenate(chosen))
 
 
@@ -260,6 +261,7 @@ class InfoBatch:
         weights[kept] = 1 / share
         indices = np.concatenate([hard, kept])
         indices = np.sort(indices)
+
         return indices, weights[indices]
 
 
@@ -350,6 +352,7 @@ def loss_groups(losses: np.ndarray, groups: int, iterations: int = 50) -> np.nda
         if np.array_equal(moved, centres):
             break
         centres = moved
+
     return group
 
 

@@ -34,6 +34,7 @@ def apply_dynamic(config: Any) -> None:
             "the config has no 'dynamic' dict: add 'adadedup_mm::_base_/dynamic_random.py', or "
             'that of another policy, to its _base_ list'
         )
+
     loss = options.pop('loss', 'auto')
     choose(loss, MODES, 'dynamic.loss')
     train_cfg = config.get('train_cfg') or {}
@@ -64,6 +65,7 @@ def _check_loader(loader: Any) -> None:
             'train_dataloader.num_batch_per_epoch and dynamic pruning both cut epochs short: '
             'remove one'
         )
+
     sampler = loader.get('sampler') or {}
     kind = sampler.get('type', 'DefaultSampler')
     name = kind if isinstance(kind, str) else kind.__name__

@@ -81,6 +81,7 @@ def _indexed_class(kind: Any) -> Any:
         __doc__=kind.__doc__,
         _unindexed=kind,
     )
+
     return type(kind.__name__, (kind,), attributes)
 
 
@@ -152,6 +153,7 @@ class DynamicPruningSampler(Sampler):
             raise UserError(
                 f'dynamic pruning: {size} samples are too few for {self.world} processes'
             )
+
         self.state = ScoreState.empty(size)
         self.indices = np.arange(0)
         self.weights = np.ones(size, np.float32)
@@ -266,11 +268,13 @@ class DynamicPruningSampler(Sampler):
                 f"the checkpoint's subset is split over {saved['world']} processes: resume with as "
                 f'many, not with {self.world}'
             )
+
         arrays = {name: saved[name].cpu().numpy() for name in vars(self.state)}
         self.state.load_state_dict(arrays)
         for name in ('indices', 'weights', 'used'):
             array = saved[name].cpu().numpy()
             setattr(self, name, array.copy())
+
         for name in ('seed', 'epoch', 'selected_in', 'churn'):
             setattr(self, name, saved[name])
 

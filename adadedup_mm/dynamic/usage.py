@@ -83,6 +83,7 @@ def usage_plot(used: np.ndarray, score: np.ndarray, known: np.ndarray, epochs: i
             ylim=(-0.5, epochs + 0.5),
             title='mean score and use',
         )
+
     return figure
 
 

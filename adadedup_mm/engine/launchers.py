@@ -40,6 +40,7 @@ def rank_and_world(launcher: str) -> tuple[int, int]:
             f'{rank_name} is {rank!r} and {world_name} {world!r}, but must be the index of this '
             f'process and how many there are: start it with {start}'
         )
+
     return int(rank), int(world)
 
 
@@ -64,6 +65,7 @@ def take_gpu(launcher: str) -> None:
             f'{name} is {local_rank!r}, but must be the index of this process on its machine: '
             'unset it, or leave it to the launcher'
         )
+
     gpu = int(local_rank) % torch.cuda.device_count()
     torch.cuda.set_device(gpu)
 

@@ -37,9 +37,11 @@ class AdaDeDupRunner(Runner):
                 "runner_type='adadedup_mm.dynamic.DynamicPruningRunner', which prunes before the "
                 'training and during it'
             )
+
         pruned, folder = prune_first(config)
         hook = dict(type='adadedup_mm.engine.AdaDeDupHook', pruning_dir=str(folder))
         pruned.custom_hooks = [*pruned.get('custom_hooks', []), hook]
+
         return build_runner(pruned)
 
 
@@ -66,11 +68,13 @@ def prune_first(config: Config) -> tuple[Config, Path]:
     with failures_told(usual, rank, world):
         check_printable(config)
         options = resolve_options(config)
+
     folder = Path(options.work_dir or usual).absolute()
     with failures_told(folder, rank, world):
         take_gpu(launcher)
         if options.proxy.distributed:
             open_group(launcher)
+
     pruned = prune(
         config,
         options,
@@ -79,4 +83,5 @@ def prune_first(config: Config) -> tuple[Config, Path]:
         world=world,
         resume=True,
     )
+
     return pruned, folder

@@ -52,6 +52,7 @@ def share_of_same_features(
     # Features without a direction, such as those of pictures of one colour, are the same too.
     unit = np.column_stack([unit, lengths < _SHORT])
     same = unit @ unit.T >= SAME
+
     return float(same.mean(axis=1).max())
 
 
@@ -83,5 +84,7 @@ def _content(paths: Sequence[str], reader: Reader) -> str:
             content = pixels.tobytes() if shows_something else read_file(path)
         except BadImage:  # gone since its features were computed
             content = path.encode(errors='surrogateescape')
+
         digest.update(hashlib.sha256(content).digest())
+
     return digest.hexdigest()

@@ -117,6 +117,7 @@ def _decode_jpeg(data: bytes, transform: Transform) -> Tensor | None:
         )
     except ValueError:
         return None
+
     if transform.median:
         pixels = cv2.medianBlur(pixels, transform.median)
     new_height, new_width = transform.resized(height, width)
@@ -132,7 +133,9 @@ def _decode_jpeg(data: bytes, transform: Transform) -> Tensor | None:
         factor_x = new_width / (scale * width) * (1 + 1e-9)
         factors = (factor_y, factor_x)
         image = functional.interpolate(image, scale_factor=factors, **options)
+
     top, left = transform.corner(new_height, new_width)
+
     return image[0, :, top : top + transform.size, left : left + transform.size]
 
 
@@ -160,6 +163,7 @@ def _decode_any(data: bytes, transform: Transform) -> Tensor:
     # All channels are treated alike: PIL need not know that they are blue, green and red.
     cropped = np.asarray(_crop(Image.fromarray(pixels), transform))
     rgb = cropped[..., ::-1].transpose(2, 0, 1)
+
     return torch.from_numpy(rgb.copy())
 
 
@@ -185,7 +189,9 @@ def _crop(image: Image.Image, transform: Transform) -> Image.Image:
     if max(height, width) <= _MAX_ASPECT * min(height, width):
         resized = image.resize((new_width, new_height), resampling)
         return resized.crop((left, top, right, bottom))
+
     # A long image is not resized as a whole: only the part that the crop shows.
     x, y = width / new_width, height / new_height
     shown = (left * x, top * y, right * x, bottom * y)
+
     return image.resize((transform.size, transform.size), resampling, shown)

@@ -117,6 +117,7 @@ class Embedder:
                 "adadedup.embedder.precision is 'fp16', which needs a GPU: use 'bf16' or 'fp32' on "
                 'a CPU'
             )
+
         if precision == 'auto':
             precision = 'bf16' if _multiplies_bf16(self.device) else 'fp32'
         self.precision = precision
@@ -215,6 +216,7 @@ def make_transform(
             f'adadedup.embedder: the model wants images of {height}x{width}: choose one with '
             'square input'
         )
+
     interpolation = options['interpolation']
     return Transform(
         height,
@@ -241,18 +243,21 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
+
         if is_torchscript(path):
             return dict(torch.jit.load(str(path), map_location='cpu').state_dict())
         with warnings.catch_warnings():
             # torch 2.1 about its own old formats
             warnings.filterwarnings('ignore', 'TypedStorage is deprecated')
             checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+
         for name in ('state_dict', 'model'):
             checkpoint = checkpoint.get(name, checkpoint)
         weights = {}
         for name, value in checkpoint.items():
             if isinstance(value, Tensor):
                 weights[name.removeprefix('module.')] = value
+
         return weights
     except Exception as error:  # many kinds, for many kinds of damage
         raise UserError(
@@ -321,12 +326,14 @@ def _device(name: str | None) -> torch.device:
         raise UserError(
             f"adadedup.embedder.device is {name!r}, but must be 'cpu' or 'cuda', as in 'cuda:0'"
         ) from error
+
     if device.type != 'cuda':
         return device
     if not torch.cuda.is_available():
         raise UserError(
             f'adadedup.embedder.device is {name!r}, but torch sees no GPU: leave the option out'
         )
+
     # Threads start on the first GPU, so that the current one has to be named.
     index = torch.cuda.current_device() if device.index is None else device.index
     count = torch.cuda.device_count()

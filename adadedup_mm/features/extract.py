@@ -83,7 +83,9 @@ def feature_shards(
             if reasons and (on_bad_image == 'error' or none_is_good):
                 _forget(shards, reasons)
                 raise UserError(_message(reasons, paths))
+
             _merge(folder, shards, reasons, image_paths, columns, positions)
+
         for file in folder.glob('shard_*.json'):
             file.unlink()
 
@@ -123,6 +125,7 @@ def _extract(
                 position += len(features)
                 rows.append(features)
                 done(len(features))
+
             _write_reasons(shard, reasons)
             write_array(shard, np.concatenate(rows))
 
@@ -164,6 +167,7 @@ def _merge(
     for sample, view in np.argwhere(is_bad):
         path = _printable(image_paths[sample][columns[view]])
         bad.append(dict(sample=int(sample), path=path, reason=reasons[rows[sample, view]]))
+
     unreadable = is_bad.any(axis=1)
     write_json(folder / 'bad_images.json', bad)
     write_array(folder / 'unreadable.npy', unreadable)
@@ -197,6 +201,7 @@ def time_images(
         for _ in _in_order(threads, embed, _batches(chosen, size), 2 * embedder.workers):
             pass
         seconds = time.perf_counter() - start
+
     return seconds / len(chosen), features.shape[1]
 
 
@@ -221,10 +226,12 @@ def _embed(
             images[row] = decode(path, transform)
         except BadImage as error:
             reasons[row] = str(error)
+
     features = np.array(embedder.encode(images), np.float32)
     for row in np.flatnonzero(~np.isfinite(features).all(axis=1)):
         reasons.setdefault(int(row), 'the network gives no finite features')
     features[list(reasons)] = np.nan
+
     return features, reasons
 
 
@@ -265,6 +272,7 @@ def _write_features(
 
         features = features.reshape(-1, v * d) / math.sqrt(v)
         features[unreadable[start:end]] = 0
+
         return features
 
     write_rows(path, (n, v * d), map(gather, range(0, n, _ROWS)))

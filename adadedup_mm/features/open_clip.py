@@ -85,6 +85,7 @@ class OpenCLIPEmbedder(Embedder):
                 f'adadedup.embedder.model is {self.model!r}, which open_clip does not know: see '
                 'open_clip.list_models() for the names'
             )
+
         tags = open_clip.list_pretrained_tags_by_model(self.model)
         if self.pretrained is None:
             raise UserError(
@@ -98,6 +99,7 @@ class OpenCLIPEmbedder(Embedder):
                 f'adadedup.embedder.pretrained is {self.pretrained!r}, which is neither a file '
                 f"nor one of open_clip's weights for {self.model}: {', '.join(tags)}"
             )
+
         return Path(self.pretrained)
 
     def _find_quick_gelu(self) -> bool:
@@ -133,6 +135,7 @@ class OpenCLIPEmbedder(Embedder):
                 f'the tokenizer of {self.model} cannot be had ({type(error).__name__}): '
                 f'{OFFLINE_HINT}'
             ) from error
+
         return model.eval().requires_grad_(False).to(self.device), tokenizer
 
     def _create(self) -> Any:
@@ -168,8 +171,10 @@ class OpenCLIPEmbedder(Embedder):
                 f"adadedup.embedder: {self.model} pads its images (resize_mode 'longest'): choose "
                 'another'
             )
+
         squash = preprocessing['resize_mode'] == 'squash'
         transform = make_transform(preprocessing['size'], None, squash, preprocessing)
+
         return model.visual, transform
 
 
@@ -197,6 +202,7 @@ def _load_visual(visual: nn.Module, path: Path, model: str) -> None:
     for name, value in read_checkpoint(path).items():
         if name.startswith('visual.'):
             weights[name.removeprefix('visual.')] = value
+
     try:
         visual.load_state_dict(weights)
     except RuntimeError as error:
@@ -221,6 +227,7 @@ def _load_text_side(model: Any, path: Path, name: str) -> None:
             f'{len(expected)} tensors are missing or do not fit, first {wrong[0]}): use '
             "adadedup.strategy's text='ngrams'"
         )
+
     model.load_state_dict({name: weights[name] for name in expected})
 
 
@@ -240,6 +247,7 @@ def _common_preprocessing(model: str) -> dict[str, Any]:
         value = entries[0].get(name)
         if value and all(entry.get(name) == value for entry in entries):
             common[name] = value
+
     return common
 
 

@@ -120,6 +120,7 @@ class ImageStages:
         folder = self.run_features(replace(shards, lead=lead))
         self.ledger.facts['images'] = self.images_key
         refuse_bad_images(folder, self.on_bad_image)
+
         return folder
 
     def shards(

@@ -58,6 +58,7 @@ class TimmEmbedder(Embedder):
                 f'adadedup.embedder.model is {model!r}, which timm does not know: see '
                 'timm.list_models()'
             )
+
         self.model = model
         self.checkpoint = checkpoint
         self._weights = None if checkpoint is None else checkpoint_hash(checkpoint, 'checkpoint')
@@ -77,6 +78,7 @@ class TimmEmbedder(Embedder):
                 f'the weights of {self.model} cannot be fetched ({type(error).__name__}): '
                 f'{OFFLINE_HINT}'
             ) from error
+
         if self.checkpoint is not None:
             self._load_checkpoint(network, self.checkpoint)
         options = timm.data.resolve_model_data_config(network)
@@ -85,8 +87,10 @@ class TimmEmbedder(Embedder):
                 f"adadedup.embedder: {self.model} pads its images (crop_mode 'border'): choose "
                 'another'
             )
+
         size = options['input_size'][-2:]
         resize = int(size[0] / options['crop_pct'])
+
         return network, make_transform(size, resize, options['crop_mode'] == 'squash', options)
 
     def _load_checkpoint(self, network: nn.Module, checkpoint: str) -> None:

@@ -82,12 +82,14 @@ def cluster_gaps(
         if kind == 'held_out' and held_out is not None:
             stands = known & held_out
         comparison = _compare_sides(known, kept, assignment, stands)
+
     clusters = int(assignment.max(initial=-1)) + 1
     loss_kept, loss_pruned, gap = comparison.means(loss, clusters)
     gap_se = np.sqrt(comparison.variance(loss, clusters))
     count = np.bincount(comparison.pruned_cluster, minlength=clusters)
     weights = _weights(gap, gap_se)
     split_half = _split_half(comparison, loss, assignment, weights, seed)
+
     return Gaps(
         loss_kept=loss_kept,
         loss_pruned=loss_pruned,
@@ -122,6 +124,7 @@ def shrink(gaps: Gaps) -> tuple[np.ndarray, dict[str, Any]]:
         squared_error = _squared_errors(gap, gaps.gap_se[usable])
         between, noise = _variances(gap, squared_error)
         share = _signal_share(between, noise, len(gap), gaps.split_half)
+
     if share > 0:
         # The variance between clusters that this share stands for.
         allowed = noise * share / max(1 - share, 1e-9)
@@ -130,6 +133,7 @@ def shrink(gaps: Gaps) -> tuple[np.ndarray, dict[str, Any]]:
         mean = np.average(gap, weights=1 / variance)
         shrinkage = used / variance
         delta[usable] = shrinkage * (gap - mean) / np.sqrt(used + noise)
+
     reliability: dict[str, Any] = {
         'clusters': len(gap),
         'between_variance': _finite(between),
@@ -137,6 +141,7 @@ def shrink(gaps: Gaps) -> tuple[np.ndarray, dict[str, Any]]:
         'signal_share': _finite(share),
         'split_half': _finite(gaps.split_half),
     }
+
     return delta, reliability
 
 
@@ -214,6 +219,7 @@ class _Comparison:
         total = np.bincount(home, size, clusters)
         total_of_squares = np.bincount(home, size**2, clusters)
         observations = _ratio(total**2, total_of_squares)
+
         return _moderated_variance([(mean_difference, home)], clusters) / observations
 
     def gaps_of(self, samples: np.ndarray, loss: np.ndarray, clusters: int) -> np.ndarray:
@@ -230,6 +236,7 @@ class _Comparison:
             paired=self.paired,
         )
         _, _, gap = part.means(loss, clusters)
+
         return gap
 
 
@@ -241,6 +248,7 @@ def _compare_pairs(
     pruned = pruned[partner[pruned] >= 0]
     pruned = pruned[known[partner[pruned]]]
     cluster = assignment[pruned]
+
     return _Comparison(
         pruned=pruned,
         pruned_cluster=cluster,
@@ -283,7 +291,9 @@ def _moderated_variance(sides: list[tuple[np.ndarray, np.ndarray]], clusters: in
         squares += np.bincount(home, deviation**2, clusters)
         count = np.bincount(home, minlength=clusters)
         freedom += np.maximum(count - 1, 0)
+
     pooled = _ratio(squares.sum(), freedom.sum())
+
     return (PRIOR * pooled + squares) / (PRIOR + freedom)
 
 
@@ -389,9 +399,11 @@ def _split_half(
         correlation = _correlation(one, other, weights)
         if np.isfinite(correlation):
             correlations.append(correlation)
+
     if not correlations:
         return np.nan
     half = float(np.mean(correlations))
+
     return 2 * half / (1 + abs(half))
 
 

@@ -37,6 +37,7 @@ def label_suspects(
     shared = np.zeros(len(loss), bool)
     shared[paired] = high[partner[paired]]
     shared[partner[high_paired]] = True
+
     return suspects & ~shared
 
 
@@ -57,6 +58,7 @@ def _robust_z(loss: np.ndarray, known: np.ndarray) -> np.ndarray:
     if scale == 0:
         # Over half the losses are equal.
         scale = 1.2533 * deviation.mean()
+
     if scale > 0:
         z[known] = distance / scale
     return z

@@ -88,6 +88,7 @@ def adaptive_set(
     shift = np.rint(shift / GRID) * GRID
     score = similarity - shift[assignment]
     kept, level = _choose(similarity, score, keep_ratio)
+
     return AdaptiveSet(
         kept=kept,
         thresholds=np.clip(level + shift, -1, 1),
@@ -122,6 +123,7 @@ def _choose(
     if let_in.any():
         return kept, float(score[let_in].max())
     below_all = min(score.min(initial=0), -1) - GRID
+
     return kept, float(below_all)
 
 

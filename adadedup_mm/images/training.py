@@ -100,6 +100,7 @@ def _resized_to(step: Step) -> list[int]:
     longest = [max(sides) for sides in map(_sides, pairs) if sides]
     ratios = _numbers(step.get('ratio_range'))
     smallest = min(ratios, default=1.0)
+
     return [max(1, int(side * smallest)) for side in longest]
 
 

@@ -57,6 +57,7 @@ def find_leakage(
         raise UserError(
             f'--threshold is {threshold}, but must be a similarity above 0 and at most 1'
         )
+
     pools = {'train': _read_split(config, 'train')} | _evaluation_pools(config)
     folder = work_dir / FOLDER
     splits = _image_stages(config, options, pools, folder / 'stages', work_dir / 'stages')
@@ -69,10 +70,12 @@ def find_leakage(
             pairs = similar_pairs(split.features, train.features, level, most)
             tables.append(_pairs_table(name, split, train, pairs))
             summaries.append(_summarise(name, split, train, pairs))
+
         if train.same_features >= NEARLY_ALL:
             print(f'warning: {same_features_note(train.same_features)}')
         summary = LeakageSummary(level, options.embedder['type'], len(train.pool), summaries)
         _write(work_dir, summary, pa.concat_tables(tables), train.reader)
+
     if (work_dir / 'report.html').exists():
         build_report(work_dir)
     return summary
@@ -134,14 +137,17 @@ def _read_split(config: Config, name: str) -> Pool:
         raise UserError(
             f"the config has no '{loader}' with a 'dataset': there is nothing to compare"
         )
+
     try:
         pool = read_pool(Config(dict(config._cfg_dict, train_dataloader=settings)))[0]
     except UserError as error:
         raise UserError(str(error).replace('train_dataloader', loader)) from error
+
     if not all(pool.image_paths):
         raise UserError(
             f'the images of {loader}.dataset are arrays, not files: name a dataset of image files'
         )
+
     return pool
 
 
@@ -152,6 +158,7 @@ def _pairs_table(name: str, split: ImageStages, train: ImageStages, pairs: Pairs
     count = len(pairs.query)
     # A query's pairs stand together, the most similar one first.
     firsts = np.searchsorted(pairs.query, pairs.query)
+
     return PAIRS.table(
         {
             'split': [name] * count,

@@ -55,6 +55,7 @@ def leakage_page(summary: LeakageSummary, pairs: pa.Table, reader: Reader) -> st
     left = _thumbnails(shown['image_path'], reader)
     right = _thumbnails(shown['train_image_path'], reader)
     rows = zip(shown.to_pylist(), left, right, strict=True)
+
     return page_template(TEMPLATE).render(
         summary=summary,
         pairs=[_pair(*row) for row in rows],

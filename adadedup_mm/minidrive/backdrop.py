@@ -73,6 +73,7 @@ def make_backdrop(scene: Scene) -> Backdrop:
     level = np.cos(elevation)
     to_sun = [np.cos(azimuth) * level, np.sin(azimuth) * level, np.sin(elevation)]
     posts = make_lamps(scene)
+
     return Backdrop(
         panorama=make_panorama(scene, zenith, haze, clouds, azimuth, rng),
         texture=_texture(rng),
@@ -130,7 +131,9 @@ def _fields(scene: Scene, rng: np.random.Generator) -> tuple[tuple[np.ndarray, C
                 far = road.place(s[::-1], side * 75.0)
                 corners = np.concatenate([near, far])[:, :2]
                 fields.append((corners, pick(FIELDS, rng)))
+
             begin = end + rng.uniform(0, 6)
+
     return tuple(fields)
 
 
@@ -167,9 +170,11 @@ def _line_marks(road: Road, number: int) -> np.ndarray:
         before = begin < crossing - 13
         behind = begin > crossing + 5
         begin = begin[before | behind]
+
     end = begin + (3.0 if solid else 3.6)
     left = np.full(len(begin), number * road.lane_width + 0.08)
     right = left - 0.16
+
     return np.stack([begin, end, left, right])
 
 

@@ -88,6 +88,7 @@ def make_world(out: str | Path, options: WorldOptions, workers: int | None = Non
         records = _film_all(folder, options, workers or cores)
         _write_labels(folder, options, records)
         write_json(folder / 'minidrive.json', _description(options))
+
     return True
 
 
@@ -99,6 +100,7 @@ def _write_labels(folder: Path, options: WorldOptions, records: list[Record]) ->
     if 'nuscenes' in options.formats:
         write_nuscenes_tables(folder / 'nuscenes', records, options.seed)
         write_nuscenes_infos(folder / 'nuscenes', records)
+
     if 'waymo' in options.formats:
         write_waymo(folder / 'waymo', records)
     if 'kitti' in options.formats:
@@ -139,6 +141,7 @@ def _same_world(out: Path, options: WorldOptions) -> bool:
         raise UserError(
             f'{out} exists and is not a MiniDrive world; choose another folder'
         ) from None
+
     if set(options.formats) <= formats:
         found['formats'] = wanted['formats']
     different = [key for key in wanted if found.get(key) != wanted[key]]
@@ -147,6 +150,7 @@ def _same_world(out: Path, options: WorldOptions) -> bool:
             f'{out} holds a MiniDrive world with another {", ".join(different)}; '
             'choose another folder or remove it'
         )
+
     return True
 
 
@@ -174,6 +178,7 @@ def _partial_folder(out: Path) -> Iterator[Path]:
         partial.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f'{out.parent} cannot be written to: {error.strerror}') from None
+
     lock = os.open(partial, os.O_RDONLY)
     try:
         try:
@@ -182,11 +187,13 @@ def _partial_folder(out: Path) -> Iterator[Path]:
             os.lstat(partial)
         except OSError:
             raise UserError(f'{out} is being written by another process; wait for it') from None
+
         for leftover in partial.iterdir():
             if leftover.is_dir():
                 shutil.rmtree(leftover)
             else:
                 leftover.unlink()
+
         try:
             yield partial
             os.rename(partial, out)
@@ -213,6 +220,7 @@ def _map(film: Callable[[int], Record], scenes: Sequence[int], workers: int) -> 
     if workers == 1:
         yield from map(film, scenes)
         return
+
     pool = ProcessPoolExecutor(
         max_workers=workers,
         mp_context=multiprocessing.get_context('spawn'),
@@ -245,11 +253,13 @@ def _film_frame(folder: Path, options: WorldOptions, stage: Stage, frame: int) -
         if places:
             picture = paint(stage, frame, camera, number)
             _write_picture(picture, places)
+
     visible = visible_share(seen)
     if in_3d:
         points = _write_points(folder, options, scene, frame, visible)
     else:
         points = np.zeros(len(objects.boxes), np.int64)
+
     return FilmedFrame(
         objects=objects,
         ego2global=pose_matrix(*ego),
@@ -287,6 +297,7 @@ def _write_picture(picture: np.ndarray, places: list[Path]) -> None:
                 continue
         except OSError:
             pass  # a file system without hard links gets copies
+
         place.write_bytes(content)
 
 
@@ -304,14 +315,18 @@ def _write_points(
     if 'nuscenes' in options.formats:
         name = sensor_file(scene, frame, 'LIDAR_TOP')
         clouds[f'nuscenes/{name}'] = np.column_stack([points, blank[:, :1]])
+
     if 'waymo' in options.formats:
         name = waymo_points_file(scene, frame)
         clouds[f'waymo/{name}'] = np.column_stack([to_ego(points), blank])
+
     if 'kitti' in options.formats:
         for name, cloud in kitti_point_files(scene, frame, points).items():
             clouds[f'kitti/{name}'] = cloud
+
     for name, cloud in clouds.items():
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(cloud.tobytes())
+
     return counts

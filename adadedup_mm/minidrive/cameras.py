@@ -147,6 +147,7 @@ def look(camera: Camera, ego: np.ndarray, boxes: np.ndarray) -> Seen:
         seen.inside[i] = min(1.0, areas[i] / whole_area)
         painted.append(i)
         _fill(numbers, part, len(painted))
+
     left = np.bincount(numbers.ravel(), minlength=len(painted) + 1)
     for number, i in enumerate(painted, start=1):
         seen.visibility[i] = min(1.0, left[number] / max(areas[i], 1.0))
@@ -176,6 +177,7 @@ def _from_far_to_near(intrinsic: np.ndarray, corners: np.ndarray, centres: np.nd
     candidate = ahead & reaches_left & reaches_right
     order = np.argsort(-centres[:, 2], kind='stable')
     order = order[candidate[order]]
+
     return [int(i) for i in order[-_MOST_PAINTED:]]
 
 
@@ -201,6 +203,8 @@ def _outline(intrinsic: np.ndarray, corners: np.ndarray) -> np.ndarray:
         share = (NEAR - begin_z) / (end_z - begin_z)
         cuts = begin + share * (end - begin)
         points = np.concatenate([points, cuts])
+
     pixels = to_pixels(intrinsic, points).astype(np.float32)
     outline: np.ndarray = cv2.convexHull(pixels).reshape(-1, 2)
+
     return outline

@@ -41,9 +41,11 @@ def _coco(records: Sequence[Record], cameras: tuple[str, ...]) -> dict[str, Any]
                     image=image['id'],
                     first_id=len(annotations) + 1,
                 )
+
     categories = [
         dict(id=i, name=name, supercategory='traffic') for i, name in enumerate(CLASSES, start=1)
     ]
+
     return dict(
         info=INFO,
         licenses=LICENSES,
@@ -88,4 +90,5 @@ def _annotations(
                 instance_id=scene.index * 100_000 + int(objects.actors[i]),
             )
         )
+
     return result

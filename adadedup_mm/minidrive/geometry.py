@@ -124,4 +124,5 @@ def quaternion(rotation: np.ndarray) -> list[float]:
     values, vectors = np.linalg.eigh(np.array(lower_triangle) / 3)
     x, y, z, w = vectors[:, np.argmax(values)]
     sign = -1.0 if w < 0 else 1.0
+
     return [float(sign * value) for value in (w, x, y, z)]

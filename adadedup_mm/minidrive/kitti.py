@@ -81,6 +81,7 @@ def write_kitti(folder: Path, records: Sequence[Record]) -> None:
             labels = [_label_line(instance) for instance in info['instances']]
             _write_lines(folder / 'training' / 'label_2' / stem, labels)
             _write_lines(folder / 'training' / 'calib' / stem, _calibration())
+
     infos['trainval'] = infos['train'] + infos['val']
     for split, data_list in infos.items():
         metainfo = dict(
@@ -123,6 +124,7 @@ def _info(scene: Scene, number: int, frame: FilmedFrame) -> dict[str, Any]:
         Tr_imu_to_velo=matrix_list(inverse(VELODYNE2EGO)),
     )
     instances = _instances(frame)
+
     return dict(
         sample_idx=sample,
         images=images,
@@ -168,6 +170,7 @@ def _instances(frame: FilmedFrame) -> list[dict[str, Any]]:
                 group_id=len(result),
             )
         )
+
     return result
 
 
@@ -220,6 +223,7 @@ def _label_line(instance: dict[str, Any]) -> str:
     ]
     words = [name, f'{instance["truncated"]:.2f}', str(instance['occluded'])]
     words += [f'{value:.2f}' for value in numbers]
+
     return ' '.join(words)
 
 

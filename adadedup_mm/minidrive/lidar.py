@@ -73,6 +73,7 @@ def _on_boxes(boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     place[:, 1] = np.where(at_end, place[:, 1], 0.49 * np.sign(origin_y))
     x, y, z = (place * sizes).T
     x, y = rotate(x, y, yaw)
+
     return boxes[:, :3] + np.stack([x, y, z], axis=1)
 
 

@@ -91,6 +91,7 @@ def _info(scene: Scene, number: int, frame: FilmedFrame) -> Info:
             sample_data_token=token(scene.seed, 'sample_data', scene.index, number, camera.name),
             timestamp=stamp,
         )
+
     chosen = frame.annotated
     boxes, velocities = _lidar_state(frame, chosen)
     instances = []
@@ -108,7 +109,9 @@ def _info(scene: Scene, number: int, frame: FilmedFrame) -> Info:
                 velocity=velocity.tolist(),
             )
         )
+
     lidar_path = Path(sensor_file(scene, number, 'LIDAR_TOP')).name
+
     return dict(
         token=token(scene.seed, 'sample', scene.index, number),
         timestamp=stamp,
@@ -148,6 +151,7 @@ def _camera_instances(camera: Camera, frame: FilmedFrame) -> list[Info]:
                 attr_label=len(ATTRIBUTES) if kind is None else kind,
             )
         )
+
     return result
 
 
@@ -162,7 +166,9 @@ def _mono3d(moments: Sequence[Moment]) -> Info:
             for instance in _camera_instances(camera, frame):
                 annotation = _mono3d_annotation(image, instance, len(annotations))
                 annotations.append(annotation)
+
     categories = [dict(id=i, name=name) for i, name in enumerate(NUSCENES_CLASSES)]
+
     return dict(annotations=annotations, images=images, categories=categories)
 
 
@@ -188,6 +194,7 @@ def _mono3d_annotation(image: Info, instance: Info, annotation_id: int) -> Info:
     height = y2 - y1
     label = instance['bbox_label']
     kind = instance['attr_label']
+
     return dict(
         file_name=image['file_name'],
         image_id=image['id'],
@@ -223,6 +230,7 @@ def _temporal_info(scene: Scene, number: int, frame: FilmedFrame) -> Info:
     rotation = -boxes[:, 6] - np.pi / 2
     points = frame.points[chosen].astype(np.int64)
     names = [CLASSES[label] for label in frame.objects.labels[chosen]]
+
     return dict(
         lidar_path=sensor_file(scene, number, 'LIDAR_TOP'),
         token=_sample_token(scene, number),
@@ -295,4 +303,5 @@ def _can_bus(scene: Scene, number: int, pose: np.ndarray) -> np.ndarray:
         0,
         0,
     ]
+
     return np.array(values)

@@ -60,6 +60,7 @@ def attribute(label: int, speed: float) -> int | None:
         name = 'pedestrian.moving' if moving else 'pedestrian.standing'
     else:
         name = 'vehicle.moving' if moving else 'vehicle.parked'
+
     return ATTRIBUTES.index(name)
 
 
@@ -79,6 +80,7 @@ def write_nuscenes_tables(folder: Path, records: Sequence[Record], seed: int) ->
     for name, rows in tables.items():
         with atomic_open(folder / VERSION / f'{name}.json', 'w') as file:
             file.write(json.dumps(rows, separators=(',', ':')))
+
     blank = np.zeros((1, 1), dtype=np.uint8)
     _, encoded = cv2.imencode('.png', blank)
     with atomic_open(folder / MAP) as file:
@@ -139,6 +141,7 @@ def _calibrated_sensor_row(seed: int, sensor: str) -> dict[str, Any]:
         camera = RIG[SENSORS.index(sensor)]
         pose = camera.cam2ego
         intrinsic = camera.intrinsic.tolist()
+
     return dict(
         token=token(seed, 'calibrated_sensor', sensor),
         sensor_token=token(seed, 'sensor', sensor),
@@ -231,6 +234,7 @@ def _add_annotations(tables: dict[str, Rows], record: Record) -> None:
             actor = int(frame.objects.actors[i])
             track = tracks.setdefault(actor, [])
             track.append(_annotation(scene, number, frame, int(i)))
+
     for actor, track in sorted(tracks.items()):
         category = CATEGORIES[int(scene.actors.label[actor])]
         names = [row['token'] for row in track]
@@ -264,6 +268,7 @@ def _annotation(scene: Scene, number: int, frame: FilmedFrame, i: int) -> dict[s
     speed = float(np.hypot(*objects.velocities[i]))
     kind = attribute(int(objects.labels[i]), speed)
     attributes = [] if kind is None else [token(scene.seed, 'attribute', ATTRIBUTES[kind])]
+
     return dict(
         token=_token(scene, 'sample_annotation', number, actor),
         sample_token=_token(scene, 'sample', number),

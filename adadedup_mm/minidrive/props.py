@@ -91,6 +91,7 @@ def make_buildings(scene: Scene, rng: np.random.Generator) -> list[Prop]:
             pose[2] += np.pi if side < 0 else 0.0
             mesh = build(length, depth, height, scene.night, rng)
             props.append(Prop(mesh, pose, tall=True))
+
     return props
 
 
@@ -101,6 +102,7 @@ def _plot(setting: str, rng: np.random.Generator) -> Plot:
         height = rng.uniform(8, 26)
         gap = rng.choice([0.2, 3.0])
         return length, depth, height, gap, 0.0
+
     if setting == 'suburb':
         length = rng.uniform(8, 13)
         depth = rng.uniform(7, 9)
@@ -108,10 +110,12 @@ def _plot(setting: str, rng: np.random.Generator) -> Plot:
         gap = rng.uniform(3, 10)
         setback = rng.uniform(0, 2.5)
         return length, depth, height, gap, setback
+
     length = rng.uniform(9, 15)
     depth = rng.uniform(7, 9)
     gap = rng.uniform(60, 140)
     setback = rng.uniform(8, 30)
+
     return length, depth, 3.4, gap, setback
 
 
@@ -152,7 +156,9 @@ def _building(
                 bright.append(Face(pane, lit, shine=210.0))
             else:
                 dark.append(Face(pane, glass))
+
         dark += _end_windows(length, depth, low, high, glass)
+
     shop = rectangle(
         x0=-0.46 * length,
         x1=0.46 * length,
@@ -170,6 +176,7 @@ def _building(
         Face(shop_front, lit, shine=170.0) if night else Face(shop_front, shade(glass, 0.8)),
         Face(side_panel(awning, -depth / 2), pick(AWNINGS, rng)),
     ]
+
     return make_mesh(body, dark + bright + front)
 
 
@@ -201,6 +208,7 @@ def _end_windows(length: float, depth: float, low: float, high: float, glass: Co
                 top=high,
             )
             faces.append(Face(window, glass))
+
     return faces
 
 
@@ -228,6 +236,7 @@ def _house(
                 details.append(Face(pane, LIT[0], shine=210.0))
             else:
                 details.append(Face(pane, PANE))
+
     door = rectangle(
         x0=0.12 * length,
         x1=0.20 * length,
@@ -244,6 +253,7 @@ def _house(
             top=2.2,
         )
         details.append(Face(window, PANE))
+
     return make_mesh(body, details)
 
 
@@ -276,6 +286,7 @@ def _gable_roof(
         )
         outwards = gable if end > 0 else gable[::-1]
         faces.append(Face(outwards, wall))
+
     return faces
 
 
@@ -301,8 +312,10 @@ def make_trees(scene: Scene, rng: np.random.Generator) -> list[Prop]:
                 d = road.kerb + road.pavement + rng.uniform(2.6, farthest)
                 plant = (_leafy, _leafy, _conifer, _bush)[rng.integers(4)]
                 mesh = plant(rng.uniform(5, 10), rng)
+
             pose = road.place(s + rng.uniform(-2, 2), side * d)
             props.append(Prop(mesh, pose, tall=False))
+
     return props
 
 
@@ -317,6 +330,7 @@ def _leafy(height: float, rng: np.random.Generator) -> Mesh:
         up = rng.uniform(0.5, 0.84)
         size = rng.uniform(0.45, 0.7)
         blobs.append((across, up, size))
+
     trunk = trapezium(
         y=0,
         z0=0,
@@ -336,6 +350,7 @@ def _leafy(height: float, rng: np.random.Generator) -> Mesh:
             count=9,
         )
         faces.append(Face(flat(blob), shade(leaves, tone)))
+
     return make_mesh([], faces, upright=True)
 
 
@@ -357,6 +372,7 @@ def _conifer(height: float, rng: np.random.Generator) -> Mesh:
             top=0,
         )
         faces.append(Face(branches, shade(leaves, tone)))
+
     return make_mesh([], faces, upright=True)
 
 
@@ -373,6 +389,7 @@ def _bush(height: float, rng: np.random.Generator) -> Mesh:
         )
         outline = upper_half(blob, bottom=0)
         faces.append(Face(flat(outline), shade(leaves, tone)))
+
     return make_mesh([], faces, upright=True)
 
 
@@ -409,4 +426,5 @@ def make_lamps(scene: Scene) -> list[Prop]:
         shift = 11 if side > 0 else 0
         poses = road.place(places + shift, side * (road.kerb + 0.35))
         props += [Prop(mesh, pose, tall=False) for pose in poses]
+
     return props

@@ -84,6 +84,7 @@ def paint(stage: Stage, frame: int, camera: Camera, camera_index: int) -> np.nda
     small = cv2.resize(canvas, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
     by_day = small[..., :3].astype(np.float32)
     picture = _night(small, view, backdrop) if scene.night else by_day
+
     return _sensor(picture, scene.night, scene.generator(2, frame, camera_index))
 
 
@@ -185,6 +186,7 @@ def clip_near(points: np.ndarray) -> np.ndarray:
         if crosses:
             share = beyond / (beyond - next_beyond)
             result.append(point + share * (next_point - point))
+
     return np.array(result).reshape(-1, 3)
 
 
@@ -209,10 +211,12 @@ def _fill(
         in_front = polygons[..., 2].min(axis=1) >= NEAR
         flat += list(_pixels(view, polygons[in_front]))
         polygons = polygons[~in_front]
+
     for points in polygons:
         visible = _before_camera(points)
         if len(visible) > 2:
             flat.append(_pixels(view, visible))
+
     if flat:
         cv2.fillPoly(canvas, flat, (*colour, shine), shift=_SHIFT)
 
@@ -255,6 +259,7 @@ def _paint_road(canvas: np.ndarray, view: View, road: Road, backdrop: Backdrop) 
         kerbstones = [strip(stone, kerb), strip(-kerb, -stone)]
         _fill(canvas, view, pavements, backdrop.pavement)
         _fill(canvas, view, kerbstones, (206, 204, 198))
+
     streets = [_on_ground(view, corners) for corners in backdrop.streets]
     _fill(canvas, view, streets, backdrop.asphalt)
     _fill(canvas, view, [strip(kerb, -kerb)], shade(backdrop.asphalt, 0.9))
@@ -333,6 +338,7 @@ def _ground_texture(
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_WRAP,
     )
+
     return seen
 
 
@@ -346,6 +352,7 @@ def _paint_things(canvas: np.ndarray, view: View, stage: Stage, frame: int) -> N
         farthest = 120 if prop.tall else 80
         if distance < farthest:
             things.append((not prop.tall, -distance, prop))
+
     for i, distance in enumerate(_distances(view, objects.boxes)):
         things.append((True, -distance, i))
     things.sort(key=lambda thing: thing[:2])
@@ -410,6 +417,7 @@ def _meshes(stage: Stage, actor: int, frame: int) -> tuple[Mesh, ...]:
             look=int(actors.look[actor]),
             stride=_STRIDES[step],
         )
+
     return stage.meshes[key]
 
 
@@ -481,6 +489,7 @@ def _painting_order(
     solid = chosen[is_solid]
     depth = vertices[mesh.faces[solid], 2].mean(axis=1)
     from_far_to_near = np.argsort(-depth, kind='stable')
+
     return np.concatenate([solid[from_far_to_near], chosen[~is_solid]])
 
 
@@ -551,6 +560,7 @@ def _night(small: np.ndarray, view: View, backdrop: Backdrop) -> np.ndarray:
     warm_white = np.array([1.0, 0.94, 0.8], dtype=np.float32)
     light = NIGHT + spread[..., None] * warm_white
     halo = cv2.GaussianBlur(colour * shine, (0, 0), 3.0) * 0.6
+
     return colour * np.maximum(light, shine) + halo
 
 
@@ -582,4 +592,5 @@ def _pool_of_light(glow: np.ndarray, spot: np.ndarray, camera: Camera) -> np.nda
         color=[0.28],
         thickness=cv2.FILLED,
     )
+
     return pool

@@ -89,6 +89,7 @@ class Road:
         heading = np.interp(s, grid, self.headings)
         x = centre_x - d * np.sin(heading)
         y = centre_y + d * np.cos(heading)
+
         return np.stack([x, y, heading], axis=-1)
 
 
@@ -112,6 +113,7 @@ def make_road(
     headings = direction + winding * np.sin(s / period + phase)
     steps = np.stack([np.cos(headings), np.sin(headings)], axis=1)
     origin = rng.uniform(300, 1700, 2)
+
     return Road(
         start=start,
         points=origin + np.cumsum(steps, axis=0),

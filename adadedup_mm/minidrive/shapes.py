@@ -126,6 +126,7 @@ def make_mesh(solid: list[Face], details: list[Face], upright: bool = False) -> 
     last_step = counts[:, None] - 1
     faces = first[:, None] + np.minimum(steps, last_step)
     rgb_and_shine = [(*face.colour, face.shine) for face in both]
+
     return Mesh(
         vertices=vertices,
         faces=faces,
@@ -210,6 +211,7 @@ def extrude(profile: np.ndarray, width: float, colours: list[Colour], side: Colo
             (x1, half, z1),
         )
         faces.append(Face(corners[::-1], colour))
+
     return faces + both_sides(profile, width, side)
 
 
@@ -331,6 +333,7 @@ def light_pair(x: float, inner: float, outer: float, low: float, high: float) ->
         colour, shine = HEADLIGHT, 255.0
     else:
         colour, shine = TAILLIGHT, 200.0
+
     return [Face(left, colour, shine), Face(right, colour, shine)]
 
 
@@ -417,6 +420,7 @@ def car(size: np.ndarray, rng: np.random.Generator) -> tuple[Mesh, ...]:
             top=0.36 * height,
         )
         details.append(Face(plate, colour))
+
     for x in (length / 2, -length / 2):
         details += light_pair(
             x,
@@ -425,7 +429,9 @@ def car(size: np.ndarray, rng: np.random.Generator) -> tuple[Mesh, ...]:
             low=0.40 * height,
             high=0.50 * height,
         )
+
     details += wheels([0.30 * length, -0.30 * length], 0.22 * height, width)
+
     return (make_mesh(body, details),)
 
 
@@ -453,6 +459,7 @@ def _car_windows(profile: np.ndarray, length: float, width: float, height: float
     ]
     front_windows = both_sides(np.array(front), width, GLASS)
     rear_windows = both_sides(np.array(rear), width, GLASS)
+
     return front_windows + rear_windows
 
 
@@ -499,6 +506,7 @@ def _truck_cab(
     )
     details += wheels([front - 0.5 * cab], 0.17 * height, cab_width)
     body = extrude(np.array(profile), cab_width, colours, side=paint)
+
     return make_mesh(body, details)
 
 
@@ -542,6 +550,7 @@ def _truck_cargo(
         high=0.22 * height,
     )
     details += wheels([-0.30 * length, -0.14 * length], 0.17 * height, width)
+
     return make_mesh(body, details)
 
 
@@ -586,6 +595,7 @@ def bus(size: np.ndarray, rng: np.random.Generator) -> tuple[Mesh, ...]:
             z1=0.82 * height,
         )
         details += both_sides(window, width, GLASS, shine=60.0)
+
     skirt = rectangle(
         x0=-front,
         x1=front,
@@ -609,7 +619,9 @@ def bus(size: np.ndarray, rng: np.random.Generator) -> tuple[Mesh, ...]:
             low=0.18 * height,
             high=0.25 * height,
         )
+
     details += wheels([0.30 * length, -0.28 * length], 0.15 * height, width)
+
     return (make_mesh(body, details),)
 
 
@@ -657,6 +669,7 @@ def pedestrian(size: np.ndarray, rng: np.random.Generator, stride: float = 0.0) 
         arm = _arm(sign, half, height, stride)
         faces.append(Face(leg, shade(trousers, 1.0 if sign > 0 else 0.85)))
         faces.append(Face(arm, shade(shirt, 0.8)))
+
     trunk = trapezium(
         y=0,
         z0=0.47 * height,
@@ -673,11 +686,13 @@ def pedestrian(size: np.ndarray, rng: np.random.Generator, stride: float = 0.0) 
             bottom=half * 0.34,
         )
         faces.append(Face(bag, pick(CLOTHES, rng)))
+
     crown = 0.915 * height
     head = disc(0.078 * height, z=crown, count=8)
     scalp = disc(0.086 * height, z=crown, count=8)
     faces.append(Face(flat(head), skin))
     faces.append(Face(flat(upper_half(scalp, crown + 0.01 * height)), hair))
+
     return (make_mesh([], faces, upright=True),)
 
 
@@ -743,6 +758,7 @@ def bicycle(size: np.ndarray, rng: np.random.Generator) -> tuple[Mesh, ...]:
     rider.append(Face(flat(head), skin))
     rider.append(Face(flat(helmet_outline), helmet))
     rider.append(Face(rear_light, TAILLIGHT, shine=200.0))
+
     return seen_from_both_sides, make_mesh([], rider, upright=True)
 
 
@@ -756,6 +772,7 @@ def _bicycle_wheels(length: float) -> list[Face]:
         inner = disc(radius * 0.74, x, radius)[::-1]
         ring = np.concatenate([outer, outer[:1], inner[-1:], inner])
         faces.append(Face(standing(ring), TYRE))
+
     return faces
 
 
@@ -771,6 +788,7 @@ def _bicycle_frame(length: float, colour: Colour) -> list[Face]:
             (x0 + _TUBE, 0, low * 1.4 + _TUBE),
         )
         faces.append(Face(tube, colour))
+
     return faces
 
 
@@ -805,6 +823,7 @@ def _rider(half: float, height: float, shirt: Colour, trousers: Colour) -> list[
         )
         faces.append(Face(leg, trousers))
         faces.append(Face(arm, shade(shirt, 0.8)))
+
     trunk = trapezium(
         y=0,
         z0=0.50 * height,
@@ -813,6 +832,7 @@ def _rider(half: float, height: float, shirt: Colour, trousers: Colour) -> list[
         top=half * 0.72,
     )
     faces.append(Face(trunk, shirt))
+
     return faces
 
 
@@ -849,6 +869,7 @@ def cone(size: np.ndarray, rng: np.random.Generator) -> tuple[Mesh, ...]:
             top=half_width(high),
         )
         faces.append(Face(band, (245, 245, 240), shine=40.0))
+
     return (make_mesh([], faces, upright=True),)
 
 

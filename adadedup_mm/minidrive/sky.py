@@ -39,6 +39,7 @@ def make_panorama(
     for distance, height, waves in ((0.72, 0.07, 7), (0.5, 0.04, 18)):
         colour = far * distance + green * 0.8 * (1 - distance)
         _hills(canvas, height, waves, colour, rng)
+
     if scene.setting == 'city':
         _skyline(canvas, far, scene.night, rng)
     return canvas
@@ -77,6 +78,7 @@ def _air(
     cover = _clouds(rng)[..., None] * clouds
     cloud = np.array([222, 224, 228] if overcast else [250, 250, 250])
     result: np.ndarray = sky * (1 - cover) + cloud * cover
+
     return result
 
 
@@ -92,9 +94,11 @@ def _clouds(rng: np.random.Generator) -> np.ndarray:
             axes = (int(rng.uniform(16, 46)), int(rng.uniform(3, 9)))
             strength = float(rng.uniform(0.5, 1.0))
             _puff(cover, (centre_u, centre_v), axes, strength)
+
     margin = 40
     ring = np.concatenate([cover[:, -margin:], cover, cover[:, :margin]], axis=1)
     blurred: np.ndarray = cv2.GaussianBlur(ring, (0, 0), 6, sigmaY=2.5)
+
     return blurred[:, margin:-margin]
 
 
@@ -168,6 +172,7 @@ def _skyline(canvas: np.ndarray, haze: np.ndarray, night: bool, rng: np.random.G
             )
             if night:
                 _light_windows(canvas, u, width, top, rng)
+
         gap = int(rng.integers(0, 16))
         u += width + gap
 

@@ -176,6 +176,7 @@ def lane_traffic(
     s = first + np.cumsum(lengths + gaps) - lengths / 2
     chosen = s + lengths / 2 < last
     off_middle = rng.uniform(-0.25, 0.25, int(chosen.sum()))
+
     return make_actors(
         label[chosen],
         s=s[chosen],
@@ -206,6 +207,7 @@ def parked_vehicles(
     d = side * (road.kerb - 0.5 * widths - 0.1)
     ahead = np.pi if side > 0 else 0.0
     turn = ahead + rng.normal(0, 0.02, count)
+
     return make_actors(
         label[chosen],
         s=s[chosen],
@@ -228,6 +230,7 @@ def walkers(
     walks = rng.random(count) < 0.67
     width = max(road.pavement, 1.5)
     from_kerb = rng.uniform(0.4, width - 0.3, count)
+
     return make_actors(
         np.full(count, PEDESTRIAN),
         s=rng.uniform(first, last, count),
@@ -271,8 +274,10 @@ def works(
             along = place + step * np.arange(count)
             rows_s.append(along + rng.normal(0, 0.15, count))
             rows_d.append(edge + rng.normal(0, 0.1, count))
+
     s = np.concatenate([np.zeros(0), *rows_s])
     d = np.concatenate([np.zeros(0), *rows_d])
+
     return make_actors(np.full(len(s), CONE), s, d, rng)
 
 
@@ -330,6 +335,7 @@ def _cross(crossers: _Crossers, road: Road, seconds: float, rng: np.random.Gener
     direction = rng.choice(crossers.directions, count)
     middle = road.crossings[0] + crossers.offset
     off_middle = rng.uniform(-crossers.spread, crossers.spread, count)
+
     return make_actors(
         np.full(count, crossers.label),
         s=middle + off_middle,

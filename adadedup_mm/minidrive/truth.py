@@ -58,4 +58,5 @@ def write_truth(path: Path, records: Sequence[Record], cameras: tuple[str, ...])
                         token=token(scene.seed, 'sample', scene.index, frame),
                     )
                 )
+
     write_table(path, pa.Table.from_pylist(rows, SCHEMA))

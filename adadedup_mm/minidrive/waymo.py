@@ -55,6 +55,7 @@ def write_waymo(folder: Path, records: Sequence[Record]) -> None:
                 continue
             for number, frame in enumerate(record.frames):
                 data_list.append(_info(record.scene, number, frame))
+
         metainfo = dict(dataset='waymo', version='waymo_v1.4', info_version='mmdet3d_v1.4')
         content = dict(data_list=data_list, metainfo=metainfo)
         write_pickle(folder / 'kitti_format' / f'waymo_infos_{split}.pkl', content)
@@ -80,6 +81,7 @@ def _info(scene: Scene, number: int, frame: FilmedFrame) -> dict[str, Any]:
             lidar2img=matrix_list(cam2img @ lidar2cam),
         )
         cam_instances[name] = _camera_instances(camera, frame)
+
     return dict(
         sample_idx=int(stem),
         timestamp=int(scene.timestamps[number]),
@@ -114,6 +116,7 @@ def _instances(frame: FilmedFrame) -> list[dict[str, Any]]:
                 num_lidar_pts=int(frame.points[i]),
             )
         )
+
     return result
 
 
@@ -149,4 +152,5 @@ def _camera_instances(camera: Camera, frame: FilmedFrame) -> list[dict[str, Any]
                 velocity=-1,
             )
         )
+
     return result

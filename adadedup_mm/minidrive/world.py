@@ -203,6 +203,7 @@ class Scene:
         pose = self.poses[frame, chosen]
         places = pose[:, :2]
         yaw = pose[:, 2]
+
         return Objects(
             boxes=np.column_stack([places, height / 2, size, yaw]),
             velocities=self.velocities[frame, chosen],
@@ -280,7 +281,9 @@ def make_scene(seed: int, index: int, frames: int) -> Scene:
     if parked:
         velocities = np.zeros_like(velocities)
         ego_velocities = np.zeros_like(ego_velocities)
+
     microseconds = (clock * 1e6).round().astype(np.int64)
+
     return Scene(
         index=index,
         name=nuscenes_name(index, order, split),
@@ -336,6 +339,7 @@ def _present(
         # Everything that moves keeps its distance from the camera, so that it stays small.
         stands = ~velocities.any(axis=-1)
         present &= (s > 18) | stands
+
     return present
 
 
@@ -389,12 +393,14 @@ def _populate(
             walkers(road, side, first, last, density, rng),
             cyclists(road, side, first, last, density, rng),
         ]
+
     groups.append(works(road, first, last, density, rng))
     if kind == 'fixed':
         seconds = float(times[-1])
         groups.append(crossing_traffic(road, seconds, rng))
     else:
         groups += _lanes(road, ego, times, density, rng)
+
     return join(groups)
 
 
@@ -434,6 +440,7 @@ def _lanes(
                 rng=rng,
             )
             groups.append(vehicles)
+
     return groups
 
 

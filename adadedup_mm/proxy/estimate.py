@@ -50,8 +50,10 @@ def time_training(
         with contextlib.suppress(_EnoughError):
             runner.train()
         parameters = sum(parameter.numel() for parameter in runner.model.parameters())
+
     times = clock.times if len(clock.times) > 1 else [clock.start, *clock.times]
     images = config.train_dataloader.get('batch_size', 1) * (len(times) - 1)
+
     return TrainingSpeed((times[-1] - times[0]) / images, parameters)
 
 

@@ -75,6 +75,7 @@ def loss_shards(
         finish(folder / RESULT, losses)
 
     lengths = [len(part) for part in parts]
+
     return Shards(files, lengths, compute, lead, RESULT, label='proxy losses', unit='image')
 
 
@@ -98,6 +99,7 @@ def _score(
         for batch in itertools.islice(stream, len(own)):
             losses.append(per_sample_losses(model, batch, seed=seed).cpu())
             done(len(losses[-1]))
+
         write_array(file, torch.cat(losses).numpy())
 
 

@@ -60,6 +60,7 @@ class ProxyStages:
                 f"the proxy's checkpoint {options.checkpoint} does not exist: give the path of a "
                 'local file'
             )
+
         self.ledger = ledger
         self.images = images
         self.pool = pool
@@ -83,16 +84,19 @@ class ProxyStages:
             check_writable(config)
         except UserError as error:
             raise UserError(f'adadedup.proxy.config {name}: {error}') from error
+
         if is_classifier(self.training_config) and not is_classifier(config):
             # A detector says nothing about samples without boxes; the training that the user is
             # about to do does.
             config = self.training_config
+
         config = proxy_config(config, len(self.pool.classes), self.options.epochs)
         if is_3d(config):
             self._require_frames()
             self._require_all_cameras()
         else:
             read_as_training(config, self.images.reader)
+
         return config
 
     def _require_frames(self) -> None:
@@ -196,6 +200,7 @@ class ProxyStages:
         if checkpoint is not None:
             self.ledger.key('proxy', inputs | dict(weights=self.checkpoint_digest(checkpoint)))
             return Path(checkpoint)
+
         store = self.ledger.store
         together = self.options.distributed and store.world > 1
         inputs['trained'] = mask_key(trained)
@@ -208,6 +213,7 @@ class ProxyStages:
             train_proxy(self.config, data, folder, self.ledger.seed, distributed=together)
 
         work: Work = Together(train) if together else train
+
         return self.ledger.stage('proxy', inputs, work) / 'proxy.pth'
 
     # Asking.
@@ -247,6 +253,7 @@ class ProxyStages:
             self.ledger.seed,
             process,
         )
+
         return read_array(self.ledger.stage('losses', inputs, shards) / 'losses.npy')
 
     def scoring_data(self, scored: np.ndarray, views_file: Path) -> dict[str, Any]:

@@ -82,11 +82,14 @@ def train_proxy(
             runner = Runner.from_cfg(runner_config)
             runner.register_hook(_ProxyHook(state, seed, every_epoch), priority='LOWEST')
             runner.train()
+
         if distributed and not is_main_process():
             return result
         with atomic_open(result) as file:
             torch.save(dict(state_dict=load_tensors(state)['state_dict']), file)
+
     state.unlink(missing_ok=True)
+
     return result
 
 
@@ -108,6 +111,7 @@ def make_runner_config(
         default_scope=config.get('default_scope', 'mmdet'),
         randomness=dict(seed=seed),
     )
+
     # A copy, because models and runners take their configs apart. Formatting fails for what is no
     # plain value.
     return Config(copy.deepcopy(settings), format_python_code=False)
@@ -123,12 +127,14 @@ def _split(runner_config: Config, config: Config) -> None:
             'adadedup.proxy.distributed needs a process group: call '
             'adadedup_mm.engine.open_group(launcher) before'
         )
+
     loader = runner_config.train_dataloader
     loader.batch_size = -(-loader.batch_size // get_world_size())
     runner_config.launcher = 'pytorch'  # Of any launcher: the group is open already.
     for key in ('model_wrapper_cfg', 'find_unused_parameters', 'sync_bn'):
         if config.get(key) is not None:
             runner_config[key] = config[key]
+
     if not torch.cuda.is_available():
         runner_config.setdefault('model_wrapper_cfg', dict(WRAPPER_WITHOUT_GPU))
 
@@ -194,6 +200,7 @@ class _ProxyHook(Hook):
         if self.every_epoch:
             with atomic_open(self.state.with_name(f'epoch_{runner.epoch + 1}.pth')) as file:
                 torch.save(dict(state_dict=checkpoint['state_dict']), file)
+
         with atomic_open(self.state) as file:
             torch.save(checkpoint, file)
 

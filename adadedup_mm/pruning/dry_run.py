@@ -100,7 +100,9 @@ def dry_run(config: Config, options: Options, work_dir: Path) -> DryRun:
             rows = _rows_by_density(run, needs.layout, ratios, costs)
         else:
             rows = _rows(len(pool), ratios, costs)
+
         notes = _notes(run)
+
     return DryRun(rows, len(pool), reused, notes)
 
 
@@ -151,6 +153,7 @@ def _rows_by_density(
         partner, _ = nearest_kept(compared, run.clusters, kept)
         duplicates = _near_duplicates(run, np.where(usable, partner, -1))
         rows.append(Row(ratio, int(kept.sum()), threshold, duplicates, cost))
+
     return rows
 
 

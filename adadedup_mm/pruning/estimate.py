@@ -129,6 +129,7 @@ def estimate(run: Run, needs: Needs, rates: Rates, keep_ratio: float) -> Estimat
     annotations = sum(source.ann_file.stat().st_size for source in run.sources if source.ann_file)
     disk = feature_bytes + max(feature_bytes, joint_bytes)
     disk += 4 * COPIES * parameters + round(keep_ratio * annotations)
+
     return Estimate(features, clusters, _proxy_seconds(needs, rates, world), memory, disk)
 
 
@@ -153,6 +154,7 @@ def _first_readable(run: Run, count: int) -> np.ndarray:
                 break
             chosen[sample] = _is_readable(run, run.pool.image_paths[sample])
             found += int(chosen[sample])
+
     return chosen
 
 
@@ -178,6 +180,7 @@ def estimate_line(run: Run) -> str:
     if needs.features:
         parts.append(f'features {words.duration(cost.features)}')
         parts.append(f'clusters {words.duration(cost.clusters)}')
+
     if cost.proxy:
         parts.append(f'proxy {words.duration(cost.proxy)}')
     more = ' and the proxy' if cost.proxy is None else ''
@@ -186,6 +189,7 @@ def estimate_line(run: Run) -> str:
         f'estimate for {count:,} samples: {words.duration(cost.seconds)}{detail}{more}, '
         f'{words.size(cost.memory)} of memory, {words.size(cost.disk)} on disk'
     )
+
     return line.replace(words.SPACE, ' ')
 
 

@@ -170,6 +170,7 @@ def _select(
 
         if is_first:
             build_report(work_dir)
+
     store.wait_for(lambda: finished_manifest(work_dir, identity) is not None)
 
 
@@ -253,6 +254,7 @@ def _old_work_dir(folder: Path, work_dir: Path) -> Path:
         raise UserError(
             f'{folder} holds no finished run (samples.parquet): --update needs the work dir of one'
         )
+
     return folder.absolute()
 
 

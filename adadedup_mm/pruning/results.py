@@ -119,6 +119,7 @@ def _partners_and_map(
         no_partner = np.full(len(run.pool), -1)
         unknown = np.full(len(run.pool), np.nan, np.float32)
         return no_partner, unknown, None
+
     compared = run.density_stages.compared(selection.layout)
     partner, similarity = nearest_kept(compared, selection.assignment, selection.kept)
     if run.image_stages.same_features >= NEARLY_ALL:
@@ -130,6 +131,7 @@ def _partners_and_map(
         selection.notes.extend(
             _redundancy_notes(likeness, run.image_stages.embedder.near_duplicate)
         )
+
     return partner, similarity, map_2d(run.features)
 
 
@@ -184,6 +186,7 @@ def _manifest(
     seconds = max(finished - started, sum(cost.seconds for cost in costs.values()))
     seconds = round(seconds, 3)
     inputs = identity['inputs'] | run.ledger.inputs
+
     return Manifest(
         adadedup_mm=__version__,
         key=sha256_value(identity),

@@ -20,6 +20,7 @@ def apply_rules(run: Run, selection: Selection) -> None:
         )
     elif scenes is not None:
         missed = _apply_scenes(run, selection, scenes, added=selection.kept & ~chosen)
+
     if missed:
         in_its_way = '' if scenes is None else ', or the rule for scenes is in its way'
         selection.notes.append(
@@ -103,6 +104,7 @@ def _keep_gaps(
         wanted += (
             f' cannot be met, which has room for {spread.room} samples while {budget} are kept'
         )
+
     met = f'kept frames of a scene have at least {spread.gap} others between them'
     selection.notes.append(f'{wanted}: {met}.')
 

@@ -77,6 +77,7 @@ def read_old_run(folder: Path) -> OldRun:
         raise UserError(
             f'{folder} holds no finished run (manifest.json): --update needs the work dir of one'
         )
+
     samples = SAMPLES.read(folder, needed=('order', 'similarity'))
     thresholds = CLUSTERS.read(folder)['threshold'].to_numpy()
     if not len(thresholds) or not np.isfinite(thresholds).all():
@@ -84,6 +85,7 @@ def read_old_run(folder: Path) -> OldRun:
             f'the run in {folder} has no thresholds (strategy {manifest.strategy}): --update needs '
             'one of a strategy that goes by density scores'
         )
+
     _check_samples(samples, len(thresholds), folder)
     classes = CLASSES.read(folder)
     stage = folder / 'stages' / 'features'
@@ -96,12 +98,15 @@ def read_old_run(folder: Path) -> OldRun:
         raise UserError(
             f'{stage} has no features that can be used again: prune without --update'
         ) from error
+
     fitting = features.ndim == 2 and unreadable.dtype == bool and stamps.ndim == 3
     if not fitting or not len(features) == len(unreadable) == len(stamps) == len(samples):
         raise UserError(
             f'{stage} belongs to another run than {folder}/samples.parquet: prune without --update'
         )
+
     present = {row['class'] for row in classes.to_pylist() if row['images']}
+
     return OldRun(
         folder,
         samples,
@@ -174,6 +179,7 @@ def update(run: Run, folder: Path) -> Selection:
     selection.reason[is_old] = reasons[rows[is_old]]
     selection.update = _facts(run, old, rows, kept, centroids, far_limit)
     selection.notes += _notes(selection.update)
+
     return selection
 
 
@@ -237,6 +243,7 @@ def _decide(
     folder = run.stage('update', inputs, compute)
     assignment = read_array(folder / 'assignment.npy')
     kept = read_array(folder / 'kept.npy')
+
     return assignment, kept, read_array(folder / 'similarity.npy')
 
 
@@ -262,6 +269,7 @@ def _match(run: Run, old: OldRun) -> np.ndarray:
         left = rows_of_images.get(now[sample])
         if left:
             rows[sample] = left.pop()
+
     return rows
 
 
@@ -350,6 +358,7 @@ def _centroids(old: OldRun) -> tuple[np.ndarray, float]:
     for cluster, members in enumerate(cluster_members(clusters)):
         features, _ = read_rows(old.features, members)
         sums[cluster] = features.sum(axis=0, dtype=np.float64)
+
     centroids = _unit(sums).astype(np.float32)
 
     best = []
@@ -365,6 +374,7 @@ def _centroids(old: OldRun) -> tuple[np.ndarray, float]:
 
     known = np.concatenate(best)
     far_limit = float(np.quantile(known, FAR_QUANTILE)) if len(known) else -1.0
+
     return centroids, far_limit
 
 
@@ -401,6 +411,7 @@ def _facts(
     far = _count_far(run.features, np.flatnonzero(is_new & ~run.unreadable), centroids, far_limit)
     growth = len(rows) / old.full_samples - 1
     present = {run.pool.classes[label] for label in np.unique(run.pool.labels)}
+
     return dict(
         of=str(old.folder),
         full_samples=old.full_samples,
@@ -440,13 +451,16 @@ def _why_due(growth: float, far: int, new: int, unknown: Sequence[str]) -> list[
         due.append(
             f'the data has grown by {growth:.0%} since the last full run (bound {MAX_GROWTH:.0%})'
         )
+
     if far > MAX_FAR * new and far >= LEAST_FAR:
         due.append(
             f'{far / new:.0%} of the new samples are far from all clusters (bound {MAX_FAR:.0%})'
         )
+
     if unknown:
         more = ' and more' if len(unknown) > 5 else ''
         due.append(f'new classes: {", ".join(unknown[:5])}{more}')
+
     return due
 
 

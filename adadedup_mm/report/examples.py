@@ -123,6 +123,7 @@ def group_by_partner(rows: np.ndarray, partner: np.ndarray, similarity: np.ndarr
             total=int(counts[index]),
         )
         groups.append(group)
+
     return groups
 
 
@@ -144,6 +145,7 @@ def _example(run: FinishedRun, index: int, why: str) -> Example:
     pruned = rows[~is_kept]
     groups = group_by_partner(pruned, run.partner, similarity)
     alone = np.setdiff1d(rows[is_kept], run.partner[pruned])
+
     return Example(
         index=index,
         why=why,

@@ -81,6 +81,7 @@ def build_report(work_dir: Path) -> Path:
         raise UserError(
             f'{path} cannot be written ({error.strerror}): make room or give write permission'
         ) from None
+
     return path
 
 
@@ -101,6 +102,7 @@ def _content(run: FinishedRun) -> dict[str, Any]:
     shown = [row for example in examples for row in example.rows]
     pictures = _pictures(run, shown + suspects)
     scenes = sections.scene_rows(run)
+
     return dict(
         run=run.manifest,
         finished=sections.moment(run.manifest.finished),
@@ -169,6 +171,7 @@ def _pictures(run: FinishedRun, rows: list[int]) -> dict[int, Picture]:
             source=source,
             aspect=aspect,
         )
+
     return pictures
 
 

@@ -203,6 +203,7 @@ def curve_plot(
         label += f'; the chosen ratio {text}'
         is_right = chosen > 0.6
         parts += _mark(x.at(chosen), y.at(threshold), text, is_right)
+
     return figure(label, *parts)
 
 
@@ -260,6 +261,7 @@ def gap_plot(
     )
     dots = [_dot(*row) for row in rows]
     zero = x.at(0)
+
     return figure(
         f'Pruning rate against gap of {len(dots)} clusters, with standard errors',
         grid(x, y, 'gap (proxy loss, pruned \u2212 kept)', 'pruned', tick_text(x), per_cent),
@@ -305,7 +307,9 @@ def map_plot(x: np.ndarray, y: np.ndarray, kept: np.ndarray) -> Markup:
     if pruned_count > kept_count:
         # What there is more of lies below.
         paths.reverse()
+
     counts = f'{len(x)} samples: {kept_count} kept, {pruned_count} pruned'
+
     return tag(
         'svg',
         *paths,

@@ -36,6 +36,7 @@ def reason_rows(run: FinishedRun) -> list[Row]:
             samples=group['count_all'],
         )
         rows.append(row)
+
     return sorted(rows, key=_kept_and_frequent_first)
 
 
@@ -58,6 +59,7 @@ def keep_ratio_curve(run: FinishedRun) -> dict[str, Any] | None:
     if manifest.keep_ratio >= ratios[0]:
         chosen = manifest.keep_ratio
         threshold = float(np.interp(chosen, ratios, thresholds))
+
     return dict(
         plot=plots.curve_plot(ratios, thresholds, chosen, threshold),
         rows=_curve_rows(ratios, thresholds, chosen, manifest.samples),
@@ -92,6 +94,7 @@ def _curve_rows(
                     chosen=ratio == chosen,
                 )
             )
+
     return rows
 
 
@@ -140,6 +143,7 @@ def gap_section(run: FinishedRun) -> dict[str, Any] | None:
     figures = zip(number, gap, gap_se, rate, size, strict=True)
     names = [_dot_name(*row) for row in figures]
     plot = plots.gap_plot(gap, gap_se, rate, size, names)
+
     return dict(plot=plot, shown=len(shown), total=len(known))
 
 
@@ -163,18 +167,21 @@ def reliability_sentence(run: FinishedRun) -> str | None:
     if _is_known(given.split_half):
         correlation = words.number(given.split_half, 2)
         facts.append(f'the gaps of two random halves of the samples correlate at {correlation}')
+
     if _is_known(given.signal_share):
         signal = words.share(given.signal_share, 0)
         facts.append(
             f'{signal} of the variance between the gaps is signal, '
             'the rest is noise of the measurement'
         )
+
     if not facts:
         return None
     clusters = 'all'
     if given.clusters is not None:
         clusters = words.count(given.clusters)
     what = ' and '.join(facts)
+
     return (
         f'Over {clusters} clusters, {what}. '
         'The noisier the gaps, the closer the thresholds stay to plain density.'
@@ -207,6 +214,7 @@ def scene_rows(run: FinishedRun) -> list[Row]:
             kept=group['kept_sum'],
         )
         rows.append(row)
+
     return sorted(rows, key=_most_pruned_first)
 
 
@@ -231,7 +239,9 @@ def feature_map(run: FinishedRun) -> dict[str, Any] | None:
     if len(known) > MAP_POINTS:
         generator = np.random.default_rng(0)
         shown = generator.choice(known, MAP_POINTS, replace=False)
+
     plot = plots.map_plot(x[shown], y[shown], kept[shown])
+
     return dict(plot=plot, shown=len(shown), total=len(known))
 
 

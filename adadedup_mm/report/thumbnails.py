@@ -36,9 +36,11 @@ def make_thumbnail(
         # Pillow's readers raise nearly anything on a damaged file, and a picture is never worth the
         # page.
         return None
+
     target = io.BytesIO()
     small.save(target, 'WEBP', quality=quality)
     data = base64.b64encode(target.getvalue()).decode()
+
     return f'data:image/webp;base64,{data}', small.width / small.height
 
 
@@ -63,9 +65,11 @@ def _small_picture(data: bytes, reader: Reader, side: int) -> Image.Image:
         width = max(width // factor, 1)
         height = max(height // factor, 1)
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+
     rgb = np.ascontiguousarray(pixels[..., ::-1])
     image = Image.fromarray(rgb)
     image.thumbnail((side, side), reducing_gap=2)
+
     return image
 
 

@@ -60,6 +60,7 @@ def measure_shards(
             checkpoint, start = parts[piece]
             file = folder / files[piece]
             chosen[file] = (checkpoints[checkpoint], items[start : start + SHARD_SIZE])
+
         with isolated(folder / f'measuring_{process}.log'), failing_pictures_named():
             _measure(config, dataset(folder), chosen, measure, seed, done)
 
@@ -73,6 +74,7 @@ def measure_shards(
         finish(folder / RESULT, [np.concatenate(own) for own in rows])
 
     sizes = [min(SHARD_SIZE, len(items) - start) for _, start in parts]
+
     return Shards(files, sizes, compute, lead, RESULT, label='scores', unit='image')
 
 
@@ -102,6 +104,7 @@ def _measure(
                 measured[:, 0] = np.array(batch)[measured[:, 0].astype(np.int64)]
                 rows.append(measured)
                 done(len(batch))
+
             _write(file, np.concatenate(rows), checkpoint)
 
 

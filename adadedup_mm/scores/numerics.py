@@ -138,6 +138,7 @@ def run_agreement(scores: np.ndarray) -> tuple[float, float]:
     if r <= 0:
         return r, 0.0
     runs = len(scores)
+
     return r, runs * r / (1 + (runs - 1) * r)
 
 

@@ -84,18 +84,22 @@ def _classifier_rows(model: Any, batch: dict[str, Any], measure: Measure) -> np.
     finally:
         if handle is not None:
             handle.remove()
+
     scores, labels = _scores_and_labels(model, samples)
     if measure == 'error':
         right = scores.argmax(axis=1) == labels
         errors = error_norms(scores, labels)
         return _sample_rows(errors, right)
+
     if layer is None or not inputs or not _is_output(layer, inputs[-1], scores.shape):
         raise UserError(
             f'{type(model).__name__}: a strategy that goes by gradients needs a head that ends in '
             f'a linear layer, but {type(model.head).__name__} does not: use one that goes by errors'
         )
+
     features = inputs[-1].double().cpu().numpy()
     norms = last_layer_gradient_norms(scores, labels, features)
+
     return _sample_rows(norms)
 
 
@@ -144,11 +148,13 @@ def _after_neck(model: nn.Module) -> list[nn.Parameter]:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and 'backbone' not in name and 'neck' not in name:
             chosen.append(parameter)
+
     if not chosen:
         raise UserError(
             f'{type(model).__name__}: a strategy that goes by gradients finds no parameters '
             'besides backbone and neck'
         )
+
     return chosen
 
 
@@ -166,6 +172,7 @@ def _object_rows(model: Any, batch: dict[str, Any], seed: int) -> np.ndarray:
     errors = error_norms(probabilities, labels)
     errors, found = per_object(errors, right, objects, count)
     positions = np.zeros(count)
+
     return np.stack([positions, errors, found], axis=1)
 
 
@@ -200,6 +207,7 @@ def _assigned_predictions(model: Any, batch: dict[str, Any], seed: int) -> Assig
     if watched is not None:
         with watched:
             per_sample_losses(model, batch, seed=seed)
+
     if not assigned.scores:
         raise UserError(
             f'{type(model).__name__} does not tell which predictions belong to which object, which '
@@ -207,4 +215,5 @@ def _assigned_predictions(model: Any, batch: dict[str, Any], seed: int) -> Assig
             'R-CNN or to an anchor detector such as RetinaNet or ATSS, or use a strategy that goes '
             'by gradients or losses'
         )
+
     return assigned

@@ -43,6 +43,7 @@ def keep_class_floor(
         if surplus and balance.can_spare(sample):
             balance.drop(sample)
             surplus -= 1
+
     # The budget wins over the floors, and old samples go before those just added.
     old = spare[balance.kept[spare]]
     new = np.flatnonzero(added)
@@ -122,4 +123,5 @@ def _add_rare(balance: _Balance, margin: np.ndarray, locked: np.ndarray) -> np.n
         for sample in least_redundant[:missing]:
             balance.add(sample)
             added[sample] = True
+
     return added

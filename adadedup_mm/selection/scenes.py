@@ -45,6 +45,7 @@ def scene_labels(pool: Pool, option: str) -> np.ndarray:
             "with 'scene_token' or 'context_name', put nuScenes' tables into data_root, give "
             f"COCO images a 'scene' or 'video_id', or take {option} out"
         )
+
     return label(scenes)
 
 
@@ -100,6 +101,7 @@ def keep_groups(
     taken = _take(ordered_sizes.tolist(), int(kept.sum()))
     chosen = np.zeros(len(sizes), bool)
     chosen[order[taken]] = True
+
     return chosen[groups] & usable
 
 
@@ -128,6 +130,7 @@ def _take(sizes: list[int], budget: int) -> list[int]:
         if size <= left and _has_bit(reach[i + 1], left - size):
             taken.append(start + i)
             left -= size
+
     return taken
 
 
@@ -189,6 +192,7 @@ def spread_frames(
             insort(taken[scene], here)
             result[frame] = True
             budget -= 1
+
     return Spread(kept=result, gap=gap, room=int(_room(lengths, wanted).sum()))
 
 

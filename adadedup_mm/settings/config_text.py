@@ -112,6 +112,7 @@ def json_like(value: Any) -> Any:
         if all(isinstance(key, str) for key in items):
             return items
         return sorted([_expression(key, ()), item] for key, item in items.items())
+
     if isinstance(value, (list, tuple)):
         return [json_like(item) for item in value]
     if value is None or isinstance(value, (str, int, float)):
@@ -195,6 +196,7 @@ def _expression(value: Any, place: Place) -> str:
             if kind is list
             else _bracket('(', items, ',)' if len(items) == 1 else ')')
         )
+
     if kind in (set, frozenset):
         return _bracket(
             f'{kind.__name__}([', sorted(_expression(item, place) for item in value), '])'
@@ -245,6 +247,7 @@ def _of_array(value: Any, place: Place) -> str:
             or value.is_quantized
         ):
             raise _refusal(value, place)
+
         items = _plain_items(value.reshape(-1).tolist(), value, place)
         dtype = _expression(value.dtype, place)
         return (
@@ -256,6 +259,7 @@ def _of_array(value: Any, place: Place) -> str:
         return f'{dtype}.type({_plain_items(value.item(), value, place)})'
 
     items = _plain_items(value.reshape(-1).tolist(), value, place)
+
     return f'{_reference("numpy", "array")}({items}, dtype={dtype}).reshape({value.shape})'
 
 
@@ -357,6 +361,7 @@ def _difference(first: Any, second: Any, place: Place) -> Place | None:
         for key in [*first, *second]:
             if key not in first or key not in second:
                 return (*place, key)
+
         pairs = {key: (first[key], second[key]) for key in first}
     elif isinstance(first, (list, tuple)):
         if len(first) != len(second):
@@ -392,7 +397,9 @@ def _unprintable(value: Any, place: Place) -> Place | None:
             found = _unprintable(item, (*place, key))
             if found is not None:
                 return found
+
         return None
+
     if isinstance(value, (list, tuple)):
         places = (_unprintable(item, (*place, index)) for index, item in enumerate(value))
         return next((found for found in places if found is not None), None)

@@ -322,6 +322,7 @@ def _check_feedback(feedback: FeedbackOptions, proxy: ProxyOptions) -> None:
         raise UserError(
             f'adadedup.feedback.shrink is {feedback.shrink!r}, but must be True or False'
         )
+
     if feedback.initial_ratio is not None:
         finite(feedback.initial_ratio, 'adadedup.feedback.initial_ratio', 0, 1, above=True)
     if feedback.gap == 'held_out' and not proxy.held_out:

@@ -112,9 +112,11 @@ class Peers:
             self._has_left = True
             with contextlib.suppress(OSError):
                 self._show()
+
         for ending in ('json', 'npy'):
             for file in self.folder.glob(f'{self.name}.*.{ending}'):
                 file.unlink(missing_ok=True)
+
         self._remove_empty_folders()
 
     def _remove_empty_folders(self) -> None:
@@ -184,6 +186,7 @@ class Peers:
                 has_changed = beats is not None and self._seen.get(name) != beats
                 if has_changed:
                     self.met.setdefault(_rank_of(name), name)
+
         self._seen = (self._seen or {}) | found
 
     def _file(self, name: str) -> Path:
@@ -304,6 +307,7 @@ class Peers:
                 f'{self.patience.gone:g} seconds (it was ended, or its machine is lost); start all '
                 'processes again with --resume to go on'
             )
+
         raise ProcessError(
             f'process {rank} (of 0 to {self.world - 1}) has not appeared within '
             f'{self.patience.appear:g} seconds: start as many processes as the launcher says, on '

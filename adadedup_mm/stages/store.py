@@ -157,6 +157,7 @@ class StageStore:
             Watch(peers).look()
         else:
             self.wait_for(lambda: peers.agrees(name, key, inputs, known) or self.is_over())
+
         known.add(key)
 
     def agree_on_rows(
@@ -227,6 +228,7 @@ class StageStore:
         else:
             self.wait_for(lambda: self._is_claimed(folder, key) or self.is_finished(name, key))
             self._help(name, key, work)
+
         return folder
 
     def _lead(self, name: str, key: str, work: Work) -> None:
@@ -241,6 +243,7 @@ class StageStore:
             work.compute(folder)
         else:
             work(folder)
+
         self._finish(folder, key, time.perf_counter() - start)
 
     def _help(self, name: str, key: str, work: Work) -> None:
@@ -340,6 +343,7 @@ class StageStore:
             if stranger and waited > _QUIET:
                 print(f'waiting for {stranger}', file=sys.stderr)
                 stranger = ''
+
             # Less often the longer it takes.
             pause = max(self.poll, waited / 50)
             time.sleep(min(5 * self.poll, pause))

@@ -41,6 +41,7 @@ def _needs(run: 'Run', keep_ratio: float) -> Needs:
     if options.proxy.checkpoint is None:
         trained = round(initial * (1 - options.proxy.held_out)) * proxy.epochs
     scored = min(count, options.proxy.max_loss_samples or count)
+
     return Needs(
         by_density=True,
         layout=_layout(run),
@@ -68,16 +69,19 @@ def adadedup(run: 'Run') -> Selection:
         density.notes.append(
             'feedback.layout is left aside: some samples have no labels that could be compared.'
         )
+
     initial_ratio = options.initial_ratio or run.options.keep_ratio
     initial, tau = _initial(run, density.similarity, initial_ratio)
     why_not = _why_not_adapted(run, density.kept, initial)
     if why_not:
         density.notes.append(why_not)
         return density
+
     gaps, loss = _gaps(run, initial, layout)
     density.notes.extend(left_out(run))
     delta, reliability = shrink(gaps) if options.shrink else standardise(gaps)
     adaptive, kept = _adapted(run, density, delta, tau)
+
     return replace(
         density,
         kept=kept,
@@ -162,6 +166,7 @@ def _adapted(
     )
     kept = density.kept.copy()
     kept[usable] = adaptive.kept
+
     return adaptive, kept
 
 
@@ -176,6 +181,7 @@ def _density(run: 'Run', layout: float = 0.0) -> Selection:
             f'Similarities are {layout:.0%} those of the labelled boxes and {1 - layout:.0%} those '
             'of the images.'
         )
+
     return Selection(kept, run.clusters, order, similarity, thresholds, layout=layout, notes=notes)
 
 
@@ -222,4 +228,5 @@ def _scored(run: 'Run', initial: np.ndarray, partner: np.ndarray) -> np.ndarray:
     others = np.flatnonzero(initial & readable & ~scored)
     others = run.generator('scored kept').permutation(others)
     scored[others[: budget - int(scored.sum())]] = True
+
     return scored & readable

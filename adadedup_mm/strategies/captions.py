@@ -69,6 +69,7 @@ def vlm_sse(
         f'Captions: {source}. Text features: {described}. {clusters} clusters of captions; '
         f'epsilon {1 - tau:.4f}.'
     )
+
     return selection
 
 
@@ -93,6 +94,7 @@ def _choose(run: 'Run', labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, flo
     kept = read_array(folder / 'kept.npy')
     similarity = read_array(folder / 'similarity.npy')
     tau = read_array(folder / 'threshold.npy')
+
     return kept, similarity, float(tau)
 
 
@@ -105,6 +107,7 @@ def _captions(run: 'Run', captions: dict[str, Any] | str | None) -> tuple[list[s
             'strategy vlm_sse makes captions of the annotations, but some samples have no '
             'labels: give adadedup.strategy.captions, or use another strategy'
         )
+
     options = captions or dict(type='AnnotationCaptioner')
     if isinstance(options, str):
         options = dict(type='CaptionFile', file=options)
@@ -113,6 +116,7 @@ def _captions(run: 'Run', captions: dict[str, Any] | str | None) -> tuple[list[s
             f'adadedup.strategy.captions is {captions!r}, but must be a file, or a dict with a '
             "'type'"
         )
+
     captioner = build(CAPTIONERS, options, 'adadedup.strategy.captions')
     column = choose_views(run.pool.views, run.options.views)[0]
     paths = [views[column] if views else '' for views in run.pool.image_paths]
@@ -129,6 +133,7 @@ def _captions(run: 'Run', captions: dict[str, Any] | str | None) -> tuple[list[s
     folder = run.stage('captions', inputs, caption_shards(captioner, run.pool, paths))
     texts = json.loads((folder / 'captions.json').read_text(encoding='utf-8'))
     source = getattr(captioner, 'source', f'made by {options["type"]}')
+
     return texts, source
 
 
@@ -145,6 +150,7 @@ def _text_clusters(
     features = read_array(folder / 'text.npy', mmap_mode='r')
     inputs = dict(text=run.ledger.used['text'], num_clusters=clusterer.num_clusters)
     labels = run.density_stages.cluster(clusterer, features, inputs)
+
     return labels, encoder.source
 
 

@@ -31,6 +31,7 @@ def _training_needs(late: bool = False, every_epoch: bool = False) -> SaysNeeds:
             whole(epochs, 'adadedup.strategy.epochs', 1)
         epochs = epochs or default_epochs(run, late)
         images = runs * len(run.pool) * run.proxy_stages.views_per_sample
+
         return Needs(
             features=False,
             trained=0 if run.options.proxy.checkpoint else images * epochs,
@@ -152,6 +153,7 @@ def tfdp(run: 'Run') -> Selection:
         f'{outlines["masks"]} of {outlines["objects"]} objects have a mask; the others count with '
         'their box.'
     )
+
     return selection
 
 
@@ -182,6 +184,7 @@ def _by_training(
     scores = training_scores(run, measure, runs, epochs, every_epoch)
     selection = _highest(run, scores, ~run.for_proxy)
     selection.notes += left_out(run)
+
     return selection
 
 
@@ -211,9 +214,11 @@ def _highest(run: 'Run', scores: np.ndarray, unknown: np.ndarray | None = None) 
             f'The scores of {len(scores)} trainings have a rank correlation of {r:.2f}; their mean '
             f'has a reliability of {reliability:.2f}.'
         )
+
     empty = int((score[~unknown] == 0).sum())
     if empty:
         selection.notes.append(
             f'{empty} samples have a score of 0, such as those without objects: they go first.'
         )
+
     return selection

@@ -74,6 +74,7 @@ def training_scores(
         score_runs=run.ledger.used['score_runs'], measure=measure, every_epoch=every_epoch
     )
     folder = run.stage('scores', inputs, replace(shards, lead=lead))
+
     return read_array(folder / 'scores.npy')
 
 
@@ -91,6 +92,7 @@ def _sample_scores(rows: list[np.ndarray], every_epoch: bool, run: 'Run') -> np.
         values = forgetting_counts(is_right)
     else:
         values = rows[-1][:, 1]
+
     return (
         sum_per_sample(values, run.proxy_stages.item_samples[items], len(run.pool))
         / run.proxy_stages.line_counts
@@ -119,8 +121,10 @@ def default_epochs(run: 'Run', late: bool) -> int:
             "epochs in adadedup.strategy and train_cfg=dict(type='EpochBasedTrainLoop', "
             'max_epochs=...) in its config'
         )
+
     early_part, late_part = (10, 3) if is_classifier(run.proxy_stages.config) else (3, 1)
     divisor = late_part if late else early_part
+
     return max(round(full / divisor), 2 if late else 1)
 
 
@@ -135,6 +139,7 @@ def _trained(
             f'strategy {run.options.strategy_name} needs trainings, but adadedup.proxy.checkpoint '
             'replaces them: unset it, or use a strategy that asks once'
         )
+
     inputs: dict[str, Any] = dict(
         run.proxy_stages.inputs(config), every_epoch=every_epoch, runs=runs
     )
@@ -143,6 +148,7 @@ def _trained(
     if checkpoint is not None:
         inputs = dict(inputs, runs=1, weights=run.proxy_stages.checkpoint_digest(checkpoint))
         runs = 0
+
     folder = run.stage(
         'score_runs', inputs, _training_shards(run, config, measure, runs, every_epoch)
     )
@@ -152,6 +158,7 @@ def _trained(
     if not every_epoch:
         return [training / 'proxy.pth' for training in trainings]
     epochs = range(1, config.train_cfg.max_epochs + 1)
+
     return [training / f'epoch_{epoch}.pth' for training in trainings for epoch in epochs]
 
 
@@ -177,6 +184,7 @@ def _training_shards(
 
     files = [f'run_{i}/proxy.pth' for i in range(runs)]
     sizes = [1] * runs
+
     return Shards(files, sizes, compute, lead, result='', label='trainings', unit='training')
 
 

@@ -31,6 +31,7 @@ def map_2d(features: np.ndarray) -> np.ndarray:
         axes = _leading_axes_of_many_columns(features, mean)
     else:
         axes = _leading_axes(features, mean)
+
     # Of an axis and its opposite the one is taken whose largest entry is positive.
     largest = np.abs(axes).argmax(axis=0)
     axes = axes * np.sign(axes[largest, range(2)])
@@ -40,8 +41,10 @@ def map_2d(features: np.ndarray) -> np.ndarray:
     for block in slices(count, _BLOCK):
         parts.append(features[block] @ projection)
         drop_pages(features)
+
     places = np.concatenate(parts)
     centre = (mean @ axes).astype(np.float32)
+
     return (places - centre).astype(np.float32)
 
 
@@ -80,4 +83,5 @@ def _leading_axes_of_many_columns(features: np.ndarray, mean: np.ndarray) -> np.
     # A plain start, such as ones, may have no share in any axis.
     start = np.random.default_rng(0).normal(size=dim)
     _, axes = eigsh(scatter, k=2, v0=start, tol=1e-4)
+
     return axes[:, ::-1]

@@ -36,6 +36,7 @@ def most_similar(queries: np.ndarray, anchors: np.ndarray) -> tuple[np.ndarray, 
             better = value > best_here
             best_here[better] = value[better]
             position_here[better] = chunk.start + top[better]
+
     return best, position
 
 
@@ -77,4 +78,5 @@ def nearest_centroid(
         for found in read_in_passing(features, results):
             labels.append(found)
             bar.update(len(found))
+
     return np.concatenate(labels)

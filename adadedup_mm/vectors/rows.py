@@ -36,6 +36,7 @@ def read_rows(features: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np
         squares = np.einsum('ij,ij->i', rows, rows)
         has_length = np.isfinite(squares) & (squares > np.finfo(np.float32).tiny)
         off_unit = np.abs(squares - 1) > _UNIT_TOLERANCE
+
     blank = ~has_length
     scale = blank | off_unit
     if scale.any():
@@ -43,6 +44,7 @@ def read_rows(features: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np
         squares[blank] = 1
         lengths = np.sqrt(squares[scale])
         rows[scale] /= lengths[:, None]
+
     return rows, blank
 
 

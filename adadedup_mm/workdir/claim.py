@@ -27,6 +27,7 @@ def usable_path(work_dir: str | Path) -> Path:
             f'work dir {str(work_dir)[:100]!r} is no possible name '
             f'({getattr(error, "strerror", None) or error}): choose another --work-dir'
         ) from error
+
     return path
 
 
@@ -81,6 +82,7 @@ def failures_told(work_dir: str | Path | None, rank: int, world: int) -> Iterato
                 store = StageStore(folder / 'stages', rank, world)
                 with store.together():
                     raise
+
         raise
 
 
@@ -102,11 +104,13 @@ def claim(
     if is_apart or (store.rank == 0 and not lock_file.exists()):
         # Nothing is made in a folder of somebody else.
         _check_owner(work_dir, identity, resume)
+
     if is_apart:
         raise UserError(f'work dir {work_dir} cannot be written: choose another --work-dir')
     if store.rank > 0:
         yield is_new
         return
+
     with _opened(lock_file, f'work dir {work_dir}') as lock:
         _take(
             lock,
@@ -169,6 +173,7 @@ def _check_owner(work_dir: Path, identity: dict[str, Any], resume: bool) -> None
             f'work dir {work_dir} already holds {found[0]!r}, which is not from a pruning run: '
             'choose another --work-dir'
         )
+
     other = _other_dataset(owner, identity)
     if other:
         raise UserError(
@@ -192,6 +197,7 @@ def _why_resume(owner: dict[str, Any], identity: dict[str, Any]) -> str:
             f'belongs to another run ({_difference(owner, identity)}): '
             'choose another --work-dir, or add --resume to take it over'
         )
+
     return 'holds an interrupted run: add --resume to go on with it, or choose another --work-dir'
 
 
@@ -219,11 +225,13 @@ def _changed_data(owner: dict[str, Any], identity: dict[str, Any]) -> str:
             return f'{path} is no part of the dataset any more'
         if before[path] != now[path]:
             return f'{path} has changed since'
+
     if any(owner.get(name) != identity[name] for name in ('pool', 'records')):
         return (
             'its samples or labels have changed since, by the settings of the training set '
             'in the config or in files beside the annotation file'
         )
+
     return ''
 
 

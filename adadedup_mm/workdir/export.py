@@ -60,6 +60,7 @@ def export_csv(work_dir: Path, target: Path) -> int:
                 writer.writerow(row | _in_csv(row))
     except OSError as error:
         raise _unwritable(target, error) from error
+
     return len(table)
 
 

@@ -104,6 +104,7 @@ def read_finished_run(work_dir: Path) -> FinishedRun:
         raise UserError(
             f'{work_dir} is not a folder: name the work dir of a finished tools/prune.py run'
         )
+
     manifest = read_manifest(work_dir)
     samples = SAMPLES.read(work_dir)
     clusters = CLUSTERS.read(work_dir)
@@ -111,6 +112,7 @@ def read_finished_run(work_dir: Path) -> FinishedRun:
     _check_same_run(work_dir, manifest, samples)
     partner = pc.index_in(samples['partner_id'], samples['sample_id'], skip_nulls=True)
     numeric = ('cluster', 'loss', 'kept', 'partner_similarity', 'label_suspect', 'map_x', 'map_y')
+
     return FinishedRun(
         manifest=manifest,
         sample_ids=samples['sample_id'],

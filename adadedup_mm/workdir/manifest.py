@@ -317,6 +317,7 @@ def break_even(
             f'Pays back after {trainings:.2f} trainings: '
             f'each one saves {saved:.0f} of {training_seconds:.0f} seconds.'
         )
+
     return BreakEven(
         pruning_seconds=round(pruning_seconds, 3),
         training_seconds=training_seconds,

@@ -62,6 +62,7 @@ class TableFile:
                 columns[field.name] = _checked_column(path, table, field.name, kind)
             else:
                 columns[field.name] = pa.nulls(len(table), kind)
+
         return pa.table(columns)
 
 

@@ -97,6 +97,7 @@ def samples_table(
     unknown = np.full(count, np.nan)
     ids = np.array(pool.sample_ids, object)
     has_partner = partner >= 0
+
     return SAMPLES.table(
         {
             'sample_id': pool.sample_ids,
@@ -126,6 +127,7 @@ def clusters_table(selection: Selection) -> pa.Table:
     everything = np.ones(len(selection.kept), bool)
     initial = selection.kept if selection.initial is None else selection.initial
     gaps = selection.gaps
+
     return CLUSTERS.table(
         {
             'cluster': np.arange(count),
@@ -162,6 +164,7 @@ def classes_table(pool: Pool, kept: np.ndarray) -> pa.Table:
     labels_kept = pool.labels[kept[owner]]
     samples, classes = class_membership(pool)
     classes_kept = classes[kept[samples]]
+
     return CLASSES.table(
         {
             'class': pool.classes,

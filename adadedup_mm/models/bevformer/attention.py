@@ -89,9 +89,11 @@ class DeformableAttention(nn.Module):
         for layer in (self.sampling_offsets, self.attention_weights):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+
         with torch.no_grad():
             offsets = self._first_offsets()
             self.sampling_offsets.bias.copy_(offsets.reshape(-1))
+
         for name in ('value_proj', 'output_proj'):
             projection = getattr(self, name, None)
             if projection is not None:
@@ -109,6 +111,7 @@ class DeformableAttention(nn.Module):
         distances = distances.view(1, 1, -1, 1)
         offsets = ring.view(-1, 1, 1, 2) * distances
         maps = self.num_queues * self.num_levels
+
         return offsets.expand(-1, maps, -1, -1)
 
     def sample(self, query: Tensor, value: Tensor, references: Tensor, shapes: Shapes) -> Tensor:
@@ -142,6 +145,7 @@ class DeformableAttention(nn.Module):
         repeats = self.num_points // references.shape[2]
         anchors = references.float().repeat(1, 1, repeats, 1)
         anchors = anchors[:, :, None, None]
+
         return anchors + offsets / sizes_of_levels[:, None]
 
     def _weights(self, query: Tensor) -> Tensor:
@@ -240,6 +244,7 @@ class TemporalSelfAttention(DeformableAttention):
         found = self.sample(both, maps, points, [shape])
         found = found.view(values.shape)
         found = self.output_proj(found.mean(1))
+
         return self.dropout(found) + query
 
 
@@ -279,6 +284,7 @@ def camera_view(points: Tensor, visible: Tensor) -> CameraView:
     rows = index[..., None, None]
     rows = rows.expand(-1, -1, -1, *points.shape[-2:])
     cameras = hit.sum(1).clamp(min=1)
+
     return CameraView(
         index=index,
         seen=hit.gather(-1, index),
@@ -341,4 +347,5 @@ class SpatialCrossAttention(nn.Module):
         total = total.scatter_add(1, rows, found)
         mean = total / view.count
         mean = self.output_proj(mean)
+
         return self.dropout(mean) + query

@@ -31,6 +31,7 @@ def encode_boxes(boxes: Tensor) -> Tensor:
         turned.cos(),
     ]
     velocity = boxes[:, 7:]
+
     return torch.cat([torch.stack(code, -1), velocity], -1)
 
 
@@ -49,6 +50,7 @@ def decode_boxes(codes: Tensor) -> Tensor:
         -turned - math.pi / 2,
     ]
     velocity = codes[..., 8:]
+
     return torch.cat([torch.stack(box, -1), velocity], -1)
 
 
@@ -63,6 +65,7 @@ def scale_centres(codes: Tensor, pc_range: Sequence[float]) -> Tensor:
         centre[..., 2:],
         codes[..., 5:],
     ]
+
     return torch.cat(parts, -1)
 
 
@@ -99,6 +102,7 @@ def select_boxes(
     if score_threshold is not None:
         keep &= _above(scores, score_threshold)
     boxes = decode_boxes(codes[keep])
+
     return boxes, scores[keep], labels[keep]
 
 

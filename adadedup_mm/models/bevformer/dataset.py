@@ -80,10 +80,12 @@ class BEVFormerDataset(NuScenesDataset):
             raise UserError(
                 f'{self.ann_file} holds a {type(annotations).__name__} instead of a dict with infos'
             )
+
         if 'data_list' in annotations and self.queue_length == 1:
             records = self._load_infos(annotations)
         else:
             records = self._load_temporal_infos(annotations)
+
         return [self._parse(record) for record in records]
 
     def _load_infos(self, annotations: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -108,6 +110,7 @@ class BEVFormerDataset(NuScenesDataset):
         self._metainfo['version'] = metadata.get('version', self._metainfo['version'])
         self.data_prefix = {'img': self.data_root or ''}
         records.sort(key=itemgetter('timestamp'))
+
         return records
 
     def _parse(self, record: dict[str, Any]) -> dict[str, Any]:
@@ -134,6 +137,7 @@ class BEVFormerDataset(NuScenesDataset):
         stacked = multiview_img_stack_batch(images)
         frame['inputs']['img'] = stacked.flatten(0, 1)
         sample.set_metainfo({'queue': queue_metas(metas)})
+
         return frame
 
     def _frame(self, index: int) -> dict[str, Any]:
@@ -142,6 +146,7 @@ class BEVFormerDataset(NuScenesDataset):
         for key in ('token', 'scene_token', 'can_bus'):
             if key in info:
                 known[key] = info[key]
+
         frame: dict[str, Any] = self.pipeline(
             {
                 **info,
@@ -150,6 +155,7 @@ class BEVFormerDataset(NuScenesDataset):
             }
         )
         frame['data_samples'].set_metainfo(known)
+
         return frame
 
 
@@ -189,6 +195,7 @@ def queue_metas(metas: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         )
         queue.append(frame)
         before = meta
+
     return queue
 
 
@@ -250,7 +257,9 @@ class BEVFormerNuScenesMetric(NuScenesMetric):
                     f'{original}: no frame {token}; the metric needs the annotation file of the '
                     'dataset that is evaluated'
                 )
+
             by_position.append({**result, 'sample_idx': position[token]})
+
         with tempfile.TemporaryDirectory() as folder:
             self.ann_file = str(Path(folder) / 'infos.pkl')
             mmengine.dump({'data_list': records}, self.ann_file)

@@ -139,4 +139,5 @@ class BEVFormerDecoder(BaseModule):
             references = code[..., CENTRE].detach()
             states.append(query)
             codes.append(code)
+
         return states, codes

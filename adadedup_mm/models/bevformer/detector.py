@@ -103,6 +103,7 @@ class BEVFormer(Base3DDetector):
             # mmengine seeds numpy's global state per process; nothing here may carry a generator of
             # its own.
             current = apply_grid_mask(current, np.random)
+
         bev = self._encode(
             self.extract_feat(current),
             frames[-1],
@@ -113,6 +114,7 @@ class BEVFormer(Base3DDetector):
         logits, codes = head.decode(bev)
         truths = [sample.gt_instances_3d for sample in batch_data_samples]
         losses: dict[str, Tensor] = head.loss(logits, codes, truths)
+
         return losses
 
     @torch.no_grad()
@@ -135,7 +137,9 @@ class BEVFormer(Base3DDetector):
         for index, metas in enumerate(frames):
             features = [level[:, index] for level in levels]
             bev = self._encode(features, metas, image_size, bev)
+
         self.train(training)
+
         return bev
 
     def _encode(
@@ -156,6 +160,7 @@ class BEVFormer(Base3DDetector):
             prev_bev,
             known,
         )
+
         return bev
 
     def _forward(
@@ -187,9 +192,11 @@ class BEVFormer(Base3DDetector):
         else:
             metas = _first_frames(batch_data_samples)
             bev = self._encode(features, metas, image_size, None)
+
         logits, codes = head.decode(bev)
         box_types = [sample.metainfo['box_type_3d'] for sample in batch_data_samples]
         found = head.predict(logits[-1], codes[-1], box_types)
+
         return self.add_pred_to_datasample(batch_data_samples, found)
 
     def _encode_in_order(
@@ -224,6 +231,7 @@ class BEVFormer(Base3DDetector):
                 bev=bev.detach(),
                 can_bus=np.array(meta['can_bus'], dtype=np.float64),
             )
+
         return bev
 
 

@@ -133,6 +133,7 @@ class BEVFormerEncoder(BaseModule):
             history = torch.stack([prev_bev, queries], 1)
             rows = has_history[:, None, None, None]
             references = references + _offsets(shift, has_history)
+
         bev = queries
         for layer in self.layers:
             values = bev.unsqueeze(1).expand(-1, 2, -1, -1)
@@ -148,6 +149,7 @@ class BEVFormerEncoder(BaseModule):
                 view,
                 shapes,
             )
+
         return bev
 
 

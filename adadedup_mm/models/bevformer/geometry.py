@@ -52,6 +52,7 @@ def pillar_points(
     z = z.view(1, -1, 1).expand(cells, -1, -1)
     points = torch.cat([xy, z], -1)
     lower, upper = _corners(pc_range, device)
+
     return points * (upper - lower) + lower
 
 
@@ -85,6 +86,7 @@ def project(
         columns = points.float().unsqueeze(-1)
         turned = rotation @ columns
         scaled = turned.squeeze(-1) + translation
+
     xy = scaled[..., :2]
     depth = scaled[..., 2:]
     pixels = xy / depth.clamp(min=MIN_DEPTH)
@@ -93,6 +95,7 @@ def project(
     inside = (found > 0) & (found < 1)
     inside = inside.all(-1)
     in_front = depth.squeeze(-1) > MIN_DEPTH
+
     return found, in_front & inside
 
 
@@ -119,6 +122,7 @@ def ego_shift(can_bus: np.ndarray, pc_range: Sequence[float]) -> np.ndarray:
     along_x = along_x / (x_max - x_min)
     along_y = along_y / (y_max - y_min)
     shift = np.stack([along_x, along_y], -1)
+
     return shift.astype(np.float32)
 
 

@@ -136,6 +136,7 @@ class BEVFormerHead(BaseModule):
         device = features[0].device
         matrices = np.stack([_lidar2img(meta, cameras) for meta in metas])
         can_bus = np.stack([_can_bus(meta, needs_can_bus) for meta in metas])
+
         return self.transformer.encode(
             features,
             self.bev_embedding.weight,
@@ -160,6 +161,7 @@ class BEVFormerHead(BaseModule):
         for branch, state in zip(self.cls_branches, states, strict=True):
             logits.append(branch(state).float())
         in_metres = [scale_centres(code, self.pc_range) for code in codes]
+
         return logits, in_metres
 
     def loss(
@@ -184,6 +186,7 @@ class BEVFormerHead(BaseModule):
         for truth in ground_truths:
             targets.append(self._encode(truth).to(device))
             labels.append(truth.labels_3d.long().to(device))
+
         losses = {}
         last = len(logits) - 1
         for layer, layer_logits in enumerate(logits):
@@ -191,6 +194,7 @@ class BEVFormerHead(BaseModule):
             prefix = '' if layer == last else f'd{layer}.'
             losses[f'{prefix}loss_cls'] = cls
             losses[f'{prefix}loss_bbox'] = box
+
         return losses
 
     def _encode(self, truth: InstanceData) -> Tensor:
@@ -204,6 +208,7 @@ class BEVFormerHead(BaseModule):
                 f'BEVFormerHead has {size} code_weights, but the ground truth has boxes of '
                 f'{boxes.shape[1]} numbers: give 10 weights for boxes with velocity, 8 for others'
             )
+
         return codes
 
     def _layer_loss(
@@ -226,12 +231,14 @@ class BEVFormerHead(BaseModule):
             found = codes[i, queries]
             box = box + box_loss(found, target[truths], self.code_weights)
             matched += len(queries)
+
         positives = reduce_mean(logits.new_tensor(matched))
         positives = positives.clamp(min=1)
         cls = self.cls_weight * focal_loss(logits, one_hot)
         cls = cls / positives
         box = self.box_weight * box
         box = box / positives
+
         return torch.nan_to_num(cls), torch.nan_to_num(box)
 
     def predict(
@@ -262,6 +269,7 @@ class BEVFormerHead(BaseModule):
                 labels_3d=labels,
             )
             results.append(found)
+
         return results
 
 
@@ -303,6 +311,7 @@ def _lidar2img(meta: Mapping[str, Any], cameras: int) -> np.ndarray:
             f'{expected} for {cameras} images; LoadMultiViewImages makes it, '
             "Pack3DDetInputs' meta_keys must name it"
         )
+
     return matrices
 
 
@@ -313,9 +322,11 @@ def _can_bus(meta: Mapping[str, Any], needed: bool) -> np.ndarray:
         raise UserError(NO_CAN_BUS.format(frame_name(meta)))
     else:
         signals = np.zeros(CAN_BUS_SIZE)
+
     expected = (CAN_BUS_SIZE,)
     if signals.shape != expected:
         raise UserError(
             f"frame {frame_name(meta)}: 'can_bus' has shape {signals.shape}, expected {expected}"
         )
+
     return signals

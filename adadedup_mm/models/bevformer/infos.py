@@ -58,6 +58,7 @@ def temporal_records(
         with naming_frame(name):
             record = _record(info, labels, cameras, name)
         records.append(record)
+
     return records
 
 
@@ -73,12 +74,14 @@ def _infos(annotations: Mapping[str, Any], path: str) -> Sequence[Mapping[str, A
             'BEVFormer needs: nuscenes_infos_temporal_*.pkl, '
             f'{HOW_TO_MAKE} (BEVFormer-S reads mmdet3d infos)'
         )
+
     infos = annotations['infos']
     if not isinstance(infos, Sequence) or not all(isinstance(info, Mapping) for info in infos):
         raise UserError(
             f"{path}: 'infos' is no list of dicts; BEVFormer needs nuscenes_infos_temporal_*.pkl, "
             f'{HOW_TO_MAKE}'
         )
+
     return infos
 
 
@@ -157,6 +160,7 @@ def _can_bus(info: Mapping[str, Any], ego2global: np.ndarray, name: str) -> np.n
     signals[3:7] = info['ego2global_rotation'][0]
     signals[16] = heading
     signals[17] = np.degrees(heading)
+
     return signals
 
 
@@ -201,13 +205,16 @@ def _instances(
     if info.get('num_lidar_pts') is not None:
         counts = _column(info, 'num_lidar_pts', (count,), name)
         columns['num_lidar_pts'] = [int(points) for points in counts]
+
     if info.get('valid_flag') is not None:
         flags = _column(info, 'valid_flag', (count,), name)
         columns['bbox_3d_isvalid'] = [bool(valid) for valid in flags]
+
     instances = []
     for values in zip(*columns.values(), strict=True):
         instance = dict(zip(columns, values, strict=True))
         instances.append(instance)
+
     return instances
 
 
@@ -282,6 +289,7 @@ def _array(values: Mapping[str, Any], key: str, shape: tuple[int, ...], name: st
         raise UserError(
             f"{name}: '{key}' is no array of numbers, expected shape {shape}; {_COMPLETE}"
         ) from None
+
     if array.shape != shape:
         raise UserError(f"{name}: '{key}' has shape {array.shape}, expected {shape}; {_COMPLETE}")
     if not np.isfinite(array).all():

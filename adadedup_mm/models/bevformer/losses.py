@@ -43,10 +43,12 @@ def match(
         cost = cost + box_weight * distance
         # A diverging model or a box of zero size must not stop the solver.
         cost = torch.nan_to_num(cost, nan=1e6, posinf=1e6, neginf=-1e6)
+
     device = logits.device
     rows, columns = linear_sum_assignment(cost.cpu().numpy())
     queries = torch.as_tensor(rows, device=device)
     truths = torch.as_tensor(columns, device=device)
+
     return queries, truths
 
 
@@ -78,6 +80,7 @@ def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
         reduction='none',
     )
     weight = balance * missed**2
+
     return (entropy * weight).sum()
 
 

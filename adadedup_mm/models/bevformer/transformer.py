@@ -144,7 +144,9 @@ class BEVFormerTransformer(BaseModule):
             known = torch.tensor(has_history or [True] * batch, device=queries.device)
             moved = ego_shift(can_bus, self.pc_range)
             shift = torch.as_tensor(moved, device=queries.device) * float(self.use_shift)
+
         flat, shapes = self._flatten(features)
+
         return self.encoder(
             queries,
             bev_pos.expand(batch, -1, -1),
@@ -182,6 +184,7 @@ class BEVFormerTransformer(BaseModule):
                 f'levels, but got {cameras} and {len(features)}: see num_cams and num_levels of '
                 'its transformer'
             )
+
         camera_embeds = self.cams_embeds[:, None]
         flat = []
         shapes = []
@@ -191,6 +194,7 @@ class BEVFormerTransformer(BaseModule):
             pixels = level.flatten(3).transpose(2, 3)
             pixels = pixels + camera_embeds + level_embed
             flat.append(pixels)
+
         return torch.cat(flat, 2), shapes
 
     def decode(

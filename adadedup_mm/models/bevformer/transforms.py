@@ -60,6 +60,7 @@ class LoadMultiViewImages(BaseTransform):
         results['lidar2img'] = matrices
         results['img_shape'] = shape
         results['ori_shape'] = shape
+
         return results
 
     def _read(self, path: str) -> np.ndarray:
@@ -137,11 +138,13 @@ class MultiViewScale(BaseTransform):
         for image in images:
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
             scaled.append(image)
+
         factors = np.diag([scale, scale, 1.0, 1.0])
         results['img'] = scaled
         results['lidar2img'] = [factors @ matrix for matrix in matrices]
         results['img_shape'] = (height, width)
         results['scale_factor'] = scale
+
         return results
 
 
@@ -169,6 +172,7 @@ def photometric_distortion(image: np.ndarray, rng: Any) -> np.ndarray:
     if rng.randint(2):
         brightness = rng.uniform(-32, 32)
         image = image + np.float32(brightness)
+
     contrast_first = rng.randint(2)
     if contrast_first and rng.randint(2):
         image = _scale_contrast(image, rng)
@@ -184,6 +188,7 @@ def photometric_distortion(image: np.ndarray, rng: Any) -> np.ndarray:
     if rng.randint(2):
         channels = rng.permutation(3)
         image = np.ascontiguousarray(image[..., channels])
+
     return image
 
 
