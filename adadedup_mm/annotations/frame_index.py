@@ -178,7 +178,12 @@ class FrameIndex:
         boxes = np.concatenate([frame.boxes for frame in self.frames])
         rows = np.flatnonzero(np.isfinite(boxes).all(axis=1))
         rounded = boxes[rows].round(4)
-        _, first, which = np.unique(rounded, axis=0, return_index=True, return_inverse=True)
+        _, first, which = np.unique(
+            rounded,
+            axis=0,
+            return_index=True,
+            return_inverse=True,
+        )
         which = which.reshape(-1)
         by_box = rows[np.argsort(which, kind='stable')]
         ends = np.cumsum(np.bincount(which, minlength=len(first)))

@@ -43,7 +43,11 @@ class _Category(msgspec.Struct):
     name: Any = None
 
 
-_KINDS: dict[str, type[Any]] = dict(images=_Image, annotations=_Annotation, categories=_Category)
+_KINDS: dict[str, type[Any]] = dict(
+    images=_Image,
+    annotations=_Annotation,
+    categories=_Category,
+)
 
 
 def explain_uncounted(path: str | Path, class_ids: Collection[Any]) -> str:

@@ -38,7 +38,11 @@ def atomic_open(path: str | Path, mode: str = 'wb') -> Iterator[IO[Any]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # File systems count bytes, of which a character may be four.
     stem = path.name.encode(errors='ignore')[:100].decode(errors='ignore')
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{stem}.', suffix='.tmp')
+    handle, name = tempfile.mkstemp(
+        dir=path.parent,
+        prefix=f'.{stem}.',
+        suffix='.tmp',
+    )
     try:
         # mkstemp's files are private; the rest of the run's files follow the user's umask.
         os.fchmod(handle, 0o666 & ~_umask())
@@ -103,7 +107,11 @@ def write_rows(path: str | Path, shape: tuple[int, ...], blocks: Iterable[np.nda
         shape: of the array.
         blocks: its rows in their order.
     """
-    header = dict(descr='<f4', fortran_order=False, shape=shape)
+    header = dict(
+        descr='<f4',
+        fortran_order=False,
+        shape=shape,
+    )
     with atomic_open(path) as file:
         np.lib.format.write_array_header_1_0(file, header)
         for block in blocks:
@@ -152,7 +160,12 @@ def sha256_value(value: Any) -> str:
 
 
 def _compact_json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(',', ':'), default=str)
+    return json.dumps(
+        value,
+        sort_keys=True,
+        separators=(',', ':'),
+        default=str,
+    )
 
 
 def sha256_items(items: Iterable[Any]) -> str:

@@ -72,7 +72,11 @@ def coco_folder(
     classes = [item['name'] for item in content['categories']]
     val_dataset = _dataset(folder, val_file, val_images, classes)
     testing = dict(dataset=dict(val_dataset, test_mode=True))
-    evaluator = dict(type='CocoMetric', metric='bbox', ann_file=str(val_file))
+    evaluator = dict(
+        type='CocoMetric',
+        metric='bbox',
+        ann_file=str(val_file),
+    )
 
     return dict(
         num_classes=len(classes),

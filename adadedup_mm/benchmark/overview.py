@@ -40,7 +40,11 @@ class Overview:
         self.console = Console(file=sys.stderr)
         self.live: Live | None = None
         if self.console.is_terminal:
-            self.live = Live(console=self.console, auto_refresh=False, transient=True)
+            self.live = Live(
+                console=self.console,
+                auto_refresh=False,
+                transient=True,
+            )
         self.shown = 0.0
 
     def __enter__(self) -> 'Overview':
@@ -106,7 +110,11 @@ class Overview:
             f'{to_come} to come{self._rest()}',
             style='bold',
         )
-        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        table = Table(
+            box=None,
+            show_header=False,
+            padding=(0, 2, 0, 0),
+        )
         for item in running:
             tail = Text(
                 _last_line(item.job.folder / 'log.txt'),

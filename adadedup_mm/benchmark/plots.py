@@ -106,7 +106,12 @@ def _draw(
         elinewidth=0.8,
     )
     if is_full:
-        axes.axhline(means[-1], color=colour, linewidth=0.8, linestyle=':')
+        axes.axhline(
+            means[-1],
+            color=colour,
+            linewidth=0.8,
+            linestyle=':',
+        )
 
 
 def _colour(number: int) -> tuple[float, float, float, float]:

@@ -48,7 +48,11 @@ class CaptionFile:
     @functools.cached_property
     def key(self) -> dict[str, Any]:
         """See ``Captioner``."""
-        return dict(type='CaptionFile', sha256=sha256_file(self.file), version=1)
+        return dict(
+            type='CaptionFile',
+            sha256=sha256_file(self.file),
+            version=1,
+        )
 
     def __call__(self, pool: Pool, samples: np.ndarray, paths: list[str]) -> list[str]:
         """See ``Captioner``; must be called with all samples at once.

@@ -115,7 +115,11 @@ class NgramText:
     source = 'hashed n-grams'
 
     def __init__(self, texts: Sequence[str]) -> None:
-        self.key: dict[str, Any] = dict(type='NgramText', dim=DIM, version=1)
+        self.key: dict[str, Any] = dict(
+            type='NgramText',
+            dim=DIM,
+            version=1,
+        )
         self.total = len(texts)
         self.documents = np.zeros(DIM, np.int64)
         for text in texts:

@@ -89,7 +89,11 @@ def _main(arguments: list[str] | None) -> None:
     benchmark = load_benchmark(args.config, args.cfg_options)
     name = Path(args.config.split('::')[-1]).stem
     work_dir = (args.work_dir or Path('work_dirs') / name).absolute()
-    about = dict(benchmark=name, metric=benchmark.metric, compare_with=benchmark.compare_with)
+    about = dict(
+        benchmark=name,
+        metric=benchmark.metric,
+        compare_with=benchmark.compare_with,
+    )
     with _claim(work_dir):
         settings = prepare(benchmark.data, work_dir)
         jobs = make_jobs(benchmark, settings, work_dir)

@@ -97,7 +97,13 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
         '--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='job launcher'
     )
     # torch.distributed.launch passes this flag; torchrun uses the environment.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument(
+        '--local_rank',
+        '--local-rank',
+        type=int,
+        default=0,
+        help=argparse.SUPPRESS,
+    )
 
 
 def add_cfg_options(

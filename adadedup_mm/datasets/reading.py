@@ -65,7 +65,15 @@ def read_pool(config: Config, check_images: bool = True) -> tuple[Pool, list[Sou
     _check_counted(parts)
     databases = find_databases(config, paths)
     parts = [
-        replace(part, source=replace(part.source, temporal=temporal, trust=trust, databases=found))
+        replace(
+            part,
+            source=replace(
+                part.source,
+                temporal=temporal,
+                trust=trust,
+                databases=found,
+            ),
+        )
         for part, found in zip(parts, databases, strict=True)
     ]
 

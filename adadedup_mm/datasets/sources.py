@@ -352,7 +352,11 @@ def _wrap(settings: ConfigDict, ids_file: Path) -> None:
     """Replaces a dataset's dict by that of a ``PrunedDataset`` around it, in place."""
     inner = copy.deepcopy(settings)
     settings.clear()
-    settings.update(type='PrunedDataset', dataset=inner, ids_file=str(ids_file))
+    settings.update(
+        type='PrunedDataset',
+        dataset=inner,
+        ids_file=str(ids_file),
+    )
 
 
 def _import_wrapper(config: Config) -> None:

@@ -38,7 +38,11 @@ def write_view_samples(
         for column in columns:
             (height, width), labels, boxes = objects[i * len(pool.views) + column]
             instances = [
-                dict(bbox=box, bbox_label=label, ignore_flag=0)
+                dict(
+                    bbox=box,
+                    bbox_label=label,
+                    ignore_flag=0,
+                )
                 for box, label in zip(boxes.tolist(), labels.tolist(), strict=True)
             ]
             records.append(

@@ -112,7 +112,11 @@ class DensityStages:
         """
         if not layout:
             return self.images.features
-        inputs = dict(features=self.images.features_key, layout=layout, objects=self.objects_key)
+        inputs = dict(
+            features=self.images.features_key,
+            layout=layout,
+            objects=self.objects_key,
+        )
 
         def write_joint(folder: Path) -> None:
             features = self.images.features

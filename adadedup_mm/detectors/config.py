@@ -77,7 +77,11 @@ def _replace_loaders(node: Any, reader: Reader) -> None:
     own = node.get('color_type', 'color'), node.get('imdecode_backend', 'cv2')
     if own != (reader.color_type, reader.backend):
         node.clear()
-        node.update(type='LoadAsTraining', color_type=reader.color_type, backend=reader.backend)
+        node.update(
+            type='LoadAsTraining',
+            color_type=reader.color_type,
+            backend=reader.backend,
+        )
 
 
 def set_classes(node: Any, count: int) -> None:

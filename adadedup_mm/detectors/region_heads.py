@@ -48,7 +48,12 @@ def _watch_regions(roi_head: Any, assigned: AssignedPredictions) -> Iterator[Non
     """
     from mmdet.models.task_modules.samplers import RandomSampler
 
-    everything = RandomSampler(num=2**31, pos_fraction=1.0, neg_pos_ub=0, add_gt_as_proposals=True)
+    everything = RandomSampler(
+        num=2**31,
+        pos_fraction=1.0,
+        neg_pos_ub=0,
+        add_gt_as_proposals=True,
+    )
     head: Any = roi_head.bbox_head
     sampler: Any = everything
     if isinstance(head, nn.ModuleList):

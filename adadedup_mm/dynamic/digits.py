@@ -47,7 +47,13 @@ class Digits(BaseDataset):
         samples = []
         for i, image in enumerate(images):
             label = int(data.target[i])
-            samples.append(dict(img=image, gt_label=label, img_id=i))
+            samples.append(
+                dict(
+                    img=image,
+                    gt_label=label,
+                    img_id=i,
+                )
+            )
 
         border = len(samples) * 4 // 5 + 1
         if self.split == 'train':

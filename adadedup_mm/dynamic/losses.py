@@ -791,6 +791,10 @@ def _ways(model: Any, mode: str) -> list[_Way]:
     batch = _Way('batch', not_decomposable, SampleLosses._watch_heads)
     if mode == 'auto':
         return [batch if is_detector(model) else element, *image]
-    named = dict(element=[element], batch=[batch], image=image)
+    named = dict(
+        element=[element],
+        batch=[batch],
+        image=image,
+    )
 
     return named[mode]

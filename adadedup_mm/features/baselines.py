@@ -29,7 +29,11 @@ class PixelEmbedder:
         self.workers = at_least_one('workers', workers, default_workers())
         self.transform = Transform(self.size, self.size, squash=True)
         self.dim = 3 * self.size**2
-        self.key: dict[str, Any] = dict(type='PixelEmbedder', size=self.size, version=1)
+        self.key: dict[str, Any] = dict(
+            type='PixelEmbedder',
+            size=self.size,
+            version=1,
+        )
 
     def encode(self, images: Tensor) -> np.ndarray:
         """(B, 3, size, size) uint8 to (B, dim) float32 unit rows, zero for images of one colour."""
@@ -57,7 +61,12 @@ class RandomEmbedder:
         self.dim = at_least_one('dim', dim, 64)
         self.seed = seed
         self.workers = at_least_one('workers', workers, default_workers())
-        self.key: dict[str, Any] = dict(type='RandomEmbedder', dim=dim, seed=seed, version=1)
+        self.key: dict[str, Any] = dict(
+            type='RandomEmbedder',
+            dim=dim,
+            seed=seed,
+            version=1,
+        )
 
     def encode(self, images: Tensor) -> np.ndarray:
         """(B, 3, 16, 16) uint8 to (B, dim) float32, unit rows."""

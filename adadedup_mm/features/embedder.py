@@ -137,7 +137,12 @@ class Embedder:
     @functools.cached_property
     def key(self) -> dict[str, Any]:
         """See the class."""
-        key = dict(self._identity(), type=type(self).__name__, precision=self.precision, version=1)
+        key = dict(
+            self._identity(),
+            type=type(self).__name__,
+            precision=self.precision,
+            version=1,
+        )
         if self.median:
             key['median'] = self.median
         return key

@@ -166,7 +166,13 @@ def _merge(
     bad = []
     for sample, view in np.argwhere(is_bad):
         path = _printable(image_paths[sample][columns[view]])
-        bad.append(dict(sample=int(sample), path=path, reason=reasons[rows[sample, view]]))
+        bad.append(
+            dict(
+                sample=int(sample),
+                path=path,
+                reason=reasons[rows[sample, view]],
+            )
+        )
 
     unreadable = is_bad.any(axis=1)
     write_json(folder / 'bad_images.json', bad)

@@ -70,7 +70,11 @@ class OpenCLIPEmbedder(Embedder):
         weights = self.pretrained
         if self.checkpoint:
             weights = checkpoint_hash(self.checkpoint, 'pretrained')
-        return dict(model=self.model, weights=weights, quick_gelu=self.quick_gelu)
+        return dict(
+            model=self.model,
+            weights=weights,
+            quick_gelu=self.quick_gelu,
+        )
 
     def _find_checkpoint(self) -> Path | None:
         """The local file with the weights, None where they come from a hub."""

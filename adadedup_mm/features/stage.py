@@ -91,7 +91,11 @@ class ImageStages:
         """
         if not self.are_files:
             raise UserError(self.without_files)
-        inputs = dict(images=self.images_key, embedder=self.embedder.key, views=self.views)
+        inputs = dict(
+            images=self.images_key,
+            embedder=self.embedder.key,
+            views=self.views,
+        )
         return self.ledger.key('features', inputs | self._unusual_reading, seeded=False)
 
     def run_features(self, work: Work) -> Path:
@@ -201,7 +205,11 @@ class ImageStages:
         Raises:
             UserError: some cannot, and ``on_bad_image`` is ``'error'``.
         """
-        inputs = dict(images=self.images_key, views=views, **self._unusual_reading)
+        inputs = dict(
+            images=self.images_key,
+            views=views,
+            **self._unusual_reading,
+        )
         key = self.ledger.key(name, inputs, seeded=False)
         folder = self.ledger.run(name, key, self.shards(self.pool.image_paths, Glance(), views))
         self.ledger.facts['images'] = self.images_key
@@ -225,7 +233,11 @@ class ImageStages:
     def origin(self) -> dict[str, Any]:
         """What the features of an image depend on besides the image."""
         views = [self.pool.views[column] for column in self.columns]
-        return dict(embedder=self.embedder.key, views=views, **self._unusual_reading)
+        return dict(
+            embedder=self.embedder.key,
+            views=views,
+            **self._unusual_reading,
+        )
 
     def write_origin(self, folder: Path) -> None:
         """Notes beside the features what they are of, so that ``--update`` can use them again."""

@@ -233,7 +233,12 @@ def _eight_bits(pixels: np.ndarray) -> np.ndarray:
     values = pixels.astype(np.float64)
     known = values[np.isfinite(values)]
     low, high = (known.min(), known.max()) if known.size else (0.0, 0.0)
-    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
+    values = np.nan_to_num(
+        values,
+        nan=low,
+        posinf=high,
+        neginf=low,
+    )
     if low == high:
         return np.clip(values, 0, 255).astype(np.uint8)
 

@@ -108,7 +108,13 @@ def _enlarge(noise: np.ndarray, scale: int) -> np.ndarray:
     """(TILE, TILE) smooth noise from a small square of it, seamless as a tile."""
     border = 2
     wrapped = np.pad(noise, border, mode='wrap')
-    large = cv2.resize(wrapped, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    large = cv2.resize(
+        wrapped,
+        None,
+        fx=scale,
+        fy=scale,
+        interpolation=cv2.INTER_LINEAR,
+    )
     begin = border * scale
     end = begin + TILE
     tile: np.ndarray = large[begin:end, begin:end]

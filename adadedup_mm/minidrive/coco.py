@@ -14,7 +14,13 @@ from .traffic import CLASSES
 from .world import Objects, Scene
 
 INFO = dict(description='MiniDrive, a simulated world of drives', version='1.0')
-LICENSES = [dict(id=1, name='CC0 1.0', url='https://creativecommons.org/publicdomain/zero/1.0/')]
+LICENSES = [
+    dict(
+        id=1,
+        name='CC0 1.0',
+        url='https://creativecommons.org/publicdomain/zero/1.0/',
+    )
+]
 
 
 def write_coco(folder: Path, records: Sequence[Record], cameras: tuple[str, ...]) -> None:
@@ -43,7 +49,12 @@ def _coco(records: Sequence[Record], cameras: tuple[str, ...]) -> dict[str, Any]
                 )
 
     categories = [
-        dict(id=i, name=name, supercategory='traffic') for i, name in enumerate(CLASSES, start=1)
+        dict(
+            id=i,
+            name=name,
+            supercategory='traffic',
+        )
+        for i, name in enumerate(CLASSES, start=1)
     ]
 
     return dict(

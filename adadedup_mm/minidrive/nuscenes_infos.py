@@ -117,7 +117,11 @@ def _info(scene: Scene, number: int, frame: FilmedFrame) -> Info:
         timestamp=stamp,
         ego2global=matrix_list(frame.ego2global),
         images=images,
-        lidar_points=dict(num_pts_feats=5, lidar_path=lidar_path, lidar2ego=matrix_list(LIDAR2EGO)),
+        lidar_points=dict(
+            num_pts_feats=5,
+            lidar_path=lidar_path,
+            lidar2ego=matrix_list(LIDAR2EGO),
+        ),
         instances=instances,
         cam_instances={camera.name: _camera_instances(camera, frame) for camera in RIG},
     )
@@ -169,7 +173,11 @@ def _mono3d(moments: Sequence[Moment]) -> Info:
 
     categories = [dict(id=i, name=name) for i, name in enumerate(NUSCENES_CLASSES)]
 
-    return dict(annotations=annotations, images=images, categories=categories)
+    return dict(
+        annotations=annotations,
+        images=images,
+        categories=categories,
+    )
 
 
 def _mono3d_image(scene: Scene, number: int, frame: FilmedFrame, camera: Camera) -> Info:

@@ -114,14 +114,27 @@ def _constant_tables(seed: int) -> dict[str, Rows]:
 
 
 def _named_rows(seed: int, kind: str, names: tuple[str, ...]) -> Rows:
-    return [dict(token=token(seed, kind, name), name=name, description='') for name in names]
+    return [
+        dict(
+            token=token(seed, kind, name),
+            name=name,
+            description='',
+        )
+        for name in names
+    ]
 
 
 def _visibility_rows() -> Rows:
     rows = []
     for i, level in enumerate(('0-40', '40-60', '60-80', '80-100'), start=1):
         description = f'visibility of whole object is {level}%'
-        rows.append(dict(token=str(i), level=f'v{level}', description=description))
+        rows.append(
+            dict(
+                token=str(i),
+                level=f'v{level}',
+                description=description,
+            )
+        )
     return rows
 
 

@@ -76,7 +76,12 @@ def paint(stage: Stage, frame: int, camera: Camera, camera_index: int) -> np.nda
     backdrop = stage.backdrop
     ego = scene.ego[frame]
     cam2global = pose_matrix(*ego) @ camera.cam2ego
-    view = View(camera, pose=inverse(cam2global), place=cam2global[:3, 3], ego=ego)
+    view = View(
+        camera,
+        pose=inverse(cam2global),
+        place=cam2global[:3, 3],
+        ego=ego,
+    )
     canvas = np.zeros((HEIGHT * SCALE, WIDTH * SCALE, 4), dtype=np.uint8)
     _paint_sky(canvas, view, backdrop)
     _paint_ground(canvas, view, scene, backdrop)

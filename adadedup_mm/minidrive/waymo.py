@@ -56,7 +56,11 @@ def write_waymo(folder: Path, records: Sequence[Record]) -> None:
             for number, frame in enumerate(record.frames):
                 data_list.append(_info(record.scene, number, frame))
 
-        metainfo = dict(dataset='waymo', version='waymo_v1.4', info_version='mmdet3d_v1.4')
+        metainfo = dict(
+            dataset='waymo',
+            version='waymo_v1.4',
+            info_version='mmdet3d_v1.4',
+        )
         content = dict(data_list=data_list, metainfo=metainfo)
         write_pickle(folder / 'kitti_format' / f'waymo_infos_{split}.pkl', content)
 

@@ -423,8 +423,22 @@ def _lanes(
             in_front = ego_speed * leaving
             behind = ego_speed / leaving
             groups += [
-                lane_traffic(lane, in_front, first=8.0, last=RANGE, density=density, rng=rng),
-                lane_traffic(lane, behind, first=-RANGE, last=-10.0, density=density, rng=rng),
+                lane_traffic(
+                    lane,
+                    in_front,
+                    first=8.0,
+                    last=RANGE,
+                    density=density,
+                    rng=rng,
+                ),
+                lane_traffic(
+                    lane,
+                    behind,
+                    first=-RANGE,
+                    last=-10.0,
+                    density=density,
+                    rng=rng,
+                ),
             ]
         else:
             direction = 1 if number >= 0 else -1

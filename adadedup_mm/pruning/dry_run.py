@@ -126,7 +126,15 @@ def _rows(samples: int, ratios: Sequence[float], costs: Sequence[Estimate]) -> l
     rows = []
     for ratio, cost in zip(ratios, costs, strict=True):
         kept = keep_count(ratio, samples)
-        rows.append(Row(ratio, kept, threshold=None, near_duplicates=None, cost=cost))
+        rows.append(
+            Row(
+                ratio,
+                kept,
+                threshold=None,
+                near_duplicates=None,
+                cost=cost,
+            )
+        )
     return rows
 
 

@@ -106,7 +106,12 @@ def _content(run: FinishedRun) -> dict[str, Any]:
     return dict(
         run=run.manifest,
         finished=sections.moment(run.manifest.finished),
-        options=json.dumps(run.manifest.options, indent=2, ensure_ascii=False, default=str),
+        options=json.dumps(
+            run.manifest.options,
+            indent=2,
+            ensure_ascii=False,
+            default=str,
+        ),
         reasons=sections.reason_rows(run),
         pictures=pictures,
         aspect=_aspect(pictures),

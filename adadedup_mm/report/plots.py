@@ -131,7 +131,13 @@ def _x_tick(across: str, text: str) -> list[Markup]:
     """A line upwards, and its label below."""
     return [
         _line('grid', (across, TOP), (across, _Y_START)),
-        tag('text', text, x=across, y=_Y_START + 18, text_anchor='middle'),
+        tag(
+            'text',
+            text,
+            x=across,
+            y=_Y_START + 18,
+            text_anchor='middle',
+        ),
     ]
 
 
@@ -139,25 +145,52 @@ def _y_tick(up: str, text: str) -> list[Markup]:
     """A line across, and its label on the left."""
     return [
         _line('grid', (LEFT, up), (_X_END, up)),
-        tag('text', text, x=LEFT - 8, y=up, dy='.35em', text_anchor='end'),
+        tag(
+            'text',
+            text,
+            x=LEFT - 8,
+            y=up,
+            dy='.35em',
+            text_anchor='end',
+        ),
     ]
 
 
 def _line(kind: str, start: tuple[object, object], end: tuple[object, object]) -> Markup:
     """A line between two points, of a class of the style sheet."""
     (x1, y1), (x2, y2) = start, end
-    return tag('line', class_=kind, x1=x1, x2=x2, y1=y1, y2=y2)
+    return tag(
+        'line',
+        class_=kind,
+        x1=x1,
+        x2=x2,
+        y1=y1,
+        y2=y2,
+    )
 
 
 def _x_title(text: str) -> Markup:
     middle = (LEFT + _X_END) / 2
-    return tag('text', text, class_='axis', x=middle, y=HEIGHT - 8, text_anchor='middle')
+    return tag(
+        'text',
+        text,
+        class_='axis',
+        x=middle,
+        y=HEIGHT - 8,
+        text_anchor='middle',
+    )
 
 
 def _y_title(text: str) -> Markup:
     middle = (TOP + _Y_START) / 2
     turned = f'translate(12 {middle}) rotate(-90)'
-    return tag('text', text, class_='axis', transform=turned, text_anchor='middle')
+    return tag(
+        'text',
+        text,
+        class_='axis',
+        transform=turned,
+        text_anchor='middle',
+    )
 
 
 def tick_text(axis: Axis) -> Callable[[float], str]:
@@ -230,7 +263,13 @@ def _mark(across: str, up: str, text: str, is_right: bool) -> list[Markup]:
     )
     return [
         tag('polyline', class_='mark', points=lines),
-        tag('circle', class_='mark-dot', cx=across, cy=up, r=5),
+        tag(
+            'circle',
+            class_='mark-dot',
+            cx=across,
+            cy=up,
+            r=5,
+        ),
         label,
     ]
 

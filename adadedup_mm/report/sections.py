@@ -144,7 +144,11 @@ def gap_section(run: FinishedRun) -> dict[str, Any] | None:
     names = [_dot_name(*row) for row in figures]
     plot = plots.gap_plot(gap, gap_se, rate, size, names)
 
-    return dict(plot=plot, shown=len(shown), total=len(known))
+    return dict(
+        plot=plot,
+        shown=len(shown),
+        total=len(known),
+    )
 
 
 def _dot_name(cluster: int, gap: float, gap_se: float, rate: float, size: int) -> str:
@@ -242,7 +246,11 @@ def feature_map(run: FinishedRun) -> dict[str, Any] | None:
 
     plot = plots.map_plot(x[shown], y[shown], kept[shown])
 
-    return dict(plot=plot, shown=len(shown), total=len(known))
+    return dict(
+        plot=plot,
+        shown=len(shown),
+        total=len(known),
+    )
 
 
 def moment(text: str) -> str:

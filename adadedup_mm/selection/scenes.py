@@ -193,7 +193,11 @@ def spread_frames(
             result[frame] = True
             budget -= 1
 
-    return Spread(kept=result, gap=gap, room=int(_room(lengths, wanted).sum()))
+    return Spread(
+        kept=result,
+        gap=gap,
+        room=int(_room(lengths, wanted).sum()),
+    )
 
 
 def _largest_gap(lengths: np.ndarray, wanted: int, budget: int) -> int:

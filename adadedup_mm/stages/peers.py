@@ -84,7 +84,11 @@ class Peers:
         self._has_left = False
         self._stop = threading.Event()
         self._writing = threading.Lock()
-        self._thread = threading.Thread(target=self._live, name='signs of life', daemon=True)
+        self._thread = threading.Thread(
+            target=self._live,
+            name='signs of life',
+            daemon=True,
+        )
 
     # Being there.
 

@@ -265,7 +265,11 @@ class StageStore:
             leftover.unlink(missing_ok=True)
         files = [file for file in folder.rglob('*') if file.is_file()]
         size = sum(file.stat().st_size for file in files)
-        record = dict(key=key, seconds=round(seconds, 3), bytes=size)
+        record = dict(
+            key=key,
+            seconds=round(seconds, 3),
+            bytes=size,
+        )
         write_json(folder / 'done.json', record)
 
     @property

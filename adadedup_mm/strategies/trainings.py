@@ -185,7 +185,15 @@ def _training_shards(
     files = [f'run_{i}/proxy.pth' for i in range(runs)]
     sizes = [1] * runs
 
-    return Shards(files, sizes, compute, lead, result='', label='trainings', unit='training')
+    return Shards(
+        files,
+        sizes,
+        compute,
+        lead,
+        result='',
+        label='trainings',
+        unit='training',
+    )
 
 
 def _item_with_objects(run: 'Run') -> int:

@@ -82,6 +82,11 @@ def _leading_axes_of_many_columns(features: np.ndarray, mean: np.ndarray) -> np.
     scatter = LinearOperator((dim, dim), matvec=multiply, dtype=np.float64)
     # A plain start, such as ones, may have no share in any axis.
     start = np.random.default_rng(0).normal(size=dim)
-    _, axes = eigsh(scatter, k=2, v0=start, tol=1e-4)
+    _, axes = eigsh(
+        scatter,
+        k=2,
+        v0=start,
+        tol=1e-4,
+    )
 
     return axes[:, ::-1]

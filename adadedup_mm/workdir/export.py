@@ -119,7 +119,11 @@ def _write_fiftyone_samples(file: IO[str], table: pa.Table) -> int:
 
 
 def _fiftyone_sample(row: dict[str, Any], path: str, view: int) -> dict[str, Any]:
-    sample = dict(filepath=os.path.abspath(path), tags=_tags(row), view=view)
+    sample = dict(
+        filepath=os.path.abspath(path),
+        tags=_tags(row),
+        view=view,
+    )
     fields = dict(
         pruning_id=row['sample_id'],
         partner=row['partner_id'],

@@ -42,7 +42,12 @@ def match(
         )
         cost = cost + box_weight * distance
         # A diverging model or a box of zero size must not stop the solver.
-        cost = torch.nan_to_num(cost, nan=1e6, posinf=1e6, neginf=-1e6)
+        cost = torch.nan_to_num(
+            cost,
+            nan=1e6,
+            posinf=1e6,
+            neginf=-1e6,
+        )
 
     device = logits.device
     rows, columns = linear_sum_assignment(cost.cpu().numpy())
