@@ -158,9 +158,17 @@ def _rows_by_density(
         usable_ratio = min(1.0, budget / usable.sum())
         kept = np.zeros(len(usable), bool)
         kept[usable], threshold = initial_set(similarity[usable], usable_ratio)
+
         partner, _ = nearest_kept(compared, run.clusters, kept)
-        duplicates = _near_duplicates(run, np.where(usable, partner, -1))
-        rows.append(Row(ratio, int(kept.sum()), threshold, duplicates, cost))
+        partner_of_usable = np.where(usable, partner, -1)
+        row = Row(
+            keep_ratio=ratio,
+            kept=int(kept.sum()),
+            threshold=threshold,
+            near_duplicates=_near_duplicates(run, partner_of_usable),
+            cost=cost,
+        )
+        rows.append(row)
 
     return rows
 

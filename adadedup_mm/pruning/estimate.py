@@ -91,7 +91,10 @@ def _measure_features(run: Run) -> tuple[float, int]:
     images = run.image_stages
     if run.ledger.is_finished('features', images.features_key):
         return 0.0, run.features.shape[1]
-    paths = [paths[column] for paths in run.pool.image_paths for column in images.columns]
+
+    paths = []
+    for views in run.pool.image_paths:
+        paths += [views[column] for column in images.columns]
     seconds, dim = time_images(paths, images.embedder, reader=images.reader)
     return seconds, dim * len(images.columns)
 
@@ -114,23 +117,48 @@ def estimate(run: Run, needs: Needs, rates: Rates, keep_ratio: float) -> Estimat
         rates: measured here.
         keep_ratio: in (0, 1].
     """
-    count = len(run.pool)
     world = run.store.world
-    features = count * len(run.image_stages.columns) * rates.image / world
-    products, learned_from = _cluster_products(run, rates.dim) if needs.features else (0.0, 0)
-    clusters = products / (EFFICIENCY * rates.product)
-    feature_bytes = 4 * count * rates.dim
-    # The joined vectors are read in passing, and have no part in the peak.
-    memory = _peak_memory() + round(1.3 * feature_bytes) + 4 * learned_from * rates.dim
+    images = len(run.pool) * len(run.image_stages.columns)
+    products, learned_from = (0.0, 0)
+    if needs.features:
+        products, learned_from = _cluster_products(run, rates.dim)
+
+    return Estimate(
+        features=images * rates.image / world,
+        clusters=products / (EFFICIENCY * rates.product),
+        proxy=_proxy_seconds(needs, rates, world),
+        memory=_memory(run, rates.dim, learned_from),
+        disk=_disk(run, needs, rates, keep_ratio),
+    )
+
+
+def _memory(run: Run, dim: int, learned_from: int) -> int:
+    """Bytes at the peak; ``learned_from`` is the number of rows that k-means learns from."""
+    features = 4 * len(run.pool) * dim
+    # Vectors that are joined with label layouts are read in passing, and have no part in it.
+    sample = 4 * learned_from * dim
+    return _peak_memory() + round(1.3 * features) + sample
+
+
+def _disk(run: Run, needs: Needs, rates: Rates, keep_ratio: float) -> int:
+    """Bytes on disk at the peak."""
+    count = len(run.pool)
+    features = 4 * count * rates.dim
+    joint = 0
+    if needs.layout:
+        joint = 4 * count * (rates.dim + LAYOUT + 1)
+    weights = 0
+    if rates.proxy is not None:
+        weights = 4 * COPIES * rates.proxy.parameters
+    annotations = 0
+    for source in run.sources:
+        if source.ann_file:
+            annotations += source.ann_file.stat().st_size
+
     # Features are there twice while they are put together, and once more when they are joined with
     # the label layouts.
-    joint_bytes = 4 * count * (rates.dim + LAYOUT + 1) if needs.layout else 0
-    parameters = 0 if rates.proxy is None else rates.proxy.parameters
-    annotations = sum(source.ann_file.stat().st_size for source in run.sources if source.ann_file)
-    disk = feature_bytes + max(feature_bytes, joint_bytes)
-    disk += 4 * COPIES * parameters + round(keep_ratio * annotations)
-
-    return Estimate(features, clusters, _proxy_seconds(needs, rates, world), memory, disk)
+    stages = features + max(features, joint)
+    return stages + weights + round(keep_ratio * annotations)
 
 
 def _proxy_seconds(needs: Needs, rates: Rates, world: int) -> float | None:
@@ -175,7 +203,9 @@ def estimate_line(run: Run) -> str:
     ratio = run.options.keep_ratio
     count = len(run.pool)
     needs = needs_of(run, ratio)
-    cost = estimate(run, needs, measure_rates(run, needs, count >= MEASURE_FROM), ratio)
+    rates = measure_rates(run, needs, with_proxy=count >= MEASURE_FROM)
+    cost = estimate(run, needs, rates, ratio)
+
     parts = []
     if needs.features:
         parts.append(f'features {words.duration(cost.features)}')
@@ -183,13 +213,16 @@ def estimate_line(run: Run) -> str:
 
     if cost.proxy:
         parts.append(f'proxy {words.duration(cost.proxy)}')
-    more = ' and the proxy' if cost.proxy is None else ''
     detail = f' ({", ".join(parts)})' if len(parts) > 1 else ''
-    line = (
-        f'estimate for {count:,} samples: {words.duration(cost.seconds)}{detail}{more}, '
-        f'{words.size(cost.memory)} of memory, {words.size(cost.disk)} on disk'
-    )
+    more = ' and the proxy' if cost.proxy is None else ''
 
+    seconds = words.duration(cost.seconds)
+    memory = words.size(cost.memory)
+    disk = words.size(cost.disk)
+    line = (
+        f'estimate for {count:,} samples: {seconds}{detail}{more}, {memory} of memory, {disk} on '
+        'disk'
+    )
     return line.replace(words.SPACE, ' ')
 
 
@@ -199,12 +232,18 @@ def _cluster_products(run: Run, dim: int) -> tuple[float, int]:
     Returns:
         Multiply-adds of the first process, and how many rows k-means learns from.
     """
-    count, world = len(run.pool), run.store.world
+    count = len(run.pool)
+    world = run.store.world
     clusterer = run.density_stages.clusterer
-    clusters = getattr(clusterer, 'num_clusters', None) or max(1, round(math.sqrt(count)))
-    learned_from = min(count, getattr(clusterer, 'points_per_cluster', 0) * clusters)
+    usual_clusters = max(1, round(math.sqrt(count)))
+    clusters = getattr(clusterer, 'num_clusters', None) or usual_clusters
+    points_per_cluster = getattr(clusterer, 'points_per_cluster', 0)
     iterations = getattr(clusterer, 'iterations', 0)
-    kmeans = clusters * (iterations * learned_from + count / world)
+
+    learned_from = min(count, points_per_cluster * clusters)
+    learning = iterations * learned_from
+    assigning = count / world
+    kmeans = clusters * (learning + assigning)
     pairs = (1 + 1 / world) * count * count / clusters
     return dim * (kmeans + pairs), learned_from
 

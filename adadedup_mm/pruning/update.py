@@ -257,8 +257,10 @@ def _match(run: Run, old: OldRun) -> np.ndarray:
     before = _image_names(old.samples['image_paths'].to_pylist(), old.stamps, columns)
     now = _image_names(run.pool.image_paths, run.image_stages.stamps(), columns)
     ids_before = old.samples['sample_id'].to_pylist()
-    row_of = {named: row for row, named in enumerate(zip(before, ids_before, strict=True))}
-    same = [row_of.get(named, -1) for named in zip(now, run.pool.sample_ids, strict=True)]
+    named_before = zip(before, ids_before, strict=True)
+    row_of = {named: row for row, named in enumerate(named_before)}
+    named_now = zip(now, run.pool.sample_ids, strict=True)
+    same = [row_of.get(named, -1) for named in named_now]
     rows = np.array(same, np.int64)
 
     unused = set(range(len(before))) - set(same)
@@ -287,36 +289,52 @@ def _image_names(
 
 def _compose_features(run: Run, old: OldRun, rows: np.ndarray) -> None:
     """The features stage, from the old run's features and those of the new images."""
-    images = run.image_stages
     new = np.flatnonzero(rows < 0)
-    shards = images.shards(
-        tuple(run.pool.image_paths[row] for row in new), images.embedder, none_will_do=True
-    )
-    inputs = dict(features=images.features_key, new=new.tolist())
-    new_folder = run.stage('new_features', inputs, shards if len(new) else lambda folder: None)
+    new_folder = _extract_new(run, new)
 
     def compose(target: Path) -> None:
+        is_old = rows >= 0
         unreadable = np.zeros(len(rows), bool)
-        unreadable[rows >= 0] = old.unreadable[rows[rows >= 0]]
+        unreadable[is_old] = old.unreadable[rows[is_old]]
         bad = []
         for sample in np.flatnonzero(unreadable):
             path = run.pool.image_paths[sample][0]
-            bad.append(dict(sample=int(sample), path=path, reason=f'unreadable in {old.folder}'))
+            reason = f'unreadable in {old.folder}'
+            bad.append(dict(sample=int(sample), path=path, reason=reason))
 
         new_features = np.empty((0, old.features.shape[1]), np.float32)
         if len(new):
             new_features = np.load(new_folder / 'features.npy', mmap_mode='r')
             unreadable[new] = np.load(new_folder / 'unreadable.npy')
-            text = (new_folder / 'bad_images.json').read_text(encoding='utf-8')
-            for entry in json.loads(text):
-                bad.append(dict(entry, sample=int(new[entry['sample']])))
+            bad += _bad_among(new, new_folder)
 
         write_array(target / 'unreadable.npy', unreadable)
         write_json(target / 'bad_images.json', bad)
         _write_features(target / 'features.npy', rows, old.features, new_features)
-        images.write_origin(target)
+        run.image_stages.write_origin(target)
 
-    images.run_features(compose)
+    run.image_stages.run_features(compose)
+
+
+def _extract_new(run: Run, new: np.ndarray) -> Path:
+    """The stage ``new_features`` of the given samples; empty where there are none."""
+    images = run.image_stages
+    inputs = dict(features=images.features_key, new=new.tolist())
+    if not len(new):
+        return run.stage('new_features', inputs, lambda folder: None)
+    paths = tuple(run.pool.image_paths[sample] for sample in new)
+    shards = images.shards(paths, images.embedder, none_will_do=True)
+    return run.stage('new_features', inputs, shards)
+
+
+def _bad_among(new: np.ndarray, folder: Path) -> list[dict[str, Any]]:
+    """What a stage says of unreadable images among the new ones, with the samples of the run."""
+    text = (folder / 'bad_images.json').read_text(encoding='utf-8')
+    bad = []
+    for entry in json.loads(text):
+        sample = int(new[entry['sample']])
+        bad.append(dict(entry, sample=sample))
+    return bad
 
 
 def _write_features(path: Path, rows: np.ndarray, old: np.ndarray, new: np.ndarray) -> None:
@@ -363,14 +381,16 @@ def _centroids(old: OldRun) -> tuple[np.ndarray, float]:
 
     best = []
     for start in range(0, len(clusters), BLOCK):
-        members = np.arange(start, min(start + BLOCK, len(clusters)))
+        end = min(start + BLOCK, len(clusters))
+        members = np.arange(start, end)
         features, blank = read_rows(old.features, members)
         similarity = features @ centroids.T
         own = clusters[members]
         others = _unit(sums[own] - features)
         to_others = np.einsum('ij,ij->i', features, others)
         similarity[np.arange(len(members)), own] = to_others
-        best.append(similarity.max(axis=1)[~blank])
+        nearest = similarity.max(axis=1)
+        best.append(nearest[~blank])
 
     known = np.concatenate(best)
     far_limit = float(np.quantile(known, FAR_QUANTILE)) if len(known) else -1.0
@@ -389,11 +409,13 @@ def _order(order: np.ndarray, rows: np.ndarray, assignment: np.ndarray) -> np.nd
     """(N,) int32 positions inside the clusters: old samples in their order, then the new ones."""
     is_new = rows < 0
     old_order = np.where(is_new, 0, order)
-    sequence = np.lexsort((np.arange(len(rows)), old_order, is_new, assignment))
+    samples = np.arange(len(rows))
+    sequence = np.lexsort((samples, old_order, is_new, assignment))
     sizes = np.bincount(assignment)
     starts = np.cumsum(sizes) - sizes
+    start_of_cluster = np.repeat(starts, sizes)
     positions = np.empty(len(rows), np.int32)
-    positions[sequence] = np.arange(len(rows)) - np.repeat(starts, sizes)
+    positions[sequence] = samples - start_of_cluster
     return positions
 
 

@@ -111,34 +111,38 @@ def json_like(value: Any) -> Any:
         items = {key: json_like(item) for key, item in value.items() if key != '_scope_'}
         if all(isinstance(key, str) for key in items):
             return items
-        return sorted([_expression(key, ()), item] for key, item in items.items())
+        pairs = [[_expression(key, ()), item] for key, item in items.items()]
+        return sorted(pairs)
 
     if isinstance(value, (list, tuple)):
         return [json_like(item) for item in value]
     if value is None or isinstance(value, (str, int, float)):
         return value
 
-    return str(value) if isinstance(value, type) else _expression(value, ())
+    if isinstance(value, type):
+        return str(value)
+    return _expression(value, ())
 
 
 def shown_place(place: Place) -> str:
     """The keys that lead to a value of a config, as users write them."""
-    return '.'.join(
-        str(key) if isinstance(key, int) or str(key).isidentifier() else repr(key) for key in place
-    )
+    shown = []
+    for key in place:
+        is_plain = isinstance(key, int) or str(key).isidentifier()
+        shown.append(str(key) if is_plain else repr(key))
+    return '.'.join(shown)
 
 
 def _written(config: Config) -> dict[Any, Any]:
     """The config as plain values: what its text stands for."""
     imported: set[str] = getattr(config, '_imported_names', set())
     functions = (types.FunctionType, types.ModuleType)
-    chosen = {
-        key: value
-        for key, value in dict.items(config._cfg_dict)
-        if key not in imported and not isinstance(value, functions)
-    }
+    written = {}
     try:
-        return {key: _settled(value, (key,), key) for key, value in chosen.items()}
+        for key, value in dict.items(config._cfg_dict):
+            if key not in imported and not isinstance(value, functions):
+                written[key] = _settled(value, (key,), key)
+        return written
     except RecursionError:
         raise UserError('the config is nested too deeply to be written: take a level out') from None
 
@@ -149,12 +153,12 @@ def _settled(value: Any, place: Place, key: Any) -> Any:
         return _of_import(value, place, key)
     if key == 'type' and isinstance(value, _NAMED) and _is_importable(value):
         return f'{value.__module__}.{_qualified(value)}'
-    if type(value) in _DICTS:
+    kind = type(value)
+    if kind in _DICTS:
         return {name: _settled(item, (*place, name), name) for name, item in dict.items(value)}
-    if type(value) in (list, tuple):
-        return type(value)(
-            _settled(item, (*place, index), None) for index, item in enumerate(value)
-        )
+    if kind in (list, tuple):
+        items = [_settled(item, (*place, index), None) for index, item in enumerate(value)]
+        return kind(items)
 
     return value
 
@@ -186,21 +190,16 @@ def _expression(value: Any, place: Place) -> str:
     if kind is float:
         return repr(value) if np.isfinite(value) else f"float('{value}')"
     if kind is complex:
-        return f'complex({_expression(value.real, place)}, {_expression(value.imag, place)})'
+        real = _expression(value.real, place)
+        imaginary = _expression(value.imag, place)
+        return f'complex({real}, {imaginary})'
     if kind in _DICTS:
         return _of_dict(value, place)
     if kind in (list, tuple):
-        items = [_expression(item, (*place, index)) for index, item in enumerate(value)]
-        return (
-            _bracket('[', items, ']')
-            if kind is list
-            else _bracket('(', items, ',)' if len(items) == 1 else ')')
-        )
-
+        return _of_sequence(value, place)
     if kind in (set, frozenset):
-        return _bracket(
-            f'{kind.__name__}([', sorted(_expression(item, place) for item in value), '])'
-        )
+        items = sorted(_expression(item, place) for item in value)
+        return _bracket(f'{kind.__name__}([', items, '])')
     if isinstance(value, np.generic) or kind in (np.ndarray, torch.Tensor):
         return _of_array(value, place)
     if kind is re.Pattern:
@@ -214,18 +213,33 @@ def _expression(value: Any, place: Place) -> str:
 
 
 def _atom(value: Any) -> str:
-    text = hex(value) if type(value) is int and abs(value) >= 10**4000 else repr(value)
+    is_too_long = type(value) is int and abs(value) >= 10**4000
+    text = hex(value) if is_too_long else repr(value)
     # mmengine substitutes what stands in double braces, wherever it is in the file.
     return text.replace('{{', '{\\x7b')
 
 
+def _of_sequence(value: list[Any] | tuple[Any, ...], place: Place) -> str:
+    items = [_expression(item, (*place, index)) for index, item in enumerate(value)]
+    if isinstance(value, list):
+        return _bracket('[', items, ']')
+    closing = ',)' if len(items) == 1 else ')'
+    return _bracket('(', items, closing)
+
+
 def _of_dict(value: dict[Any, Any], place: Place) -> str:
-    items = {key: _expression(item, (*place, key)) for key, item in dict.items(value)}
-    if all(map(_is_name, items)):
-        return _bracket('dict(', [f'{key}={text}' for key, text in items.items()], ')')
-    return _bracket(
-        '{', [f'{_expression(key, (*place, key))}: {text}' for key, text in items.items()], '}'
-    )
+    texts = {}
+    for key, item in dict.items(value):
+        texts[key] = _expression(item, (*place, key))
+    if all(map(_is_name, texts)):
+        arguments = [f'{key}={text}' for key, text in texts.items()]
+        return _bracket('dict(', arguments, ')')
+
+    entries = []
+    for key, text in texts.items():
+        key_text = _expression(key, (*place, key))
+        entries.append(f'{key_text}: {text}')
+    return _bracket('{', entries, '}')
 
 
 def _bracket(opening: str, items: Sequence[str], closing: str) -> str:
@@ -237,22 +251,27 @@ def _bracket(opening: str, items: Sequence[str], closing: str) -> str:
     return f'{opening}\n{body}\n{closing}'
 
 
+def _of_tensor(value: torch.Tensor, place: Place) -> str:
+    """A plain tensor by its items."""
+    is_plain = (
+        not value.requires_grad
+        and value.layout is torch.strided
+        and value.device.type == 'cpu'
+        and not value.is_quantized
+    )
+    if not is_plain:
+        raise _refusal(value, place)
+
+    items = _plain_items(value.reshape(-1).tolist(), value, place)
+    dtype = _expression(value.dtype, place)
+    shape = tuple(value.shape)
+    return f'{_reference("torch", "tensor")}({items}, dtype={dtype}).reshape({shape})'
+
+
 def _of_array(value: Any, place: Place) -> str:
     """Numpy arrays and scalars of numbers and text, and plain tensors, by their items."""
     if isinstance(value, torch.Tensor):
-        if (
-            value.requires_grad
-            or value.layout is not torch.strided
-            or value.device.type != 'cpu'
-            or value.is_quantized
-        ):
-            raise _refusal(value, place)
-
-        items = _plain_items(value.reshape(-1).tolist(), value, place)
-        dtype = _expression(value.dtype, place)
-        return (
-            f'{_reference("torch", "tensor")}({items}, dtype={dtype}).reshape({tuple(value.shape)})'
-        )
+        return _of_tensor(value, place)
 
     dtype = _of_dtype(value.dtype, place)
     if isinstance(value, np.generic):

@@ -42,7 +42,9 @@ def first_difference(here: Any, first: Any, name: str = '') -> str:
     if isinstance(here, dict) and isinstance(first, dict):
         return _difference_of_entries(here, first, name)
     if isinstance(here, list) and isinstance(first, list):
-        return _difference_of_entries(dict(enumerate(here)), dict(enumerate(first)), name)
+        here_by_place = dict(enumerate(here))
+        first_by_place = dict(enumerate(first))
+        return _difference_of_entries(here_by_place, first_by_place, name)
     if _is_hash(here) and _is_hash(first):
         return f'{name} differs between this process and the first one'
     return f'{name} is {_said(here)} here and {_said(first)} in the first process'
@@ -63,8 +65,12 @@ def _difference_of_entries(here: dict[Any, Any], first: dict[Any, Any], name: st
 
 
 def _said(value: Any) -> str:
-    text = 'missing' if value is _MISSING else repr(value)
-    return text if len(text) <= 100 else f'{text[:97]}...'
+    if value is _MISSING:
+        return 'missing'
+    text = repr(value)
+    if len(text) > 100:
+        return f'{text[:97]}...'
+    return text
 
 
 def _is_hash(value: Any) -> bool:

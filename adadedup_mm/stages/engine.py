@@ -58,12 +58,17 @@ class Engine:
 
         missing = _missing(shards, folder, pieces)
         while missing and not not_needed():
-            orphans = [piece for piece in missing if piece % self.world in self._lost()]
-            # Every process begins at another place, so that several do not do the same.
-            start = len(orphans) * self.rank // self.world
-            self._compute(shards, folder, orphans[start:] + orphans[:start])
+            self._compute(shards, folder, self._orphans(missing))
             self._wait_for_change(shards, folder, missing, not_needed)
             missing = _later(shards, folder, missing)
+
+    def _orphans(self, missing: Sequence[int]) -> list[int]:
+        """The missing pieces of processes that are gone, in an order of this process's own."""
+        lost = self._lost()
+        orphans = [piece for piece in missing if piece % self.world in lost]
+        # Every process begins at another place, so that several do not do the same.
+        start = len(orphans) * self.rank // self.world
+        return orphans[start:] + orphans[:start]
 
     def _compute(self, shards: Shards, folder: Path, pieces: Sequence[int]) -> None:
         """Computes those of the given pieces that are not there."""
@@ -88,7 +93,9 @@ class Engine:
 
     def _lost(self) -> frozenset[int]:
         """The ranks of the processes that are gone."""
-        return frozenset() if self.peers is None else frozenset(self.peers.lost)
+        if self.peers is None:
+            return frozenset()
+        return frozenset(self.peers.lost)
 
 
 def has_result(shards: Shards, folder: Path) -> bool:
@@ -106,8 +113,16 @@ def remove_pieces(shards: Shards, folder: Path) -> None:
 
 def _later(shards: Shards, folder: Path, pieces: Sequence[int]) -> list[int]:
     """The pieces from the first missing one on; looking at all would burden a file server."""
-    return list(itertools.dropwhile(lambda piece: (folder / shards.files[piece]).exists(), pieces))
+
+    def is_there(piece: int) -> bool:
+        return (folder / shards.files[piece]).exists()
+
+    return list(itertools.dropwhile(is_there, pieces))
 
 
 def _missing(shards: Shards, folder: Path, pieces: Sequence[int]) -> list[int]:
-    return [piece for piece in pieces if not (folder / shards.files[piece]).exists()]
+    missing = []
+    for piece in pieces:
+        if not (folder / shards.files[piece]).exists():
+            missing.append(piece)
+    return missing

@@ -396,7 +396,8 @@ class Watch:
     def __init__(self, peers: Peers) -> None:
         self.peers = peers
         # Many processes look less often; a file server answers all of them.
-        self.interval = min(max(5 * peers.poll, peers.world / 4), peers.patience.gone / 4)
+        usual = max(5 * peers.poll, peers.world / 4)
+        self.interval = min(usual, peers.patience.gone / 4)
         self.last_look = time.monotonic()
         self.next_look = self.last_look
         self.counts: dict[int, Any] = {}

@@ -128,13 +128,21 @@ def _why_not_adapted(run: 'Run', kept: np.ndarray, initial: np.ndarray) -> str:
 def _gaps(run: 'Run', initial: np.ndarray, layout: float) -> tuple[Gaps, np.ndarray]:
     """What a proxy that learned from the initial set, (N,) bool, says: gaps, and (N,) losses."""
     options = run.options.feedback
-    labelled = run.pool.labelled
-    held_out = _held_out(run, initial & labelled)
+    labelled_initial = initial & run.pool.labelled
+    held_out = _held_out(run, labelled_initial)
     partner = run.partners(initial, layout)
-    trained = initial & labelled & ~held_out & ~run.unreadable
-    loss = run.losses(trained=trained, scored=_scored(run, initial, partner))
-    seed = run.options.seed
-    gaps = cluster_gaps(loss, initial, run.clusters, partner, options.gap, held_out, seed)
+    trained = labelled_initial & ~held_out & ~run.unreadable
+    scored = _scored(run, initial, partner)
+    loss = run.losses(trained, scored)
+    gaps = cluster_gaps(
+        loss,
+        initial,
+        run.clusters,
+        partner,
+        options.gap,
+        held_out,
+        run.options.seed,
+    )
     return gaps, loss
 
 
@@ -200,8 +208,9 @@ def _held_out(run: 'Run', initial: np.ndarray) -> np.ndarray:
     """(N,) bool, the share of the initial set that the proxy does not see."""
     members = np.flatnonzero(initial)
     count = round(run.options.proxy.held_out * len(members))
+    drawn = run.generator('held out').choice(members, count, replace=False)
     chosen = np.zeros(len(initial), bool)
-    chosen[run.generator('held out').choice(members, count, replace=False)] = True
+    chosen[drawn] = True
     return chosen
 
 
@@ -220,13 +229,18 @@ def _scored(run: 'Run', initial: np.ndarray, partner: np.ndarray) -> np.ndarray:
     budget = run.options.proxy.max_loss_samples
     if budget is None or budget >= readable.sum():
         return readable
-    paired = np.flatnonzero(~initial & readable & (partner >= 0))
-    pruned = run.generator('scored').permutation(paired)[: budget // 2]
+
+    has_partner = partner >= 0
+    paired = np.flatnonzero(~initial & readable & has_partner)
+    shuffled = run.generator('scored').permutation(paired)
+    pruned = shuffled[: budget // 2]
     scored = np.zeros(len(initial), bool)
     scored[pruned] = True
     scored[partner[pruned]] = True
-    others = np.flatnonzero(initial & readable & ~scored)
-    others = run.generator('scored kept').permutation(others)
-    scored[others[: budget - int(scored.sum())]] = True
+
+    kept = np.flatnonzero(initial & readable & ~scored)
+    others = run.generator('scored kept').permutation(kept)
+    room = budget - int(scored.sum())
+    scored[others[:room]] = True
 
     return scored & readable

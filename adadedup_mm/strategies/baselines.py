@@ -36,7 +36,7 @@ def random(run: 'Run', per: str | None = None) -> Selection:
         choose(per, ('cluster', 'scene'), 'adadedup.strategy.per')
         return _random_per_group(run, per)
     usable = np.flatnonzero(~run.dropped)
-    budget = min(keep_count(run.options.keep_ratio, len(run.pool)), len(usable))
+    budget = _budget(run, usable)
     chosen = run.generator('random').choice(len(usable), budget, replace=False)
     return _selection(run, usable[chosen])
 
@@ -45,14 +45,15 @@ def _random_per_group(run: 'Run', per: str) -> Selection:
     """Of every cluster or scene the same share."""
     groups = run.clusters if per == 'cluster' else scene_labels(run.pool, 'strategy.per')
     usable = np.flatnonzero(~run.dropped)
-    budget = min(keep_count(run.options.keep_ratio, len(run.pool)), len(usable))
     sizes = np.bincount(groups[usable])
-    counts = shares(sizes, budget)
+    counts = shares(sizes, _budget(run, usable))
     # Of the samples in random order, sorted by group, the first ones of every group.
     order = run.generator('random').permutation(usable)
-    order = order[np.argsort(groups[order], kind='stable')]
+    by_group = np.argsort(groups[order], kind='stable')
+    order = order[by_group]
     starts = np.cumsum(sizes) - sizes
-    place_in_group = np.arange(len(order)) - np.repeat(starts, sizes)
+    start_of_group = np.repeat(starts, sizes)
+    place_in_group = np.arange(len(order)) - start_of_group
     is_chosen = place_in_group < np.repeat(counts, sizes)
     selection = _selection(run, order[is_chosen])
     if per == 'cluster':
@@ -85,9 +86,15 @@ def shares(sizes: np.ndarray, budget: int) -> np.ndarray:
 def uniform_stride(run: 'Run') -> Selection:
     """Samples at equal distances in the dataset's order: every n-th frame, for any ratio."""
     usable = np.flatnonzero(~run.dropped)
-    budget = min(keep_count(run.options.keep_ratio, len(run.pool)), len(usable))
+    budget = _budget(run, usable)
     places = np.arange(budget) * len(usable) // budget
     return _selection(run, usable[places])
+
+
+def _budget(run: 'Run', usable: np.ndarray) -> int:
+    """How many samples stay, as far as there are usable ones."""
+    wanted = keep_count(run.options.keep_ratio, len(run.pool))
+    return min(wanted, len(usable))
 
 
 def _selection(run: 'Run', chosen: np.ndarray) -> Selection:

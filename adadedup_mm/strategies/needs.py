@@ -98,7 +98,12 @@ def needs_of(run: 'Run', keep_ratio: float) -> Needs:
 
 def _arguments(run: 'Run', strategy: Callable[..., Any]) -> dict[str, Any]:
     """The strategy's arguments besides the run, defaults included."""
-    parameters = list(inspect.signature(strategy).parameters.values())[1:]
-    defaults = {parameter.name: parameter.default for parameter in parameters}
-    given = run.options.strategy if isinstance(run.options.strategy, dict) else {}
-    return defaults | {name: value for name, value in given.items() if name != 'type'}
+    parameters = inspect.signature(strategy).parameters.values()
+    arguments = {parameter.name: parameter.default for parameter in parameters}
+    if isinstance(run.options.strategy, dict):
+        arguments |= run.options.strategy
+
+    run_name = next(iter(parameters)).name
+    for name in (run_name, 'type'):
+        arguments.pop(name, None)
+    return arguments
