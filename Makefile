@@ -33,6 +33,7 @@ lint: setup
 
 fix: setup
 	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
 
 wheel: setup
 	$(PYTHON) -m pip wheel --no-deps --no-build-isolation -w dist .
