@@ -20,6 +20,7 @@ from adadedup_mm.base.errors import ProcessError, UserError
 from adadedup_mm.cli import common
 from adadedup_mm.features.baselines import PixelEmbedder
 from adadedup_mm.pruning import prune as pipeline
+from adadedup_mm.pruning import results
 from adadedup_mm.pruning.prune import prune
 from adadedup_mm.settings.load import load_config
 from adadedup_mm.settings.options import resolve_options
@@ -153,7 +154,7 @@ def other_code(patch):
 
 
 def other_folder_of_images(patch):
-    import adadedup_mm.config
+    import adadedup_mm.settings.load
 
     load = adadedup_mm.settings.load.load_config
 
@@ -234,7 +235,7 @@ def test_a_failure_of_any_process_ends_all_with_its_words(
 
     def action(rank):
         if rank == failing and moment == '_explain':
-            monkeypatch.setattr(pipeline, '_explain', lambda *arguments: happen())
+            monkeypatch.setattr(results, '_explain', lambda *arguments: happen())
         elif rank == failing:
             monkeypatch.setattr(Run, moment, property(lambda run: happen()))
         prune_into(config, work_dir, rank, 3)
