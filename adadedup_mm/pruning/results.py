@@ -79,7 +79,7 @@ def write_outputs(
 def _samples(run: Run, selection: Selection) -> pa.Table:
     """``samples.parquet``; what is found out about the samples on the way comes into the notes."""
     pool, loss = run.pool, selection.loss
-    partner, partner_similarity, xy = _partners_and_map(run, selection)
+    partner, partner_similarity, xy = _explain(run, selection)
     suspect = np.zeros(len(pool), bool)
     if loss is not None:
         suspect = label_suspects(loss, partner)
@@ -108,9 +108,7 @@ def write_pruned_config(run: Run, work_dir: Path) -> None:
     write_config(config, work_dir / 'config.py')
 
 
-def _partners_and_map(
-    run: Run, selection: Selection
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+def _explain(run: Run, selection: Selection) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Partner and similarity of every pruned sample, and the 2-D map.
 
     Nothing where no features were needed.

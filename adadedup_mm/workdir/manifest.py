@@ -107,7 +107,6 @@ class GapReliability(msgspec.Struct):
     noise_variance: float | None = None
     signal_share: float | None = None
     split_half: float | None = None
-    across_proxies: float | None = None
 
 
 class ReaderFacts(msgspec.Struct):
