@@ -160,8 +160,9 @@ def strategies_named_in(module):
 
 def test_strategies_are_named_in_their_own_files_only():
     named = {module for module in files() if strategies_named_in(module)}
-    # A benchmark's variants are named in its config; tables look for one of that name.
-    strangers = named - {'adadedup_mm.benchmark.config'}
+    # A benchmark's variants are named in its config, and tables look for one of that name; a module
+    # of version 0.1 had the name of a strategy.
+    strangers = named - {'adadedup_mm.benchmark.config', 'adadedup_mm.base.moved'}
     assert {room_of(module) for module in strangers} == {'strategies'}
     for module in strangers:
         own = {name for name in STRATEGIES.module_dict if defines(module, name)}
