@@ -1,6 +1,9 @@
 """Every kind of component that a config can name; they register themselves.
 
 Add your own with ``@EMBEDDERS.register_module()`` and a ``custom_imports`` entry in the config.
+What a component must have is a Protocol beside ours: ``features.ImageEmbedder``,
+``clusters.Clusterer``, ``density.DensityMethod``, ``captions.Captioner``, ``strategies.Strategy``,
+``dynamic.Policy``.
 """
 
 import functools
@@ -66,9 +69,12 @@ def find(registry: Registry, name: str, where: str) -> Any:
     """The registered class or function of that name.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or a user's component has the name of one of ours.
     """
-    registry.import_from_location()
+    try:
+        registry.import_from_location()
+    except KeyError as error:
+        raise UserError(f'{where}: {error.args[0]}: give yours another name') from error
     if name not in registry.module_dict:
         choose(name, registry.module_dict, f'{where} type')
     return registry.module_dict[name]

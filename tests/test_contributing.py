@@ -9,9 +9,13 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from mmengine.registry import Registry
+from shared_work import do_pieces, do_work
 from test_pipeline import config, prune_main  # noqa: F401
 
+from adadedup_mm.base.errors import UserError
 from adadedup_mm.dynamic import ScoreState, build_policy
+from adadedup_mm.registry import EMBEDDERS, POLICIES, STRATEGIES, find
 from adadedup_mm.settings.load import load_config
 
 GUIDE = Path(__file__).parents[1] / 'CONTRIBUTING.md'
@@ -48,8 +52,18 @@ def write_example(tmp_path, monkeypatch):
         return path
 
     yield write
-    for name, _, _ in examples().values():
-        sys.modules.pop(name, None)
+    forget()
+
+
+def forget():
+    """Takes the examples out of the registries and the loaded modules."""
+    modules = {example.module for example in examples().values()}
+    for registry in (EMBEDDERS, STRATEGIES, POLICIES):
+        for name, component in list(registry.module_dict.items()):
+            if component.__module__ in modules:
+                registry.module_dict.pop(name)
+    for module in modules:
+        sys.modules.pop(module, None)
 
 
 def test_the_example_of_a_policy_selects(write_example, config):  # noqa: F811
@@ -73,3 +87,37 @@ def test_an_example_prunes(title, write_example, config, tmp_path):  # noqa: F81
     example = write_example(title, config)
     prune_main([str(example), '--work-dir', str(tmp_path / 'run'), '--keep-ratio', '0.5'])
     assert kept(tmp_path / 'run') == 24
+
+
+def test_the_example_of_a_strategy_is_estimated_and_shown_in_dry_runs(
+    write_example,
+    config,  # noqa: F811
+    tmp_path,
+    capsys,
+):
+    example = write_example('A strategy', config)
+    prune_main([str(example), '--work-dir', str(tmp_path / 'run'), '--dry-run'])
+    shown = capsys.readouterr().out
+    assert '50' in shown and 'features' not in shown
+    assert not (tmp_path / 'run').exists()
+
+
+def test_the_example_of_a_stage_is_shared_by_processes_and_gone_on_with(tmp_path):
+    files = [tmp_path / f'{number}.jpg' for number in range(40)]
+    for number, file in enumerate(files):
+        file.write_bytes(bytes(number))
+    namespace = {}
+    # The registration is of no interest here.
+    exec(examples()['A stage'].code.replace('@STRATEGIES.register_module()\n', ''), namespace)
+    shards = namespace['file_sizes'](files)
+    assert len(shards.files) == 3
+    do_pieces(shards, tmp_path / 'stage', [1])
+    do_work(shards, tmp_path / 'stage', world=2)
+    assert np.load(tmp_path / 'stage/sizes.npy').tolist() == list(range(40))
+
+
+def test_a_component_with_the_name_of_one_of_ours_is_refused_in_one_line():
+    registry = Registry('kind', scope='adadedup_mm', locations=['json'])
+    registry.import_from_location = lambda: (_ for _ in ()).throw(KeyError('taken by another'))
+    with pytest.raises(UserError, match='adadedup.kind: taken by another: give yours another name'):
+        find(registry, 'x', 'adadedup.kind')
