@@ -63,23 +63,36 @@ def _air(
 ) -> np.ndarray:
     """(rows, columns, 3) sky with clouds and a glow round the sun."""
     rows, columns = PANORAMA
-    overcast = clouds >= 0.9
-    elevation = np.linspace(HIGHEST, LOWEST, rows).clip(0)[:, None, None]
+    above_horizon = np.linspace(HIGHEST, LOWEST, rows).clip(0)
+    elevation = above_horizon[:, None, None]
     azimuth = np.linspace(0, 2 * np.pi, columns, endpoint=False)
-    from_sun = np.abs(wrap_angle(azimuth - sun))[None, :, None]
+    from_sun = np.abs(wrap_angle(azimuth - sun))
     haze_share = np.exp(-elevation / 0.28)
-    glow = np.exp(-((from_sun / 0.5) ** 2) - (elevation - 0.3) ** 2 / 0.12)
+    glow = _sun_glow(elevation, from_sun[None, :, None])
+    cloud = np.array([250, 250, 250])
+    overcast = clouds >= 0.9
     if overcast:
         glow = np.zeros_like(glow)
+        cloud = np.array([222, 224, 228])
+
     blue = np.array(zenith) * (1 - haze_share)
     pale = np.array(haze) * haze_share
     warm = np.array([60, 48, 24]) * glow
     sky = blue + pale + warm
+
     cover = _clouds(rng)[..., None] * clouds
-    cloud = np.array([222, 224, 228] if overcast else [250, 250, 250])
-    result: np.ndarray = sky * (1 - cover) + cloud * cover
+    clear = 1 - cover
+    result: np.ndarray = sky * clear + cloud * cover
 
     return result
+
+
+def _sun_glow(elevation: np.ndarray, from_sun: np.ndarray) -> np.ndarray:
+    """The light round the sun, 0..1, by elevation and angle from the sun, broadcast together."""
+    beside = (from_sun / 0.5) ** 2
+    above = (elevation - 0.3) ** 2 / 0.12
+    glow: np.ndarray = np.exp(-beside - above)
+    return glow
 
 
 def _clouds(rng: np.random.Generator) -> np.ndarray:
