@@ -121,8 +121,16 @@ def quaternion(rotation: np.ndarray) -> list[float]:
         [g + c, h + f, i - a - e, 0],
         [h - f, c - g, d - b, a + e + i],
     ]
-    values, vectors = np.linalg.eigh(np.array(lower_triangle) / 3)
-    x, y, z, w = vectors[:, np.argmax(values)]
+    symmetric = np.array(lower_triangle) / 3
+    values, vectors = np.linalg.eigh(symmetric)
+    largest = np.argmax(values)
+    x, y, z, w = vectors[:, largest]
     sign = -1.0 if w < 0 else 1.0
+    signed = [
+        sign * w,
+        sign * x,
+        sign * y,
+        sign * z,
+    ]
 
-    return [float(sign * value) for value in (w, x, y, z)]
+    return [float(value) for value in signed]

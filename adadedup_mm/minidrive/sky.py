@@ -102,14 +102,22 @@ def _clouds(rng: np.random.Generator) -> np.ndarray:
         u = rng.integers(PANORAMA[1])
         v = int(_row(rng.uniform(0.12, 0.8)))
         for _ in range(5):
-            centre_u = int(u + rng.normal(0, 26))
-            centre_v = int(v + rng.normal(0, 3))
-            axes = (int(rng.uniform(16, 46)), int(rng.uniform(3, 9)))
-            strength = float(rng.uniform(0.5, 1.0))
-            _puff(cover, (centre_u, centre_v), axes, strength)
+            centre_u = u + rng.normal(0, 26)
+            centre_v = v + rng.normal(0, 3)
+            half_width = rng.uniform(16, 46)
+            half_height = rng.uniform(3, 9)
+            strength = rng.uniform(0.5, 1.0)
+            _puff(
+                cover,
+                centre=(int(centre_u), int(centre_v)),
+                axes=(int(half_width), int(half_height)),
+                strength=float(strength),
+            )
 
     margin = 40
-    ring = np.concatenate([cover[:, -margin:], cover, cover[:, :margin]], axis=1)
+    before = cover[:, -margin:]
+    behind = cover[:, :margin]
+    ring = np.concatenate([before, cover, behind], axis=1)
     blurred: np.ndarray = cv2.GaussianBlur(ring, (0, 0), 6, sigmaY=2.5)
 
     return blurred[:, margin:-margin]
@@ -142,8 +150,11 @@ def _periodic(waves: int, rng: np.random.Generator) -> np.ndarray:
     strength = rng.uniform(0.3, 1, waves)
     size = strength / np.sqrt(orders)
     sines = np.sin(orders[:, None] * angle + phase[:, None])
-    line: np.ndarray = (size[:, None] * sines).sum(axis=0)
-    return line / np.abs(line).max()
+    waves_by_order = size[:, None] * sines
+    line: np.ndarray = waves_by_order.sum(axis=0)
+    highest = np.abs(line).max()
+
+    return line / highest
 
 
 def _row(elevation: float | np.ndarray) -> np.ndarray:

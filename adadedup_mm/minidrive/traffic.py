@@ -262,9 +262,14 @@ def works(
     road: Road, first: float, last: float, density: Density, rng: np.random.Generator
 ) -> Actors:
     """Rows of cones: along the edge of the road or between its directions."""
-    edges = [0.0, road.carriageway, -road.carriageway]
-    rows_s: list[np.ndarray] = []
-    rows_d: list[np.ndarray] = []
+    edges = [
+        0.0,
+        road.carriageway,
+        -road.carriageway,
+    ]
+    none = np.zeros(0)
+    rows_s = [none]
+    rows_d = [none]
     for begin in np.arange(first, last, 40.0):
         count = rng.integers(4, 9)
         step = rng.uniform(1.8, 3.2)
@@ -272,13 +277,16 @@ def works(
         place = begin + rng.uniform(0, 15)
         if rng.random() < density.works:
             along = place + step * np.arange(count)
-            rows_s.append(along + rng.normal(0, 0.15, count))
-            rows_d.append(edge + rng.normal(0, 0.1, count))
+            off_row = rng.normal(0, 0.15, count)
+            off_edge = rng.normal(0, 0.1, count)
+            rows_s.append(along + off_row)
+            rows_d.append(edge + off_edge)
 
-    s = np.concatenate([np.zeros(0), *rows_s])
-    d = np.concatenate([np.zeros(0), *rows_d])
+    s = np.concatenate(rows_s)
+    d = np.concatenate(rows_d)
+    label = np.full(len(s), CONE)
 
-    return make_actors(np.full(len(s), CONE), s, d, rng)
+    return make_actors(label, s, d, rng)
 
 
 class _Crossers(NamedTuple):
