@@ -118,11 +118,17 @@ def _rays(focal: float, direction: float, scale: float, rows: int) -> tuple[np.n
         Azimuth and elevation in radians, both (rows, columns) float32.
     """
     columns = int(WIDTH * scale)
-    right = (np.arange(columns) + 0.5) / scale - WIDTH / 2
-    down = (np.arange(rows) + 0.5) / scale - HEIGHT * 0.53
+    middle_column = WIDTH / 2
+    horizon_row = HEIGHT * 0.53
+    right = (np.arange(columns) + 0.5) / scale - middle_column
+    down = (np.arange(rows) + 0.5) / scale - horizon_row
     u, v = np.meshgrid(right, down)
-    azimuth = direction - np.arctan2(u, focal)
-    elevation = np.arctan2(-v, np.hypot(u, focal))
+
+    to_the_right = np.arctan2(u, focal)
+    azimuth = direction - to_the_right
+    level_distance = np.hypot(u, focal)
+    elevation = np.arctan2(-v, level_distance)
+
     return azimuth.astype(np.float32), elevation.astype(np.float32)
 
 
@@ -298,9 +304,13 @@ def _places_around(road: Road, place: np.ndarray) -> np.ndarray:
 
 def _paint_marks(canvas: np.ndarray, view: View, backdrop: Backdrop) -> None:
     first_corners = backdrop.marks[:, 0]
-    distance = np.abs(first_corners - view.ego[:2]).max(axis=1)
-    marks = _on_ground(view, backdrop.marks[distance < 100])
-    in_front = marks[..., 2].max(axis=1) > NEAR
+    away = first_corners - view.ego[:2]
+    distance = np.abs(away).max(axis=1)
+    near = backdrop.marks[distance < 100]
+
+    marks = _on_ground(view, near)
+    depth = marks[..., 2]
+    in_front = depth.max(axis=1) > NEAR
     _fill(canvas, view, marks[in_front], backdrop.line)
 
 
@@ -557,10 +567,14 @@ def _painting_order(
     chosen = np.flatnonzero(shown)
     is_solid = chosen < mesh.solid
     solid = chosen[is_solid]
-    depth = vertices[mesh.faces[solid], 2].mean(axis=1)
-    from_far_to_near = np.argsort(-depth, kind='stable')
+    details = chosen[~is_solid]
 
-    return np.concatenate([solid[from_far_to_near], chosen[~is_solid]])
+    corner_depths = vertices[mesh.faces[solid], 2]
+    depth = corner_depths.mean(axis=1)
+    from_far_to_near = np.argsort(-depth, kind='stable')
+    sorted_solid = solid[from_far_to_near]
+
+    return np.concatenate([sorted_solid, details])
 
 
 def _two_sided(mesh: Mesh) -> np.ndarray:
@@ -573,14 +587,21 @@ def _lit_colours(
     mesh: Mesh, order: np.ndarray, yaw: float, distance: float, backdrop: Backdrop
 ) -> np.ndarray:
     """(len(order), 4) R, G, B, shine of some faces in the sun, with haze over what is far."""
-    sun = pose_matrix(0, 0, -yaw)[:3, :3] @ backdrop.sun
+    global2mesh = pose_matrix(0, 0, -yaw)[:3, :3]
+    sun = global2mesh @ backdrop.sun
     sunlight = (mesh.normals @ sun).clip(0)
-    light = np.where(_two_sided(mesh), 0.94, 0.72 + sunlight)
+    one_sided_light = 0.72 + sunlight
+    light = np.where(_two_sided(mesh), 0.94, one_sided_light)
+
     colours = mesh.colours[order]
+    bright = colours[:, :3] * light[order, None]
+    lit = np.minimum(bright, 255)
+
     haze = np.array(backdrop.haze)
     haze_share = _haze_share(distance)
-    lit = np.minimum(colours[:, :3] * light[order, None], 255)
-    colours[:, :3] = lit * (1 - haze_share) + haze * haze_share
+    clear_share = 1 - haze_share
+    colours[:, :3] = lit * clear_share + haze * haze_share
+
     return colours
 
 

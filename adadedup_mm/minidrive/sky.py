@@ -12,6 +12,10 @@ PANORAMA = (200, 1440)  # rows and columns, four columns per degree
 LOWEST, HIGHEST = -0.06, 1.05  # elevations (radians) of the last and the first row
 
 
+# share of haze in the colour, height in radians, waves of the lines of hills, the far one first
+_HILL_LINES = ((0.72, 0.07, 7), (0.5, 0.04, 18))
+
+
 def make_panorama(
     scene: Scene, zenith: Colour, haze: Colour, clouds: float, sun: float, rng: np.random.Generator
 ) -> np.ndarray:
@@ -36,8 +40,8 @@ def make_panorama(
         _stars(canvas, rng)
     far = np.array(haze)
     green = np.array(pick(LEAVES[:4], rng))
-    for distance, height, waves in ((0.72, 0.07, 7), (0.5, 0.04, 18)):
-        colour = far * distance + green * 0.8 * (1 - distance)
+    for haze_share, height, waves in _HILL_LINES:
+        colour = far * haze_share + green * 0.8 * (1 - haze_share)
         _hills(canvas, height, waves, colour, rng)
 
     if scene.setting == 'city':
