@@ -182,10 +182,13 @@ def _from_far_to_near(intrinsic: np.ndarray, corners: np.ndarray, centres: np.nd
     reaches_left = (x > -slope * z).any(axis=1)
     reaches_right = (x < slope * z).any(axis=1)
     candidate = ahead & reaches_left & reaches_right
-    order = np.argsort(-centres[:, 2], kind='stable')
-    order = order[candidate[order]]
 
-    return [int(i) for i in order[-_MOST_PAINTED:]]
+    depth = centres[:, 2]
+    order = np.argsort(-depth, kind='stable')
+    candidates = order[candidate[order]]
+    nearest = candidates[-_MOST_PAINTED:]
+
+    return [int(i) for i in nearest]
 
 
 def _outline(intrinsic: np.ndarray, corners: np.ndarray) -> np.ndarray:

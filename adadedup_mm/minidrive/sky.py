@@ -11,7 +11,6 @@ from .world import Scene
 PANORAMA = (200, 1440)  # rows and columns, four columns per degree
 LOWEST, HIGHEST = -0.06, 1.05  # elevations (radians) of the last and the first row
 
-
 # share of haze in the colour, height in radians, waves of the lines of hills, the far one first
 _HILL_LINES = ((0.72, 0.07, 7), (0.5, 0.04, 18))
 
@@ -55,9 +54,13 @@ def _hills(
     """A line of hills all round, ``height`` radians high on average."""
     rows, columns = PANORAMA
     line = _periodic(waves, rng)
-    tops = _row(height * (0.75 + 0.5 * line))
+    elevation = height * (0.75 + 0.5 * line)
+    tops = _row(elevation)
     crest = np.column_stack([np.arange(columns), tops])
-    bottom = [[columns, rows], [0, rows]]
+    bottom = [
+        [columns, rows],
+        [0, rows],
+    ]
     outline = np.concatenate([crest, bottom]).astype(np.int32)
     cv2.fillPoly(canvas, [outline], (*colour.tolist(), 0.0))
 
@@ -210,9 +213,13 @@ def _light_windows(
 ) -> None:
     """Lights single pixels of the tower that begins at column ``u`` and row ``top``."""
     rows, columns = PANORAMA
+    count = width // 2
     first = (u + 1, top + 2)
     beyond = (u + max(width - 1, 2), rows)
-    windows = rng.integers(first, beyond, (width // 2, 2))
-    window_columns = windows[:, 0].clip(0, columns - 1)
-    window_rows = windows[:, 1].clip(0, rows - 1)
+    windows = rng.integers(first, beyond, (count, 2))
+
+    last_column = columns - 1
+    last_row = rows - 1
+    window_columns = windows[:, 0].clip(0, last_column)
+    window_rows = windows[:, 1].clip(0, last_row)
     canvas[window_rows, window_columns] = (255, 214, 140, 150)
