@@ -103,9 +103,12 @@ def box_corners(boxes: np.ndarray) -> np.ndarray:
     centres = boxes[:, None, :3]
     sizes = boxes[:, None, 3:6]
     yaw = boxes[:, 6, None]
-    x, y, z = np.moveaxis(sizes * _UNIT_CORNERS, -1, 0)
+    unturned = sizes * _UNIT_CORNERS
+    x, y, z = np.moveaxis(unturned, -1, 0)
     x, y = rotate(x, y, yaw)
-    return centres + np.stack([x, y, z], axis=-1)
+    from_centre = np.stack([x, y, z], axis=-1)
+
+    return centres + from_centre
 
 
 def quaternion(rotation: np.ndarray) -> list[float]:

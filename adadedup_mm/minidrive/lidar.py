@@ -46,8 +46,10 @@ def _expected_points(boxes: np.ndarray) -> np.ndarray:
     """(n,) mean number of points on boxes (n, 7) in the LiDAR frame that nothing hides."""
     distance = np.linalg.norm(boxes[:, :3], axis=1)
     length, width, height = boxes[:, 3:6].T
-    area = (length + width) / 2 * height
-    return np.minimum(2500 * area / distance**2, MOST_POINTS)
+    breadth = (length + width) / 2
+    area = breadth * height
+    expected = 2500 * area / distance**2
+    return np.minimum(expected, MOST_POINTS)
 
 
 def _on_ground(rng: np.random.Generator) -> np.ndarray:

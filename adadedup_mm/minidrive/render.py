@@ -296,9 +296,11 @@ def _paint_road(canvas: np.ndarray, view: View, road: Road, backdrop: Backdrop) 
 def _places_around(road: Road, place: np.ndarray) -> np.ndarray:
     """Places along the road, as s, from 75 m before to 105 m beyond a place (2,)."""
     squared_distance = ((road.points - place) ** 2).sum(axis=1)
-    at = int(np.argmin(squared_distance)) + road.start
+    nearest = int(np.argmin(squared_distance))
+    at = nearest + road.start
     first = max(at - 75, road.start)
     last = min(at + 105, road.end)
+
     return np.arange(first, last + 1, 3.0)
 
 
@@ -489,10 +491,13 @@ def _step(scene: Scene, actor: int, frame: int) -> int:
     moves = np.any(scene.velocities[frame, actor])
     if actors.label[actor] != PEDESTRIAN or not moves:
         return 0
+
     now = scene.poses[frame, actor, :2]
     at_first = scene.poses[0, actor, :2]
     x, y = now - at_first
-    steps = np.hypot(x, y) / 0.35 + actors.phase[actor]
+    walked = np.hypot(x, y)
+    steps = walked / 0.35 + actors.phase[actor]
+
     return int(steps) % 4
 
 
@@ -503,7 +508,10 @@ def _in_view(view: View, pose: np.ndarray, radius: float) -> bool:
     slope = WIDTH / 2 / focal
     margin = radius * np.hypot(1, slope)
     half_width = slope * z + margin
-    return bool(z > -radius and abs(x) < half_width)
+    ahead = z > -radius
+    between_sides = abs(x) < half_width
+
+    return bool(ahead and between_sides)
 
 
 def _paint_mesh(
