@@ -70,25 +70,39 @@ def make_backdrop(scene: Scene) -> Backdrop:
     zenith, haze, clouds, strength = WEATHERS[rng.integers(len(WEATHERS))]
     azimuth = rng.uniform(-np.pi, np.pi)
     elevation = rng.uniform(0.5, 1.1)
-    level = np.cos(elevation)
-    to_sun = [np.cos(azimuth) * level, np.sin(azimuth) * level, np.sin(elevation)]
+    to_sun = _direction(azimuth, elevation)
+    beside_road = PAVEMENT if scene.setting == 'city' else GRASS
     posts = make_lamps(scene)
+    lamps = [post.pose[:2] for post in posts]
 
     return Backdrop(
         panorama=make_panorama(scene, zenith, haze, clouds, azimuth, rng),
         texture=_texture(rng),
         haze=haze,
-        ground=pick(GRASS if scene.setting != 'city' else PAVEMENT, rng),
+        ground=pick(beside_road, rng),
         asphalt=pick(ASPHALT, rng, 4),
         pavement=pick(PAVEMENT, rng, 4),
         line=pick(LINES, rng, 2),
-        sun=strength * np.array(to_sun),
+        sun=strength * to_sun,
         fields=_fields(scene, rng),
         streets=_streets(scene.road),
         marks=_marks(scene.road),
-        props=(*make_buildings(scene, rng), *make_trees(scene, rng), *posts),
-        lamps=np.array([post.pose[:2] for post in posts]).reshape(-1, 2),
+        props=(
+            *make_buildings(scene, rng),
+            *make_trees(scene, rng),
+            *posts,
+        ),
+        lamps=np.array(lamps).reshape(-1, 2),
     )
+
+
+def _direction(azimuth: float, elevation: float) -> np.ndarray:
+    """(3,) the unit vector of a direction in radians."""
+    level = np.cos(elevation)
+    east = np.cos(azimuth) * level
+    north = np.sin(azimuth) * level
+    up = np.sin(elevation)
+    return np.array([east, north, up])
 
 
 # (pixels along a side, strength) of the layers of noise
@@ -101,7 +115,9 @@ def _texture(rng: np.random.Generator) -> np.ndarray:
     for size, strength in _TEXTURE_LAYERS:
         noise = rng.standard_normal((size, size)).astype(np.float32)
         total += strength * _enlarge(noise, TILE // size)
-    return np.clip(128 + total, 0, 255).astype(np.uint8)
+
+    brightness = np.clip(128 + total, 0, 255)
+    return brightness.astype(np.uint8)
 
 
 def _enlarge(noise: np.ndarray, scale: int) -> np.ndarray:
@@ -130,17 +146,28 @@ def _fields(scene: Scene, rng: np.random.Generator) -> tuple[tuple[np.ndarray, C
     for side in (-1, 1):
         begin = road.start + 1
         while begin < road.end - 10:
-            end = min(begin + rng.uniform(18, 60), road.end - 1)
+            length = rng.uniform(18, 60)
+            end = min(begin + length, road.end - 1)
             if rng.random() < 0.75:
-                s = np.arange(begin, end, 4.0)
-                near = road.place(s, side * (road.front_line + 1))
-                far = road.place(s[::-1], side * 75.0)
-                corners = np.concatenate([near, far])[:, :2]
-                fields.append((corners, pick(FIELDS, rng)))
+                corners = _field_corners(road, side, begin, end)
+                colour = pick(FIELDS, rng)
+                fields.append((corners, colour))
 
             begin = end + rng.uniform(0, 6)
 
     return tuple(fields)
+
+
+def _field_corners(road: Road, side: int, begin: float, end: float) -> np.ndarray:
+    """(k, 2) corners of a field on one side (+1 left, -1 right), in the global frame."""
+    s = np.arange(begin, end, 4.0)
+    near_d = side * (road.front_line + 1)
+    far_d = side * 75.0
+    near = road.place(s, near_d)
+    far = road.place(s[::-1], far_d)
+    outline = np.concatenate([near, far])
+
+    return outline[:, :2]
 
 
 def _streets(road: Road) -> tuple[np.ndarray, ...]:
@@ -159,7 +186,9 @@ def _marks(road: Road) -> np.ndarray:
     begin, end, left, right = np.concatenate(marks, axis=1)
     s = np.stack([begin, begin, end, end], axis=-1)
     d = np.stack([left, right, right, left], axis=-1)
-    return road.place(s, d)[..., :2]
+    corners = road.place(s, d)
+
+    return corners[..., :2]
 
 
 def _line_marks(road: Road, number: int) -> np.ndarray:

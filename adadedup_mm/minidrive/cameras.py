@@ -138,19 +138,26 @@ def look(camera: Camera, ego: np.ndarray, boxes: np.ndarray) -> Seen:
     painted: list[int] = []
     for i in _from_far_to_near(camera.intrinsic, corners, centres):
         outline = _outline(camera.intrinsic, corners[i])
-        areas[i], part = cv2.intersectConvexConvex(outline, _CANVAS)
-        if areas[i] <= 0 or part is None:
+        areas[i], overlap = cv2.intersectConvexConvex(outline, _CANVAS)
+        if areas[i] <= 0 or overlap is None:
             continue
-        part = np.clip(part.reshape(-1, 2), 0, (WIDTH, HEIGHT))
+
+        polygon = overlap.reshape(-1, 2)
+        part = np.clip(polygon, 0, (WIDTH, HEIGHT))
+        left_top = part.min(axis=0)
+        right_bottom = part.max(axis=0)
         whole_area = max(cv2.contourArea(outline), 1e-9)
-        seen.boxes[i] = *part.min(axis=0), *part.max(axis=0)
+        seen.boxes[i] = *left_top, *right_bottom
         seen.inside[i] = min(1.0, areas[i] / whole_area)
+
         painted.append(i)
         _fill(numbers, part, len(painted))
 
-    left = np.bincount(numbers.ravel(), minlength=len(painted) + 1)
+    pixels_left = np.bincount(numbers.ravel(), minlength=len(painted) + 1)
     for number, i in enumerate(painted, start=1):
-        seen.visibility[i] = min(1.0, left[number] / max(areas[i], 1.0))
+        painted_area = max(areas[i], 1.0)
+        seen.visibility[i] = min(1.0, pixels_left[number] / painted_area)
+
     return seen
 
 
@@ -175,10 +182,13 @@ def _from_far_to_near(intrinsic: np.ndarray, corners: np.ndarray, centres: np.nd
     reaches_left = (x > -slope * z).any(axis=1)
     reaches_right = (x < slope * z).any(axis=1)
     candidate = ahead & reaches_left & reaches_right
-    order = np.argsort(-centres[:, 2], kind='stable')
-    order = order[candidate[order]]
 
-    return [int(i) for i in order[-_MOST_PAINTED:]]
+    depth = centres[:, 2]
+    order = np.argsort(-depth, kind='stable')
+    candidates = order[candidate[order]]
+    nearest = candidates[-_MOST_PAINTED:]
+
+    return [int(i) for i in nearest]
 
 
 def _outline(intrinsic: np.ndarray, corners: np.ndarray) -> np.ndarray:

@@ -103,9 +103,12 @@ def box_corners(boxes: np.ndarray) -> np.ndarray:
     centres = boxes[:, None, :3]
     sizes = boxes[:, None, 3:6]
     yaw = boxes[:, 6, None]
-    x, y, z = np.moveaxis(sizes * _UNIT_CORNERS, -1, 0)
+    unturned = sizes * _UNIT_CORNERS
+    x, y, z = np.moveaxis(unturned, -1, 0)
     x, y = rotate(x, y, yaw)
-    return centres + np.stack([x, y, z], axis=-1)
+    from_centre = np.stack([x, y, z], axis=-1)
+
+    return centres + from_centre
 
 
 def quaternion(rotation: np.ndarray) -> list[float]:
@@ -121,8 +124,16 @@ def quaternion(rotation: np.ndarray) -> list[float]:
         [g + c, h + f, i - a - e, 0],
         [h - f, c - g, d - b, a + e + i],
     ]
-    values, vectors = np.linalg.eigh(np.array(lower_triangle) / 3)
-    x, y, z, w = vectors[:, np.argmax(values)]
+    symmetric = np.array(lower_triangle) / 3
+    values, vectors = np.linalg.eigh(symmetric)
+    largest = np.argmax(values)
+    x, y, z, w = vectors[:, largest]
     sign = -1.0 if w < 0 else 1.0
+    signed = [
+        sign * w,
+        sign * x,
+        sign * y,
+        sign * z,
+    ]
 
-    return [float(sign * value) for value in (w, x, y, z)]
+    return [float(value) for value in signed]

@@ -39,9 +39,13 @@ def camera_boxes(camera: Camera, ego_boxes: np.ndarray) -> np.ndarray:
     centres = transform(ego2cam, ego_boxes[:, :3])
     length_height_width = ego_boxes[:, [3, 5, 4]]
     yaw = ego_boxes[:, 6]
+
     level = np.zeros(len(yaw))
-    heading = np.column_stack([np.cos(yaw), np.sin(yaw), level]) @ ego2cam[:3, :3].T
-    rotation = np.arctan2(-heading[:, 2], heading[:, 0])
+    ego_heading = np.column_stack([np.cos(yaw), np.sin(yaw), level])
+    heading = ego_heading @ ego2cam[:3, :3].T
+    x, _, z = heading.T
+    rotation = np.arctan2(-z, x)
+
     return np.column_stack([centres, length_height_width, rotation])
 
 

@@ -77,23 +77,40 @@ def write_kitti(folder: Path, records: Sequence[Record]) -> None:
         for number, frame in enumerate(record.frames):
             info = _info(record.scene, number, frame)
             infos[record.scene.split].append(info)
-            stem = f'{info["sample_idx"]:06d}.txt'
-            labels = [_label_line(instance) for instance in info['instances']]
-            _write_lines(folder / 'training' / 'label_2' / stem, labels)
-            _write_lines(folder / 'training' / 'calib' / stem, _calibration())
+            _write_texts(folder / 'training', info)
 
     infos['trainval'] = infos['train'] + infos['val']
     for split, data_list in infos.items():
-        metainfo = dict(
-            categories={name: i for i, name in enumerate(CLASSES)},
-            dataset='kitti',
-            info_version='1.1',
-        )
-        content = dict(metainfo=metainfo, data_list=data_list)
-        write_pickle(folder / f'kitti_infos_{split}.pkl', content)
-        samples = [f'{info["sample_idx"]:06d}' for info in data_list]
-        with atomic_open(folder / 'ImageSets' / f'{split}.txt', 'w') as file:
-            file.write('\n'.join(samples) + '\n')
+        _write_split(folder, split, data_list)
+
+
+def _write_texts(folder: Path, info: dict[str, Any]) -> None:
+    """Writes the labels and the calibration of one picture."""
+    name = f'{_stem(info)}.txt'
+    labels = [_label_line(instance) for instance in info['instances']]
+    _write_lines(folder / 'label_2' / name, labels)
+    _write_lines(folder / 'calib' / name, _calibration())
+
+
+def _write_split(folder: Path, split: str, data_list: list[dict[str, Any]]) -> None:
+    """Writes the info file and the image set of one split."""
+    metainfo = dict(
+        categories={name: i for i, name in enumerate(CLASSES)},
+        dataset='kitti',
+        info_version='1.1',
+    )
+    content = dict(metainfo=metainfo, data_list=data_list)
+    write_pickle(folder / f'kitti_infos_{split}.pkl', content)
+
+    stems = [_stem(info) for info in data_list]
+    image_set = folder / 'ImageSets' / f'{split}.txt'
+    with atomic_open(image_set, 'w') as file:
+        file.write('\n'.join(stems) + '\n')
+
+
+def _stem(info: dict[str, Any]) -> str:
+    """The name of a picture's files without their ending."""
+    return f'{info["sample_idx"]:06d}'
 
 
 def _write_lines(path: Path, lines: list[str]) -> None:

@@ -27,12 +27,18 @@ def sweep(scene: Scene, frame: int, visible: np.ndarray) -> tuple[np.ndarray, np
     """
     rng = scene.generator(_STREAM, frame)
     lidar2global = pose_matrix(*scene.ego[frame]) @ LIDAR2EGO
-    boxes = transform_boxes(inverse(lidar2global), scene.objects(frame).boxes)
-    counts = rng.poisson(_expected_points(boxes) * visible)
-    on_objects = _on_boxes(np.repeat(boxes, counts, axis=0), rng)
-    points = np.concatenate([on_objects, _on_ground(rng)])
+    global_boxes = scene.objects(frame).boxes
+    boxes = transform_boxes(inverse(lidar2global), global_boxes)
+
+    expected = _expected_points(boxes) * visible
+    counts = rng.poisson(expected)
+    box_of_point = np.repeat(boxes, counts, axis=0)
+    on_objects = _on_boxes(box_of_point, rng)
+    on_ground = _on_ground(rng)
+    points = np.concatenate([on_objects, on_ground])
     intensity = rng.uniform(0.05, 0.9, len(points))
     cloud = np.column_stack([points, intensity])
+
     return cloud.astype(np.float32), counts
 
 
@@ -40,8 +46,10 @@ def _expected_points(boxes: np.ndarray) -> np.ndarray:
     """(n,) mean number of points on boxes (n, 7) in the LiDAR frame that nothing hides."""
     distance = np.linalg.norm(boxes[:, :3], axis=1)
     length, width, height = boxes[:, 3:6].T
-    area = (length + width) / 2 * height
-    return np.minimum(2500 * area / distance**2, MOST_POINTS)
+    breadth = (length + width) / 2
+    area = breadth * height
+    expected = 2500 * area / distance**2
+    return np.minimum(expected, MOST_POINTS)
 
 
 def _on_ground(rng: np.random.Generator) -> np.ndarray:
@@ -58,23 +66,33 @@ def _on_ground(rng: np.random.Generator) -> np.ndarray:
 def _on_boxes(boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(m, 3) one point on each box of (m, 7), just inside a side wall that faces the origin."""
     count = len(boxes)
-    sizes = boxes[:, 3:6]
-    length = boxes[:, 3]
-    width = boxes[:, 4]
+    centres = boxes[:, :3]
+    length, width, height = boxes[:, 3:6].T
     yaw = boxes[:, 6]
+
     # The origin, seen from the box.
-    origin_x, origin_y = rotate(-boxes[:, 0], -boxes[:, 1], -yaw)
+    centre_x, centre_y, _ = centres.T
+    origin_x, origin_y = rotate(-centre_x, -centre_y, -yaw)
+
+    # Shares of the box's sides, from its centre.
     place = rng.uniform(-0.48, 0.48, (count, 3))
+    along, across, up = place.T
+
     # Each wall in proportion to how broad it looks from the origin.
     end_breadth = np.abs(origin_x) * width
     side_breadth = np.abs(origin_y) * length
-    at_end = end_breadth > rng.random(count) * (end_breadth + side_breadth)
-    place[:, 0] = np.where(at_end, 0.49 * np.sign(origin_x), place[:, 0])
-    place[:, 1] = np.where(at_end, place[:, 1], 0.49 * np.sign(origin_y))
-    x, y, z = (place * sizes).T
-    x, y = rotate(x, y, yaw)
+    whole_breadth = end_breadth + side_breadth
+    at_end = end_breadth > rng.random(count) * whole_breadth
+    end = 0.49 * np.sign(origin_x)
+    side = 0.49 * np.sign(origin_y)
+    along = np.where(at_end, end, along)
+    across = np.where(at_end, across, side)
 
-    return boxes[:, :3] + np.stack([x, y, z], axis=1)
+    x, y = rotate(along * length, across * width, yaw)
+    z = up * height
+    from_centre = np.stack([x, y, z], axis=1)
+
+    return centres + from_centre
 
 
 def to_ego(points: np.ndarray) -> np.ndarray:

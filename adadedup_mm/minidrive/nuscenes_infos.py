@@ -55,11 +55,15 @@ def write_nuscenes_infos(folder: Path, records: Sequence[Record]) -> None:
         infos = [dict(sample_idx=i, **_info(*moment)) for i, moment in enumerate(moments)]
         content = dict(metainfo=metainfo, data_list=infos)
         write_pickle(folder / f'nuscenes_infos_{split}.pkl', content)
+
         temporal = [_temporal_info(*moment) for moment in moments]
         content = dict(infos=temporal, metadata=dict(version=VERSION))
         write_pickle(folder / f'nuscenes_infos_temporal_{split}.pkl', content)
-        with atomic_open(folder / f'nuscenes_infos_{split}_mono3d.coco.json', 'w') as file:
-            file.write(json.dumps(_mono3d(moments), separators=(',', ':')))
+
+        text = json.dumps(_mono3d(moments), separators=(',', ':'))
+        mono3d_file = folder / f'nuscenes_infos_{split}_mono3d.coco.json'
+        with atomic_open(mono3d_file, 'w') as file:
+            file.write(text)
 
 
 def _moments(records: Sequence[Record], split: str) -> list[Moment]:
@@ -135,8 +139,12 @@ def _camera_instances(camera: Camera, frame: FilmedFrame) -> list[Info]:
     chosen = np.flatnonzero(seen.labelled & ahead)
     ego_boxes = transform_boxes(inverse(frame.ego2global), objects.boxes[chosen])
     boxes = camera_boxes(camera, ego_boxes)
-    rotation = inverse(frame.ego2global @ camera.cam2ego)[:3, :2]
-    velocities = (objects.velocities[chosen] @ rotation.T)[:, [0, 2]]
+
+    cam2global = frame.ego2global @ camera.cam2ego
+    rotation = inverse(cam2global)[:3, :2]
+    camera_velocities = objects.velocities[chosen] @ rotation.T
+    velocities = camera_velocities[:, [0, 2]]
+
     result = []
     for i, box, velocity in zip(chosen, boxes, velocities, strict=True):
         label = int(objects.labels[i])

@@ -277,10 +277,15 @@ def _annotation(scene: Scene, number: int, frame: FilmedFrame, i: int) -> dict[s
     width_length_height = box[[4, 3, 5]]
     half_yaw = box[6] / 2
     actor = int(objects.actors[i])
-    visibility = 1 + int(np.searchsorted([0.4, 0.6, 0.8], frame.visible[i], side='right'))
+    visibility_bin = np.searchsorted([0.4, 0.6, 0.8], frame.visible[i], side='right')
+    visibility = 1 + int(visibility_bin)
+
+    label = int(objects.labels[i])
     speed = float(np.hypot(*objects.velocities[i]))
-    kind = attribute(int(objects.labels[i]), speed)
-    attributes = [] if kind is None else [token(scene.seed, 'attribute', ATTRIBUTES[kind])]
+    kind = attribute(label, speed)
+    attributes = []
+    if kind is not None:
+        attributes.append(token(scene.seed, 'attribute', ATTRIBUTES[kind]))
 
     return dict(
         token=_token(scene, 'sample_annotation', number, actor),
@@ -290,7 +295,12 @@ def _annotation(scene: Scene, number: int, frame: FilmedFrame, i: int) -> dict[s
         attribute_tokens=attributes,
         translation=box[:3].round(4).tolist(),
         size=width_length_height.round(4).tolist(),
-        rotation=[float(np.cos(half_yaw)), 0.0, 0.0, float(np.sin(half_yaw))],
+        rotation=[
+            float(np.cos(half_yaw)),
+            0.0,
+            0.0,
+            float(np.sin(half_yaw)),
+        ],
         num_lidar_pts=int(frame.points[i]),
         num_radar_pts=0,
     )

@@ -87,7 +87,9 @@ def make_buildings(scene: Scene, rng: np.random.Generator) -> list[Prop]:
             s += length + gap
             if _distance_to_crossing(road, middle) <= 7 + length / 2:
                 continue
-            pose = road.place(middle, side * (road.front_line + setback + depth / 2))
+
+            from_centre_line = road.front_line + setback + depth / 2
+            pose = road.place(middle, side * from_centre_line)
             pose[2] += np.pi if side < 0 else 0.0
             mesh = build(length, depth, height, scene.night, rng)
             props.append(Prop(mesh, pose, tall=True))

@@ -3,7 +3,7 @@
 Night, exposure and noise come at the end.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -118,11 +118,17 @@ def _rays(focal: float, direction: float, scale: float, rows: int) -> tuple[np.n
         Azimuth and elevation in radians, both (rows, columns) float32.
     """
     columns = int(WIDTH * scale)
-    right = (np.arange(columns) + 0.5) / scale - WIDTH / 2
-    down = (np.arange(rows) + 0.5) / scale - HEIGHT * 0.53
+    middle_column = WIDTH / 2
+    horizon_row = HEIGHT * 0.53
+    right = (np.arange(columns) + 0.5) / scale - middle_column
+    down = (np.arange(rows) + 0.5) / scale - horizon_row
     u, v = np.meshgrid(right, down)
-    azimuth = direction - np.arctan2(u, focal)
-    elevation = np.arctan2(-v, np.hypot(u, focal))
+
+    to_the_right = np.arctan2(u, focal)
+    azimuth = direction - to_the_right
+    level_distance = np.hypot(u, focal)
+    elevation = np.arctan2(-v, level_distance)
+
     return azimuth.astype(np.float32), elevation.astype(np.float32)
 
 
@@ -250,9 +256,15 @@ def _paint_road(canvas: np.ndarray, view: View, road: Road, backdrop: Backdrop) 
     """Pavements, kerbstones, the streets that cross, parking strips and lanes."""
     s = _places_around(road, view.ego[:2])
 
+    def line(d: float) -> np.ndarray:
+        """The line ``d`` metres to the left of the road's centre, in the camera frame."""
+        places = road.place(s, d)
+        return _on_ground(view, places[:, :2])
+
     def strip(left: float, right: float) -> np.ndarray:
-        left_edge = _on_ground(view, road.place(s, left)[:, :2])
-        right_edge = _on_ground(view, road.place(s, right)[:, :2])
+        """The outline of what lies between two lines."""
+        left_edge = line(left)
+        right_edge = line(right)
         return np.concatenate([left_edge, right_edge[::-1]])
 
     kerb = road.kerb
@@ -260,31 +272,47 @@ def _paint_road(canvas: np.ndarray, view: View, road: Road, backdrop: Backdrop) 
     if road.pavement:
         outside = kerb + road.pavement
         stone = kerb + 0.25
-        pavements = [strip(outside, kerb), strip(-kerb, -outside)]
-        kerbstones = [strip(stone, kerb), strip(-kerb, -stone)]
+        pavements = [
+            strip(outside, kerb),
+            strip(-kerb, -outside),
+        ]
+        kerbstones = [
+            strip(stone, kerb),
+            strip(-kerb, -stone),
+        ]
         _fill(canvas, view, pavements, backdrop.pavement)
         _fill(canvas, view, kerbstones, (206, 204, 198))
 
     streets = [_on_ground(view, corners) for corners in backdrop.streets]
     _fill(canvas, view, streets, backdrop.asphalt)
-    _fill(canvas, view, [strip(kerb, -kerb)], shade(backdrop.asphalt, 0.9))
-    _fill(canvas, view, [strip(edge, -edge)], backdrop.asphalt)
+
+    darker_asphalt = shade(backdrop.asphalt, 0.9)
+    whole_road = strip(kerb, -kerb)
+    lanes = strip(edge, -edge)
+    _fill(canvas, view, [whole_road], darker_asphalt)
+    _fill(canvas, view, [lanes], backdrop.asphalt)
 
 
 def _places_around(road: Road, place: np.ndarray) -> np.ndarray:
     """Places along the road, as s, from 75 m before to 105 m beyond a place (2,)."""
     squared_distance = ((road.points - place) ** 2).sum(axis=1)
-    at = int(np.argmin(squared_distance)) + road.start
+    nearest = int(np.argmin(squared_distance))
+    at = nearest + road.start
     first = max(at - 75, road.start)
     last = min(at + 105, road.end)
+
     return np.arange(first, last + 1, 3.0)
 
 
 def _paint_marks(canvas: np.ndarray, view: View, backdrop: Backdrop) -> None:
     first_corners = backdrop.marks[:, 0]
-    distance = np.abs(first_corners - view.ego[:2]).max(axis=1)
-    marks = _on_ground(view, backdrop.marks[distance < 100])
-    in_front = marks[..., 2].max(axis=1) > NEAR
+    away = first_corners - view.ego[:2]
+    distance = np.abs(away).max(axis=1)
+    near = backdrop.marks[distance < 100]
+
+    marks = _on_ground(view, near)
+    depth = marks[..., 2]
+    in_front = depth.max(axis=1) > NEAR
     _fill(canvas, view, marks[in_front], backdrop.line)
 
 
@@ -301,20 +329,40 @@ def _texture_ground(canvas: np.ndarray, view: View, backdrop: Backdrop, horizon:
     rows, columns = ground.shape[:2]
     small = _ground_texture(view, backdrop.texture, horizon / SCALE, (columns, rows))
     texture = cv2.resize(small, (columns, rows), interpolation=cv2.INTER_LINEAR)
-    focal = view.camera.intrinsic[1, 1]
-    camera_height = view.place[2]
-    below_horizon = np.arange(rows)[:, None] + 0.5
-    depth = focal * camera_height * SCALE / below_horizon
+
+    depth = _ground_depth(view, rows)
     fading = np.minimum(1.0, 16 / depth)
     strength = fading.astype(np.float32) / 128
-    haze_share = (1 - np.exp(-depth / HAZE)).astype(np.float32)
-    haze = np.array(backdrop.haze, dtype=np.float32)
     contrast = texture.astype(np.float32) - 128
     brightness = 1 + contrast * strength
-    factor = brightness * (1 - haze_share)
+
+    haze_share = _haze_share(depth).astype(np.float32)
+    haze = np.array(backdrop.haze, dtype=np.float32)
+    clear_share = 1 - haze_share
+    factor = brightness * clear_share
     added = haze_share * haze
-    colours = ground[..., :3] * factor[..., None] + added[:, None]
-    ground[..., :3] = np.minimum(colours, 255).astype(np.uint8)
+
+    painted = ground[..., :3]
+    colours = painted * factor[..., None] + added[:, None]
+    bounded = np.minimum(colours, 255)
+    ground[..., :3] = bounded.astype(np.uint8)
+
+
+def _ground_depth(view: View, rows: int) -> np.ndarray:
+    """(rows, 1) metres to the ground in the canvas' rows below the horizon."""
+    focal = view.camera.intrinsic[1, 1]
+    camera_height = view.place[2]
+    row_numbers = np.arange(rows)
+    below_horizon = row_numbers[:, None] + 0.5
+    depth: np.ndarray = focal * camera_height * SCALE / below_horizon
+
+    return depth
+
+
+def _haze_share(distance: np.ndarray | float) -> np.ndarray:
+    """How much of the colour at a distance is haze, 0..1."""
+    share: np.ndarray = 1 - np.exp(-distance / HAZE)
+    return share
 
 
 def _ground_texture(
@@ -349,25 +397,36 @@ def _ground_texture(
 
 def _paint_things(canvas: np.ndarray, view: View, stage: Stage, frame: int) -> None:
     """Buildings first, then trees, lamps and traffic, from far to near."""
-    props = stage.backdrop.props
+    backdrop = stage.backdrop
     objects = stage.scene.objects(frame)
-    prop_places = np.array([prop.pose for prop in props]).reshape(-1, 3)
     things: list[tuple[bool, float, Prop | int]] = []
-    for prop, distance in zip(props, _distances(view, prop_places), strict=True):
-        farthest = 120 if prop.tall else 80
-        if distance < farthest:
-            things.append((not prop.tall, -distance, prop))
+    for prop, distance in _near_props(view, backdrop.props):
+        things.append((not prop.tall, -distance, prop))
 
-    for i, distance in enumerate(_distances(view, objects.boxes)):
+    object_distances = _distances(view, objects.boxes)
+    for i, distance in enumerate(object_distances):
         things.append((True, -distance, i))
+
     things.sort(key=lambda thing: thing[:2])
     for _, _, thing in things:
         if isinstance(thing, Prop):
-            _paint_mesh(canvas, view, thing.mesh, thing.pose, stage.backdrop)
+            _paint_mesh(canvas, view, thing.mesh, thing.pose, backdrop)
         else:
+            box = objects.boxes[thing]
             actor = int(objects.actors[thing])
             meshes = _meshes(stage, actor, frame)
-            _paint_actor(canvas, view, meshes, objects.boxes[thing], stage.backdrop)
+            _paint_actor(canvas, view, meshes, box, backdrop)
+
+
+def _near_props(view: View, props: Sequence[Prop]) -> Iterator[tuple[Prop, float]]:
+    """The props that are near enough to be painted, and how far they are."""
+    poses = [prop.pose for prop in props]
+    places = np.array(poses).reshape(-1, 3)
+    distances = _distances(view, places)
+    for prop, distance in zip(props, distances, strict=True):
+        farthest = 120 if prop.tall else 80
+        if distance < farthest:
+            yield prop, distance
 
 
 def _distances(view: View, places: np.ndarray) -> np.ndarray:
@@ -432,10 +491,13 @@ def _step(scene: Scene, actor: int, frame: int) -> int:
     moves = np.any(scene.velocities[frame, actor])
     if actors.label[actor] != PEDESTRIAN or not moves:
         return 0
+
     now = scene.poses[frame, actor, :2]
     at_first = scene.poses[0, actor, :2]
     x, y = now - at_first
-    steps = np.hypot(x, y) / 0.35 + actors.phase[actor]
+    walked = np.hypot(x, y)
+    steps = walked / 0.35 + actors.phase[actor]
+
     return int(steps) % 4
 
 
@@ -446,27 +508,48 @@ def _in_view(view: View, pose: np.ndarray, radius: float) -> bool:
     slope = WIDTH / 2 / focal
     margin = radius * np.hypot(1, slope)
     half_width = slope * z + margin
-    return bool(z > -radius and abs(x) < half_width)
+    ahead = z > -radius
+    between_sides = abs(x) < half_width
+
+    return bool(ahead and between_sides)
 
 
 def _paint_mesh(
     canvas: np.ndarray, view: View, mesh: Mesh, pose: np.ndarray, backdrop: Backdrop
 ) -> None:
-    reach = float(np.abs(mesh.vertices[:, :2]).max())
+    across = mesh.vertices[:, :2]
+    reach = float(np.abs(across).max())
     if not _in_view(view, pose, radius=reach * 1.5):
         return
-    to_camera = view.place[:2] - pose[:2]
-    distance = float(np.linalg.norm(to_camera))
-    yaw = np.arctan2(to_camera[1], to_camera[0]) if mesh.upright else pose[2]
-    mesh2cam = view.pose @ pose_matrix(pose[0], pose[1], yaw)
+
+    x, y, yaw = pose
+    east, north = view.place[:2] - pose[:2]
+    distance = float(np.linalg.norm([east, north]))
+    if mesh.upright:
+        yaw = np.arctan2(north, east)
+    mesh2cam = view.pose @ pose_matrix(x, y, yaw)
     vertices = transform(mesh2cam, mesh.vertices)
-    if vertices[:, 2].max() < NEAR:
+    depth = vertices[:, 2]
+    if depth.max() < NEAR:
         return
-    order = _painting_order(mesh, vertices, mesh2cam[:3, :3], detailed=distance <= DETAIL)
+
+    order = _painting_order(
+        mesh,
+        vertices,
+        rotation=mesh2cam[:3, :3],
+        detailed=distance <= DETAIL,
+    )
     if not len(order):
         return
-    colours = _lit_colours(mesh, order, yaw, distance, backdrop)
-    _paint_faces(canvas, view, vertices, mesh.faces[order], colours, order < mesh.solid)
+
+    _paint_faces(
+        canvas,
+        view,
+        vertices,
+        faces=mesh.faces[order],
+        colours=_lit_colours(mesh, order, yaw, distance, backdrop),
+        is_solid=order < mesh.solid,
+    )
 
 
 def _painting_order(
@@ -492,10 +575,14 @@ def _painting_order(
     chosen = np.flatnonzero(shown)
     is_solid = chosen < mesh.solid
     solid = chosen[is_solid]
-    depth = vertices[mesh.faces[solid], 2].mean(axis=1)
-    from_far_to_near = np.argsort(-depth, kind='stable')
+    details = chosen[~is_solid]
 
-    return np.concatenate([solid[from_far_to_near], chosen[~is_solid]])
+    corner_depths = vertices[mesh.faces[solid], 2]
+    depth = corner_depths.mean(axis=1)
+    from_far_to_near = np.argsort(-depth, kind='stable')
+    sorted_solid = solid[from_far_to_near]
+
+    return np.concatenate([sorted_solid, details])
 
 
 def _two_sided(mesh: Mesh) -> np.ndarray:
@@ -508,14 +595,21 @@ def _lit_colours(
     mesh: Mesh, order: np.ndarray, yaw: float, distance: float, backdrop: Backdrop
 ) -> np.ndarray:
     """(len(order), 4) R, G, B, shine of some faces in the sun, with haze over what is far."""
-    sun = pose_matrix(0, 0, -yaw)[:3, :3] @ backdrop.sun
+    global2mesh = pose_matrix(0, 0, -yaw)[:3, :3]
+    sun = global2mesh @ backdrop.sun
     sunlight = (mesh.normals @ sun).clip(0)
-    light = np.where(_two_sided(mesh), 0.94, 0.72 + sunlight)
+    one_sided_light = 0.72 + sunlight
+    light = np.where(_two_sided(mesh), 0.94, one_sided_light)
+
     colours = mesh.colours[order]
+    bright = colours[:, :3] * light[order, None]
+    lit = np.minimum(bright, 255)
+
     haze = np.array(backdrop.haze)
-    haze_share = 1 - np.exp(-distance / HAZE)
-    lit = np.minimum(colours[:, :3] * light[order, None], 255)
-    colours[:, :3] = lit * (1 - haze_share) + haze * haze_share
+    haze_share = _haze_share(distance)
+    clear_share = 1 - haze_share
+    colours[:, :3] = lit * clear_share + haze * haze_share
+
     return colours
 
 
@@ -551,22 +645,45 @@ def _paint_faces(
 
 def _night(small: np.ndarray, view: View, backdrop: Backdrop) -> np.ndarray:
     """Darkens a picture except for headlights, street lamps and what shines by itself."""
-    glow = _headlights(view.camera)
-    distance = _distances(view, backdrop.lamps)
-    near = backdrop.lamps[distance < 60]
-    on_ground = np.column_stack([near, np.zeros(len(near))])
-    spots = transform(view.pose, on_ground)
-    for spot in spots[spots[:, 2] > 3]:
-        glow += _pool_of_light(glow, spot, view.camera)
-    blurred = cv2.GaussianBlur(glow, (0, 0), 2.5)
-    spread: np.ndarray = cv2.resize(blurred, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
+    lamplight = _lamplight(view, backdrop.lamps)
+    warm_white = np.array([1.0, 0.94, 0.8], dtype=np.float32)
+    light = NIGHT + lamplight[..., None] * warm_white
+
     colour = small[..., :3].astype(np.float32)
     shine = small[..., 3:].astype(np.float32) / 255
-    warm_white = np.array([1.0, 0.94, 0.8], dtype=np.float32)
-    light = NIGHT + spread[..., None] * warm_white
-    halo = cv2.GaussianBlur(colour * shine, (0, 0), 3.0) * 0.6
+    shining = colour * shine
+    halo = cv2.GaussianBlur(shining, (0, 0), 3.0) * 0.6
+    brightness = np.maximum(light, shine)
 
-    return colour * np.maximum(light, shine) + halo
+    return colour * brightness + halo
+
+
+def _lamplight(view: View, lamps: np.ndarray) -> np.ndarray:
+    """(HEIGHT, WIDTH) float32 light of the headlights and the street lamps (n, 2) nearby."""
+    glow = _headlights(view.camera)
+    for spot in _lit_spots(view, lamps):
+        glow += _pool_of_light(glow, spot, view.camera)
+
+    blurred = cv2.GaussianBlur(glow, (0, 0), 2.5)
+    lamplight: np.ndarray = cv2.resize(
+        blurred,
+        (WIDTH, HEIGHT),
+        interpolation=cv2.INTER_LINEAR,
+    )
+
+    return lamplight
+
+
+def _lit_spots(view: View, lamps: np.ndarray) -> np.ndarray:
+    """(m, 3) the ground below the lamps (n, 2) near a camera and before it, in its frame."""
+    distance = _distances(view, lamps)
+    near = lamps[distance < 60]
+    height = np.zeros(len(near))
+    on_ground = np.column_stack([near, height])
+    spots = transform(view.pose, on_ground)
+    depth = spots[:, 2]
+
+    return spots[depth > 3]
 
 
 def _headlights(camera: Camera) -> np.ndarray:

@@ -83,12 +83,17 @@ class Road:
         s = np.asarray(s, dtype=np.float64)
         d = np.asarray(d, dtype=np.float64)
         s, d = np.broadcast_arrays(s, d)
+
         grid = np.arange(len(self.points)) + self.start
-        centre_x = np.interp(s, grid, self.points[:, 0])
-        centre_y = np.interp(s, grid, self.points[:, 1])
+        points_x, points_y = self.points.T
+        centre_x = np.interp(s, grid, points_x)
+        centre_y = np.interp(s, grid, points_y)
         heading = np.interp(s, grid, self.headings)
-        x = centre_x - d * np.sin(heading)
-        y = centre_y + d * np.cos(heading)
+
+        sin = np.sin(heading)
+        cos = np.cos(heading)
+        x = centre_x - d * sin
+        y = centre_y + d * cos
 
         return np.stack([x, y, heading], axis=-1)
 

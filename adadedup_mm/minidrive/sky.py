@@ -11,6 +11,9 @@ from .world import Scene
 PANORAMA = (200, 1440)  # rows and columns, four columns per degree
 LOWEST, HIGHEST = -0.06, 1.05  # elevations (radians) of the last and the first row
 
+# share of haze in the colour, height in radians, waves of the lines of hills, the far one first
+_HILL_LINES = ((0.72, 0.07, 7), (0.5, 0.04, 18))
+
 
 def make_panorama(
     scene: Scene, zenith: Colour, haze: Colour, clouds: float, sun: float, rng: np.random.Generator
@@ -36,8 +39,8 @@ def make_panorama(
         _stars(canvas, rng)
     far = np.array(haze)
     green = np.array(pick(LEAVES[:4], rng))
-    for distance, height, waves in ((0.72, 0.07, 7), (0.5, 0.04, 18)):
-        colour = far * distance + green * 0.8 * (1 - distance)
+    for haze_share, height, waves in _HILL_LINES:
+        colour = far * haze_share + green * 0.8 * (1 - haze_share)
         _hills(canvas, height, waves, colour, rng)
 
     if scene.setting == 'city':
@@ -51,9 +54,13 @@ def _hills(
     """A line of hills all round, ``height`` radians high on average."""
     rows, columns = PANORAMA
     line = _periodic(waves, rng)
-    tops = _row(height * (0.75 + 0.5 * line))
+    elevation = height * (0.75 + 0.5 * line)
+    tops = _row(elevation)
     crest = np.column_stack([np.arange(columns), tops])
-    bottom = [[columns, rows], [0, rows]]
+    bottom = [
+        [columns, rows],
+        [0, rows],
+    ]
     outline = np.concatenate([crest, bottom]).astype(np.int32)
     cv2.fillPoly(canvas, [outline], (*colour.tolist(), 0.0))
 
@@ -63,23 +70,36 @@ def _air(
 ) -> np.ndarray:
     """(rows, columns, 3) sky with clouds and a glow round the sun."""
     rows, columns = PANORAMA
-    overcast = clouds >= 0.9
-    elevation = np.linspace(HIGHEST, LOWEST, rows).clip(0)[:, None, None]
+    above_horizon = np.linspace(HIGHEST, LOWEST, rows).clip(0)
+    elevation = above_horizon[:, None, None]
     azimuth = np.linspace(0, 2 * np.pi, columns, endpoint=False)
-    from_sun = np.abs(wrap_angle(azimuth - sun))[None, :, None]
+    from_sun = np.abs(wrap_angle(azimuth - sun))
     haze_share = np.exp(-elevation / 0.28)
-    glow = np.exp(-((from_sun / 0.5) ** 2) - (elevation - 0.3) ** 2 / 0.12)
+    glow = _sun_glow(elevation, from_sun[None, :, None])
+    cloud = np.array([250, 250, 250])
+    overcast = clouds >= 0.9
     if overcast:
         glow = np.zeros_like(glow)
+        cloud = np.array([222, 224, 228])
+
     blue = np.array(zenith) * (1 - haze_share)
     pale = np.array(haze) * haze_share
     warm = np.array([60, 48, 24]) * glow
     sky = blue + pale + warm
+
     cover = _clouds(rng)[..., None] * clouds
-    cloud = np.array([222, 224, 228] if overcast else [250, 250, 250])
-    result: np.ndarray = sky * (1 - cover) + cloud * cover
+    clear = 1 - cover
+    result: np.ndarray = sky * clear + cloud * cover
 
     return result
+
+
+def _sun_glow(elevation: np.ndarray, from_sun: np.ndarray) -> np.ndarray:
+    """The light round the sun, 0..1, by elevation and angle from the sun, broadcast together."""
+    beside = (from_sun / 0.5) ** 2
+    above = (elevation - 0.3) ** 2 / 0.12
+    glow: np.ndarray = np.exp(-beside - above)
+    return glow
 
 
 def _clouds(rng: np.random.Generator) -> np.ndarray:
@@ -89,14 +109,22 @@ def _clouds(rng: np.random.Generator) -> np.ndarray:
         u = rng.integers(PANORAMA[1])
         v = int(_row(rng.uniform(0.12, 0.8)))
         for _ in range(5):
-            centre_u = int(u + rng.normal(0, 26))
-            centre_v = int(v + rng.normal(0, 3))
-            axes = (int(rng.uniform(16, 46)), int(rng.uniform(3, 9)))
-            strength = float(rng.uniform(0.5, 1.0))
-            _puff(cover, (centre_u, centre_v), axes, strength)
+            centre_u = u + rng.normal(0, 26)
+            centre_v = v + rng.normal(0, 3)
+            half_width = rng.uniform(16, 46)
+            half_height = rng.uniform(3, 9)
+            strength = rng.uniform(0.5, 1.0)
+            _puff(
+                cover,
+                centre=(int(centre_u), int(centre_v)),
+                axes=(int(half_width), int(half_height)),
+                strength=float(strength),
+            )
 
     margin = 40
-    ring = np.concatenate([cover[:, -margin:], cover, cover[:, :margin]], axis=1)
+    before = cover[:, -margin:]
+    behind = cover[:, :margin]
+    ring = np.concatenate([before, cover, behind], axis=1)
     blurred: np.ndarray = cv2.GaussianBlur(ring, (0, 0), 6, sigmaY=2.5)
 
     return blurred[:, margin:-margin]
@@ -129,8 +157,11 @@ def _periodic(waves: int, rng: np.random.Generator) -> np.ndarray:
     strength = rng.uniform(0.3, 1, waves)
     size = strength / np.sqrt(orders)
     sines = np.sin(orders[:, None] * angle + phase[:, None])
-    line: np.ndarray = (size[:, None] * sines).sum(axis=0)
-    return line / np.abs(line).max()
+    waves_by_order = size[:, None] * sines
+    line: np.ndarray = waves_by_order.sum(axis=0)
+    highest = np.abs(line).max()
+
+    return line / highest
 
 
 def _row(elevation: float | np.ndarray) -> np.ndarray:
@@ -182,9 +213,13 @@ def _light_windows(
 ) -> None:
     """Lights single pixels of the tower that begins at column ``u`` and row ``top``."""
     rows, columns = PANORAMA
+    count = width // 2
     first = (u + 1, top + 2)
     beyond = (u + max(width - 1, 2), rows)
-    windows = rng.integers(first, beyond, (width // 2, 2))
-    window_columns = windows[:, 0].clip(0, columns - 1)
-    window_rows = windows[:, 1].clip(0, rows - 1)
+    windows = rng.integers(first, beyond, (count, 2))
+
+    last_column = columns - 1
+    last_row = rows - 1
+    window_columns = windows[:, 0].clip(0, last_column)
+    window_rows = windows[:, 1].clip(0, last_row)
     canvas[window_rows, window_columns] = (255, 214, 140, 150)

@@ -76,7 +76,8 @@ class Actors:
     def path(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Places s and d at times (T,), both (T, A)."""
         t = times[:, None]
-        sway = self.sway * np.sin(self.rate * t + self.phase)
+        angle = self.rate * t + self.phase
+        sway = self.sway * np.sin(angle)
         s = self.s + self.speed * t + sway
         d = self.d + self.drift * t
         return s, d
@@ -198,11 +199,15 @@ def parked_vehicles(
     lengths = sizes[:, 0]
     widths = sizes[:, 1]
     gaps = rng.uniform(1.0, 2.5, count)
-    s = first + np.cumsum(lengths + gaps) - lengths / 2
+    fronts = first + np.cumsum(lengths + gaps)
+    s = fronts - lengths / 2
+
     taken = rng.random(count) < density.parked
     chosen = (s < last) & taken
     for crossing in road.crossings:
-        chosen &= np.abs(s - crossing) > 13 + lengths / 2
+        from_crossing = np.abs(s - crossing)
+        chosen &= from_crossing > 13 + lengths / 2
+
     # Wide vehicles stand at the kerb's side, clear of the lane.
     d = side * (road.kerb - 0.5 * widths - 0.1)
     ahead = np.pi if side > 0 else 0.0
@@ -262,9 +267,14 @@ def works(
     road: Road, first: float, last: float, density: Density, rng: np.random.Generator
 ) -> Actors:
     """Rows of cones: along the edge of the road or between its directions."""
-    edges = [0.0, road.carriageway, -road.carriageway]
-    rows_s: list[np.ndarray] = []
-    rows_d: list[np.ndarray] = []
+    edges = [
+        0.0,
+        road.carriageway,
+        -road.carriageway,
+    ]
+    none = np.zeros(0)
+    rows_s = [none]
+    rows_d = [none]
     for begin in np.arange(first, last, 40.0):
         count = rng.integers(4, 9)
         step = rng.uniform(1.8, 3.2)
@@ -272,13 +282,16 @@ def works(
         place = begin + rng.uniform(0, 15)
         if rng.random() < density.works:
             along = place + step * np.arange(count)
-            rows_s.append(along + rng.normal(0, 0.15, count))
-            rows_d.append(edge + rng.normal(0, 0.1, count))
+            off_row = rng.normal(0, 0.15, count)
+            off_edge = rng.normal(0, 0.1, count)
+            rows_s.append(along + off_row)
+            rows_d.append(edge + off_edge)
 
-    s = np.concatenate([np.zeros(0), *rows_s])
-    d = np.concatenate([np.zeros(0), *rows_d])
+    s = np.concatenate(rows_s)
+    d = np.concatenate(rows_d)
+    label = np.full(len(s), CONE)
 
-    return make_actors(np.full(len(s), CONE), s, d, rng)
+    return make_actors(label, s, d, rng)
 
 
 class _Crossers(NamedTuple):
@@ -326,9 +339,12 @@ def crossing_traffic(road: Road, seconds: float, rng: np.random.Generator) -> Ac
 
 def _cross(crossers: _Crossers, road: Road, seconds: float, rng: np.random.Generator) -> Actors:
     longest_way = 2 * road.front_line
-    start = np.arange(-longest_way / crossers.slowest, seconds, crossers.every)
-    count = len(start)
-    start = start + rng.uniform(-0.3, 0.3, count) * crossers.every
+    earliest = -longest_way / crossers.slowest
+    regular = np.arange(earliest, seconds, crossers.every)
+    count = len(regular)
+    delay = rng.uniform(-0.3, 0.3, count) * crossers.every
+    start = regular + delay
+
     # One speed for the cars of a lane, so that none drives through another.
     speeds = 1 if crossers.label == CAR else count
     speed = rng.uniform(crossers.slowest, crossers.fastest, speeds)
