@@ -98,7 +98,7 @@ def test_the_example_of_a_strategy_is_estimated_and_shown_in_dry_runs(
     example = write_example('A strategy', config)
     prune_main([str(example), '--work-dir', str(tmp_path / 'run'), '--dry-run'])
     shown = capsys.readouterr().out
-    assert '50' in shown and 'features' not in shown
+    assert ' 24 ' in shown and 'features' not in shown
     assert not (tmp_path / 'run').exists()
 
 
