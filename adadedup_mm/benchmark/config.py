@@ -61,12 +61,14 @@ def load_benchmark(path: str | Path, overrides: dict[str, Any] | None = None) ->
     values = {key: value for key, value in settings.items() if not key.startswith('_')}
     _check_keys(values, path)
     _check_types(values, path)
+
     keep_ratios = _listed(values['keep_ratios'])
     seeds = _listed(values['seeds'])
     values['keep_ratios'] = [_ratio(value, path) for value in keep_ratios]
     values['seeds'] = [_seed(value, path) for value in seeds]
     _check_texts(values, path)
     _check_choices(values, path)
+
     values['models'] = _found_in(values['models'], folder)
     values['variants'] = _found_in(values['variants'], folder)
     benchmark = Benchmark(**values)

@@ -50,12 +50,15 @@ class Results:
         self.metric = self.rows[0]['metric']
         self.compare_with = self.rows[0]['compare_with']
         self.variants = list(dict.fromkeys(row['variant'] for row in self.rows))
+
         ratios = {row['keep_ratio'] for row in self.rows}
         seeds = {row['seed'] for row in self.rows}
         self.with_own = None in ratios
         self.ratios = sorted(ratios - {None})
         self.seeds = len(seeds)
-        values = [row['value'] for row in self.rows if row['value'] is not None]
+
+        all_values = [row['value'] for row in self.rows]
+        values = [value for value in all_values if value is not None]
         is_share = all(abs(value) <= 1 for value in values)
         self.scale = 100.0 if is_share else 1.0
 

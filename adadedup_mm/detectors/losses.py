@@ -275,10 +275,18 @@ def _check(model: nn.Module, batch: Any) -> tuple[Any, list[Any]]:
     return batch['inputs'], list(samples)
 
 
+def _are_images(inputs: Any) -> bool:
+    """Whether the inputs are a sequence of image tensors, not a dict as of 3D detectors."""
+    if isinstance(inputs, dict):
+        return False
+    return all(isinstance(image, Tensor) for image in inputs)
+
+
 def _groups(inputs: Any, size: int, divisor: int) -> list[list[int]]:
     """Positions of the samples that may share a forward pass: images of one padded shape."""
-    if isinstance(inputs, dict) or not all(isinstance(image, Tensor) for image in inputs):
+    if not _are_images(inputs):
         return [[i] for i in range(size)]
+
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, image in enumerate(inputs):
         *others, height, width = image.shape

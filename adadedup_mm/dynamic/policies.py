@@ -249,14 +249,17 @@ class InfoBatch:
         # Epoch 0 sees all samples anyhow, because none is below the mean.
         if epoch == 0 or epoch >= self.delta * _known(self.epochs):
             return _unweighted(np.arange(size))
-        share = 1 - self.ratio
+
         unseen = np.isnan(state.last)
         losses = np.where(unseen, 3.0, state.last)
         is_easy = losses < losses.mean()
         hard = np.flatnonzero(~is_easy)
         easy = np.flatnonzero(is_easy)
+
+        share = 1 - self.ratio
         count = math.floor(share * len(easy))
-        kept = generator.permutation(easy)[:count]
+        shuffled = generator.permutation(easy)
+        kept = shuffled[:count]
         weights = np.ones(size)
         weights[kept] = 1 / share
         indices = np.concatenate([hard, kept])
@@ -308,19 +311,28 @@ class SeTa:
         seen = ~np.isnan(state.last)
         if self._is_plain(epoch) or not seen.any():
             return _unweighted(subset)
+
         mean = state.last[seen].mean()
         losses = np.where(seen, state.last, mean)
         group = loss_groups(losses[subset], self.groups)
+        first, last = self._window(epoch)
+        from_first = group >= first
+        up_to_last = group <= last
+        in_window = from_first & up_to_last
+
+        # Groups can be empty when many losses are equal.
+        if not in_window.any():
+            return _unweighted(subset)
+        return _unweighted(subset[in_window])
+
+    def _window(self, epoch: int) -> tuple[int, int]:
+        """The first and the last group that an epoch trains on."""
         window = math.floor(self.width * self.groups + 0.5)
         window = max(1, window)
         positions = self.groups - window + 1
         first = epoch % positions
         last = first + window - 1
-        in_window = (group >= first) & (group <= last)
-        # Groups can be empty when many losses are equal.
-        if not in_window.any():
-            return _unweighted(subset)
-        return _unweighted(subset[in_window])
+        return first, last
 
     def _is_plain(self, epoch: int) -> bool:
         """Whether an epoch trains on the random part as it is."""

@@ -181,11 +181,13 @@ class DynamicPruningSampler(Sampler):
         world = self.world
         generator = np.random.default_rng([self.seed, epoch, 1])
         indices, weights = self.policy.select(self.state, epoch, generator)
-        if len(indices) < self.least * world:
+        wanted = self.least * world
+        if len(indices) < wanted:
             indices, weights = self._fill_up(indices, weights, generator)
         count = len(indices)
         if count < world or count % world:
             indices, weights = self._even_out(indices, weights, generator)
+
         self.churn = self._share_of_new(indices)
         self.indices = indices
         self.weights = np.ones_like(self.weights)
@@ -206,9 +208,12 @@ class DynamicPruningSampler(Sampler):
         everything = np.arange(len(self.used))
         others = np.setdiff1d(everything, indices)
         others = generator.permutation(others)
-        more = others[: wanted - len(indices)]
+        missing = wanted - len(indices)
+        more = others[:missing]
+
+        ones = np.ones(len(more))
         indices = np.concatenate([indices, more])
-        weights = np.concatenate([weights, np.ones(len(more))])
+        weights = np.concatenate([weights, ones])
         order = np.argsort(indices)
         return indices[order], weights[order]
 

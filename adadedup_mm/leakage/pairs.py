@@ -87,8 +87,12 @@ class _Found:
         steps = np.diff(pairs.query, prepend=-1)
         firsts = np.flatnonzero(steps)
         sizes = np.diff(firsts, append=len(order))
-        rank = np.arange(len(order)) - np.repeat(firsts, sizes)
-        return pairs.take(rank < most)
+        places = np.arange(len(order))
+        first_of_query = np.repeat(firsts, sizes)
+        rank = places - first_of_query
+        is_best = rank < most
+
+        return pairs.take(is_best)
 
 
 _NONE = _Found(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
@@ -114,12 +118,14 @@ class _Search:
 
     def __init__(self, queries: np.ndarray, threshold: float, most: int) -> None:
         count = len(queries)
-        self.rows, self.blank = read_rows(queries, np.arange(count))
+        everyone = np.arange(count)
+        self.rows, self.blank = read_rows(queries, everyone)
         self.threshold = threshold
         self.most = most
         self.matches = np.zeros(count, np.int64)
         self.nearest = np.full(count, -1, np.float32)
-        self.found = dict.fromkeys(range(0, count, QUERIES), _NONE)
+        block_starts = range(0, count, QUERIES)
+        self.found = dict.fromkeys(block_starts, _NONE)
 
     def compare(self, anchors: np.ndarray, members: np.ndarray, workers: int | None) -> None:
         """Compares all queries with the anchors of these numbers."""
@@ -138,10 +144,13 @@ class _Search:
         nearest = self.nearest[block]
         highest = similarity.max(axis=1)
         np.maximum(nearest, highest, out=nearest)
-        query, column = np.nonzero(similarity >= self.threshold)
+        is_similar = similarity >= self.threshold
+        query, column = np.nonzero(is_similar)
         if not len(query):
             return
-        self.matches[block] += np.bincount(query, minlength=len(similarity))
+
+        matches = np.bincount(query, minlength=len(similarity))
+        self.matches[block] += matches
         new = _Found(
             query=query + start,
             anchor=members[column],

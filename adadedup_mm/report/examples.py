@@ -80,7 +80,9 @@ def choose_clusters(
         reason.
     """
     candidates = np.flatnonzero(pruned > 0)
-    by_gap = np.lexsort((candidates, -pruned[candidates], -gap[candidates]))
+    least_pruned_last = -pruned[candidates]
+    lowest_gap_last = -gap[candidates]
+    by_gap = np.lexsort((candidates, least_pruned_last, lowest_gap_last))
     order = candidates[by_gap]
     places = high + low + most
     if len(order) <= places:
@@ -92,6 +94,7 @@ def choose_clusters(
     lowest_from = max(high, len(known) - low)
     for index in known[lowest_from:]:
         chosen[index] = 'among the lowest gaps'
+
     # Without gaps their places go to the clusters that lost most.
     left = places - len(chosen)
     rest = np.setdiff1d(order, list(chosen))

@@ -364,9 +364,13 @@ def _map_points(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
     extent = max(np.ptp(x), np.ptp(y), 1e-9)
     scale = (MAP_SIDE - _MAP_MARGIN) / extent
     middle = MAP_SIDE / 2
-    across = middle + _centred(x) * scale
-    down = middle - _centred(y) * scale
-    height = max(np.ptp(down) + _MAP_MARGIN, MAP_SIDE / 3)
+    to_right = _centred(x) * scale
+    upwards = _centred(y) * scale
+    across = middle + to_right
+    down = middle - upwards
+
+    needed = np.ptp(down) + _MAP_MARGIN
+    height = max(needed, MAP_SIDE / 3)
     down = down - middle + height / 2
     points = np.stack([across, down], 1)
     return points, height

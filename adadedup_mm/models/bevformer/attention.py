@@ -107,9 +107,11 @@ class DeformableAttention(nn.Module):
         ring = torch.stack([angles.cos(), angles.sin()], -1)
         longest = ring.abs().max(-1, keepdim=True)
         ring = ring / longest.values
+
         distances = torch.arange(1, self.num_points + 1)
         distances = distances.view(1, 1, -1, 1)
-        offsets = ring.view(-1, 1, 1, 2) * distances
+        directions = ring.view(-1, 1, 1, 2)
+        offsets = directions * distances
         maps = self.num_queues * self.num_levels
 
         return offsets.expand(-1, maps, -1, -1)
@@ -142,11 +144,13 @@ class DeformableAttention(nn.Module):
         offsets = self._queues_to_batch(offsets.float())
         sizes = [(width, height) for height, width in shapes]
         sizes_of_levels = offsets.new_tensor(sizes)
+
         repeats = self.num_points // references.shape[2]
         anchors = references.float().repeat(1, 1, repeats, 1)
         anchors = anchors[:, :, None, None]
+        shifts = offsets / sizes_of_levels[:, None]
 
-        return anchors + offsets / sizes_of_levels[:, None]
+        return anchors + shifts
 
     def _weights(self, query: Tensor) -> Tensor:
         """Weights of the places, (B * num_queues, Q, heads, L, P), whose sum over L and P is 1."""

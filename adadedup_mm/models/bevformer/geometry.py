@@ -81,6 +81,7 @@ def project(
     with torch.autocast(points.device.type, enabled=False):
         matrix = lidar2img.float()
         matrix = matrix[:, :, None, None, :3]
+
         rotation = matrix[..., :3]
         translation = matrix[..., 3]
         columns = points.float().unsqueeze(-1)
@@ -89,9 +90,13 @@ def project(
 
     xy = scaled[..., :2]
     depth = scaled[..., 2:]
-    pixels = xy / depth.clamp(min=MIN_DEPTH)
+    divisor = depth.clamp(min=MIN_DEPTH)
+    pixels = xy / divisor
+
     height, width = image_size
-    found = pixels / pixels.new_tensor([width, height])
+    size = pixels.new_tensor([width, height])
+    found = pixels / size
+
     inside = (found > 0) & (found < 1)
     inside = inside.all(-1)
     in_front = depth.squeeze(-1) > MIN_DEPTH
