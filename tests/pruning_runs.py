@@ -1,9 +1,12 @@
 """Runs of tools/prune.py inside the test's own process."""
 
+from unittest import mock
+
 import pyarrow.parquet as pq
 import pytest
 
 from adadedup_mm.cli.prune import main as prune_main
+from adadedup_mm.datasets import read_pool
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -16,6 +19,13 @@ def quick():
         patch.setattr('mmengine.config.config.FormatCode', lambda text, **options: (text, True))
         patch.setattr('gc.collect', lambda *arguments: 0)
         yield
+
+
+def read_without_images(config):
+    """The pool and the sources of a training set whose pictures are nowhere."""
+    reading = 'adadedup_mm.datasets.reading'
+    with mock.patch(f'{reading}.check_folders'), mock.patch(f'{reading}.check_images'):
+        return read_pool(config)
 
 
 def run(config, work_dir, *arguments):

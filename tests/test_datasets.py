@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
+from pruning_runs import read_without_images
 
 from adadedup_mm.base.errors import UserError
 from adadedup_mm.datasets import (
@@ -500,7 +501,7 @@ class TestBadInput:
         for image in others:
             image.unlink()
         self.refuse(settings, 'none of the 3 images in', f'{tmp_path}/images')
-        assert len(read_pool(config_of(settings), check_images=False)[0]) == 3
+        assert len(read_without_images(config_of(settings))[0]) == 3
 
     def test_duplicate_image_ids(self, tmp_path, settings):
         self.edit(tmp_path, lambda content: content['images'].append(content['images'][0]))

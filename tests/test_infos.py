@@ -22,6 +22,7 @@ pytest.importorskip('mmdet3d')
 from mmdet3d.datasets import NuScenesDataset
 from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.registry import DATASETS, DefaultScope
+from pruning_runs import read_without_images
 
 import adadedup_mm.models.bevformer
 from adadedup_mm.annotations.databases import judge_objects
@@ -488,7 +489,7 @@ def test_real_infos_are_read_and_rewritten(tmp_path, name, kind, prefix, sizes):
         data_prefix=dict(dict(pts='', img='', sweeps=''), **prefix),
     )
     config = Config(dict(default_scope='mmdet3d', train_dataloader=dict(dataset=dataset)))
-    pool, sources = read_pool(config, check_images=False)
+    pool, sources = read_without_images(config)
     assert len(pool) == sizes and len(pool.labels)
     kept = np.arange(len(pool)) == len(pool) - 1
     write_pruned(sources, kept, tmp_path / 'out')

@@ -28,7 +28,7 @@ from .samples import stored_infos
 from .sources import ConfigPath, Source, dotted, inner_datasets, type_name, value_at
 
 
-def read_pool(config: Config, check_images: bool = True) -> tuple[Pool, list[Source]]:
+def read_pool(config: Config) -> tuple[Pool, list[Source]]:
     """Reads the samples that a config's training set offers, after each dataset's ``filter_cfg``.
 
     Wrappers around datasets are seen through: repeating or mixing samples does not change which
@@ -36,12 +36,11 @@ def read_pool(config: Config, check_images: bool = True) -> tuple[Pool, list[Sou
     ``indices``) is one sample. Objects that training ignores (``ignore_flag``: crowds, difficult
     or tiny objects) are left out, and those of datasets whose pipeline does not load them. In
     image classification a label is an object without box; images that are arrays, such as
-    CIFAR's, have no paths.
+    CIFAR's, have no paths. Every image folder must hold some of its images; of frames, those of
+    the cameras that the ``views`` of the ``adadedup`` dict choose.
 
     Args:
         config: an mmdet config; its ``default_scope`` holds while this runs.
-        check_images: whether every image folder must hold some of its images; of frames, those of
-            the cameras that the ``views`` of the ``adadedup`` dict choose.
 
     Returns:
         The pool, and where its samples come from: one source for each inner dataset.
@@ -54,7 +53,7 @@ def read_pool(config: Config, check_images: bool = True) -> tuple[Pool, list[Sou
     options = config.get('adadedup') or {}
     trust = bool(options.get('trust_pickles', False))
     temporal = options.get('temporal', 'relink')
-    views = options.get('views', 'front') if check_images else ()
+    views = options.get('views', 'front')
     with DefaultScope.overwrite_default_scope(config.get('default_scope')), collector_paused():
         paths = inner_datasets(config)
         parts = [_read_dataset(config, path, trust, views) for path in paths]
@@ -63,36 +62,33 @@ def read_pool(config: Config, check_images: bool = True) -> tuple[Pool, list[Sou
     _check_generations(parts)
     _check_texts(parts)
     _check_counted(parts)
-    databases = find_databases(config, paths)
-    parts = [
-        replace(
-            part,
-            source=replace(
-                part.source,
-                temporal=temporal,
-                trust=trust,
-                databases=found,
-            ),
+    complete = []
+    for part, databases in zip(parts, find_databases(config, paths), strict=True):
+        source = replace(
+            part.source,
+            temporal=temporal,
+            trust=trust,
+            databases=databases,
         )
-        for part, found in zip(parts, databases, strict=True)
-    ]
+        complete.append(replace(part, source=source))
 
-    return _pool_of(parts)
+    return _pool_of(complete)
 
 
 def _read_dataset(
     config: Config, path: ConfigPath, trust: bool, views: str | Sequence[str]
 ) -> Part:
-    """``views``: cameras of frames whose images must be there; empty if no image has to be."""
+    """One inner dataset; of frames, the images of the cameras ``views`` must be there."""
     settings = value_at(config, path)
     where = f'{dotted(path)} ({type_name(settings)})'
     dataset = build_dataset(settings, where)
     ann_file = annotation_file(dataset, where)
-    if views:
-        check_folders(dataset, where)
+    check_folders(dataset, where)
 
     # CocoDataset and everything made from it.
-    index = index_coco(ann_file) if ann_file and hasattr(dataset, 'COCOAPI') else None
+    index = None
+    if ann_file and hasattr(dataset, 'COCOAPI'):
+        index = index_coco(ann_file)
     filters = getattr(dataset, 'filter_cfg', None) or {}
     if index and index.frames:
         # A frame goes or stays with all its cameras, so that none of them may be missing here.
@@ -111,10 +107,9 @@ def _read_dataset(
     with naming(where, ann_file):
         part = take_part(opened, bool(filters.get('filter_empty_gt')))
 
-    if views:
-        columns = choose_views(part.views, views) if len(part.views) > 1 else [0]
-        check_images(list(camera_paths(part.image_paths, columns)), where)
-
+    columns = choose_views(part.views, views) if len(part.views) > 1 else [0]
+    looked_at = list(camera_paths(part.image_paths, columns))
+    check_images(looked_at, where)
     records = records_digest(stored_infos(dataset), without=NOTED)
 
     return replace(part, source=replace(part.source, records=records))
@@ -122,38 +117,32 @@ def _read_dataset(
 
 def _pool_of(parts: Sequence[Part]) -> tuple[Pool, list[Source]]:
     """Puts the lines of all parts together to samples."""
-    several = len(parts) > 1
     classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
-    position = {name: number for number, name in enumerate(classes)}
-    maps = [np.array([position[name] for name in part.classes], np.int32) for part in parts]
-    lines = [len(part.names) for part in parts]
-    dataset_index = np.repeat(np.arange(len(parts), dtype=np.int32), lines)
-    names = [
-        f'{i}:{name}' if several else name for i, part in enumerate(parts) for name in part.names
-    ]
-    scenes = [
-        f'{i}:{scene}' if several and scene else scene
-        for i, part in enumerate(parts)
-        for scene in part.scenes
-    ]
-    paths = list(itertools.chain.from_iterable(part.image_paths for part in parts))
-    are_frames = np.repeat([part.is_frames for part in parts], lines).tolist()
-    sample, first = group_lines(list(map(line_key, paths, names, are_frames)))
+    maps = [_label_map(part.classes, classes) for part in parts]
+    line_counts = [len(part.names) for part in parts]
+    names, scenes = _names_and_scenes(parts)
+    paths = [path for part in parts for path in part.image_paths]
+    are_frames = np.repeat([part.is_frames for part in parts], line_counts)
+    keys = list(map(line_key, paths, names, are_frames.tolist()))
+    sample, first = group_lines(keys)
+
     counts = np.concatenate([part.counts for part in parts])
-    labels = np.concatenate(
-        [mapping[part.labels] for mapping, part in zip(maps, parts, strict=True)]
-    )
     boxes = np.concatenate([part.boxes for part in parts])
+    labels_of_parts = [of_pool[part.labels] for of_pool, part in zip(maps, parts, strict=True)]
+    labels = np.concatenate(labels_of_parts)
     if len(first) < len(sample):
         counts, labels, boxes = merge_objects(sample, counts, labels, boxes)
 
+    image_sizes = np.concatenate([part.image_sizes for part in parts])
+    dataset_index = np.repeat(np.arange(len(parts), dtype=np.int32), line_counts)
+    is_labelled_line = np.repeat([part.is_labelled for part in parts], line_counts)
     labelled = np.zeros(len(first), bool)
-    labelled[sample[np.repeat([part.is_labelled for part in parts], lines)]] = True
+    labelled[sample[is_labelled_line]] = True
     pool = Pool(
         sample_ids=tuple(names[line] for line in first),
         image_paths=tuple(paths[line] for line in first),
         views=parts[0].views,
-        image_sizes=np.concatenate([part.image_sizes for part in parts])[first],
+        image_sizes=image_sizes[first],
         classes=classes,
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         labels=labels,
@@ -163,9 +152,31 @@ def _pool_of(parts: Sequence[Part]) -> tuple[Pool, list[Source]]:
         labelled=labelled,
         notes=tuple(_notes(parts, labelled)),
     )
-    samples = np.split(sample, np.cumsum(lines)[:-1])
 
-    return pool, [_source_of(*of_part) for of_part in zip(parts, maps, samples, strict=True)]
+    ends = np.cumsum(line_counts)[:-1]
+    samples = np.split(sample, ends)
+    sources = []
+    for part, of_pool, own_samples in zip(parts, maps, samples, strict=True):
+        sources.append(_source_of(part, of_pool, own_samples))
+    return pool, sources
+
+
+def _label_map(names: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    """(labels,) int32, the place of each name among the pool's classes."""
+    position = {name: number for number, name in enumerate(classes)}
+    return np.array([position[name] for name in names], np.int32)
+
+
+def _names_and_scenes(parts: Sequence[Part]) -> tuple[list[str], list[str]]:
+    """Of all lines; with several datasets they begin with the dataset's index."""
+    if len(parts) == 1:
+        return list(parts[0].names), list(parts[0].scenes)
+    names: list[str] = []
+    scenes: list[str] = []
+    for index, part in enumerate(parts):
+        names += [f'{index}:{name}' for name in part.names]
+        scenes += [f'{index}:{scene}' if scene else scene for scene in part.scenes]
+    return names, scenes
 
 
 def _source_of(part: Part, mapping: np.ndarray, samples: np.ndarray) -> Source:
