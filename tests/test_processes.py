@@ -232,16 +232,16 @@ def a_bug():
     ],
     ids=lambda value: getattr(value, '__name__', ''),
 )
-@pytest.mark.parametrize('moment', ['features', '_partners_and_map'])
+@pytest.mark.parametrize('moment', ['features', '_explain'])
 def test_a_failure_of_any_process_ends_all_with_its_words(
     happen, code, said, moment, config, alone, tmp_path, monkeypatch
 ):
-    failing = 0 if moment == '_partners_and_map' else 2
+    failing = 0 if moment == '_explain' else 2
     work_dir = tmp_path / 'run'
 
     def action(rank):
-        if rank == failing and moment == '_partners_and_map':
-            monkeypatch.setattr(results, '_partners_and_map', lambda *arguments: happen())
+        if rank == failing and moment == '_explain':
+            monkeypatch.setattr(results, '_explain', lambda *arguments: happen())
         elif rank == failing:
             monkeypatch.setattr(ImageStages, moment, property(lambda images: happen()))
         prune_into(config, work_dir, rank, 3)
@@ -634,6 +634,21 @@ def test_a_paused_process_does_not_count_its_own_pause_as_silence_of_others(tmp_
     time.sleep(1)
     end.touch()
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+
+
+def test_a_sign_of_life_that_the_first_process_cleared_away_is_given_again(tmp_path, monkeypatch):
+    replace, taken = os.replace, []
+
+    def clear_first(source, target):
+        if not taken:
+            taken.append(source)
+            source.unlink()
+        replace(source, target)
+
+    monkeypatch.setattr(os, 'replace', clear_first)
+    store = StageStore(tmp_path / 'stages', 1, 2, poll=0.02, patience=QUICK)
+    with store.together():
+        assert taken and store.peers is not None
 
 
 def test_who_holds_a_stage_of_several_runs_for_long_is_named(tmp_path, monkeypatch, capsys):

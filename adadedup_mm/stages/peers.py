@@ -461,7 +461,15 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
     What it says is worth nothing after a crash, so that it need not be on the disk.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.name}.tmp')
-    temporary.write_text(json.dumps(content), encoding='utf-8')
-    os.replace(temporary, path)
+    text = json.dumps(content)
+    for is_last in (False, False, True):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(text, encoding='utf-8')
+            os.replace(temporary, path)
+            return
+        except FileNotFoundError:
+            # The first process may clear the folder at this moment.
+            if is_last:
+                raise
