@@ -10,6 +10,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from ..base.errors import UserError
+from ..base.words import first_line
 from ..pool import Pool
 from ..pool.groups import label
 from ..registry import CLUSTERERS
@@ -112,8 +113,7 @@ def _read_table(path: Path) -> pa.Table:
     except FileNotFoundError:
         raise UserError(f'adadedup.clusterer.file {path} does not exist') from None
     except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
         raise UserError(
             f'adadedup.clusterer.file {path} cannot be read as a table '
-            f'(.parquet, otherwise csv): {reason}'
+            f'(.parquet, otherwise csv): {first_line(error)}'
         ) from error

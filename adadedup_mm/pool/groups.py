@@ -15,6 +15,9 @@ def label(values: Iterable[Hashable]) -> np.ndarray:
 
 def class_membership(pool: Pool) -> tuple[np.ndarray, np.ndarray]:
     """The distinct (sample, class) pairs of a pool: two int64 arrays, sorted by sample."""
-    owner = np.repeat(np.arange(len(pool)), np.diff(pool.offsets))
-    pairs = np.unique(owner * max(len(pool.classes), 1) + pool.labels)
-    return pairs // max(len(pool.classes), 1), pairs % max(len(pool.classes), 1)
+    classes = max(len(pool.classes), 1)
+    object_counts = np.diff(pool.offsets)
+    owner = np.repeat(np.arange(len(pool)), object_counts)
+    pairs = np.unique(owner * classes + pool.labels)
+    samples, labels = np.divmod(pairs, classes)
+    return samples, labels
