@@ -22,5 +22,9 @@ def do_work(shards, folder, world=1):
         do_pieces(shards, folder, pieces[rank::world])
     folder.mkdir(parents=True, exist_ok=True)
     engine = Engine(0, world, no_waiting)
-    shards.lead(folder, lambda: engine.share(shards, folder))
+
+    def share():
+        engine.share(shards, folder)
+
+    shards.lead(folder, share)
     remove_pieces(shards, folder)

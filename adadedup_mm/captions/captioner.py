@@ -71,8 +71,8 @@ def caption_shards(captioner: Captioner, pool: Pool, paths: Sequence[str]) -> Sh
             captions = captioner(pool, samples, [paths[sample] for sample in samples])
             names = [pool.sample_ids[sample] for sample in samples]
             _check(captions, names, type(captioner).__name__)
-            write_json(folder / files[piece], list(captions))
             done(len(samples))
+            write_json(folder / files[piece], list(captions))
 
     def lead(folder: Path, share: Callable[[], None]) -> None:
         share()

@@ -169,8 +169,9 @@ def text_shards(texts: Sequence[str], rows: np.ndarray, encoder: TextEncoder) ->
 
     def compute(folder: Path, pieces: Sequence[int], done: Done) -> None:
         for piece in pieces:
-            write_array(folder / files[piece], encoder(parts[piece]))
-            done(len(parts[piece]))
+            features = encoder(parts[piece])
+            done(len(features))
+            write_array(folder / files[piece], features)
 
     def lead(folder: Path, share: Callable[[], None]) -> None:
         share()

@@ -75,8 +75,8 @@ def cluster_work(clusterer: Clusterer, features: np.ndarray, pool: Pool, seed: i
         for piece in pieces:
             with hidden_progress():
                 nearest = nearest_centroid(features, parts[piece], centroids)
-            write_array(folder / files[piece], nearest)
             done(len(nearest))
+            write_array(folder / files[piece], nearest)
 
     def lead(folder: Path, share: Callable[[], None]) -> None:
         def assign(centroids: np.ndarray) -> np.ndarray:
@@ -188,8 +188,8 @@ def _by_cluster(
             with hidden_progress():
                 values = compute_clusters(clusters)
             for piece in some:
-                write_array(folder / files[piece], values[members[piece]])
                 done(len(members[piece]))
+                write_array(folder / files[piece], values[members[piece]])
 
     def lead(folder: Path, share: Callable[[], None]) -> None:
         share()

@@ -1,6 +1,7 @@
 """Who computes which piece of a stage's work, and who takes over when a process is lost."""
 
 import itertools
+import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -37,28 +38,41 @@ class Engine:
 
     def share(
         self, shards: Shards, folder: Path, is_over: Callable[[], bool] = lambda: False
-    ) -> None:
+    ) -> bool:
         """Does this process's part of the pieces; returns once all of them are there.
 
         Args:
             shards: the work.
             folder: of the stage.
             is_over: whether the pieces are needed no more, besides where there is a result.
+
+        Returns:
+            Whether all pieces, or their result, are there; False where ``is_over`` ended it.
         """
 
         def not_needed() -> bool:
             return is_over() or has_result(shards, folder)
 
+        try:
+            self._share(shards, folder, not_needed)
+        except _NotNeeded:
+            return has_result(shards, folder)
+        return True
+
+    def _share(self, shards: Shards, folder: Path, not_needed: Callable[[], bool]) -> None:
+        """Returns once all pieces are there; raises _NotNeeded."""
         if shards.ready:
             self.wait_for(lambda: (folder / shards.ready).exists() or not_needed())
-        if not_needed():
-            return
         pieces = range(len(shards.files))
-        self._compute(shards, folder, pieces[self.rank :: self.world])
+        self._compute(shards, folder, pieces[self.rank :: self.world], not_needed)
 
         missing = _missing(shards, folder, pieces)
-        while missing and not not_needed():
-            self._compute(shards, folder, self._orphans(missing))
+        while missing:
+            if not_needed():
+                raise _NotNeeded
+            # One at a time: what others do meanwhile is left out.
+            for orphan in self._orphans(missing):
+                self._compute(shards, folder, [orphan], not_needed)
             self._wait_for_change(shards, folder, missing, not_needed)
             missing = _later(shards, folder, missing)
 
@@ -66,18 +80,49 @@ class Engine:
         """The missing pieces of processes that are gone, in an order of this process's own."""
         lost = self._lost()
         orphans = [piece for piece in missing if piece % self.world in lost]
-        # Every process begins at another place, so that several do not do the same.
-        start = len(orphans) * self.rank // self.world
-        return orphans[start:] + orphans[:start]
+        # Two that go the same way would do the same from where they meet.
+        random.Random(self.rank).shuffle(orphans)
+        return orphans
 
-    def _compute(self, shards: Shards, folder: Path, pieces: Sequence[int]) -> None:
-        """Computes those of the given pieces that are not there."""
+    def _compute(
+        self,
+        shards: Shards,
+        folder: Path,
+        pieces: Sequence[int],
+        not_needed: Callable[[], bool],
+    ) -> None:
+        """Computes those of the given pieces that are not there.
+
+        A process that stood still for long may come back to a stage that others have finished, or
+        to the folder of another run. It stops before it writes, and what goes wrong with pieces
+        that nobody needs is no failure.
+
+        Raises:
+            _NotNeeded: they are needed no more.
+        """
         missing = _missing(shards, folder, pieces)
         if not missing:
             return
+
+        def ensure_needed() -> None:
+            if not_needed():
+                raise _NotNeeded
+
+        # After the look at the pieces, which are removed only where there is a result.
+        ensure_needed()
         total = sum(shards.sizes[piece] for piece in missing)
         with progress(total, shards.label, shards.unit) as bar:
-            shards.compute(folder, missing, bar.update)
+
+            def done(units: int) -> None:
+                ensure_needed()
+                bar.update(units)
+
+            try:
+                shards.compute(folder, missing, done)
+            except Exception:
+                ensure_needed()
+                if _missing(shards, folder, missing):
+                    raise
 
     def _wait_for_change(
         self,
@@ -96,6 +141,10 @@ class Engine:
         if self.peers is None:
             return frozenset()
         return frozenset(self.peers.lost)
+
+
+class _NotNeeded(Exception):
+    """The pieces that are being computed are needed no more."""
 
 
 def has_result(shards: Shards, folder: Path) -> bool:

@@ -8,8 +8,9 @@ file system:
 - ``<rank>-<token>.<stage>.json`` of the first process: the stage's keys and what they are made of.
 
 A token is new for every start of a process. Another process counts as met once its file has
-changed, or come up, while one looks: what earlier attempts left behind never changes. Clocks of two
-machines are never compared.
+changed, or come up, while one looks: what earlier attempts left behind never changes. One that has
+met another process of this rank is of another run: it may come back after a long pause. Clocks of
+two machines are never compared.
 """
 
 import contextlib
@@ -182,8 +183,12 @@ class Peers:
         found = {}
         for file in self.folder.glob('*-*.json'):
             is_of_stage = file.name.count('.') > 1
-            if not is_of_stage and _rank_of(file.name) in missing:
-                found[file.stem] = read_object(file).get(_COUNT)
+            if is_of_stage or _rank_of(file.name) not in missing:
+                continue
+            content = read_object(file)
+            of_this_rank = content.get('met', {}).get(str(self.rank), self.name)
+            if of_this_rank == self.name:
+                found[file.stem] = content.get(_COUNT)
 
         if self._seen is not None:
             for name, beats in found.items():
@@ -387,7 +392,9 @@ class Peers:
 
 
 class Watch:
-    """The other processes during one wait. Their silence is measured by this process's own clock.
+    """The other processes while one waits. Their silence is measured by this process's own clock.
+
+    Time between two waits hardly counts, because nobody looked.
 
     Args:
         peers: this process.

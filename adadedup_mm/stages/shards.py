@@ -19,7 +19,8 @@ class Shards:
         files: the name of each piece's file in the stage's folder.
         sizes: of each piece, how many units of work it is.
         compute: given the folder, the indices of some pieces and ``done``, writes their files one
-            after the other, each atomically, and says on the way how many units are done.
+            after the other, each atomically. It says on the way how many units are done, the last
+            ones of a piece before it writes it: ``done`` raises where they are needed no more.
         lead: given the folder and ``share``, what the first process does: it calls ``share``, which
             returns once all pieces are there, and makes the result of them. Called again after an
             interruption, also where the result is there already.

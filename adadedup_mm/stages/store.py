@@ -66,6 +66,10 @@ class StageStore:
         # Whether the first process has finished the whole run, which needs no agreement any more.
         self.is_over: Callable[[], bool] = lambda: False
         self._agreed: dict[str, set[str]] = {}
+        self._watch: Watch | None = None
+        # The keys of each stage in this run, and the folder's name of the last one.
+        self._keys: dict[str, list[str]] = {}
+        self._places: dict[str, str] = {}
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -100,11 +104,13 @@ class StageStore:
             with contextlib.suppress(OSError):
                 peers.join()
                 self.peers = peers
+                self._watch = Watch(peers)
 
     def _leave(self) -> None:
         if self.peers is not None:
             self.peers.leave()
         self.peers = None
+        self._watch = None
 
     def _look_for_cause(self, error: RuntimeError) -> None:
         """Raises what another process has told of its end, if any has."""
@@ -192,7 +198,8 @@ class StageStore:
 
     def record(self, name: str) -> dict[str, Any]:
         """What ``done.json`` says: key, seconds, bytes; empty while the stage is unfinished."""
-        return read_object(self.root / name / 'done.json')
+        place = self._places.get(name, name)
+        return read_object(self.root / place / 'done.json')
 
     def is_finished(self, name: str, key: str) -> bool:
         """Whether the stage ended under this key."""
@@ -216,28 +223,41 @@ class StageStore:
                 has not appeared.
             UserError: another process has found the user's input wrong, or works on something else.
         """
-        folder = self.root / name
         self.agree(name, dict(key=key) if inputs is None else inputs, key)
-        if self.is_finished(name, key) and not self._owes(name, key):
+        place = self._place(name, key)
+        folder = self.root / place
+        if self.is_finished(place, key) and not self._owes(place, key):
             return folder
         if self.rank == 0:
-            with self._for_all_runs(name, key) as found:
-                if not found and not self.is_finished(name, key):
+            with self._for_all_runs(place, key) as found:
+                if not found and not self.is_finished(place, key):
                     self._claim(folder, key)
-                    self._lead(name, key, work)
+                    self._lead(place, key, work)
         else:
-            self.wait_for(lambda: self._is_claimed(folder, key) or self.is_finished(name, key))
-            self._help(name, key, work)
+            self._help(place, key, work)
 
         return folder
+
+    def _place(self, name: str, key: str) -> str:
+        """The name of a stage's folder.
+
+        Where several processes use a stage with a second key in one run, that one has a folder of
+        its own: others may still wait for the first result, or read it.
+        """
+        keys = self._keys.setdefault(name, [])
+        if key not in keys:
+            keys.append(key)
+        number = keys.index(key) + 1
+        is_shared = self.world > 1 and number > 1
+        self._places[name] = f'{name}_{number}' if is_shared else name
+        return self._places[name]
 
     def _lead(self, name: str, key: str, work: Work) -> None:
         """The first process's part of a claimed stage."""
         folder = self.root / name
         start = time.perf_counter()
         if isinstance(work, Shards):
-            work.lead(folder, lambda: self._engine.share(work, folder))
-            remove_pieces(work, folder)
+            self._lead_pieces(work, folder)
         elif isinstance(work, Together):
             self._require_all()
             work.compute(folder)
@@ -246,21 +266,42 @@ class StageStore:
 
         self._finish(folder, key, time.perf_counter() - start)
 
+    def _lead_pieces(self, work: Shards, folder: Path) -> None:
+        """Makes the result, for which all processes compute pieces."""
+
+        def share() -> None:
+            self._engine.share(work, folder)
+
+        work.lead(folder, share)
+        remove_pieces(work, folder)
+
     def _help(self, name: str, key: str, work: Work) -> None:
         """The part of the other processes; returns once the first one has finished the stage."""
+        folder = self.root / name
 
         def is_over() -> bool:
             return self.is_finished(name, key)
 
+        def has_begun() -> bool:
+            return self._is_claimed(folder, key) or is_over()
+
+        def is_not_ours() -> bool:
+            return is_over() or not self._is_claimed(folder, key)
+
+        self.wait_for(has_begun)
         if isinstance(work, Shards):
-            self._engine.share(work, self.root / name, is_over)
+            # A folder that cannot be read for a moment looks as if another run had taken it.
+            while not self._engine.share(work, folder, is_not_ours) and not is_over():
+                self.wait_for(has_begun)
         elif isinstance(work, Together) and not is_over():
-            work.compute(self.root / name)
+            self._require_all()
+            work.compute(folder)
+
         self.wait_for(is_over)
 
     def _finish(self, folder: Path, key: str, seconds: float) -> None:
         """Marks a stage as finished."""
-        # Only now is no other process writing any more.
+        # Whoever is still writing does so in vain.
         for leftover in folder.rglob('.*.tmp'):
             leftover.unlink(missing_ok=True)
         files = [file for file in folder.rglob('*') if file.is_file()]
@@ -303,9 +344,9 @@ class StageStore:
             )
             folder = self.root / name
             if kept.exists():
-                if not self._is_claimed(folder, key):
+                if not self.is_finished(name, key):
                     shutil.rmtree(folder, ignore_errors=True)
-                _link_files(kept, folder)
+                    _link_files(kept, folder)
                 yield True
                 return
 
@@ -338,10 +379,9 @@ class StageStore:
             UserError: another process has found the user's input wrong.
         """
         start = time.monotonic()
-        watch = None if self.peers is None else Watch(self.peers)
         while not condition():
-            if watch is not None:
-                watch.look()
+            if self._watch is not None:
+                self._watch.look()
 
             waited = time.monotonic() - start
             if stranger and waited > _QUIET:
@@ -355,7 +395,8 @@ class StageStore:
     def _is_claimed(self, folder: Path, key: str) -> bool:
         try:
             return (folder / 'key').read_text(encoding='utf-8') == key
-        except FileNotFoundError:
+        # Also what a file server says of a folder that another machine has removed.
+        except OSError:
             return False
 
     def _claim(self, folder: Path, key: str) -> None:
