@@ -102,6 +102,8 @@ def dry_run(config: Config, options: Options, work_dir: Path) -> DryRun:
             rows = _rows(len(pool), ratios, costs)
 
         notes = _notes(run)
+        if needs.by_density and any(row.threshold is None for row in rows):
+            notes.append(_no_threshold_note(run))
 
     return DryRun(rows, len(pool), reused, notes)
 
@@ -119,6 +121,13 @@ def _notes(run: Run) -> list[str]:
     if images.looked_at_features and images.same_features >= NEARLY_ALL:
         notes.append(same_features_note(images.same_features))
     return notes
+
+
+def _no_threshold_note(run: Run) -> str:
+    clusters = int(run.clusters.max()) + 1
+    return (
+        f'keep ratios without a threshold leave no more samples than there are clusters, {clusters}'
+    )
 
 
 def _rows(samples: int, ratios: Sequence[float], costs: Sequence[Estimate]) -> list[Row]:
