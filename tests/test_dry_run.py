@@ -122,7 +122,7 @@ def test_more_kept_means_a_higher_threshold_and_closer_duplicates(config, tmp_pa
 
 def test_no_threshold_is_shown_where_no_more_samples_stay_than_there_are_clusters(config, tmp_path):  # noqa: F811
     loaded = load_config(config)
-    loaded.adadedup.clusterer = dict(num_clusters=10)
+    loaded.adadedup.clusterer = dict(type='SphericalKMeans', num_clusters=10)
     result = dry_run(loaded, resolve_options(loaded, strategy='clip_dedup'), tmp_path)
     shown = [row.threshold is not None and row.threshold > -1 for row in result.rows]
     assert shown == [False, False] + [True] * 7
