@@ -16,7 +16,7 @@ import pytest
 
 from adadedup_mm.cli.prune import main as prune_main
 from adadedup_mm.proxy.stage import ProxyStages
-from adadedup_mm.stages import StageStore
+from adadedup_mm.stages import Ledger, StageStore
 from adadedup_mm.workdir.finished import OUTPUTS
 from adadedup_mm.workdir.manifest import feedback_words, read_manifest
 
@@ -576,6 +576,14 @@ def test_stages_of_another_key_are_made_anew(tmp_path):
     for key in ('a', 'a', 'b'):
         store.run('stage', key, lambda folder, key=key: calls.append(key))
     assert calls == ['a', 'b']
+
+
+def test_a_run_does_not_pay_for_what_an_earlier_one_left(tmp_path):
+    ledger = Ledger(StageStore(tmp_path), seed=0)
+    for name in ('features', 'proxy'):
+        ledger.stage(name, {}, lambda folder: None)
+    ledger.key('proxy', dict(weights='given'))
+    assert list(ledger.costs()) == ['features']
 
 
 def test_originals_are_never_changed(world, config, tmp_path):

@@ -34,7 +34,7 @@ class Row:
         keep_ratio: in (0, 1].
         kept: number of samples.
         threshold: density score above which samples go; None for strategies that do not go by
-            density, and where fewer samples stay than there are clusters.
+            density, and where no more samples stay than there are clusters.
         near_duplicates: share of near-duplicates among what goes; None likewise, where nothing
             goes, and where nearly all features are the same.
         cost: of a whole run.
@@ -92,7 +92,7 @@ def dry_run(config: Config, options: Options, work_dir: Path) -> DryRun:
         print_notes(pool)
         run = Run(config, options, ReadingStore(folder, also=work_dir / 'stages'), pool, sources)
         ratios = sorted({*RATIOS, options.keep_ratio})
-        needs = needs_of(run, ratios[0])  # Where most goes, most is asked about.
+        needs = needs_of(run, ratios[0])  # What the others need, the smallest needs too.
         reused = needs.features and _has_features(run)
         rates = measure_rates(run, needs)
         costs = [estimate(run, needs_of(run, ratio), rates, ratio) for ratio in ratios]
