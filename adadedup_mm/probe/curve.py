@@ -90,6 +90,11 @@ class Curve:
         return [name for name in names if name != WHOLE]
 
     @property
+    def compared(self) -> list[str]:
+        """The strategies that are compared with random."""
+        return [name for name in self.strategies if name != RANDOM]
+
+    @property
     def keep_ratios(self) -> list[float]:
         """The keep ratios of selections, rising."""
         ratios = {point.keep_ratio for point in self.points if point.strategy != WHOLE}

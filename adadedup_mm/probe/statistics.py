@@ -119,9 +119,9 @@ class CurveSummary:
         curve: what was measured.
         cells: a cell for each strategy and ratio that was measured.
         whole: the cell of the whole set.
-        overall: of each strategy but random, the mean over the ratios of its difference to random.
-            The intervals are wider than those of the cells: all of them together hold with 95 %
-            (Bonferroni).
+        overall: of each strategy but random, the mean over the ratios of its difference to random,
+            weighted by the ratios, as chance matters most where little is kept. The intervals are
+            wider than those of the cells: all of them together hold with 95 % (Bonferroni).
     """
 
     curve: Curve
@@ -135,6 +135,11 @@ class CurveSummary:
             if cell.strategy == strategy and cell.keep_ratio == keep_ratio:
                 return cell
         return None
+
+    @property
+    def random(self) -> list[Cell]:
+        """The cells of random by rising keep ratio; none where it was not measured."""
+        return self.of(RANDOM)
 
     def of(self, strategy: str) -> list[Cell]:
         """The cells of a strategy by rising keep ratio."""
@@ -261,10 +266,9 @@ def _minus_random(curve: Curve, strategy: str, keep_ratio: float) -> Interval:
 
 def _overall(curve: Curve) -> dict[str, Interval]:
     """Each strategy against random, over all ratios that both were measured at."""
-    others = [name for name in curve.strategies if name != RANDOM]
-    level = 1 - (1 - LEVEL) / max(len(others), 1)
+    level = 1 - (1 - LEVEL) / max(len(curve.compared), 1)
     differences = {}
-    for strategy in others:
+    for strategy in curve.compared:
         ratios = [
             ratio
             for ratio in curve.keep_ratios
@@ -283,7 +287,7 @@ def _overall(curve: Curve) -> dict[str, Interval]:
 
 
 def _over_ratios(curve: Curve, strategy: str, ratios: Sequence[float]) -> Draws | None:
-    """For each seed the mean over the ratios; None if no seed was measured at all of them.
+    """For each seed the weighted mean over ratios; None if no seed was measured at all of them.
 
     By seed, because what a seed draws at one ratio may be part of what it draws at the next.
     """
@@ -296,7 +300,10 @@ def _over_ratios(curve: Curve, strategy: str, ratios: Sequence[float]) -> Draws 
         return None
     qualities, left_out = [], []
     for ratio in ratios:
-        points = [p for p in curve.selections(strategy, ratio) if p.seed in seeds]
+        points = [point for point in curve.selections(strategy, ratio) if point.seed in seeds]
         qualities.append([point.quality for point in points])
         left_out.append([point.by_scene for point in points])
-    return Draws(np.mean(qualities, axis=0), np.mean(left_out, axis=0))
+    return Draws(
+        np.average(qualities, axis=0, weights=ratios),
+        np.average(left_out, axis=0, weights=ratios),
+    )

@@ -11,6 +11,7 @@ from .statistics import Cell, CurveSummary
 # A loss below this share of the whole set's quality is what a validation set must be able to tell
 # before "nothing is lost" says something.
 TELLING = 0.1
+ONE_DRAW = 'Random was drawn once, so nothing can be compared with it: add --seeds 3.'
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def judge(
     command = _Command(config, tuple(options), usual)
     comparison = _comparison(summary, strategy)
     if enough is not None:
-        loss_sentence = _harmless(cells, enough)
+        loss_sentence = _harmless(summary, enough)
         next_step = command.prune(enough.keep_ratio, strategy)
     elif cells and cells[-1].loss.sign > 0:
         loss_sentence = _lossy(summary, cells[-1])
@@ -81,19 +82,21 @@ def judge(
 def best_strategy(summary: CurveSummary) -> str:
     """What is most better than random over all ratios; random where nothing is beyond noise.
 
-    Where random was not measured at all: the strategy with the highest mean.
+    Where random loses at every ratio, what looks best and does not lose at some is tried instead.
+    Without random: the strategy that comes first.
     """
-    better = {name: value for name, value in summary.overall.items() if value.sign > 0}
-    if better:
-        return max(better, key=lambda name: better[name].value)
+    overall = summary.overall
     strategies = summary.curve.strategies
-    if RANDOM in strategies:
-        return RANDOM
-    return max(strategies, key=lambda name: _mean_quality(summary.of(name)))
-
-
-def _mean_quality(cells: Sequence[Cell]) -> float:
-    return sum(cell.quality.value for cell in cells) / len(cells)
+    by_gain = sorted(overall, key=lambda name: overall[name].value, reverse=True)
+    better = [name for name in by_gain if overall[name].sign > 0]
+    if better:
+        return better[0]
+    if RANDOM not in strategies:
+        return strategies[0]
+    for name in [RANDOM, *by_gain]:
+        if smallest_harmless(summary.of(name)):
+            return name
+    return RANDOM
 
 
 def smallest_harmless(cells: Sequence[Cell]) -> Cell | None:
@@ -115,13 +118,17 @@ def _is_harmless(cell: Cell) -> bool:
     return loss.is_known and loss.sign <= 0 and loss.high < TELLING
 
 
-def _harmless(cells: Sequence[Cell], enough: Cell) -> str:
+def _harmless(summary: CurveSummary, enough: Cell) -> str:
     """Down to where nothing is lost, and what happens below."""
+    cells = summary.of(enough.strategy)
     bound = words.share(max(enough.loss.high, 0), _digits(enough.loss.high))
-    text = f'At {_ratio(enough)} nothing is lost that can be measured (at most {bound})'
+    text = (
+        f'At {_ratio(enough)}{_chosen_by(enough)} nothing is lost that can be measured '
+        f"(at most {bound} of the whole set's {summary.curve.measure})"
+    )
     if enough.loss.sign < 0:
-        gained = words.share(-enough.loss.value, 1)
-        text = f'{_ratio(enough)} of the samples teach more than all of them ({gained} better)'
+        gained = words.share(-enough.loss.value)
+        text = f'{_ratio(enough)} of the samples{_chosen_by(enough)} teach more than all ({gained})'
 
     below = [cell for cell in cells if cell.keep_ratio < enough.keep_ratio]
     if not below:
@@ -130,6 +137,10 @@ def _harmless(cells: Sequence[Cell], enough: Cell) -> str:
     if fallen.loss.sign > 0:
         return f'{text}; at {_ratio(fallen)} it falls by {_loss(fallen)}.'
     return f'{text}; what is lost at {_ratio(fallen)} cannot be told from noise.'
+
+
+def _chosen_by(cell: Cell) -> str:
+    return '' if cell.strategy == RANDOM else f', chosen by {cell.strategy},'
 
 
 def _lossy(summary: CurveSummary, highest: Cell) -> str:
@@ -155,7 +166,7 @@ def _unclear(cells: Sequence[Cell]) -> str:
     highest = cells[-1]
     bound = words.share(highest.loss.high, 0)
     return (
-        f'What is lost cannot be told from noise: at {_ratio(highest)} it may be {bound}, '
+        f'What is lost cannot be told from noise: at {_ratio(highest)} it may be up to {bound}, '
         'and the validation set would not show it.'
     )
 
@@ -165,30 +176,34 @@ def _comparison(summary: CurveSummary, strategy: str) -> str:
     overall = summary.overall
     known = [name for name, value in overall.items() if value.is_known]
     if not known:
-        return 'Random was drawn once, so nothing can be compared with it.' if overall else ''
+        drawn = [cell.seeds for cell in summary.random]
+        return ONE_DRAW if overall and drawn and min(drawn) < 2 else ''
     better = [name for name in known if overall[name].sign > 0]
     worse = [name for name in known if overall[name].sign < 0]
-    same = [name for name in known if overall[name].sign == 0]
     if not better:
-        text = f'{_names(known, "nor")} {_verb(known, "does")} not beat random on this data'
-        if len(known) > 1:
-            text = f'No strategy beats random on this data ({", ".join(known)})'
-        return f'{text}{_and_worse(worse)}.'
+        return _nothing_better(known, worse)
 
     gain = _points(overall[strategy].value)
     text = f'{strategy} is better than random, by {gain} points of {summary.curve.measure}'
     text += f' on average{_where(summary, strategy)}'
     others = [name for name in better if name != strategy]
     if others:
-        text += f'; so {_verb(others, "is")} {_names(others)}'
-    text += _and_worse(worse)
+        text += f'; so {_is(others)} {_names(others)}'
+    if worse:
+        text += f'; {_names(worse)} {_is(worse)} worse'
+    same = [name for name in known if overall[name].sign == 0]
     if same:
-        text += f'; {_names(same)} cannot be told from it'
+        text += f'; {_names(same)} cannot be told from random'
     return f'{text}.'
 
 
-def _and_worse(worse: Sequence[str]) -> str:
-    return f'; {_names(worse)} {_verb(worse, "is")} worse' if worse else ''
+def _nothing_better(compared: Sequence[str], worse: Sequence[str]) -> str:
+    text = f'{compared[0]} does not beat random on this data'
+    if len(compared) > 1:
+        text = f'No strategy beats random on this data by more than noise ({_names(compared)})'
+    if worse:
+        text += f'; {_names(worse)} {_is(worse)} even worse'
+    return f'{text}.'
 
 
 def _where(summary: CurveSummary, strategy: str) -> str:
@@ -269,15 +284,12 @@ def _points(value: float) -> str:
     return words.number(points, 2 if abs(points) < 1 else 1)
 
 
-def _names(names: Sequence[str], last: str = 'and') -> str:
+def _names(names: Sequence[str]) -> str:
     """Names as in a sentence: a, b and c."""
     if len(names) < 2:
         return ''.join(names)
-    return f'{", ".join(names[:-1])} {last} {names[-1]}'
+    return f'{", ".join(names[:-1])} and {names[-1]}'
 
 
-def _verb(names: Sequence[str], singular: str) -> str:
-    plural = dict(is_='are', does='do')
-    if len(names) == 1:
-        return singular
-    return plural.get(f'{singular}_', plural.get(singular, singular))
+def _is(names: Sequence[str]) -> str:
+    return 'are' if len(names) > 1 else 'is'
