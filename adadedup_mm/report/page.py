@@ -16,9 +16,11 @@ from ..base.errors import UserError
 from ..base.files import atomic_open
 from ..workdir.finished import FinishedRun, read_finished_run
 from ..workdir.leakage import LeakageSummary, read_summary
+from ..workdir.probe import JudgedCurve, read_judged_curve
 from . import sections
 from .examples import cluster_examples, suspect_rows
 from .html import page_style, page_template
+from .quality import quality_section
 from .thumbnails import make_thumbnails
 
 HERE = Path(__file__).parent
@@ -26,6 +28,7 @@ HERE = Path(__file__).parent
 USUAL_ASPECT = 4 / 3
 # Sections between the overview and the files: id, title, and what of the page's content fills it.
 OPTIONAL_SECTIONS = (
+    ('quality', 'Predicted quality', 'quality'),
     ('curve', 'Keep-ratio curve', 'curve'),
     ('clusters', 'Clusters', 'clusters'),
     ('gaps', 'Gaps', 'gaps'),
@@ -36,7 +39,7 @@ OPTIONAL_SECTIONS = (
     ('map', 'Feature map', 'map'),
 )
 # What a run has whatever its strategy, or only with data or a tool of its own.
-NOT_OF_THE_STRATEGY = ('classes', 'scenes', 'leakage')
+NOT_OF_THE_STRATEGY = ('quality', 'classes', 'scenes', 'leakage')
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,11 @@ def build_report(work_dir: Path) -> Path:
         UserError: a table is missing or broken, or the page cannot be written.
     """
     work_dir = Path(work_dir)
-    page = report_page(read_finished_run(work_dir), read_summary(work_dir))
+    page = report_page(
+        read_finished_run(work_dir),
+        read_summary(work_dir),
+        read_judged_curve(work_dir),
+    )
     path = work_dir / 'report.html'
     try:
         with atomic_open(path) as file:
@@ -85,10 +92,15 @@ def build_report(work_dir: Path) -> Path:
     return path
 
 
-def report_page(run: FinishedRun, leakage: LeakageSummary | None = None) -> str:
-    """The page as HTML, with a section about leakage if there was a run beside it."""
+def report_page(
+    run: FinishedRun,
+    leakage: LeakageSummary | None = None,
+    probed: JudgedCurve | None = None,
+) -> str:
+    """The page as HTML, with sections about leakage and about a probe beside the run, if any."""
     content = _content(run)
     content['leakage'] = leakage
+    content['quality'] = quality_section(probed)
     content |= _contents(content)
     content |= _style_and_script()
     return page_template(HERE / 'template.html.j2').render(content)

@@ -228,7 +228,7 @@ def curve_plot(
     y = y_axis(*padded(thresholds))
     parts = [
         grid(x, y, 'keep ratio', 'threshold (similarity)', per_cent, tick_text(y)),
-        tag('polyline', class_='curve', points=_polyline(x(ratios), y(thresholds))),
+        tag('polyline', class_='curve', points=polyline(x(ratios), y(thresholds))),
     ]
     label = 'Threshold against keep ratio'
     if chosen is not None and threshold is not None:
@@ -240,7 +240,7 @@ def curve_plot(
     return figure(label, *parts)
 
 
-def _polyline(across: np.ndarray, up: np.ndarray) -> str:
+def polyline(across: np.ndarray, up: np.ndarray) -> str:
     """The points of an SVG line."""
     points = zip(across, up, strict=True)
     return ' '.join(f'{x:.1f},{y:.1f}' for x, y in points)
