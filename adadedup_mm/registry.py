@@ -3,7 +3,7 @@
 Add your own with ``@EMBEDDERS.register_module()`` and a ``custom_imports`` entry in the config.
 What a component must have is a Protocol beside ours: ``features.ImageEmbedder``,
 ``clusters.Clusterer``, ``density.DensityMethod``, ``captions.Captioner``, ``strategies.Strategy``,
-``dynamic.Policy``.
+``dynamic.Policy``, ``probe.Backbone``.
 """
 
 import functools
@@ -21,6 +21,7 @@ CLUSTERERS = Registry('clusterer', scope='adadedup_mm', locations=['adadedup_mm.
 DENSITIES = Registry('density', scope='adadedup_mm', locations=['adadedup_mm.density'])
 CAPTIONERS = Registry('captioner', scope='adadedup_mm', locations=['adadedup_mm.captions'])
 STRATEGIES = Registry('strategy', scope='adadedup_mm', locations=['adadedup_mm.strategies'])
+BACKBONES = Registry('probe backbone', scope='adadedup_mm', locations=['adadedup_mm.probe'])
 POLICIES = Registry('policy', scope='adadedup_mm', locations=['adadedup_mm.dynamic.policies'])
 
 

@@ -113,7 +113,7 @@ def _measure(
     keep_ratios: list[float],
     seeds: int,
 ) -> Curve:
-    from ..probe.measure import measure_curve  # which takes seconds
+    from ..pruning.measure import measure_curve  # which takes seconds
 
     return measure_curve(config, options, work_dir, strategies, keep_ratios, seeds)
 

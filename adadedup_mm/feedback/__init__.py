@@ -1,6 +1,6 @@
 """What the proxy's losses say about the clusters, and the thresholds that follow."""
 
-from .gaps import Gaps, cluster_gaps, shrink, standardise
+from .gaps import Gaps, cluster_gaps, shrink, standardise, weighted_gaps
 from .suspects import label_suspects
 from .thresholds import AdaptiveSet, adaptive_set, initial_set, keep_count, threshold_curve
 
@@ -15,4 +15,5 @@ __all__ = [
     'shrink',
     'standardise',
     'threshold_curve',
+    'weighted_gaps',
 ]

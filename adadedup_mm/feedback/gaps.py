@@ -4,7 +4,8 @@ Losses vary far more between samples than gaps do between clusters: a gap is onl
 standard error allows.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -162,6 +163,42 @@ def standardise(gaps: Gaps) -> tuple[np.ndarray, dict[str, Any]]:
         delta[usable] = (gap - gap.mean()) / gap.std()
     _, reliability = shrink(gaps)
     return delta, reliability
+
+
+def weighted_gaps(several: Sequence[Gaps]) -> Gaps:
+    """The gaps of several signals as one, each cluster's weighted by their precision.
+
+    Signals have units of their own: their gaps are first divided by the spread, of signal and
+    noise together, that ``shrink`` takes them to have. Losses are those of the last signal.
+
+    Args:
+        several: of the same K clusters.
+    """
+    precision = np.zeros(len(several[0].gap))
+    total = np.zeros_like(precision)
+    reliable = []
+    for gaps in several:
+        usable = np.isfinite(gaps.gap) & np.isfinite(gaps.gap_se)
+        if usable.sum() < 2 or not gaps.gap[usable].var() > 0:
+            continue
+        squared_error = _squared_errors(gaps.gap[usable], gaps.gap_se[usable])
+        between, noise = _variances(gaps.gap[usable], squared_error)
+        weights = (between + noise) / squared_error
+        centred = gaps.gap[usable] - np.average(gaps.gap[usable], weights=weights)
+        precision[usable] += weights
+        total[usable] += weights * centred / np.sqrt(between + noise)
+        reliable.append(gaps.split_half)
+
+    gap = _ratio(total, precision)
+    gap_se = np.sqrt(_ratio(np.ones_like(precision), precision))
+    known = [value for value in reliable if np.isfinite(value)]
+    return replace(
+        several[-1],
+        gap=gap,
+        gap_se=gap_se,
+        # As the better of the signals: that the mean is better still is not taken for granted.
+        split_half=float(np.max(known)) if known else np.nan,
+    )
 
 
 @dataclass(frozen=True)

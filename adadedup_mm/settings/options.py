@@ -44,6 +44,10 @@ class FeedbackOptions:
     Attributes:
         layout: share of the label layout in the density scores of ``adadedup``; the rest is the
             images'. 0 is the paper's plain form.
+        signal: what says how informative a sample is: ``'probe'`` (linear heads on frozen maps, in
+            seconds), ``'proxy'`` (a detector that is trained for it, as the paper has it), or
+            ``'both'``, weighted by their precision. A proxy is trained only where the probe finds
+            something to decide, unless ``shrink`` is off.
         gap: ``'mean'``, ``'paired'`` or ``'held_out'``.
         beta: adaptation strength, in units of the spread of the density scores; 0 needs no proxy.
         alpha_plus: factor of positive gaps (informative clusters, which keep more).
@@ -53,12 +57,29 @@ class FeedbackOptions:
     """
 
     layout: float = 0.3
+    signal: str = 'probe'
     gap: str = 'paired'
     beta: float = 0.5
     alpha_plus: float = 1.0
     alpha_minus: float = 1.0
     shrink: bool = True
     initial_ratio: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeOptions:
+    """The probe: linear heads on the maps of a frozen network (see ``adadedup_mm.probe``).
+
+    Attributes:
+        backbone: dict built from ``BACKBONES``.
+        size: of a picture's longer side in the network's input, in pixels; ignored by networks of
+            a fixed size.
+    """
+
+    backbone: dict[str, Any] = dataclasses.field(
+        default_factory=lambda: dict(type='OfflineBackbone')
+    )
+    size: int = 320
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +109,7 @@ class Options:
         density: dict built from ``DENSITIES``.
         proxy: see ``ProxyOptions``.
         feedback: see ``FeedbackOptions``.
+        probe: see ``ProbeOptions``.
         guards: see ``GuardOptions``.
         group_by: ``'scene'`` keeps or drops whole scenes, by the share of their samples that the
             strategy chose; the number of kept samples then comes as near to the budget as whole
@@ -118,6 +140,7 @@ class Options:
     density: dict[str, Any] = dataclasses.field(default_factory=lambda: dict(type='KCenter'))
     proxy: ProxyOptions = dataclasses.field(default_factory=ProxyOptions)
     feedback: FeedbackOptions = dataclasses.field(default_factory=FeedbackOptions)
+    probe: ProbeOptions = dataclasses.field(default_factory=ProbeOptions)
     guards: GuardOptions = dataclasses.field(default_factory=GuardOptions)
     group_by: str | None = None
     min_gap: int = 0
@@ -173,6 +196,7 @@ def resolve_options(
     for name, kind in (
         ('proxy', ProxyOptions),
         ('feedback', FeedbackOptions),
+        ('probe', ProbeOptions),
         ('guards', GuardOptions),
     ):
         raw[name] = _construct(kind, raw.get(name, {}), f'adadedup.{name}')
@@ -266,9 +290,9 @@ def _check(options: Options) -> None:
         )
 
     for name in ('embedder', 'clusterer', 'density'):
-        value = getattr(options, name)
-        if not isinstance(value, dict) or not isinstance(value.get('type'), str):
-            raise UserError(f"adadedup.{name} is {value!r}, but must be a dict with a 'type'")
+        _check_component(getattr(options, name), f'adadedup.{name}')
+    _check_component(options.probe.backbone, 'adadedup.probe.backbone')
+    whole(options.probe.size, 'adadedup.probe.size', 64)
 
     if 'near_duplicate' in options.embedder:
         finite(options.embedder['near_duplicate'], 'adadedup.embedder.near_duplicate', -1, 1)
@@ -289,6 +313,11 @@ def _check(options: Options) -> None:
     _check_proxy(options.proxy)
     _check_feedback(options.feedback, options.proxy)
     finite(options.guards.min_class_ratio, 'adadedup.guards.min_class_ratio', 0, 1)
+
+
+def _check_component(value: Any, where: str) -> None:
+    if not isinstance(value, dict) or not isinstance(value.get('type'), str):
+        raise UserError(f"{where} is {value!r}, but must be a dict with a 'type'")
 
 
 def _check_proxy(proxy: ProxyOptions) -> None:
@@ -313,6 +342,7 @@ def _check_proxy(proxy: ProxyOptions) -> None:
 
 
 def _check_feedback(feedback: FeedbackOptions, proxy: ProxyOptions) -> None:
+    choose(feedback.signal, ('probe', 'proxy', 'both'), 'adadedup.feedback.signal')
     choose(feedback.gap, ('mean', 'paired', 'held_out'), 'adadedup.feedback.gap')
     for name in ('beta', 'alpha_plus', 'alpha_minus'):
         finite(getattr(feedback, name), f'adadedup.feedback.{name}', 0)

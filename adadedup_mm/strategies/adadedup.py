@@ -1,7 +1,8 @@
-"""The strategies ``clip_dedup`` and ``adadedup``: density, and what a proxy's losses make of it."""
+"""The strategies ``clip_dedup`` and ``adadedup``: density, and what losses make of it."""
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from ..feedback import (
     keep_count,
     shrink,
     standardise,
+    weighted_gaps,
 )
 from ..registry import STRATEGIES
 from ..selection import Selection
@@ -32,7 +34,7 @@ def clip_dedup(run: 'Run') -> Selection:
 
 
 def _needs(run: 'Run', keep_ratio: float) -> Needs:
-    """What ``adadedup`` does: features, density scores, and one proxy where it will be asked."""
+    """What ``adadedup`` does: features, density scores, and the probe or one proxy or both."""
     options = run.options
     count = len(run.pool)
     initial = keep_count(options.feedback.initial_ratio or keep_ratio, count)
@@ -40,6 +42,10 @@ def _needs(run: 'Run', keep_ratio: float) -> Needs:
     all_stay = max(initial, kept) == count
     if options.feedback.beta == 0 or all_stay or not run.pool.labelled.any():
         return Needs(by_density=True, layout=_layout(run))
+    signals = _signals(run)
+    probed = len(run.probe_stages.pictures) if _may_probe(run) else 0
+    if 'proxy' not in signals:
+        return Needs(by_density=True, layout=_layout(run), probed=probed)
 
     proxy = run.proxy_stages
     trained = 0
@@ -52,6 +58,7 @@ def _needs(run: 'Run', keep_ratio: float) -> Needs:
         layout=_layout(run),
         trained=proxy.views_per_sample * trained,
         scored=proxy.views_per_sample * scored,
+        probed=probed,
         together=options.proxy.distributed,
     )
 
@@ -59,14 +66,17 @@ def _needs(run: 'Run', keep_ratio: float) -> Needs:
 @STRATEGIES.register_module()
 @says(_needs)
 def adadedup(run: 'Run') -> Selection:
-    """AdaDeDup (arXiv 2507.00049): a proxy's losses move every cluster's threshold.
+    """AdaDeDup (arXiv 2507.00049): losses move every cluster's threshold.
 
-    They are compared between the samples that density keeps and those that it prunes.
+    They are compared between the samples that density keeps and those that it prunes. They are
+    those of the probe, or of a proxy detector as in the paper (``feedback.signal``).
     """
     options = run.options.feedback
-    # A wrong proxy config should not come to light after hours of other work.
-    _ = run.proxy_stages.config
-    if options.beta and run.options.on_bad_image == 'error':
+    asks_proxy = bool(options.beta) and 'proxy' in _signals(run)
+    if asks_proxy:
+        # A wrong proxy config should not come to light after hours of other work.
+        _ = run.proxy_stages.config
+    if asks_proxy and run.options.on_bad_image == 'error':
         _ = run.for_proxy  # Nor should an image that is refused.
     layout = _layout(run)
     density = _density(run, layout)
@@ -82,21 +92,20 @@ def adadedup(run: 'Run') -> Selection:
         density.notes.append(why_not)
         return density
 
-    gaps, loss = _gaps(run, initial, layout)
-    density.notes.extend(left_out(run))
-    delta, reliability = shrink(gaps) if options.shrink else standardise(gaps)
-    adaptive, kept = _adapted(run, density, delta, tau)
+    feedback = _ask(run, initial, layout)
+    density.notes.extend(feedback.notes)
+    adaptive, kept = _adapted(run, density, feedback.delta, tau)
 
     return replace(
         density,
         kept=kept,
         thresholds=adaptive.thresholds,
         initial=initial,
-        loss=loss,
-        gaps=gaps,
+        loss=feedback.loss,
+        gaps=feedback.gaps,
         shift=adaptive.shift,
         without_feedback=density.kept,
-        reliability=reliability,
+        reliability=feedback.reliability,
     )
 
 
@@ -110,7 +119,7 @@ def _layout(run: 'Run') -> float:
 
 
 def _why_not_adapted(run: 'Run', kept: np.ndarray, initial: np.ndarray) -> str:
-    """Why density decides alone; '' where a proxy is to be asked.
+    """Why density decides alone; '' where losses are to be asked.
 
     Args:
         run: the pruning run.
@@ -120,7 +129,7 @@ def _why_not_adapted(run: 'Run', kept: np.ndarray, initial: np.ndarray) -> str:
     if kept.all() or initial.all():
         return 'Nothing is pruned initially, so there is nothing to adapt.'
     if run.options.feedback.beta == 0:
-        return 'feedback.beta is 0: the density scores decide alone, and no proxy is trained.'
+        return 'feedback.beta is 0: the density scores decide alone.'
     labelled = run.pool.labelled
     if labelled.all():
         return ''
@@ -131,15 +140,96 @@ def _why_not_adapted(run: 'Run', kept: np.ndarray, initial: np.ndarray) -> str:
     return ''
 
 
-def _gaps(run: 'Run', initial: np.ndarray, layout: float) -> tuple[Gaps, np.ndarray]:
-    """What a proxy that learned from the initial set, (N,) bool, says: gaps, and (N,) losses."""
+@dataclass(frozen=True)
+class _Feedback:
+    """What losses say about the clusters.
+
+    Attributes:
+        gaps: per-cluster losses and gaps.
+        loss: (N,) float32, NaN where none was computed.
+        delta: (K,) float64, the standardised gaps.
+        reliability: how far the gaps can be trusted, for the manifest.
+        notes: sentences for the report.
+    """
+
+    gaps: Gaps
+    loss: np.ndarray
+    delta: np.ndarray
+    reliability: dict[str, Any]
+    notes: list[str]
+
+
+def _may_probe(run: 'Run') -> bool:
+    """Whether the probe has objects to learn from: 2D boxes in image files."""
+    return run.image_stages.are_files and run.probe_stages.has_objects
+
+
+def _signals(run: 'Run') -> tuple[str, ...]:
+    """Whose losses decide: ``'probe'``, ``'proxy'`` or both."""
+    signal = run.options.feedback.signal
+    if not _may_probe(run):
+        return ('proxy',)
+    return ('probe', 'proxy') if signal == 'both' else (signal,)
+
+
+def _ask(run: 'Run', initial: np.ndarray, layout: float) -> _Feedback:
+    """Asks the probe, a proxy or both what they make of an initial set, (N,) bool.
+
+    A proxy takes minutes to hours, the probe seconds: unless the paper's plain form without
+    shrinkage is wanted, the proxy is trained only if the probe can tell clusters apart.
+    """
+    signals = _signals(run)
+    options = run.options.feedback
+    by_probe = None
+    if _may_probe(run) and (options.shrink or 'probe' in signals):
+        by_probe = _judged(run, *_gaps_by(run, initial, layout, 'probe'))
+    if by_probe and 'proxy' in signals and options.shrink and not by_probe.delta.any():
+        note = (
+            "The probe's losses cannot tell the clusters apart, so that a proxy's would change no "
+            'decision: none is trained.'
+        )
+        return replace(by_probe, notes=[note])
+    if by_probe and 'proxy' not in signals:
+        return by_probe
+
+    gaps, loss = _gaps_by(run, initial, layout, 'proxy')
+    notes = left_out(run)
+    if by_probe and 'probe' in signals:
+        gaps = weighted_gaps([by_probe.gaps, gaps])
+    elif run.options.feedback.signal != 'proxy':
+        notes.append('There are no 2D boxes that the probe could learn from: a proxy was asked.')
+    return _judged(run, gaps, loss, notes)
+
+
+def _judged(run: 'Run', gaps: Gaps, loss: np.ndarray, notes: Sequence[str] = ()) -> _Feedback:
+    """What gaps are worth."""
+    weigh = shrink if run.options.feedback.shrink else standardise
+    delta, reliability = weigh(gaps)
+    return _Feedback(gaps, loss, delta, reliability, list(notes))
+
+
+def _gaps_by(
+    run: 'Run', initial: np.ndarray, layout: float, signal: str
+) -> tuple[Gaps, np.ndarray]:
+    """Gaps, and (N,) losses, of what learned from the initial set, (N,) bool.
+
+    Args:
+        run: the pruning run.
+        initial: the initial set.
+        layout: share of the label layout in the density scores.
+        signal: ``'probe'`` or ``'proxy'``.
+    """
     options = run.options.feedback
     labelled_initial = initial & run.pool.labelled
     held_out = _held_out(run, labelled_initial)
     partner = run.partners(initial, layout)
     trained = labelled_initial & ~held_out & ~run.unreadable
-    scored = _scored(run, initial, partner)
-    loss = run.losses(trained, scored)
+    if signal == 'probe':
+        loss = run.probe_stages.losses(trained)
+        loss[~run.pool.labelled] = np.nan
+    else:
+        loss = run.losses(trained, _scored(run, initial, partner))
+
     gaps = cluster_gaps(
         loss,
         initial,

@@ -22,6 +22,7 @@ class Needs:
         layout: share of the label layout in these scores.
         trained: images that proxies are trained on, every epoch counted.
         scored: images that proxies are asked about.
+        probed: pictures that the probe looks at.
         trainings: how many of them can run at the same time.
         together: whether all processes can do a training together (``proxy.distributed``).
     """
@@ -31,6 +32,7 @@ class Needs:
     layout: float = 0.0
     trained: int = 0
     scored: int = 0
+    probed: int = 0
     trainings: int = 1
     together: bool = False
 

@@ -12,6 +12,7 @@ from ..density.stage import DensityStages
 from ..features.stage import ImageStages
 from ..images.training import training_reader
 from ..pool import Pool
+from ..probe.stage import ProbeStages
 from ..proxy.stage import ProxyStages
 from ..registry import CLUSTERERS, DENSITIES, EMBEDDERS, build
 from ..selection.scenes import scene_labels
@@ -34,6 +35,7 @@ class Run:
         image_stages: features, and which images can be read.
         density_stages: clusters, density scores and partners.
         proxy_stages: the proxy detector and its losses.
+        probe_stages: the probe's cells and heads.
         scenes: (N,) int32, or None where no option asks for scenes.
 
     Raises:
@@ -72,6 +74,9 @@ class Run:
         self.scenes = self._scenes()
         self.proxy_stages = ProxyStages(
             self.ledger, self.image_stages, pool, sources, config, options.proxy
+        )
+        self.probe_stages = ProbeStages(
+            self.ledger, self.image_stages, pool, sources, options.probe
         )
 
     def generator(self, purpose: str) -> np.random.Generator:
