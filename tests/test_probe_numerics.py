@@ -106,8 +106,9 @@ def test_chosen_cells_are_all_with_objects_and_some_that_stand_for_the_rest(
     seed, count, background, height, width
 ):
     generator = np.random.default_rng(seed)
-    boxes = some_boxes(generator, count)
-    labels = generator.integers(0, 3, count).astype(np.int32)
+    boxes = some_boxes(generator, count).clip(0, [width, height] * 2)
+    boxes = boxes[(boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)]
+    labels = generator.integers(0, 3, len(boxes)).astype(np.int32)
     for grid in GRIDS:
         owner = owners(boxes, grid, height, width)
         cells, again = (
@@ -147,7 +148,7 @@ def test_boxes_come_back_from_their_targets(seed, count, stride):
     generator = np.random.default_rng(seed)
     boxes = some_boxes(generator, count).astype(np.float64)
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    x, y = (centre + generator.uniform(-5 * stride, 5 * stride, (count, 2))).T
+    x, y = (centre + generator.uniform(-20 * stride, 20 * stride, (count, 2))).T
     targets = box_targets(boxes, x, y, stride)
     np.testing.assert_allclose(boxes_from(targets, x, y, stride), boxes, atol=1e-9)
 
