@@ -11,6 +11,8 @@ from .statistics import Cell, CurveSummary
 # A loss below this share of the whole set's quality is what a validation set must be able to tell
 # before "nothing is lost" says something.
 TELLING = 0.1
+# A measured loss that is surely smaller is none to act on: other seeds of a training move it more.
+SMALL = 0.01
 ONE_DRAW = 'Random was drawn once, so nothing can be compared with it: add --seeds 3.'
 
 
@@ -22,7 +24,7 @@ class Verdict:
         sentences: one to three.
         next_step: a command or, where there is none, what to do in words.
         strategy: what to choose samples with.
-        keep_ratio: the smallest one without a measurable loss; None to train on everything, and
+        keep_ratio: the smallest harmless one, see ``judge``; None to train on everything, and
             where the curve cannot tell.
     """
 
@@ -38,8 +40,8 @@ def judge(
     """The verdict on a curve.
 
     Only differences that are more than noise decide: a strategy is better than random if it is over
-    all ratios, at 95 % for all strategies together; a ratio loses nothing if the interval of its
-    loss holds 0 and no loss of ``TELLING`` and more.
+    all ratios, at 95 % for all strategies together; a ratio is harmless if the interval of its loss
+    holds 0 and ends below ``TELLING``, or ends below ``SMALL``.
 
     Args:
         summary: of the curve.
@@ -100,7 +102,7 @@ def best_strategy(summary: CurveSummary) -> str:
 
 
 def smallest_harmless(cells: Sequence[Cell]) -> Cell | None:
-    """The smallest keep ratio at which, and at all above, no loss can be measured.
+    """The smallest keep ratio that is harmless, as are all above; None if there is none.
 
     Args:
         cells: of a strategy, by rising ratio.
@@ -115,16 +117,17 @@ def smallest_harmless(cells: Sequence[Cell]) -> Cell | None:
 
 def _is_harmless(cell: Cell) -> bool:
     loss = cell.loss
-    return loss.is_known and loss.sign <= 0 and loss.high < TELLING
+    return loss.is_known and loss.high < (SMALL if loss.sign > 0 else TELLING)
 
 
 def _harmless(summary: CurveSummary, enough: Cell) -> str:
     """Down to where nothing is lost, and what happens below."""
     cells = summary.of(enough.strategy)
     bound = words.share(max(enough.loss.high, 0), _digits(enough.loss.high))
+    lost = 'hardly anything is lost' if enough.loss.sign > 0 else 'no loss can be measured'
     text = (
-        f'At {_ratio(enough)}{_chosen_by(enough)} nothing is lost that can be measured '
-        f"(at most {bound} of the whole set's {summary.curve.measure})"
+        f'At {_ratio(enough)}{_chosen_by(enough)} {lost} (at most {bound} of the '
+        f"whole set's {summary.curve.measure})"
     )
     if enough.loss.sign < 0:
         gained = words.share(-enough.loss.value)
