@@ -137,20 +137,17 @@ def test_a_whole_set_without_quality_has_no_losses() -> None:
     assert found.value == 1 and not found.is_known
 
 
-def test_intervals_hold_as_often_as_they_say() -> None:
-    """Of differences between equal strategies, with noise of scenes and of seeds."""
-    wrong = {'cells': 0, 'overall': 0}
-    repeats = 200
-    for number in range(repeats):
-        curve = distinct(rng_seed=number, own_noise=0.004)
-        summary = summarise(curve)
-        wrong['overall'] += any(value.sign for value in summary.overall.values())
-        cell = summary.cell('clip_dedup', 0.3)
-        assert cell is not None
-        wrong['cells'] += cell.minus_random.sign != 0
-    # 5 % each; twice that would be found in 200 repeats nearly always.
-    assert wrong['cells'] <= 0.09 * repeats
-    assert wrong['overall'] <= 0.09 * repeats
+def test_noise_alone_is_called_a_difference_as_rarely_as_said() -> None:
+    """Equal strategies, with noise of scenes and of seeds, 150 times."""
+    cells = curves = chosen = 0
+    for number in range(150):
+        summary = summarise(distinct(rng_seed=number, own_noise=0.004))
+        cells += summary.of('clip_dedup')[2].minus_random.sign != 0
+        curves += any(value.sign for value in summary.overall.values())
+        chosen += best_strategy(summary) != 'random'
+    # 5 % each would be 7.5, and chance makes 15 of them once in a hundred times.
+    assert cells <= 15 and curves <= 15
+    assert chosen <= curves
 
 
 def test_a_single_draw_of_random_compares_with_nothing() -> None:
@@ -266,11 +263,6 @@ def test_worse_than_random_is_said() -> None:
     text, verdict = verdict_on(curve)
     assert 'clip_dedup does not beat random on this data; clip_dedup is even worse' in text
     assert verdict.strategy == 'random'
-
-
-def test_noise_alone_is_hardly_ever_called_better_than_random() -> None:
-    named = [best_strategy(summarise(distinct(rng_seed=number))) for number in range(100)]
-    assert named.count('random') >= 93
 
 
 @given(

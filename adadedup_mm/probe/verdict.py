@@ -9,7 +9,7 @@ from .curve import NO_DUPLICATES, NOISY_COPIES, RANDOM
 from .statistics import Cell, CurveSummary
 
 # A loss below this share of the whole set's quality is what a validation set must be able to tell
-# before "nothing is lost" says something.
+# before "no loss can be measured" says something.
 TELLING = 0.1
 # A measured loss that is surely smaller is none to act on: other seeds of a training move it more.
 SMALL = 0.01
@@ -121,7 +121,7 @@ def _is_harmless(cell: Cell) -> bool:
 
 
 def _harmless(summary: CurveSummary, enough: Cell) -> str:
-    """Down to where nothing is lost, and what happens below."""
+    """Down to where no loss can be measured, and what happens below."""
     cells = summary.of(enough.strategy)
     bound = words.share(max(enough.loss.high, 0), _digits(enough.loss.high))
     lost = 'hardly anything is lost' if enough.loss.sign > 0 else 'no loss can be measured'
