@@ -115,8 +115,26 @@ def test_strategies_that_do_not_go_by_density_show_no_thresholds_of_it(config, t
 def test_more_kept_means_a_higher_threshold_and_closer_duplicates(config, tmp_path):  # noqa: F811
     loaded = load_config(config)
     rows = dry_run(loaded, resolve_options(loaded, strategy='clip_dedup'), tmp_path).rows
-    thresholds, shares = [row.threshold for row in rows], [row.near_duplicates for row in rows]
+    thresholds = [row.threshold for row in rows if row.threshold is not None]
+    shares = [row.near_duplicates for row in rows]
     assert thresholds == sorted(thresholds) and shares == sorted(shares)
+
+
+def test_no_threshold_is_shown_where_no_more_samples_stay_than_there_are_clusters(config, tmp_path):  # noqa: F811
+    loaded = load_config(config)
+    loaded.adadedup.clusterer = dict(type='SphericalKMeans', num_clusters=10)
+    result = dry_run(loaded, resolve_options(loaded, strategy='clip_dedup'), tmp_path)
+    shown = [row.threshold is not None and row.threshold > -1 for row in result.rows]
+    assert shown == [False, False] + [True] * 7
+    assert result.notes[-1].endswith('there are clusters, 10')
+
+
+def test_a_dry_run_counts_the_proxy_where_something_goes(config, tmp_path, monkeypatch):  # noqa: F811
+    speed = TrainingSpeed(seconds_per_image=1.0, parameters=1)
+    monkeypatch.setattr('adadedup_mm.pruning.estimate.time_training', lambda *given: speed)
+    loaded = load_config(config)
+    rows = dry_run(loaded, resolve_options(loaded, keep_ratio=1.0), tmp_path).rows
+    assert [row.cost.proxy for row in rows[::9]] == [pytest.approx(5 + 48 / 3), 0.0]
 
 
 def test_dry_runs_are_for_one_process_and_whole_runs(config, tmp_path, capsys):  # noqa: F811
@@ -149,6 +167,21 @@ def test_the_proxy_is_probed_where_a_run_is_long_enough(make_run, config, monkey
     assert 'and the proxy' not in text and re.search(
         r'features [^,]+, clusters [^,]+, proxy [\d.]+ ', text
     )
+
+
+def test_no_proxy_is_announced_where_the_feedback_is_off(make_run, monkeypatch):
+    monkeypatch.setattr('adadedup_mm.pruning.estimate.MEASURE_FROM', 1)
+    run = make_run(feedback=FeedbackOptions(beta=0))
+    assert 'proxy' not in estimate_line(run)
+
+
+@pytest.mark.parametrize('without', ['feedback', 'pruning', 'labels'])
+def test_a_proxy_that_will_not_be_asked_is_not_needed(without, make_run):
+    run = make_run(feedback=FeedbackOptions(beta=0 if without == 'feedback' else 0.5))
+    if without == 'labels':
+        run.pool.labelled[:] = False
+    work = needs_of(run, 1.0 if without == 'pruning' else 0.5)
+    assert (work.by_density, work.trained, work.scored) == (True, 0, 0)
 
 
 @pytest.mark.parametrize(

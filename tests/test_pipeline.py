@@ -15,8 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from adadedup_mm.cli.prune import main as prune_main
-from adadedup_mm.stages import StageStore
+from adadedup_mm.proxy.stage import ProxyStages
+from adadedup_mm.stages import Ledger, StageStore
 from adadedup_mm.workdir.finished import OUTPUTS
+from adadedup_mm.workdir.manifest import feedback_words, read_manifest
 
 ROOT = Path(__file__).parents[1]
 CONFIG = """
@@ -138,15 +140,37 @@ def test_every_pruned_sample_has_a_kept_partner_and_its_score_is_above_the_thres
             assert row['similarity'] >= tau[row['cluster']] - 1e-6
 
 
-def test_the_same_seed_gives_the_same_selection(config, finished, tmp_path):
+def test_the_same_seed_gives_the_same_selection(config, finished, tmp_path, capsys):
     prune_main([str(config), '--work-dir', str(tmp_path / 'again')])
     assert selection(tmp_path / 'again') == selection(finished)
+    words = feedback_words(read_manifest(tmp_path / 'again'))
+    *_, told, headline = capsys.readouterr().out.splitlines()
+    assert told == words and headline.startswith('kept 24 of 48')
+
+
+def test_a_run_counts_the_decisions_that_its_proxy_changed(config, finished, tmp_path, monkeypatch):
+    harder = np.arange(48, dtype=np.float32) % 7
+    monkeypatch.setattr(ProxyStages, 'losses', lambda stages, trained, scored: harder)
+    chosen = []
+    for beta in (0, 3):
+        folder = tmp_path / str(beta)
+        options = [f'adadedup.feedback.beta={beta}', 'adadedup.feedback.shrink=False']
+        more = ['adadedup.guards.min_class_ratio=0']
+        prune_main([str(config), '--work-dir', str(folder), '--cfg-options', *options, *more])
+        chosen.append(np.array(list(selection(folder).values())))
+
+    without, with_proxy = chosen
+    assert not read_manifest(tmp_path / '0').feedback
+    feedback = read_manifest(tmp_path / '3').feedback
+    assert feedback.decisions_changed == (with_proxy & ~without).sum() > 0
+    assert feedback.seconds == 0 < read_manifest(finished).feedback.seconds
 
 
 def test_a_finished_run_is_left_alone(config, finished, capsys):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob('*')}
     prune_main([str(config), '--work-dir', str(finished)])
-    assert 'kept 24 of 48' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert 'nothing to do' in out and 'it kept 24 of 48' in out and 'the proxy' not in out
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob('*')}
 
 
@@ -552,6 +576,14 @@ def test_stages_of_another_key_are_made_anew(tmp_path):
     for key in ('a', 'a', 'b'):
         store.run('stage', key, lambda folder, key=key: calls.append(key))
     assert calls == ['a', 'b']
+
+
+def test_a_run_does_not_pay_for_what_an_earlier_one_left(tmp_path):
+    ledger = Ledger(StageStore(tmp_path), seed=0)
+    for name in ('features', 'proxy'):
+        ledger.stage(name, {}, lambda folder: None)
+    ledger.key('proxy', dict(weights='given'))
+    assert list(ledger.costs()) == ['features']
 
 
 def test_originals_are_never_changed(world, config, tmp_path):

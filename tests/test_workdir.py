@@ -15,6 +15,9 @@ from adadedup_mm.report import build_report
 from adadedup_mm.selection import Selection
 from adadedup_mm.workdir.export import export_csv
 from adadedup_mm.workdir.manifest import (
+    FeedbackFacts,
+    break_even,
+    feedback_words,
     known_manifest,
     read_manifest,
     record_training,
@@ -29,7 +32,7 @@ def older(finished, tmp_path):  # noqa: F811
     shutil.copytree(finished, tmp_path / 'run')
     path = tmp_path / 'run/manifest.json'
     manifest = json.loads(path.read_text().replace(str(finished), str(tmp_path / 'run')))
-    for name in ('facts', 'layout', 'reader'):
+    for name in ('facts', 'layout', 'reader', 'feedback'):
         del manifest[name]
     for file in manifest['files']:
         del file['sha256']
@@ -86,6 +89,36 @@ def test_a_training_changes_nothing_but_the_break_even(finished, tmp_path):  # n
     assert after.pop('break_even')['training_seconds'] == 60.0
     del before['break_even']
     assert after == before
+
+
+def test_the_pay_back_is_told_with_and_without_a_proxy_that_changed_nothing(finished, tmp_path):  # noqa: F811
+    text = break_even(713, 0.8, idle_seconds=689).text
+    assert 'longer than 59.4 minutes on all samples (2.0 without the proxy' in text
+    assert 'without' not in break_even(713, 0.8).text
+    assert 'nothing is saved' in break_even(713, 1.0, idle_seconds=689).text
+
+    manifest = read_manifest(finished)
+    manifest.seconds = 100.0
+    manifest.feedback = FeedbackFacts(decisions_changed=0, seconds=90.0)
+    write_manifest(tmp_path, manifest)
+    record_training(tmp_path, 50.0)
+    text = read_manifest(tmp_path).break_even.text
+    assert text.startswith('Pays back after 2.00 trainings (0.20 without the proxy')
+
+
+def test_what_the_proxy_changed_is_told_beside_its_cost(finished):  # noqa: F811
+    manifest = read_manifest(finished)
+    manifest.seconds = 713.0
+    manifest.feedback = FeedbackFacts(decisions_changed=0, seconds=691.0)
+    assert feedback_words(manifest) == (
+        'the proxy changed 0 of 48 decisions and took 691 of 713 s: '
+        'adadedup.feedback.beta=0 does without it'
+    )
+    manifest.feedback.decisions_changed = 3
+    assert feedback_words(manifest) == (
+        'the proxy kept 3 samples in place of 3 others and took 691 of 713 s'
+    )
+    assert manifest.idle_seconds == 0
 
 
 @pytest.mark.parametrize('content', ['', '[]', '{"samples": 3}', '\ud800'])

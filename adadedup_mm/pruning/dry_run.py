@@ -34,7 +34,7 @@ class Row:
         keep_ratio: in (0, 1].
         kept: number of samples.
         threshold: density score above which samples go; None for strategies that do not go by
-            density.
+            density, and where no more samples stay than there are clusters.
         near_duplicates: share of near-duplicates among what goes; None likewise, where nothing
             goes, and where nearly all features are the same.
         cost: of a whole run.
@@ -92,7 +92,7 @@ def dry_run(config: Config, options: Options, work_dir: Path) -> DryRun:
         print_notes(pool)
         run = Run(config, options, ReadingStore(folder, also=work_dir / 'stages'), pool, sources)
         ratios = sorted({*RATIOS, options.keep_ratio})
-        needs = needs_of(run, options.keep_ratio)
+        needs = needs_of(run, ratios[0])  # What the others need, the smallest needs too.
         reused = needs.features and _has_features(run)
         rates = measure_rates(run, needs)
         costs = [estimate(run, needs_of(run, ratio), rates, ratio) for ratio in ratios]
@@ -102,6 +102,8 @@ def dry_run(config: Config, options: Options, work_dir: Path) -> DryRun:
             rows = _rows(len(pool), ratios, costs)
 
         notes = _notes(run)
+        if needs.by_density and any(row.threshold is None for row in rows):
+            notes.append(_no_threshold_note(run))
 
     return DryRun(rows, len(pool), reused, notes)
 
@@ -119,6 +121,13 @@ def _notes(run: Run) -> list[str]:
     if images.looked_at_features and images.same_features >= NEARLY_ALL:
         notes.append(same_features_note(images.same_features))
     return notes
+
+
+def _no_threshold_note(run: Run) -> str:
+    clusters = int(run.clusters.max()) + 1
+    return (
+        f'keep ratios without a threshold leave no more samples than there are clusters, {clusters}'
+    )
 
 
 def _rows(samples: int, ratios: Sequence[float], costs: Sequence[Estimate]) -> list[Row]:
@@ -164,7 +173,7 @@ def _rows_by_density(
         row = Row(
             keep_ratio=ratio,
             kept=int(kept.sum()),
-            threshold=threshold,
+            threshold=threshold if threshold > -1 else None,
             near_duplicates=_near_duplicates(run, partner_of_usable),
             cost=cost,
         )

@@ -30,7 +30,13 @@ from ..stages import Patience, StageStore
 from ..strategies.run import Run
 from ..workdir.claim import claim, may_be_used, usable_path
 from ..workdir.finished import finished_manifest, written_files
-from ..workdir.manifest import Manifest, installed_versions, known_manifest, read_manifest
+from ..workdir.manifest import (
+    Manifest,
+    feedback_words,
+    installed_versions,
+    known_manifest,
+    read_manifest,
+)
 from ..workdir.tables import SAMPLES
 from .estimate import estimate_line
 from .results import write_outputs, write_pruned_config
@@ -114,7 +120,7 @@ def _prune(
         write_pruned_config(run, work_dir)
 
     if is_first:
-        print(_headline(work_dir))
+        _print_outcome(work_dir, anew=manifest is None or bool(changed))
     return pruned_config(config, sources, work_dir / 'annotations')
 
 
@@ -294,9 +300,26 @@ def _changed(run: Run, manifest: Manifest, work_dir: Path) -> str:
     return ''
 
 
-def _headline(work_dir: Path) -> str:
-    """One line on what a finished run has done."""
+def _print_outcome(work_dir: Path, anew: bool) -> None:
+    """What a run has done, in a line or two.
+
+    Args:
+        work_dir: of the finished run.
+        anew: whether it has just been done, and was not there already.
+    """
     manifest = read_manifest(work_dir)
+    headline = _headline(manifest, work_dir)
+    if not anew:
+        print(f'nothing to do, {work_dir} holds the finished run: it {headline}')
+        return
+    words = feedback_words(manifest)
+    if words:
+        print(words)
+    print(headline)
+
+
+def _headline(manifest: Manifest, work_dir: Path) -> str:
+    """One line on what a finished run has done."""
     share = manifest.kept / manifest.samples
     outputs = ', '.join(file.output for file in manifest.files)
     line = (

@@ -24,6 +24,7 @@ from ..strategies.run import Run
 from ..vectors.map import map_2d
 from ..workdir.manifest import (
     CurvePoint,
+    FeedbackFacts,
     FilePair,
     GapReliability,
     InputFile,
@@ -32,6 +33,7 @@ from ..workdir.manifest import (
     StageCost,
     UpdateFacts,
     break_even,
+    feedback_words,
     installed_versions,
     write_manifest,
 )
@@ -64,6 +66,7 @@ def write_outputs(
         UserError: an annotation file changed since it was read, or the config cannot be written.
     """
     selection.notes[:0] = [f'{note}.' for note in run.pool.notes]
+    feedback = _feedback(run, selection)  # Before the rules, which change decisions too.
     apply_rules(run, selection)
     samples = _samples(run, selection)
     SAMPLES.write(work_dir, samples)
@@ -72,7 +75,7 @@ def write_outputs(
     files = write_pruned(run.sources, selection.kept, work_dir / 'annotations')
     _note_databases(run, selection, files)
     write_pruned_config(run, work_dir)
-    manifest = _manifest(run, selection, identity, files, started)
+    manifest = _manifest(run, selection, feedback, identity, files, started)
     write_manifest(work_dir, manifest)
 
 
@@ -169,9 +172,24 @@ def _redundancy_notes(similarity: np.ndarray, near_duplicate: float) -> list[str
     ]
 
 
+def _feedback(run: Run, selection: Selection) -> FeedbackFacts | None:
+    """What the proxy changed, and what it cost; None where none was asked."""
+    if selection.without_feedback is None:
+        return None
+    costs = run.ledger.costs()
+    spent = [costs[name]['seconds'] for name in ('proxy', 'losses') if name in costs]
+    reliability = selection.reliability or {}
+    return FeedbackFacts(
+        decisions_changed=selection.decisions_changed,
+        seconds=round(sum(spent), 3),
+        signal_share=reliability.get('signal_share'),
+    )
+
+
 def _manifest(
     run: Run,
     selection: Selection,
+    feedback: FeedbackFacts | None,
     identity: dict[str, Any],
     files: Sequence[dict[str, Any]],
     started: float,
@@ -185,7 +203,7 @@ def _manifest(
     seconds = round(seconds, 3)
     inputs = identity['inputs'] | run.ledger.inputs
 
-    return Manifest(
+    manifest = Manifest(
         adadedup_mm=__version__,
         key=sha256_value(identity),
         versions=installed_versions(),
@@ -202,15 +220,22 @@ def _manifest(
         files=[FilePair(**file, sha256=sha256_file(file['output'])) for file in files],
         stages=costs,
         seconds=seconds,
-        break_even=break_even(seconds, kept / n),
+        break_even=None,
         notes=selection.notes,
         gap_reliability=msgspec.convert(selection.reliability, GapReliability | None),
+        feedback=UNSET if feedback is None else feedback,
         reader=ReaderFacts(run.image_stages.reader.color_type, run.image_stages.reader.backend),
         threshold_curve=_threshold_curve(selection),
         started=_utc(started),
         finished=_utc(finished),
         update=UNSET if selection.update is None else UpdateFacts(**selection.update),
     )
+    manifest.break_even = break_even(seconds, kept / n, idle_seconds=manifest.idle_seconds)
+    words = feedback_words(manifest)
+    if words:
+        manifest.notes.append(f'{words[0].upper()}{words[1:]}.')
+
+    return manifest
 
 
 def _threshold_curve(selection: Selection) -> list[CurvePoint]:

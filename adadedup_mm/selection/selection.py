@@ -24,6 +24,8 @@ class Selection:
         loss: (N,) float32 proxy losses, NaN where none was computed; None likewise.
         gaps: per-cluster losses and gaps; None likewise.
         shift: (K,) float64, tau_k - tau_0 before the budget is met; None likewise.
+        without_feedback: (N,) bool, what density alone would keep; None where no proxy was
+            asked.
         reliability: how far the gaps can be trusted, for the manifest; None likewise.
         layout: share of the label layout in the density scores.
         notes: sentences for the report.
@@ -43,6 +45,7 @@ class Selection:
     loss: np.ndarray | None = None
     gaps: Gaps | None = None
     shift: np.ndarray | None = None
+    without_feedback: np.ndarray | None = None
     reliability: dict[str, Any] | None = None
     layout: float = 0.0
     notes: list[str] = field(default_factory=list)
@@ -76,6 +79,13 @@ class Selection:
         """(N,) float64, s_i - tau_k: how redundant each sample is; larger goes first."""
         threshold = self.thresholds[self.assignment]
         return self.similarity.astype(np.float64) - threshold
+
+    @property
+    def decisions_changed(self) -> int:
+        """How many samples are kept that would go without the proxy's feedback; 0 without one."""
+        if self.without_feedback is None:
+            return 0
+        return int((self.kept & ~self.without_feedback).sum())
 
     @property
     def unexplained(self) -> np.ndarray:

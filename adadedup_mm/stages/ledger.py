@@ -73,9 +73,10 @@ class Ledger:
     def costs(self) -> dict[str, dict[str, float]]:
         """Seconds and bytes of the stages that this run used, in their order."""
         costs = {}
-        for name in self.used:
+        for name, key in self.used.items():
             record = self.store.record(name)
-            if record:
+            # A given checkpoint stands beside the proxy that an earlier run has trained here.
+            if record.get('key') == key:
                 costs[name] = dict(seconds=record['seconds'], bytes=record['bytes'])
         return costs
 

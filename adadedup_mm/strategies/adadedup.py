@@ -32,11 +32,16 @@ def clip_dedup(run: 'Run') -> Selection:
 
 
 def _needs(run: 'Run', keep_ratio: float) -> Needs:
-    """What ``adadedup`` does: features, density scores, and one proxy."""
+    """What ``adadedup`` does: features, density scores, and one proxy where it will be asked."""
     options = run.options
     count = len(run.pool)
-    proxy = run.proxy_stages
     initial = keep_count(options.feedback.initial_ratio or keep_ratio, count)
+    kept = keep_count(keep_ratio, count)
+    all_stay = max(initial, kept) == count
+    if options.feedback.beta == 0 or all_stay or not run.pool.labelled.any():
+        return Needs(by_density=True, layout=_layout(run))
+
+    proxy = run.proxy_stages
     trained = 0
     if options.proxy.checkpoint is None:
         trained = round(initial * (1 - options.proxy.held_out)) * proxy.epochs
@@ -90,6 +95,7 @@ def adadedup(run: 'Run') -> Selection:
         loss=loss,
         gaps=gaps,
         shift=adaptive.shift,
+        without_feedback=density.kept,
         reliability=reliability,
     )
 

@@ -109,6 +109,21 @@ class GapReliability(msgspec.Struct):
     split_half: float | None = None
 
 
+class FeedbackFacts(msgspec.Struct):
+    """What asking a proxy changed, and what it cost.
+
+    Attributes:
+        decisions_changed: how many samples the strategy keeps that would go without the proxy, in
+            place of as many others.
+        seconds: of training and asking it.
+        signal_share: how much of the gaps is signal, see ``GapReliability``; None where unknown.
+    """
+
+    decisions_changed: Count
+    seconds: Seconds
+    signal_share: float | None = None
+
+
 class ReaderFacts(msgspec.Struct):
     """How the training reads its images, as far as thumbnails follow; see ``Reader``."""
 
@@ -163,6 +178,7 @@ class Manifest(msgspec.Struct, kw_only=True):
         break_even: when that pays back.
         notes: sentences for the report.
         gap_reliability: None for strategies without gaps.
+        feedback: of runs that asked a proxy only.
         reader: of images.
         threshold_curve: by rising keep ratio; empty for strategies without density scores.
         started: ISO 8601, in UTC; ``finished`` likewise.
@@ -188,6 +204,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     break_even: BreakEven | None
     notes: list[str]
     gap_reliability: GapReliability | None
+    feedback: FeedbackFacts | UnsetType | None = UNSET
     reader: ReaderFacts = msgspec.field(default_factory=ReaderFacts)
     threshold_curve: list[CurvePoint] | None
     started: str
@@ -208,6 +225,13 @@ class Manifest(msgspec.Struct, kw_only=True):
     def full_run_due(self) -> list[str]:
         """Why a full run is due; empty if none is, and for full runs."""
         return self.update.full_run_due if self.update else []
+
+    @property
+    def idle_seconds(self) -> float:
+        """What a proxy took that changed no decision; 0 without one, and where it changed some."""
+        if not self.feedback or self.feedback.decisions_changed:
+            return 0.0
+        return self.feedback.seconds
 
     @property
     def used_layout(self) -> float:
@@ -282,7 +306,13 @@ def record_training(work_dir: Path, seconds: float) -> None:
     """
     manifest, content = _read(work_dir)
     share = manifest.kept / manifest.samples
-    measured = break_even(manifest.seconds, share, seconds / share, 'measured on the pruned set')
+    measured = break_even(
+        manifest.seconds,
+        share,
+        seconds / share,
+        'measured on the pruned set',
+        manifest.idle_seconds,
+    )
     content['break_even'] = msgspec.to_builtins(measured)
     write_json(manifest_path(work_dir), content)
 
@@ -292,6 +322,7 @@ def break_even(
     kept_share: float,
     training_seconds: float | None = None,
     source: str | None = None,
+    idle_seconds: float = 0.0,
 ) -> BreakEven:
     """After how many trainings the pruning pays back.
 
@@ -300,20 +331,24 @@ def break_even(
         kept_share: kept / all; training time is taken to be proportional to it.
         training_seconds: one training on all samples; None where unknown.
         source: where that number comes from.
+        idle_seconds: of ``pruning_seconds``, what a proxy took that changed no decision.
     """
     saved = None if training_seconds is None else training_seconds * (1 - kept_share)
     trainings = None if not saved else round(pruning_seconds / saved, 3)
+    needed_seconds = pruning_seconds - idle_seconds
     if kept_share == 1:
         text = 'Nothing was pruned, so nothing is saved.'
-    elif trainings is None:
-        minutes = pruning_seconds / (1 - kept_share) / 60
+    elif not saved:
+        one_minute = 60 * (1 - kept_share)
+        without = _without_proxy(needed_seconds / one_minute, 1) if idle_seconds else ''
         text = (
             'Pays back in the first training if that takes longer than '
-            f'{minutes:.1f} minutes on all samples.'
+            f'{pruning_seconds / one_minute:.1f} minutes on all samples{without}.'
         )
     else:
+        without = _without_proxy(needed_seconds / saved, 2) if idle_seconds else ''
         text = (
-            f'Pays back after {trainings:.2f} trainings: '
+            f'Pays back after {trainings:.2f} trainings{without}: '
             f'each one saves {saved:.0f} of {training_seconds:.0f} seconds.'
         )
 
@@ -325,6 +360,25 @@ def break_even(
         trainings=trainings,
         text=text,
     )
+
+
+def _without_proxy(amount: float, digits: int) -> str:
+    return f' ({amount:.{digits}f} without the proxy, which changed no decision)'
+
+
+def feedback_words(manifest: Manifest) -> str:
+    """What the proxy changed and cost, as a clause; '' where a run asked none."""
+    feedback = manifest.feedback
+    if not feedback:
+        return ''
+    took = f'took {feedback.seconds:.0f} of {manifest.seconds:.0f} s'
+    changed = feedback.decisions_changed
+    if not changed:
+        return (
+            f'the proxy changed 0 of {manifest.samples} decisions and {took}: '
+            'adadedup.feedback.beta=0 does without it'
+        )
+    return f'the proxy kept {changed} samples in place of {changed} others and {took}'
 
 
 def installed_versions() -> dict[str, str]:
