@@ -148,11 +148,11 @@ def _chosen_by(cell: Cell) -> str:
 
 def _lossy(summary: CurveSummary, highest: Cell) -> str:
     """Where even the highest ratio loses."""
-    text = f'Even at {_ratio(highest)} {_loss(highest)} is lost'
+    text = f'Even at {_ratio(highest)}, {_loss(highest)} of the {summary.curve.measure} is lost'
     if highest.strategy == RANDOM and NO_DUPLICATES in summary.curve.notes:
         return f'{text}: hardly any sample has a near-duplicate, train on all of them.'
     if highest.strategy == RANDOM:
-        return f'{text} and no strategy finds samples to spare: train on all of them.'
+        return f'{text}, and no strategy finds samples to spare: train on all of them.'
     at_random = summary.cell(RANDOM, highest.keep_ratio)
     if at_random is not None:
         text += f', and {words.share(at_random.loss.value)} with random pruning'
@@ -201,7 +201,7 @@ def _comparison(summary: CurveSummary, strategy: str) -> str:
 
 
 def _nothing_better(compared: Sequence[str], worse: Sequence[str]) -> str:
-    text = f'{compared[0]} does not beat random on this data'
+    text = f'{compared[0]} does not beat random on this data by more than noise'
     if len(compared) > 1:
         text = f'No strategy beats random on this data by more than noise ({_names(compared)})'
     if worse:

@@ -223,7 +223,7 @@ def _point(number: int, is_filled: bool, across: object, up: object) -> Markup:
 def _facts(cell: 'Cell') -> str:
     """What a point says when it is pointed at."""
     quality = words.number(cell.quality.value)
-    text = f'{cell.strategy} at {words.share(cell.keep_ratio, 0)}: {quality}'
+    text = f'{cell.strategy} at {100 * cell.keep_ratio:g} %: {quality}'
     gain = cell.minus_random
     if not math.isfinite(gain.value):
         return text
