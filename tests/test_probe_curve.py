@@ -20,6 +20,7 @@ from probe_curves import RATIOS, along, cctv, distinct, make_curve, plain_redund
 
 from adadedup_mm.base.errors import UserError
 from adadedup_mm.cli import probe as cli
+from adadedup_mm.cli.common import print_curve
 from adadedup_mm.probe.curve import NO_DUPLICATES, NOISY_COPIES, Curve, Point
 from adadedup_mm.probe.statistics import (
     Draws,
@@ -488,3 +489,12 @@ def test_curves_are_judged_without_the_detection_stack() -> None:
 def test_a_selection_that_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match='whole set has the keep ratio 1'):
         Point('whole', 0.5, 0, 10, 0.5, (0.5,))
+
+
+def test_the_example_of_the_docs_is_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = summarise(cctv())
+    verdict = judge(summary, 'my_config.py', ['--work-dir', 'pruned'], usual='adadedup')
+    print_curve(summary, verdict)
+    printed = words_of(capsys.readouterr().out).strip()
+    page = Path(__file__).parents[1] / 'docs' / 'PROBE.md'
+    assert printed in page.read_text(encoding='utf-8')
