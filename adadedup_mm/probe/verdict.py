@@ -9,8 +9,10 @@ from .curve import NO_DUPLICATES, NOISY_COPIES, RANDOM
 from .statistics import Cell, CurveSummary
 
 # A loss below this share of the whole set's quality is what a validation set must be able to tell
-# before "nothing is lost" says something.
+# before "no loss can be measured" says something.
 TELLING = 0.1
+# A measured loss that is surely smaller is none to act on: other seeds of a training move it more.
+SMALL = 0.01
 ONE_DRAW = 'Random was drawn once, so nothing can be compared with it: add --seeds 3.'
 
 
@@ -22,7 +24,7 @@ class Verdict:
         sentences: one to three.
         next_step: a command or, where there is none, what to do in words.
         strategy: what to choose samples with.
-        keep_ratio: the smallest one without a measurable loss; None to train on everything, and
+        keep_ratio: the smallest harmless one, see ``judge``; None to train on everything, and
             where the curve cannot tell.
     """
 
@@ -38,8 +40,8 @@ def judge(
     """The verdict on a curve.
 
     Only differences that are more than noise decide: a strategy is better than random if it is over
-    all ratios, at 95 % for all strategies together; a ratio loses nothing if the interval of its
-    loss holds 0 and no loss of ``TELLING`` and more.
+    all ratios, at 95 % for all strategies together; a ratio is harmless if the interval of its loss
+    holds 0 and ends below ``TELLING``, or ends below ``SMALL``.
 
     Args:
         summary: of the curve.
@@ -100,7 +102,7 @@ def best_strategy(summary: CurveSummary) -> str:
 
 
 def smallest_harmless(cells: Sequence[Cell]) -> Cell | None:
-    """The smallest keep ratio at which, and at all above, no loss can be measured.
+    """The smallest keep ratio that is harmless, as are all above; None if there is none.
 
     Args:
         cells: of a strategy, by rising ratio.
@@ -115,16 +117,17 @@ def smallest_harmless(cells: Sequence[Cell]) -> Cell | None:
 
 def _is_harmless(cell: Cell) -> bool:
     loss = cell.loss
-    return loss.is_known and loss.sign <= 0 and loss.high < TELLING
+    return loss.is_known and loss.high < (SMALL if loss.sign > 0 else TELLING)
 
 
 def _harmless(summary: CurveSummary, enough: Cell) -> str:
-    """Down to where nothing is lost, and what happens below."""
+    """Down to where no loss can be measured, and what happens below."""
     cells = summary.of(enough.strategy)
     bound = words.share(max(enough.loss.high, 0), _digits(enough.loss.high))
+    lost = 'hardly anything is lost' if enough.loss.sign > 0 else 'no loss can be measured'
     text = (
-        f'At {_ratio(enough)}{_chosen_by(enough)} nothing is lost that can be measured '
-        f"(at most {bound} of the whole set's {summary.curve.measure})"
+        f'At {_ratio(enough)}{_chosen_by(enough)} {lost} (at most {bound} of the '
+        f"whole set's {summary.curve.measure})"
     )
     if enough.loss.sign < 0:
         gained = words.share(-enough.loss.value)
@@ -145,11 +148,11 @@ def _chosen_by(cell: Cell) -> str:
 
 def _lossy(summary: CurveSummary, highest: Cell) -> str:
     """Where even the highest ratio loses."""
-    text = f'Even at {_ratio(highest)} {_loss(highest)} is lost'
+    text = f'Even at {_ratio(highest)}, {_loss(highest)} of the {summary.curve.measure} is lost'
     if highest.strategy == RANDOM and NO_DUPLICATES in summary.curve.notes:
         return f'{text}: hardly any sample has a near-duplicate, train on all of them.'
     if highest.strategy == RANDOM:
-        return f'{text} and no strategy finds samples to spare: train on all of them.'
+        return f'{text}, and no strategy finds samples to spare: train on all of them.'
     at_random = summary.cell(RANDOM, highest.keep_ratio)
     if at_random is not None:
         text += f', and {words.share(at_random.loss.value)} with random pruning'
@@ -198,7 +201,7 @@ def _comparison(summary: CurveSummary, strategy: str) -> str:
 
 
 def _nothing_better(compared: Sequence[str], worse: Sequence[str]) -> str:
-    text = f'{compared[0]} does not beat random on this data'
+    text = f'{compared[0]} does not beat random on this data by more than noise'
     if len(compared) > 1:
         text = f'No strategy beats random on this data by more than noise ({_names(compared)})'
     if worse:
