@@ -87,6 +87,28 @@ class ProbeStages:
     @functools.cached_property
     def cells(self) -> Callable[[int], Iterable[GridRows]]:
         """The cells of all pictures, of a grid at a time, piece by piece."""
+        shards = cell_shards(
+            self.pictures,
+            self.backbone,
+            self.images.reader,
+            self.size,
+            GRIDS,
+        )
+        folder = self.ledger.run('probe', self._key, shards)
+
+        def read(grid: int) -> Iterable[GridRows]:
+            return read_cells(folder, len(shards.files), grid)
+
+        return read
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all pictures have been looked at."""
+        return self.ledger.is_finished('probe', self._key)
+
+    @functools.cached_property
+    def _key(self) -> str:
+        """The key of the stage ``probe``."""
         inputs = dict(
             images=self.images.images_key,
             objects=objects_key(self.pool, self.sources),
@@ -96,14 +118,7 @@ class ProbeStages:
             size=self.size,
             version=1,
         )
-        shards = cell_shards(self.pictures, self.backbone, self.images.reader, self.size, GRIDS)
-        key = self.ledger.key('probe', inputs, seeded=False)
-        folder = self.ledger.run('probe', key, shards)
-
-        def read(grid: int) -> Iterable[GridRows]:
-            return read_cells(folder, len(shards.files), grid)
-
-        return read
+        return self.ledger.key('probe', inputs, seeded=False)
 
     def heads(self, members: np.ndarray) -> list[Head]:
         """One head for each set of pictures.

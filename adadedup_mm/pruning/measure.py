@@ -174,8 +174,9 @@ def selected(run: Run, strategy: str, keep_ratio: float, seed: int) -> np.ndarra
 
 
 def _with(run: Run, **changes: Any) -> Run:
-    """The same run with other options."""
-    options = dataclasses.replace(run.options, **changes)
+    """The same run with other options; what it asks for feedback is the probe."""
+    feedback = dataclasses.replace(run.options.feedback, signal='probe')
+    options = dataclasses.replace(run.options, feedback=feedback, **changes)
     return Run(run.config, options, run.store, run.pool, run.sources)
 
 
