@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @STRATEGIES.register_module()
-@says(lambda run, keep_ratio: Needs(by_density=True))
+@says(lambda run, keep_ratio: Needs(by_density=True), competes=True)
 def clip_dedup(run: 'Run') -> Selection:
     """Density alone: one threshold for all clusters (the paper's CLIP-DeDup baseline)."""
     return _density(run)
@@ -70,7 +70,7 @@ def _needs(run: 'Run', keep_ratio: float) -> Needs:
 
 
 @STRATEGIES.register_module()
-@says(_needs)
+@says(_needs, competes=True)
 def adadedup(run: 'Run') -> Selection:
     """AdaDeDup (arXiv 2507.00049): losses move every cluster's threshold.
 
