@@ -30,6 +30,10 @@ _CHANCE = 'random'
 def _candidates(given: Sequence[str] | None) -> list[str]:
     """The strategies that are compared; by default those that say so of themselves."""
     if given is not None:
+        if not isinstance(given, (list, tuple)) or not given:
+            raise UserError(
+                f'adadedup.strategy.candidates is {given!r}, but must be a list of strategies'
+            )
         for name in given:
             choose(name, STRATEGIES.module_dict, 'adadedup.strategy.candidates')
         return list(given)
@@ -63,11 +67,9 @@ def auto(run: 'Run', candidates: Sequence[str] | None = None) -> Selection:
         candidates: names of strategies; by default all that compete by themselves.
 
     Raises:
-        UserError: there are no boxes to learn from, a candidate is unknown, or there are none.
+        UserError: there are no boxes to learn from, a candidate is unknown, or none are named.
     """
     names = _candidates(candidates)
-    if not names:
-        raise UserError('adadedup.strategy.candidates is empty: name one strategy at least')
     _ = run.probe_stages.pictures
     selections = {}
     for name in names:
