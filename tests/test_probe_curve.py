@@ -261,6 +261,14 @@ def test_a_validation_set_that_cannot_tell_is_called_so() -> None:
     assert text.startswith('What is lost cannot be told: the validation set is too small')
 
 
+def test_where_chance_of_the_draws_is_the_doubt_more_of_them_are_asked_for() -> None:
+    flat = along(0.4, 0.45, 0.48, 0.49, 0.5)
+    curve = make_curve({}, flat, 0.5, spread=0.3, scene_noise=0.001, own_noise=0.001)
+    text, verdict = verdict_on(curve)
+    assert text.startswith('What is lost cannot be told from noise')
+    assert verdict.next_step == 'python tools/probe.py CONFIG --seeds 10'
+
+
 def test_worse_than_random_is_said() -> None:
     curve = make_curve(
         dict(clip_dedup=along(0.05, 0.1, 0.15, 0.2, 0.22)),

@@ -171,10 +171,13 @@ def _unclear(cells: Sequence[Cell]) -> str:
             'the probe finds next to nothing on it.'
         )
     highest = cells[-1]
+    at_ratio = f'at {_ratio(highest)}{_chosen_by(highest)}'
+    if highest.loss.high >= 1:
+        return f'What is lost cannot be told from noise: {at_ratio} it may be anything.'
     bound = words.share(highest.loss.high, 0)
     return (
-        f'What is lost cannot be told from noise: at {_ratio(highest)}{_chosen_by(highest)} it may '
-        f'be up to {bound}, and the validation set would not show it.'
+        f'What is lost cannot be told from noise: {at_ratio} it may be up to {bound}, and the '
+        'validation set would not show it.'
     )
 
 
@@ -232,11 +235,7 @@ def _after_loss(summary: CurveSummary, highest: Cell, command: '_Command') -> st
 
 def _after_doubt(summary: CurveSummary, cells: Sequence[Cell], command: '_Command') -> str:
     """More seeds where these are what is uncertain, else more validation data."""
-    scenes = summary.whole.quality
-    highest = cells[-1].quality if cells else scenes
-    width = highest.high - highest.low
-    of_scenes = scenes.high - scenes.low
-    if width > 2 * of_scenes:
+    if cells and cells[-1].seed_share > 0.5:
         return command.probe('--seeds', '10')
     return (
         f'validate on more scenes than now ({summary.curve.validation}), for example by another '
