@@ -15,9 +15,9 @@ from ..base.progress import progress
 from ..datasets import Source, read_pool
 from ..images import Reader
 from ..images.training import reader_of
-from ..pool import Pool, label
+from ..pool import Pool
 from ..probe.curve import NO_DUPLICATES, WHOLE, Curve, Point
-from ..probe.folds import cross_folds, scene_blocks
+from ..probe.folds import FOLDS, scene_blocks
 from ..probe.pictures import Pictures, pictures_of
 from ..probe.precision import Precision, Truth
 from ..probe.predict import detection_shards, read_detections
@@ -174,8 +174,9 @@ def selected(run: Run, strategy: str, keep_ratio: float, seed: int) -> np.ndarra
 
 
 def _with(run: Run, **changes: Any) -> Run:
-    """The same run with other options."""
-    options = dataclasses.replace(run.options, **changes)
+    """The same run with other options; what it asks for feedback is the probe."""
+    feedback = dataclasses.replace(run.options.feedback, signal='probe')
+    options = dataclasses.replace(run.options, feedback=feedback, **changes)
     return Run(run.config, options, run.store, run.pool, run.sources)
 
 
@@ -207,9 +208,7 @@ def _validation_set(run: Run, pool: Pool, sources: Sequence[Source], reader: Rea
 
 def _cross_validation(run: Run) -> Target:
     pool = run.pool
-    groups = label(pool.scenes) if pool.scenes else run.clusters
-    alike = _near_duplicates(run)
-    of_fold = cross_folds(groups, alike, run.generator('folds'))
+    of_fold = run.folds(FOLDS)
     pictures = run.probe_stages.pictures
     chosen = _spread(len(pictures))
     blocks, words = _blocks(pool, pictures, chosen)
@@ -223,16 +222,6 @@ def _cross_validation(run: Run) -> Target:
         reader=run.image_stages.reader,
         words=f'{of_fold.max() + 1}-fold cross-validation by {kind}, {words}',
     )
-
-
-def _near_duplicates(run: Run) -> np.ndarray:
-    """(n, 2) int64, each sample with its most similar earlier one, if that is a near-duplicate."""
-    order, _ = run.density()
-    nearest = run.partners(order == 0)
-    paired = np.flatnonzero(nearest >= 0)
-    likeness = run.density_stages.likeness(nearest)
-    near = likeness >= run.image_stages.embedder.near_duplicate
-    return np.column_stack([paired, nearest[paired]])[near]
 
 
 def _spread(pictures: int) -> np.ndarray:
@@ -296,5 +285,5 @@ def _notes(run: Run) -> tuple[str, ...]:
     """What the verdict is to know about the data."""
     if not run.image_stages.looked_at_features:
         return ()
-    share = len(_near_duplicates(run)) / len(run.pool)
+    share = len(run.near_duplicates) / len(run.pool)
     return (NO_DUPLICATES,) if share < _FEW else ()

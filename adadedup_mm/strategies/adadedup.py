@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.stats import t as student_t
 
 from ..feedback import (
     AdaptiveSet,
@@ -22,12 +23,17 @@ from ..selection import Selection
 from .needs import Needs, says
 from .trainings import left_out
 
+# Parts of the training set in which choices are compared by cross-validation.
+JUDGES = 16
+# How often a choice that does not help may pass for one that does.
+DOUBT = 0.05
+
 if TYPE_CHECKING:
     from .run import Run
 
 
 @STRATEGIES.register_module()
-@says(lambda run, keep_ratio: Needs(by_density=True))
+@says(lambda run, keep_ratio: Needs(by_density=True), competes=True)
 def clip_dedup(run: 'Run') -> Selection:
     """Density alone: one threshold for all clusters (the paper's CLIP-DeDup baseline)."""
     return _density(run)
@@ -64,7 +70,7 @@ def _needs(run: 'Run', keep_ratio: float) -> Needs:
 
 
 @STRATEGIES.register_module()
-@says(_needs)
+@says(_needs, competes=True)
 def adadedup(run: 'Run') -> Selection:
     """AdaDeDup (arXiv 2507.00049): losses move every cluster's threshold.
 
@@ -95,6 +101,11 @@ def adadedup(run: 'Run') -> Selection:
     feedback = _ask(run, initial, layout)
     density.notes.extend(feedback.notes)
     adaptive, kept = _adapted(run, density, feedback.delta, tau)
+    why_not = _why_not_helpful(run, density.kept, kept)
+    if why_not:
+        density.notes.append(why_not)
+        no_shift = np.zeros_like(feedback.delta)
+        adaptive, kept = _adapted(run, density, no_shift, tau)
 
     return replace(
         density,
@@ -138,6 +149,38 @@ def _why_not_adapted(run: 'Run', kept: np.ndarray, initial: np.ndarray) -> str:
     if not can_learn or kept[usable].all():
         return 'No labelled sample is kept or pruned initially: the density scores decide alone.'
     return ''
+
+
+def _why_not_helpful(run: 'Run', before: np.ndarray, after: np.ndarray) -> str:
+    """Why thresholds do not move although the probe's losses say so; '' if they do.
+
+    Clusters can be told apart reliably without its being of use to move samples between them: hard
+    ones may be beyond learning. So both choices are put to the test, by the probe in
+    cross-validation on the training set: moving has to lower its loss by more than noise.
+
+    Args:
+        run: the pruning run.
+        before: (N,) bool, what density keeps.
+        after: (N,) bool, what the feedback would keep.
+    """
+    options = run.options.feedback
+    if options.signal != 'probe' or not options.shrink or not _may_probe(run):
+        return ''
+    if (before == after).all():
+        return ''
+    fold = run.folds(JUDGES)
+    if fold.max() < 2:
+        return ''
+    losses = [run.probe_stages.held_out_losses(kept, fold) for kept in (before, after)]
+    gain = np.bincount(fold, losses[0] - losses[1])
+    error = gain.std(ddof=1) / np.sqrt(len(gain))
+    if error > 0 and gain.mean() / error > student_t.isf(DOUBT, len(gain) - 1):
+        return ''
+    changed = int((after & ~before).sum())
+    return (
+        f"The probe's losses would exchange {changed} samples, but in cross-validation that does "
+        'not help: the density scores decide.'
+    )
 
 
 @dataclass(frozen=True)
