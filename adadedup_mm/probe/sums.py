@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 # Rows that are multiplied at a time in single precision; their sums are added in double.
-BLOCK = 16384
+BLOCK = 32768
 # Relative to the diagonal: keeps the system solvable where fewer cells than channels are kept.
 _FLOOR = 1e-7
 
@@ -49,22 +50,50 @@ def sum_cells(
 
     Args:
         features: (n, D) float16 or float32.
-        weight: (n,) float32.
+        weight: (n,) float32, not negative.
         targets: (n, C) float32.
         device: of torch, where the products are formed.
     """
-    sums = no_sums(features.shape[1], targets.shape[1])
+    channels, answers = features.shape[1], targets.shape[1]
+    gram = torch.zeros(channels, channels, dtype=torch.float64, device=device)
+    cross = torch.zeros(channels, answers, dtype=torch.float64, device=device)
     for start in range(0, len(features), BLOCK):
         part = slice(start, start + BLOCK)
-        rows = torch.from_numpy(np.ascontiguousarray(features[part], np.float32)).to(device)
-        weights = torch.from_numpy(weight[part]).to(device)
-        weighted = rows * weights[:, None]
-        answers = torch.from_numpy(targets[part]).to(device)
-        gram = (weighted.T @ rows).double().cpu().numpy()
-        cross = (weighted.T @ answers).double().cpu().numpy()
-        sums += Sums(gram, cross, float(weight[part].sum(dtype=np.float64)))
+        add_products(
+            gram,
+            cross,
+            torch.from_numpy(features[part]).to(device).float(),
+            torch.from_numpy(weight[part]).to(device),
+            torch.from_numpy(targets[part]).to(device),
+        )
 
-    return sums
+    return Sums(gram.cpu().numpy(), cross.cpu().numpy(), float(weight.sum(dtype=np.float64)))
+
+
+def add_products(
+    gram: Tensor, cross: Tensor, rows: Tensor, weight: Tensor, targets: Tensor
+) -> None:
+    """Adds the products of at most ``BLOCK`` cells, in place.
+
+    Args:
+        gram: (D, D) float64, G.
+        cross: (D, C) float64, H.
+        rows: (n, D) float32.
+        weight: (n,) float32, not negative.
+        targets: (n, C) float32.
+    """
+    root = weight.sqrt()[:, None]
+    scaled = rows * root
+    gram += _with_itself(scaled)
+    cross += scaled.T @ (targets * root)
+
+
+def _with_itself(rows: Tensor) -> Tensor:
+    """X' X; NumPy sees that the result is symmetric and computes half of it."""
+    if rows.device.type != 'cpu':
+        return rows.T @ rows
+    array = rows.numpy()
+    return torch.from_numpy(array.T @ array)
 
 
 def penalty_of(whole: Sums, strength: float) -> np.ndarray:
