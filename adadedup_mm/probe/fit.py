@@ -92,16 +92,13 @@ def cross_fitted_losses(
         if left_out is None:
             continue
         for rows in read(grid):
-            features = with_constant(rows.features.astype(np.float32))
+            features = with_constant(rows.features)
             targets = class_targets(rows.label, classes)
             # Of a picture the cells stand together.
-            pictures, first = np.unique(rows.picture, return_index=True)
-            for picture, start, end in zip(pictures, first, [*first[1:], None], strict=True):
-                own = slice(start, end)
-                residual = left_out.residuals(
-                    features[own], rows.weight[own], targets[own], bool(learned[picture])
-                )
-                total[picture] += rows.weight[own] @ np.square(residual).sum(axis=1)
+            pictures, sizes = np.unique(rows.picture, return_counts=True)
+            residual = left_out.of_groups(features, rows.weight, targets, sizes, learned[pictures])
+            losses = rows.weight * np.square(residual).sum(axis=1)
+            total += np.bincount(rows.picture, losses, len(total))
 
     return total
 
@@ -120,4 +117,6 @@ def _left_out(
     (whole, _), (own, _) = sums_of_sets(
         functools.partial(read, grid), members, channels, classes, device
     )
-    return LeftOut(own, penalty_of(whole, CLASS_PENALTY)) if own.weight else None
+    if not own.weight:
+        return None
+    return LeftOut(own, penalty_of(whole, CLASS_PENALTY), device)

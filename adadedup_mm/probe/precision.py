@@ -78,7 +78,7 @@ class Truth:
         """How good detections are, by pycocotools.
 
         Args:
-            detections: of each picture, with boxes in its pixels.
+            detections: of each picture, with boxes in its pixels whose sides are not negative.
             blocks: B groups of pictures, as indices.
         """
         evaluated = self._evaluate(detections)

@@ -5,6 +5,8 @@ sums over the samples. The head W of any subset is (G + P)^-1 H with the penalty
 are a difference away from the whole set's. No steps, no seed and no learning rate are involved.
 """
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -143,12 +145,16 @@ class LeftOut:
     Args:
         sums: of all cells that the head learned from.
         penalty: (D,) float64, see ``penalty_of``.
+        device: of torch, where the products are formed.
     """
 
-    def __init__(self, sums: Sums, penalty: np.ndarray) -> None:
+    def __init__(self, sums: Sums, penalty: np.ndarray, device: str = 'cpu') -> None:
+        self.device = device
         self._matrix = _regular(sums, penalty)
-        self._inverse = np.linalg.inv(self._matrix)
-        self.head = self._inverse @ sums.cross
+        inverse = np.linalg.inv(self._matrix)
+        self.head = inverse @ sums.cross
+        self._inverse = torch.from_numpy(inverse).to(device)
+        self._head = torch.from_numpy(self.head).to(device)
 
     def residuals(
         self, features: np.ndarray, weight: np.ndarray, targets: np.ndarray, learned: bool
@@ -161,14 +167,55 @@ class LeftOut:
             targets: (n, C) likewise.
             learned: whether the group is among the cells that the head learned from.
         """
-        rows = features.astype(np.float64)
-        residual = targets - rows @ self.head
-        if not learned:
-            return residual
+        return self.of_groups(features, weight, targets, [len(features)], [learned])
+
+    def of_groups(
+        self,
+        features: np.ndarray,
+        weight: np.ndarray,
+        targets: np.ndarray,
+        sizes: Sequence[int],
+        learned: Sequence[bool],
+    ) -> np.ndarray:
+        """(n, C) float64, the residuals of several groups that stand one after another.
+
+        Args:
+            features: (n, D) of all groups.
+            weight: (n,) likewise.
+            targets: (n, C) likewise.
+            sizes: K numbers of cells, n together.
+            learned: of each group whether it is among the cells that the head learned from.
+        """
+        rows = torch.from_numpy(features).to(self.device).double()
+        residual = targets - (rows @ self._head).cpu().numpy()
+        is_seen = np.repeat(learned, sizes)
+        seen = rows[torch.from_numpy(is_seen).to(self.device)]
+        turned = (seen @ self._inverse).cpu().numpy()
+        seen_rows = seen.cpu().numpy()
+        left = residual[is_seen]
+        weight_of_seen = weight[is_seen]
+        ends = np.cumsum(np.asarray(sizes)[np.asarray(learned, bool)])
+        for start, end in itertools.pairwise([0, *ends]):
+            own = slice(start, end)
+            left[own] = self._without(seen_rows[own], turned[own], weight_of_seen[own], left[own])
+        residual[is_seen] = left
+        return residual
+
+    def _without(
+        self, rows: np.ndarray, turned: np.ndarray, weight: np.ndarray, residual: np.ndarray
+    ) -> np.ndarray:
+        """The residuals of a group that the head has seen, of a head that has not.
+
+        Args:
+            rows: (n, D) float64.
+            turned: (n, D) float64, the rows times the inverse.
+            weight: (n,).
+            residual: (n, C) float64, of the head that has seen them.
+        """
         weighted = rows * weight[:, None]
         if len(rows) <= rows.shape[1]:
-            leverage = rows @ self._inverse @ weighted.T
-            return np.linalg.solve(np.eye(len(rows)) - leverage, residual)
+            rest_of_cells = np.eye(len(rows)) - turned @ weighted.T
+            return np.linalg.solve(rest_of_cells, residual)
         # The same by the Woodbury identity, with a system of the channels' size.
         rest = self._matrix - weighted.T @ rows
         return residual + rows @ np.linalg.solve(rest, weighted.T @ residual)
