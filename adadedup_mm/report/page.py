@@ -3,15 +3,12 @@
 import base64
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from markupsafe import Markup
 
-from ..base import words
 from ..base.errors import UserError
 from ..base.files import atomic_open
 from ..workdir.finished import FinishedRun, read_finished_run
@@ -20,12 +17,11 @@ from ..workdir.probe import JudgedCurve, read_judged_curve
 from . import sections
 from .examples import cluster_examples, suspect_rows
 from .html import page_style, page_template
+from .pictures import make_pictures, usual_aspect
 from .quality import quality_section
-from .thumbnails import make_thumbnails
 
 HERE = Path(__file__).parent
-# Width / height of pictures where no image tells.
-USUAL_ASPECT = 4 / 3
+SCRIPTS = ('sort.js', 'enlarge.js')
 # Sections between the overview and the files: id, title, and what of the page's content fills it.
 OPTIONAL_SECTIONS = (
     ('quality', 'Predicted quality', 'quality'),
@@ -40,25 +36,6 @@ OPTIONAL_SECTIONS = (
 )
 # What a run has whatever its strategy, or only with data or a tool of its own.
 NOT_OF_THE_STRATEGY = ('quality', 'classes', 'scenes', 'leakage')
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A sample with its thumbnail; ``source`` is None where the image is not there any more."""
-
-    sample_id: str
-    path: str
-    kept: bool
-    similarity: float
-    loss: float
-    source: str | None
-    aspect: float
-
-    @property
-    def name(self) -> str:
-        """What to call it in a caption."""
-        name = self.path or self.sample_id
-        return words.short_name(name)
 
 
 def build_report(work_dir: Path) -> Path:
@@ -112,7 +89,7 @@ def _content(run: FinishedRun) -> dict[str, Any]:
     example_clusters = sections.plain_rows(run.clusters, [example.index for example in examples])
     suspects, suspects_total = suspect_rows(run)
     shown = [row for example in examples for row in example.rows]
-    pictures = _pictures(run, shown + suspects)
+    pictures = make_pictures(run, suspects + shown)
     scenes = sections.scene_rows(run)
 
     return dict(
@@ -126,7 +103,7 @@ def _content(run: FinishedRun) -> dict[str, Any]:
         ),
         reasons=sections.reason_rows(run),
         pictures=pictures,
-        aspect=_aspect(pictures),
+        aspect=usual_aspect(pictures),
         curve=sections.keep_ratio_curve(run),
         clusters=sections.cluster_rows(run),
         clusters_total=len(run.clusters['cluster']),
@@ -146,7 +123,8 @@ def _content(run: FinishedRun) -> dict[str, Any]:
 
 def _style_and_script() -> dict[str, str]:
     """The style sheet, the script, and its digest: the page's policy lets no other script run."""
-    script = (HERE / 'sort.js').read_text(encoding='utf-8')
+    scripts = [(HERE / name).read_text(encoding='utf-8') for name in SCRIPTS]
+    script = '\n'.join(scripts)
     digest = hashlib.sha256(script.encode()).digest()
     return dict(
         style=page_style(),
@@ -166,42 +144,3 @@ def _contents(content: dict[str, Any]) -> dict[str, Any]:
     present.insert(0, ('overview', 'Overview'))
     present.append(('files', 'Files and options'))
     return dict(sections=present, absent=absent)
-
-
-def _pictures(run: FinishedRun, rows: list[int]) -> dict[int, Picture]:
-    """Thumbnails of the first view of each sample, by row."""
-    rows = sorted(set(rows))
-    taken = pa.array(rows, pa.int64())
-    ids = run.sample_ids.take(taken).to_pylist()
-    paths = [_first_path(views) for views in run.image_paths.take(taken).to_pylist()]
-    thumbnails = make_thumbnails(paths, run.manifest.image_reader)
-    columns = run.samples
-    pictures = {}
-    for row, sample_id, path, thumbnail in zip(rows, ids, paths, thumbnails, strict=True):
-        source, aspect = thumbnail or (None, USUAL_ASPECT)
-        pictures[row] = Picture(
-            sample_id=sample_id or '',
-            path=path,
-            kept=bool(columns['kept'][row]),
-            similarity=float(columns['partner_similarity'][row]),
-            loss=float(columns['loss'][row]),
-            source=source,
-            aspect=aspect,
-        )
-
-    return pictures
-
-
-def _first_path(views: list[str] | None) -> str:
-    """Of the first view; empty for images that are no files."""
-    return views[0] if views else ''
-
-
-def _aspect(pictures: dict[int, Picture]) -> float:
-    """Width / height of the frames around thumbnails: that of most images, within reason."""
-    known = [picture.aspect for picture in pictures.values() if picture.source]
-    if not known:
-        return USUAL_ASPECT
-    median = float(np.median(known))
-    within_reason = min(max(median, 0.75), 2)
-    return round(within_reason, 3)

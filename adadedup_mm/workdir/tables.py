@@ -1,5 +1,7 @@
 """The tables that a run leaves behind: their columns, and how a selection becomes them."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
@@ -7,6 +9,16 @@ from ..pool import Pool, class_membership
 from ..selection import Selection
 from .parquet import TableFile
 
+# Of the first view, in pixels.
+_OBJECT = pa.struct(
+    [
+        ('class', pa.string()),
+        ('x1', pa.float32()),
+        ('y1', pa.float32()),
+        ('x2', pa.float32()),
+        ('y2', pa.float32()),
+    ]
+)
 SAMPLES = TableFile(
     'samples.parquet',
     pa.schema(
@@ -27,6 +39,7 @@ SAMPLES = TableFile(
             ('map_x', pa.float32()),
             ('map_y', pa.float32()),
             ('score', pa.float64()),
+            ('suspect_objects', pa.list_(_OBJECT)),
         ]
     ),
     optional=frozenset(
@@ -40,6 +53,7 @@ SAMPLES = TableFile(
             'map_x',
             'map_y',
             'score',
+            'suspect_objects',
         )
     ),
 )
@@ -116,8 +130,26 @@ def samples_table(
             'map_x': _nullable(unknown if xy is None else xy[:, 0]),
             'map_y': _nullable(unknown if xy is None else xy[:, 1]),
             'score': _nullable(unknown if selection.score is None else selection.score),
+            'suspect_objects': _suspect_objects(pool, suspect),
         }
     )
+
+
+def _suspect_objects(pool: Pool, suspect: np.ndarray) -> list[list[dict[str, Any]] | None]:
+    """The labelled boxes of the suspects' first views, for people to judge; None elsewhere."""
+    listed: list[list[dict[str, Any]] | None] = [None] * len(pool)
+    for sample in np.flatnonzero(suspect):
+        rows = range(pool.offsets[sample], pool.offsets[sample + 1])
+        with_box = [row for row in rows if np.isfinite(pool.boxes[row]).all()]
+        listed[sample] = [_object(pool, row) for row in with_box]
+
+    return listed
+
+
+def _object(pool: Pool, row: int) -> dict[str, Any]:
+    x1, y1, x2, y2 = pool.boxes[row].tolist()
+    name = pool.classes[pool.labels[row]]
+    return {'class': name, 'x1': x1, 'y1': y1, 'x2': x2, 'y2': y2}
 
 
 def clusters_table(selection: Selection) -> pa.Table:
