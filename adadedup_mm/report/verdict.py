@@ -42,7 +42,7 @@ def conclude(
     probe_sentence = probed[1].sentences[0] if probed else ''
     sentences = [
         probe_sentence,
-        _redundancy(manifest, is_measured=bool(probed)),
+        _redundancy(run, is_measured=bool(probed)),
         _due(manifest),
         _suspects(suspects),
     ]
@@ -51,16 +51,15 @@ def conclude(
     return Conclusion(tuple(said[:MOST]), tuple(steps))
 
 
-def _redundancy(manifest: Manifest, is_measured: bool) -> str:
+def _redundancy(run: FinishedRun, is_measured: bool) -> str:
     """How much of what went was redundant, and what to expect of that unless it was measured."""
+    manifest = run.manifest
     if not manifest.pruned:
         return 'Nothing was pruned: this is a training on all samples.'
     found = manifest.near_duplicates
     if not found or found.share is None:
-        return (
-            f'How much of what went was redundant is not known: {manifest.strategy} has not '
-            'compared images, or could not tell them apart.'
-        )
+        why = _why_unknown(run)
+        return f'How much of what went was redundant is not known: {why}.'
     share = words.share(found.share, 0)
     text = (
         f'Of the {words.count(manifest.pruned)} samples that went, {share} have a near-duplicate '
@@ -76,6 +75,14 @@ def _redundancy(manifest: Manifest, is_measured: bool) -> str:
         f'{text}: pruning removes distinct images here. Train on all of them, or expect to lose '
         'what random pruning loses.'
     )
+
+
+def _why_unknown(run: FinishedRun) -> str:
+    if run.manifest.near_duplicates:
+        return 'the features can hardly tell these images apart'
+    if len(run.clusters['cluster']):
+        return 'the run was made by an older version, which did not record it'
+    return f'the strategy {run.manifest.strategy} does not compare images'
 
 
 def _due(manifest: Manifest) -> str:
