@@ -385,8 +385,8 @@ def test_strategy_without_features_leaves_sections_out_and_says_so(
     _, elements = read(folder)
     assert titles(elements) == ['overview', 'classes', 'scenes', 'files']
     text = ' '.join(elements.text.split())
-    assert 'Not in this report: keep-ratio curve, clusters and feature map. They' in text
-    assert "made from a detector's losses, and this run (random) has none" in text
+    assert 'Not in this report: keep-ratio curve, clusters and feature map. Their' in text
+    assert 'source is the losses of a proxy or probe, and this run computed none.' in text
     assert 'Kept 30 of 60 samples' in text
 
 

@@ -216,17 +216,21 @@ CLASSES = {
 
 
 def test_classes_and_scenes_that_lose_much_are_named_with_their_numbers() -> None:
-    scenes = [dict(scene='night', samples=100, kept=40), dict(scene='day', samples=900, kept=760)]
+    scenes = [
+        dict(scene='night', samples=100, kept=40, copies=45),
+        dict(scene='day', samples=900, kept=760, copies=0),
+    ]
     notes = loser_notes(finished(classes=CLASSES), scenes)
     assert [note.replace(words.SPACE, ' ') for note in notes] == [
         'Some classes keep much less than the average of 80.0 %: DontCare 50.8 % (66 of 130 '
         'objects), Person 71.7 % (8,604 of 12,000 objects).',
-        'Some scenes keep much less than the average of 80.0 %: night 40.0 % (40 of 100 samples).',
+        'Some scenes keep much less than the average of 80.0 %: night 40.0 % (40 of 100 samples). '
+        'Of what these lost, 75 % has a near-duplicate among what stayed.',
     ]
 
 
 def test_only_the_hardest_hit_are_named() -> None:
-    scenes = [dict(scene=f's{kept}', samples=100, kept=kept) for kept in range(10, 17)]
+    scenes = [dict(scene=f's{kept}', samples=100, kept=kept, copies=0) for kept in range(10, 17)]
     note = loser_notes(
         finished(classes={name: values[:0] for name, values in CLASSES.items()}), scenes
     )

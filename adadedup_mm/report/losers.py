@@ -1,12 +1,13 @@
 """Classes and scenes that lose much more than the average: sentences for *Worth knowing*."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy.stats import binom
 
 from ..base import words
-from ..workdir.finished import FinishedRun
+from ..workdir.finished import Columns, FinishedRun
 
 # Chance that a table names anything although all of it is pruned at random.
 LEVEL = 0.01
@@ -40,60 +41,61 @@ def loses_much(kept_share: np.ndarray, draws: np.ndarray, average: float) -> np.
     return is_known & is_rare & (share <= MUCH_LESS * average)
 
 
-def loser_notes(run: FinishedRun, scenes: Sequence[dict[str, object]]) -> list[str]:
+def loser_notes(run: FinishedRun, scenes: Sequence[dict[str, Any]]) -> list[str]:
     """A sentence on the classes and one on the scenes that lose much; none where none does.
 
     Args:
         run: the finished run.
-        scenes: rows with the scene, its samples and the kept ones.
+        scenes: rows as of ``scene_rows``.
     """
     average = run.manifest.kept / run.manifest.samples
-    classes = run.classes
-    class_note = _note(
-        'classes',
-        'objects',
-        classes['class'],
-        classes['instances'],
-        classes['instances_kept'],
-        classes['images'],
-        average,
-    )
-    sizes = np.array([row['samples'] for row in scenes], np.int64)
-    scene_note = _note(
-        'scenes',
-        'samples',
-        np.array([row['scene'] for row in scenes], object),
-        sizes,
-        np.array([row['kept'] for row in scenes], np.int64),
-        sizes,
-        average,
-    )
-    return [note for note in (class_note, scene_note) if note]
+    notes = [_class_note(run.classes, average), _scene_note(scenes, average)]
+    return [note for note in notes if note]
 
 
-def _note(
-    groups: str,
-    members: str,
-    names: np.ndarray,
-    count: np.ndarray,
-    kept: np.ndarray,
-    draws: np.ndarray,
-    average: float,
-) -> str:
-    """The groups that lose much, the hardest hit first; '' where none does."""
+def _class_note(classes: Columns, average: float) -> str:
+    """On the classes that lose many objects; '' where none does."""
+    count, kept = classes['instances'], classes['instances_kept']
+    found = _losers(count, kept, classes['images'], average)
+    told = [_told(classes['class'][at], kept[at], count[at], 'objects') for at in found[:NAMED]]
+    return _sentence('classes', average, told, len(found))
+
+
+def _scene_note(scenes: Sequence[dict[str, Any]], average: float) -> str:
+    """On the scenes that lose many samples, and whether these were copies; '' where none does."""
+    count = np.array([row['samples'] for row in scenes], np.int64)
+    kept = np.array([row['kept'] for row in scenes], np.int64)
+    found = _losers(count, kept, count, average)
+    if not len(found):
+        return ''
+    told = [_told(scenes[at]['scene'], kept[at], count[at], 'samples') for at in found[:NAMED]]
+    copies = np.array([row['copies'] for row in scenes], np.int64)
+    of_lost = copies[found].sum() / (count - kept)[found].sum()
+    text = _sentence('scenes', average, told, len(found))
+    if not copies.any():
+        return text
+    share = words.share(float(of_lost), 0)
+    return f'{text} Of what these lost, {share} has a near-duplicate among what stayed.'
+
+
+def _losers(count: np.ndarray, kept: np.ndarray, draws: np.ndarray, average: float) -> np.ndarray:
+    """Indices of the groups that lose much, the hardest hit first."""
     share = kept / np.maximum(count, 1)
     share[count == 0] = np.nan
     found = np.flatnonzero(loses_much(share, draws, average))
-    if not len(found):
+    return found[np.argsort(share[found], kind='stable')]
+
+
+def _told(name: str, kept: int, count: int, members: str) -> str:
+    """A group with its numbers."""
+    of_all = f'{words.count(kept)} of {words.count(count)} {members}'
+    return f'{name} {words.share(kept / count)} ({of_all})'
+
+
+def _sentence(groups: str, average: float, told: Sequence[str], total: int) -> str:
+    if not told:
         return ''
-    hardest_first = found[np.argsort(share[found], kind='stable')]
-    told = []
-    for index in hardest_first[:NAMED]:
-        of_all = f'{words.count(kept[index])} of {words.count(count[index])} {members}'
-        told.append(f'{names[index]} {words.share(share[index])} ({of_all})')
-    more = len(found) - len(told)
+    more = total - len(told)
     rest = f' and {more} more' if more else ''
-    kept_words = words.share(average)
-    return (
-        f'Some {groups} keep much less than the average of {kept_words}: {", ".join(told)}{rest}.'
-    )
+    kept = words.share(average)
+    return f'Some {groups} keep much less than the average of {kept}: {", ".join(told)}{rest}.'

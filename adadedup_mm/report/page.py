@@ -45,7 +45,7 @@ OPTIONAL_SECTIONS = (
 # others whatever its strategy, or only with data or a tool of its own.
 MADE_FROM = (
     ('density scores', ('curve', 'clusters', 'map')),
-    ("a detector's losses", ('gaps', 'suspects')),
+    ('the losses of a proxy or probe', ('gaps', 'suspects')),
 )
 
 

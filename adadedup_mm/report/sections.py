@@ -73,24 +73,13 @@ def glossary(run: FinishedRun) -> list[tuple[str, str]]:
     blend = 'the image similarity'
     if is_blended:
         image_part = words.share(1 - layout, 0)
-        blend = f'{image_part} image similarity, {words.share(layout, 0)} agreement of the labels'
+        blend = f'{image_part} image similarity, {words.share(layout, 0)} labels'
     found = run.manifest.near_duplicates
-    bound = words.number(found.bound, 2) if found else ''
+    bound = f', {words.number(found.bound, 2)}' if found else ''
     return [
-        (
-            'Density score',
-            f'how much a sample resembles one that its cluster has already ({blend}); '
-            'thresholds cut it.',
-        ),
-        (
-            'Image similarity',
-            'cosine of the image features, 1 for the same picture; it stands on the pictures.',
-        ),
-        (
-            'Near-duplicate bound',
-            'the image similarity from which two samples are called near-duplicates'
-            + (f': {bound} with this embedder.' if bound else '.'),
-        ),
+        ('Density score', f'how much a sample resembles one that its cluster has ({blend})'),
+        ('Image similarity', 'cosine of the image features'),
+        ('Near-duplicate bound', f'image similarity from which two samples are copies{bound}'),
     ]
 
 
@@ -265,17 +254,25 @@ def class_rows(run: FinishedRun) -> list[Row]:
 
 
 def scene_rows(run: FinishedRun) -> list[Row]:
-    """Samples and kept samples of each scene, the most pruned first; none without scenes."""
+    """Samples of each scene, the most pruned first; none without scenes.
+
+    Beside all and the kept ones: ``copies``, pruned ones with a near-duplicate among what stayed.
+    """
     kept = run.samples['kept'].astype(np.int64)
-    table = pa.table(dict(scene=run.scenes, kept=kept)).drop_null()
+    found = run.manifest.near_duplicates
+    bound = found.bound if found else math.inf
+    is_copy = run.samples['image_similarity'] >= bound
+    copies = is_copy.astype(np.int64)
+    table = pa.table(dict(scene=run.scenes, kept=kept, copies=copies)).drop_null()
     groups = table.group_by('scene')
-    counts = groups.aggregate([('kept', 'count'), ('kept', 'sum')])
+    counts = groups.aggregate([('kept', 'count'), ('kept', 'sum'), ('copies', 'sum')])
     rows = []
     for group in counts.to_pylist():
         row = dict(
             scene=group['scene'],
             samples=group['kept_count'],
             kept=group['kept_sum'],
+            copies=group['copies_sum'],
         )
         rows.append(row)
 
