@@ -58,9 +58,8 @@ def keep_ratio_note(run: FinishedRun) -> str:
     new_kept = words.count(manifest.update.new_kept)
     new = words.count(manifest.update.new)
     return (
-        f'Keep ratio {asked} is what the last full run was asked for. This update left its '
-        f'decisions as they are and kept {new_kept} of {new} new samples by its thresholds, which '
-        f'makes {of_all} of all samples.'
+        f"Keep ratio {asked} is the last full run's; this update kept {new_kept} of {new} new "
+        f'samples by its thresholds and left older decisions as they were: {of_all} in all.'
     )
 
 
