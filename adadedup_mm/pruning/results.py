@@ -136,7 +136,7 @@ def _near_duplicates(run: Run, selection: Selection, samples: pa.Table) -> NearD
     if not selection.has_scores:
         return None
     images = run.image_stages
-    bound = images.embedder.near_duplicate
+    bound = float(images.embedder.near_duplicate)
     if images.same_features >= NEARLY_ALL:
         note = same_features_note(images.same_features)
         selection.notes.append(note)
