@@ -67,7 +67,7 @@ def make_curve(
 
     return Curve(
         measure='AP50',
-        validation='val set of 464 images in 34 scenes',
+        validation='464 images of the validation set, 34 scenes',
         samples=1000,
         points=tuple(points),
         seconds=74.0,

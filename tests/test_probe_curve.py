@@ -209,6 +209,12 @@ def test_without_duplicates_the_verdict_is_to_train_on_everything() -> None:
     assert 'hardly any sample has a near-duplicate, train on all of them' in text
 
 
+def test_random_alone_is_no_reason_to_train_on_everything() -> None:
+    text, verdict = verdict_on(make_curve({}, along(0.31, 0.37, 0.41, 0.46, 0.48), 0.51))
+    assert text.endswith('chosen by random; no other strategy was measured.')
+    assert verdict.next_step == 'python tools/probe.py CONFIG'
+
+
 def test_where_any_choice_will_do_random_is_named() -> None:
     text, verdict = verdict_on(plain_redundancy(), usual='adadedup')
     assert text.startswith('At 30 % no loss can be measured')
@@ -250,9 +256,17 @@ def test_a_validation_set_that_cannot_tell_is_called_so() -> None:
     text, verdict = verdict_on(cctv(blocks=3, scene_noise=0.1, own_noise=0.05))
     assert text.startswith('What is lost cannot be told')
     assert verdict.keep_ratio is None
-    assert 'larger validation set' in verdict.next_step
+    assert verdict.next_step.startswith('validate on more scenes')
     text, verdict = verdict_on(cctv(blocks=1))
     assert text.startswith('What is lost cannot be told: the validation set is too small')
+
+
+def test_where_chance_of_the_draws_is_the_doubt_more_of_them_are_asked_for() -> None:
+    flat = along(0.4, 0.45, 0.48, 0.49, 0.5)
+    curve = make_curve({}, flat, 0.5, spread=0.3, scene_noise=0.001, own_noise=0.001)
+    text, verdict = verdict_on(curve)
+    assert text.startswith('What is lost cannot be told from noise')
+    assert verdict.next_step == 'python tools/probe.py CONFIG --seeds 10'
 
 
 def test_worse_than_random_is_said() -> None:
@@ -267,6 +281,28 @@ def test_worse_than_random_is_said() -> None:
         in text
     )
     assert verdict.strategy == 'random'
+
+
+def test_of_two_better_strategies_the_one_that_loses_nothing_is_named() -> None:
+    curve = make_curve(
+        dict(
+            clip_dedup=along(0.30, 0.38, 0.42, 0.46, 0.48),
+            adadedup=along(0.2, 0.3, 0.38, 0.45, 0.5),
+        ),
+        along(0.15, 0.25, 0.33, 0.40, 0.44),
+        0.5,
+    )
+    text, verdict = verdict_on(curve)
+    assert verdict.strategy == 'adadedup' and verdict.keep_ratio == 0.7
+    assert 'so is clip_dedup' in text
+
+
+def test_the_whole_set_alone_is_a_curve_too() -> None:
+    text, _ = verdict_on(make_curve({}, {}, 0.5))
+    assert text.startswith('What is lost cannot be told')
+    summary = summarise(make_curve({}, {}, 0.5))
+    assert 'all samples: ' in curve_text(summary)
+    ElementTree.fromstring(plot_file(summary))
 
 
 @given(
@@ -345,6 +381,8 @@ def test_a_written_curve_is_read_back_as_it_was(tmp_path: Path) -> None:
         (('points', 0, 'keep_ratio'), 0, 'keep ratio'),
         (('points', 0, 'samples'), 0, 'samples'),
         (('points', 0, 'seed'), 1, 'twice'),
+        (('samples',), 10**400, 'out of range'),
+        (('seconds',), float('inf'), 'out of range'),
         (('points',), [], 'whole set'),
         (('measure',), 3, 'str'),
     ],
@@ -481,7 +519,7 @@ def test_wrong_arguments_are_one_clear_line(
 def test_curves_are_judged_without_the_detection_stack() -> None:
     program = (
         'import sys, adadedup_mm.probe.verdict, adadedup_mm.probe.tables; '
-        "sys.exit(any(name in sys.modules for name in ('torch', 'mmengine', 'mmdet', 'scipy')))"
+        "sys.exit(any(name in sys.modules for name in ('mmcv', 'mmdet', 'mmdet3d')))"
     )
     subprocess.run([sys.executable, '-c', program], check=True)
 

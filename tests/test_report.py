@@ -253,7 +253,7 @@ def test_the_curve_of_a_probe_is_shown_with_its_verdict(run: Path) -> None:
     text = ' '.join(elements.text.replace('\u00a0', ' ').split())
     assert 'chosen by clip_dedup, no loss can be measured' in text
     assert 'python tools/prune.py CONFIG --keep-ratio 0.5 --strategy clip_dedup' in text
-    assert 'val set of 464 images in 34 scenes' in text
+    assert '464 images of the validation set, 34 scenes' in text
     assert HOSTILE in elements.text and HOSTILE not in page
     assert titles(elements)[:2] == ['overview', 'quality']
 

@@ -117,7 +117,9 @@ class Detector:
 
         rows, columns = height // grid.stride, width // grid.stride
         inside = total[:, :rows, :columns]
-        return inside.reshape(len(self.heads), -1, rows * columns)
+        classes = len(total) // len(self.heads)
+        # Of a very flat picture there may be no cells.
+        return inside.reshape(len(self.heads), classes, rows * columns)
 
 
 def with_constant(features: np.ndarray) -> np.ndarray:

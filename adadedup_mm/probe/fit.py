@@ -39,10 +39,7 @@ def fit_heads(
     for grid in range(grids):
         everyone = np.ones((1, members.shape[1]), bool)
         whole = _sums(read(grid), everyone, channels, classes, device)[0]
-        penalties = [
-            penalty_of(whole[0], CLASS_PENALTY),
-            penalty_of(whole[1], BOX_PENALTY) if whole[1].weight else np.zeros(channels + 1),
-        ]
+        penalties = [penalty_of(whole[0], CLASS_PENALTY), penalty_of(whole[1], BOX_PENALTY)]
         for start in range(0, len(members), at_once):
             block = members[start : start + at_once]
             for row, sums in enumerate(_sums(read(grid), block, channels, classes, device)):

@@ -77,6 +77,8 @@ def penalty_of(whole: Sums, strength: float) -> np.ndarray:
         whole: of all cells of the set.
         strength: lambda; 0 is plain least squares.
     """
+    if not whole.weight:
+        return np.zeros(len(whole.gram))
     mean = whole.gram[-1] / whole.weight
     variance = (np.diag(whole.gram) / whole.weight - mean**2).clip(0)
     # A channel that never varies says nothing; without a penalty the system would be singular.
@@ -117,6 +119,7 @@ class LeftOut:
     """
 
     def __init__(self, sums: Sums, penalty: np.ndarray) -> None:
+        self._weight = sums.weight
         self._matrix = _regular(sums, penalty)
         self._inverse = np.linalg.inv(self._matrix)
         self.head = self._inverse @ sums.cross
@@ -136,6 +139,9 @@ class LeftOut:
         residual = targets - rows @ self.head
         if not learned:
             return residual
+        # A head of no cells says nothing (see ``solve``).
+        if weight.sum(dtype=np.float64) > (1 - _FLOOR) * self._weight:
+            return targets.astype(np.float64)
         weighted = rows * weight[:, None]
         if len(rows) <= rows.shape[1]:
             leverage = rows @ self._inverse @ weighted.T

@@ -1,5 +1,6 @@
 """What a curve means for its user: a few sentences and the next command. Pure."""
 
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,14 +60,13 @@ def judge(
         next_step = command.prune(enough.keep_ratio, strategy)
     elif cells and cells[-1].loss.sign > 0:
         loss_sentence = _lossy(summary, cells[-1])
-        next_step = _after_loss(cells[-1], command)
+        next_step = _after_loss(summary, cells[-1], command)
     else:
         loss_sentence = _unclear(cells)
         next_step = _after_doubt(summary, cells, command)
 
-    noise = NOISY_COPIES in summary.curve.notes
     sentences = [loss_sentence, comparison]
-    if noise:
+    if NOISY_COPIES in summary.curve.notes:
         sentences.append(
             'Many samples are copies with noise, which hides them from the features: '
             'try embedder.median=5.'
@@ -84,21 +84,23 @@ def judge(
 def best_strategy(summary: CurveSummary) -> str:
     """What is most better than random over all ratios; random where nothing is beyond noise.
 
-    Where random loses at every ratio, what looks best and does not lose at some is tried instead.
-    Without random: the strategy that comes first.
+    Of those that are better, one that is harmless at some ratio goes first. Where random loses at
+    every ratio, what looks best and is harmless at some is tried instead. Without random: the
+    strategy that comes first.
     """
     overall = summary.overall
     strategies = summary.curve.strategies
-    by_gain = sorted(overall, key=lambda name: overall[name].value, reverse=True)
-    better = [name for name in by_gain if overall[name].sign > 0]
-    if better:
-        return better[0]
-    if RANDOM not in strategies:
+    if strategies and RANDOM not in strategies:
         return strategies[0]
-    for name in [RANDOM, *by_gain]:
+    known = [name for name in overall if math.isfinite(overall[name].value)]
+    by_gain = sorted(known, key=lambda name: -overall[name].value)
+    better = [name for name in by_gain if overall[name].sign > 0]
+    not_worse = [name for name in by_gain if overall[name].sign == 0]
+    candidates = better or [RANDOM, *not_worse]
+    for name in candidates:
         if smallest_harmless(summary.of(name)):
             return name
-    return RANDOM
+    return candidates[0]
 
 
 def smallest_harmless(cells: Sequence[Cell]) -> Cell | None:
@@ -149,6 +151,8 @@ def _chosen_by(cell: Cell) -> str:
 def _lossy(summary: CurveSummary, highest: Cell) -> str:
     """Where even the highest ratio loses."""
     text = f'Even at {_ratio(highest)}, {_loss(highest)} of the {summary.curve.measure} is lost'
+    if not summary.overall:
+        return f'{text}, chosen by {highest.strategy}; no other strategy was measured.'
     if highest.strategy == RANDOM and NO_DUPLICATES in summary.curve.notes:
         return f'{text}: hardly any sample has a near-duplicate, train on all of them.'
     if highest.strategy == RANDOM:
@@ -167,10 +171,13 @@ def _unclear(cells: Sequence[Cell]) -> str:
             'the probe finds next to nothing on it.'
         )
     highest = cells[-1]
+    at_ratio = f'at {_ratio(highest)}{_chosen_by(highest)}'
+    if highest.loss.high >= 1:
+        return f'What is lost cannot be told from noise: {at_ratio} it may be anything.'
     bound = words.share(highest.loss.high, 0)
     return (
-        f'What is lost cannot be told from noise: at {_ratio(highest)} it may be up to {bound}, '
-        'and the validation set would not show it.'
+        f'What is lost cannot be told from noise: {at_ratio} it may be up to {bound}, and the '
+        'validation set would not show it.'
     )
 
 
@@ -220,7 +227,9 @@ def _where(summary: CurveSummary, strategy: str) -> str:
     return f', most clearly at {words.joined(ratios)}'
 
 
-def _after_loss(highest: Cell, command: '_Command') -> str:
+def _after_loss(summary: CurveSummary, highest: Cell, command: '_Command') -> str:
+    if not summary.overall:
+        return command.probe()
     if highest.strategy == RANDOM:
         return 'train on all samples: take our line out of the _base_ list of your config'
     return command.prune(highest.keep_ratio, highest.strategy)
@@ -228,16 +237,12 @@ def _after_loss(highest: Cell, command: '_Command') -> str:
 
 def _after_doubt(summary: CurveSummary, cells: Sequence[Cell], command: '_Command') -> str:
     """More seeds where these are what is uncertain, else more validation data."""
-    is_drawn_once = any(cell.seeds == 1 for cell in cells if cell.strategy == RANDOM)
-    if is_drawn_once:
-        return command.probe(10)
-    scenes = summary.whole.quality
-    highest = cells[-1].quality if cells else scenes
-    width = highest.high - highest.low
-    of_scenes = scenes.high - scenes.low
-    if width > 2 * of_scenes:
-        return command.probe(10)
-    return 'name a larger validation set in val_dataloader, then run tools/probe.py again'
+    if cells and cells[-1].seed_share > 0.5:
+        return command.probe('--seeds', '10')
+    return (
+        f'validate on more scenes than now ({summary.curve.validation}), for example by another '
+        'val_dataloader, and run tools/probe.py again'
+    )
 
 
 @dataclass(frozen=True)
@@ -254,11 +259,11 @@ class _Command:
             flags += ['--strategy', strategy]
         return self._line('tools/prune.py', flags)
 
-    def probe(self, seeds: int) -> str:
-        return self._line('tools/probe.py', ['--seeds', str(seeds)])
+    def probe(self, *flags: str) -> str:
+        return self._line('tools/probe.py', flags)
 
     def median(self) -> str:
-        return self._line('tools/probe.py', ['--cfg-options', 'adadedup.embedder.median=5'])
+        return self.probe('--cfg-options', 'adadedup.embedder.median=5')
 
     def _line(self, tool: str, flags: Sequence[str]) -> str:
         return shlex.join(['python', tool, self.config, *flags, *self.options])

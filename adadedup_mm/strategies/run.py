@@ -136,12 +136,13 @@ class Run:
         return earlier_alike(self.features, self.clusters, least)
 
     def folds(self, count: int) -> np.ndarray:
-        """(N,) int64, parts that share neither scenes, where those are known, nor near-duplicates.
+        """(N,) int64, parts without common scenes (or clusters) or near-duplicates.
 
         Args:
             count: how many parts there are at most.
         """
-        groups = label(self.pool.scenes) if self.pool.scenes else self.clusters
+        scenes = self.pool.scenes
+        groups = label(scenes) if scenes and self.pool.has_several_scenes else self.clusters
         return cross_folds(groups, self.near_duplicates, self.generator('folds'), count)
 
     @property
