@@ -190,7 +190,7 @@ def _feedback(run: Run, selection: Selection) -> FeedbackFacts | None:
     reliability = selection.reliability or {}
     return FeedbackFacts(
         decisions_changed=selection.decisions_changed,
-        seconds=round(sum(spent), 3),
+        seconds=round(sum(spent, 0.0), 3),
         signal_share=reliability.get('signal_share'),
         signal=selection.signal,
     )
