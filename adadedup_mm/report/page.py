@@ -17,8 +17,11 @@ from ..workdir.probe import JudgedCurve, read_judged_curve
 from . import sections
 from .examples import cluster_examples, suspect_rows
 from .html import page_style, page_template
+from .losers import loser_notes
 from .pictures import make_pictures, usual_aspect
 from .quality import quality_section
+from .ranking import telling_gaps
+from .verdict import conclude
 
 HERE = Path(__file__).parent
 SCRIPTS = ('sort.js', 'enlarge.js')
@@ -34,8 +37,12 @@ OPTIONAL_SECTIONS = (
     ('suspects', 'Label suspects', 'has_losses'),
     ('map', 'Feature map', 'map'),
 )
-# What a run has whatever its strategy, or only with data or a tool of its own.
-NOT_OF_THE_STRATEGY = ('quality', 'classes', 'scenes', 'leakage')
+# What a strategy has to have computed for a section, and which sections those are; a run has the
+# others whatever its strategy, or only with data or a tool of its own.
+MADE_FROM = (
+    ('density scores', ('curve', 'clusters', 'map')),
+    ('the losses of a proxy or probe', ('gaps', 'suspects')),
+)
 
 
 def build_report(work_dir: Path) -> Path:
@@ -56,6 +63,7 @@ def build_report(work_dir: Path) -> Path:
         read_finished_run(work_dir),
         read_summary(work_dir),
         read_judged_curve(work_dir),
+        str(work_dir),
     )
     path = work_dir / 'report.html'
     try:
@@ -73,9 +81,11 @@ def report_page(
     run: FinishedRun,
     leakage: LeakageSummary | None = None,
     probed: JudgedCurve | None = None,
+    work_dir: str = 'WORK_DIR',
 ) -> str:
     """The page as HTML, with sections about leakage and about a probe beside the run, if any."""
     content = _content(run)
+    content['verdict'] = conclude(run, probed, work_dir)
     content['leakage'] = leakage
     content['quality'] = quality_section(probed)
     content |= _contents(content)
@@ -95,6 +105,9 @@ def _content(run: FinishedRun) -> dict[str, Any]:
     return dict(
         run=run.manifest,
         finished=sections.moment(run.manifest.finished),
+        keep_ratio_note=sections.keep_ratio_note(run),
+        notes=run.manifest.notes + loser_notes(run, scenes),
+        glossary=sections.glossary(run),
         options=json.dumps(
             run.manifest.options,
             indent=2,
@@ -107,6 +120,9 @@ def _content(run: FinishedRun) -> dict[str, Any]:
         curve=sections.keep_ratio_curve(run),
         clusters=sections.cluster_rows(run),
         clusters_total=len(run.clusters['cluster']),
+        go_by_gap=bool(np.isfinite(telling_gaps(run)).any()),
+        least_shift=sections.LEAST_SHIFT,
+        has_shifts=sections.has_shifts(run),
         examples=list(zip(example_clusters, examples, strict=True)),
         gaps=sections.gap_section(run),
         reliability=sections.reliability_sentence(run),
@@ -118,6 +134,7 @@ def _content(run: FinishedRun) -> dict[str, Any]:
         suspects_total=suspects_total,
         has_losses=bool(np.isfinite(run.samples['loss']).any()),
         map=sections.feature_map(run),
+        similarity_word=sections.similarity_word(run),
     )
 
 
@@ -134,13 +151,14 @@ def _style_and_script() -> dict[str, str]:
 
 
 def _contents(content: dict[str, Any]) -> dict[str, Any]:
-    """The table of contents, and titles of sections that a run of another strategy would have."""
-    present, absent = [], []
-    for section, title, key in OPTIONAL_SECTIONS:
-        if content[key]:
-            present.append((section, title))
-        elif section not in NOT_OF_THE_STRATEGY:
-            absent.append(title)
+    """The table of contents, and what is not in it, with the reason."""
+    present = [(section, title) for section, title, key in OPTIONAL_SECTIONS if content[key]]
+    missing = {section: title for section, title, key in OPTIONAL_SECTIONS if not content[key]}
+    absent = []
+    for material, made in MADE_FROM:
+        titles = [missing[section].lower() for section in made if section in missing]
+        if titles:
+            absent.append((words.joined(titles), material))
     present.insert(0, ('overview', 'Overview'))
     present.append(('files', 'Files and options'))
     return dict(sections=present, absent=absent)

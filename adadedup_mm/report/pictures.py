@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from ..base import words
 from ..workdir.finished import FinishedRun
+from .examples import shown_similarity
 from .labels import draw_labels, label_words
 from .thumbnails import Thumbnail, make_thumbnails
 
@@ -70,6 +71,7 @@ def make_pictures(run: FinishedRun, rows: Sequence[int]) -> dict[int, Picture]:
     thumbnails = make_thumbnails(paths, reader)
     sources = choose_sources(thumbnails)
     columns = run.samples
+    similarity = shown_similarity(run)
     pictures = {}
     for place, row in enumerate(rows):
         thumbnail = thumbnails[place]
@@ -80,7 +82,7 @@ def make_pictures(run: FinishedRun, rows: Sequence[int]) -> dict[int, Picture]:
             sample_id=ids[place] or '',
             path=paths[place],
             kept=bool(columns['kept'][row]),
-            similarity=float(columns['partner_similarity'][row]),
+            similarity=float(similarity[row]),
             loss=float(columns['loss'][row]),
             source=sources[place],
             aspect=thumbnail.aspect if thumbnail else USUAL_ASPECT,

@@ -325,8 +325,8 @@ def _density(run: 'Run', layout: float = 0.0) -> Selection:
     notes = []
     if layout:
         notes.append(
-            f'Similarities are {layout:.0%} those of the labelled boxes and {1 - layout:.0%} those '
-            'of the images.'
+            f'Density scores are {1 - layout:.0%} image similarity and {layout:.0%} agreement of '
+            'the labelled boxes.'
         )
 
     return Selection(kept, run.clusters, order, similarity, thresholds, layout=layout, notes=notes)

@@ -73,8 +73,8 @@ class FinishedRun:
         suspect_objects: N lists of labelled boxes, null for all but label suspects.
         partner: (N,) int64, row of the kept sample that makes a pruned one redundant, -1 without
             one.
-        samples: the columns cluster, loss, kept, partner_similarity, label_suspect, map_x, map_y as
-            (N,) arrays.
+        samples: the columns cluster, loss, kept, partner_similarity, image_similarity,
+            label_suspect, map_x, map_y as (N,) arrays.
         clusters: all columns of clusters.parquet as (K,) arrays.
         classes: all columns of classes.parquet as (C,) arrays.
     """
@@ -113,7 +113,16 @@ def read_finished_run(work_dir: Path) -> FinishedRun:
     classes = CLASSES.read(work_dir)
     _check_same_run(work_dir, manifest, samples)
     partner = pc.index_in(samples['partner_id'], samples['sample_id'], skip_nulls=True)
-    numeric = ('cluster', 'loss', 'kept', 'partner_similarity', 'label_suspect', 'map_x', 'map_y')
+    numeric = (
+        'cluster',
+        'loss',
+        'kept',
+        'partner_similarity',
+        'image_similarity',
+        'label_suspect',
+        'map_x',
+        'map_y',
+    )
 
     return FinishedRun(
         manifest=manifest,

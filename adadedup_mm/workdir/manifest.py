@@ -27,6 +27,9 @@ VERSIONS = (
     'open_clip_torch',
 )
 
+# Below this share of what goes, pruning removes distinct samples.
+FEW_NEAR_DUPLICATES = 0.05
+
 # Of seconds, bytes and counts; NaN, infinity and numbers of hundreds of digits are damage.
 _AMOUNT = msgspec.Meta(ge=0, le=2**63 - 1)
 Count = Annotated[int, _AMOUNT]
@@ -131,6 +134,26 @@ class FeedbackFacts(msgspec.Struct):
         return 'probe and proxy' if self.signal == 'both' else self.signal
 
 
+class NearDuplicates(msgspec.Struct):
+    """How much of what went was really redundant.
+
+    Attributes:
+        bound: image similarity from which the embedder calls two samples near-duplicates.
+        share: of the pruned samples with a partner, those whose partner is a near-duplicate; None
+            where the features cannot tell, or nothing went.
+        highest: image similarity of the most similar pair; None likewise.
+    """
+
+    bound: float
+    share: float | None = None
+    highest: float | None = None
+
+    @property
+    def are_few(self) -> bool:
+        """Whether next to nothing of what went was redundant; not where that is unknown."""
+        return self.share is not None and self.share < FEW_NEAR_DUPLICATES
+
+
 class ReaderFacts(msgspec.Struct):
     """How the training reads its images, as far as thumbnails follow; see ``Reader``."""
 
@@ -186,6 +209,7 @@ class Manifest(msgspec.Struct, kw_only=True):
         notes: sentences for the report.
         gap_reliability: None for strategies without gaps.
         feedback: of runs that asked a proxy only.
+        near_duplicates: of strategies with density scores only; older runs did not say.
         reader: of images.
         threshold_curve: by rising keep ratio; empty for strategies without density scores.
         started: ISO 8601, in UTC; ``finished`` likewise.
@@ -212,6 +236,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     notes: list[str]
     gap_reliability: GapReliability | None
     feedback: FeedbackFacts | UnsetType | None = UNSET
+    near_duplicates: NearDuplicates | UnsetType | None = UNSET
     reader: ReaderFacts = msgspec.field(default_factory=ReaderFacts)
     threshold_curve: list[CurvePoint] | None
     started: str

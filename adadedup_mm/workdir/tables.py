@@ -33,6 +33,7 @@ SAMPLES = TableFile(
             ('kept', pa.bool_()),
             ('reason', pa.string()),
             ('partner_similarity', pa.float32()),
+            ('image_similarity', pa.float32()),
             ('label_suspect', pa.bool_()),
             ('dataset', pa.int32()),
             ('scene', pa.string()),
@@ -47,6 +48,7 @@ SAMPLES = TableFile(
             'order',
             'similarity',
             'partner_similarity',
+            'image_similarity',
             'label_suspect',
             'dataset',
             'scene',
@@ -93,6 +95,7 @@ def samples_table(
     selection: Selection,
     partner: np.ndarray,
     partner_similarity: np.ndarray,
+    image_similarity: np.ndarray,
     suspect: np.ndarray,
     xy: np.ndarray | None,
 ) -> pa.Table:
@@ -103,7 +106,8 @@ def samples_table(
         selection: the final one, with its reasons.
         partner: (N,) int64 index of the kept sample that makes a pruned one redundant; -1 where
             there is none.
-        partner_similarity: (N,) float32.
+        partner_similarity: (N,) float32, the density score of that pair.
+        image_similarity: (N,) float32, cosine of the image features of that pair.
         suspect: (N,) bool.
         xy: (N, 2) float32 map, or None.
     """
@@ -124,6 +128,7 @@ def samples_table(
             'kept': selection.kept,
             'reason': selection.reason,
             'partner_similarity': _nullable(np.where(has_partner, partner_similarity, np.nan)),
+            'image_similarity': _nullable(np.where(has_partner, image_similarity, np.nan)),
             'label_suspect': suspect,
             'dataset': pool.dataset_index,
             'scene': pool.scenes or [None] * count,
