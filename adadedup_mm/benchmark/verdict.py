@@ -84,9 +84,7 @@ def _compared(results: Results, reference: str) -> dict[str, IntervalEstimate]:
     return {name: mean_difference(results, name, reference, level) for name in variants}
 
 
-def _sentence(
-    results: Results, reference: str, compared: dict[str, IntervalEstimate]
-) -> str:
+def _sentence(results: Results, reference: str, compared: dict[str, IntervalEstimate]) -> str:
     better = {name: value for name, value in compared.items() if value.low > 0}
     worse = {name: value for name, value in compared.items() if value.high < 0}
     same = [name for name in compared if name not in better | worse]
