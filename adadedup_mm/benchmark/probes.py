@@ -5,7 +5,6 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from mmengine.config import Config
@@ -44,11 +43,9 @@ def measured_together(jobs: Sequence[Job], pruning_base: str) -> list[list[Job]]
     groups: dict[str, list[Job]] = {}
     for job in jobs:
         _, options = _on_all_samples(job, pruning_base)
-        data = plain(job.config.to_dict())
-        for key in ('adadedup', 'randomness'):
-            data.pop(key, None)
+        loaders = [job.config.get(key) for key in ('train_dataloader', 'val_dataloader')]
         probe = dataclasses.asdict(options.probe)
-        group = sha256_value([job.model, data, probe, options.views])
+        group = sha256_value([job.model, plain(loaders), probe, options.views])
         groups.setdefault(group, []).append(job)
     return list(groups.values())
 
@@ -71,8 +68,8 @@ def measure_jobs(jobs: Sequence[Job], pruning_base: str) -> list[Outcome]:
     folder = first.work_dir / 'probe' / first.folder.name
     shared = first.work_dir / 'stages' / pool_key(pool)[:16]
     sharing = StageStore(folder, shared=shared)
-    asked = Run(config, options, sharing, pool, sources)
-    _ = asked.probe_stages.cells  # which all heads learn from
+    # The cells that all heads learn from are there for later calls, too.
+    _ = Run(config, options, sharing, pool, sources).probe_stages.cells
     choices = _choose_all(jobs, sharing, pool, sources)
     # Detections are of no use to others.
     measuring = Run(config, options, StageStore(folder), pool, sources)

@@ -50,7 +50,7 @@ def mean_difference(
 ) -> IntervalEstimate:
     """The difference between two variants: the mean over keep ratios, paired by seed.
 
-    Of each seed the ratios count that every seed has, for both variants.
+    Seeds in which a ratio has failed are left out.
 
     Args:
         results: of one model.
@@ -93,13 +93,15 @@ def _sentence(results: Results, reference: str, compared: dict[str, IntervalEsti
         parts.append(f'{_with_values(better)} better')
     if worse:
         parts.append(f'{_with_values(worse)} worse')
-    if same:
-        parts.append(f'{", ".join(same)} not to be told from it')
-    unit = 'points' if results.scale == 100 else 'units'
+    if same and parts:
+        parts.append(f'{", ".join(same)} the same but for noise')
+    outcome = '; '.join(parts) or f'nothing differs by more than noise ({", ".join(same)})'
+
     seeds = max(value.seeds for value in compared.values())
+    unit = f'{"points of " if results.scale == 100 else ""}{results.metric}'
     return (
-        f'Against {reference}, in {unit} of {results.metric} over all keep ratios and {seeds} '
-        f'seeds: {"; ".join(parts)} (by 95 % intervals that hold for all at once).'
+        f'Against {reference} ({unit}, mean over keep ratios, {seeds} seeds, 95 % for all at once): '
+        f'{outcome}.'
     )
 
 

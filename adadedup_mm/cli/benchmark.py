@@ -41,8 +41,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='benchmark.py',
         description='Compare ways to prune: every variant, keep ratio and seed of CONFIG is one '
-        'training, or one selection that the probe measures. Run the same command again after an interruption; trainings that failed are '
-        'then tried again.',
+        'training, or one selection that the probe measures. Run the same command again after an '
+        'interruption; what failed is then tried again.',
     )
     parser.add_argument(
         'config',
