@@ -190,8 +190,8 @@ def _training_config(
     num_classes = settings.pop('num_classes', None)
     config = Config()
     base = benchmark.models[model]
-    if benchmark.is_probe(model):
-        base = {key: value for key, value in dict(base).items() if key != 'type'}
+    if isinstance(base, dict):
+        base = {key: value for key, value in base.items() if key != 'type'}
     try:
         _merge(config, [base, settings, benchmark.common], load)
         if {'adadedup', 'dynamic'} & config.keys():

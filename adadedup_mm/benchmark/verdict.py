@@ -99,10 +99,8 @@ def _sentence(results: Results, reference: str, compared: dict[str, IntervalEsti
 
     seeds = max(value.seeds for value in compared.values())
     unit = f'{"points of " if results.scale == 100 else ""}{results.metric}'
-    return (
-        f'Against {reference} ({unit}, mean over keep ratios, {seeds} seeds, 95 % for all at once): '
-        f'{outcome}.'
-    )
+    basis = f'{unit}, mean over keep ratios, {seeds} seeds, 95 % for all at once'
+    return f'Against {reference} ({basis}): {outcome}.'
 
 
 def _with_values(estimates: dict[str, IntervalEstimate]) -> str:
