@@ -26,8 +26,14 @@ CONFIGS = Path(__file__).parents[1] / 'configs'
 BENCHMARK = """
 _root = '{folder}/worlds'
 _coco = _root + '/coco/'
-data = dict(type='minidrive', root=_root, scenes=6, frames=3, world_per_seed=True)
-models = dict(probe=dict(type='probe', _base_='{configs}/minidrive/faster_rcnn_lite0_minidrive.py'))
+data = dict(type='minidrive', root=_root, scenes=6, frames=2, world_per_seed=True)
+models = dict(
+    probe=dict(
+        type='probe',
+        _base_='{configs}/minidrive/faster_rcnn_lite0_minidrive.py',
+        probe=dict(size=64),
+    )
+)
 common = dict(
     train_dataloader=dict(dataset=dict(data_root=_coco)),
     val_dataloader=dict(dataset=dict(data_root=_coco)),
@@ -47,7 +53,7 @@ variants = dict(
     vlm_sse=_quick(strategy=dict(type='vlm_sse', captions='nowhere.jsonl')),
     adadedup=_quick(),
 )
-keep_ratios = [0.5, 0.7]
+keep_ratios = [0.5]
 seeds = [0, 1]
 metric = 'coco/bbox_mAP'
 """
@@ -76,7 +82,7 @@ def test_selections_are_measured_as_rows_like_those_of_trainings(tmp_path, capfd
     arguments = [written(tmp_path), '--work-dir', work]
     assert run(arguments) == 1
     output = capfd.readouterr()
-    assert '18 selections for the probe: 1 models' in output.out
+    assert '10 selections for the probe: 1 models' in output.out
     assert (
         'probe seed 1: ' in output.err and 'FAILED probe vlm_sse 50% seed 0: error: ' in output.err
     )
@@ -84,7 +90,7 @@ def test_selections_are_measured_as_rows_like_those_of_trainings(tmp_path, capfd
         (row['variant'], row['keep_ratio'], row['seed']): row
         for row in read_results(work / 'results.parquet')
     }
-    assert len(rows) == 18
+    assert len(rows) == 10
     failed = {name[0] for name, row in rows.items() if row['status'] == 'failed'}
     assert failed == {'vlm_sse'}
     pruned = rows['clip_dedup', 0.5, 1]
@@ -98,22 +104,30 @@ def test_selections_are_measured_as_rows_like_those_of_trainings(tmp_path, capfd
     assert not list((work / 'probe').iterdir())
 
     tried = []
-    monkeypatch.setattr(probes, '_choose', lambda job, *_: tried.append(job) or pytest.fail())
+
+    def choose(job, *_):
+        tried.append(job.variant)
+        raise RuntimeError('again')
+
+    monkeypatch.setattr(probes, '_choose', choose)
     assert run(arguments) == 1
-    assert {job.variant for job in tried} == {'vlm_sse'} and len(tried) == 4
+    assert tried == ['vlm_sse'] * 2
+    assert 'FAILED probe vlm_sse 50% seed 1: RuntimeError: again' in capfd.readouterr().err
 
 
-def test_a_group_is_the_jobs_of_one_world_and_one_probe(tmp_path):
-    text = 'variants.update(other=dict(adadedup=dict(probe=dict(size=96))))\n'
-    benchmark = load_benchmark(written(tmp_path, text))
-    jobs = make_jobs(benchmark, {}, tmp_path / 'work')
-    groups = probes.measured_together(jobs, benchmark.pruning_base)
-    named = [
-        {(job.seed, job.variant == 'other', job.variant == 'full') for job in group}
-        for group in groups
-    ]
-    assert sorted(len(group) for group in groups) == [1, 1, 2, 2, 8, 8]
-    assert all(len({seed for seed, *_ in kinds}) == 1 for kinds in named)
+def test_a_group_is_what_has_the_same_data_and_all_have_one_judge(tmp_path):
+    text = (
+        'variants.update(other=dict(adadedup=dict(probe=dict(size=96))),\n'
+        '    all_views=dict(val_dataloader=dict(dataset=dict(test_mode=True, indices=3))))\n'
+        "models['probe']['probe'] = dict(size=80)\n"
+    )
+    jobs = make_jobs(load_benchmark(written(tmp_path, text)), {}, tmp_path / 'work')
+    groups = probes.measured_together(jobs)
+    assert sorted(len(group) for group in groups) == [1, 1, 6, 6]
+    assert all(len({job.seed for job in group}) == 1 for group in groups)
+    assert {job.judge.probe.size for job in jobs} == {80}
+    other = make_jobs(load_benchmark(written(tmp_path)), {}, tmp_path / 'work')
+    assert not {job.key for job in jobs} & {job.key for job in other}
 
 
 @pytest.mark.parametrize(
@@ -121,6 +135,8 @@ def test_a_group_is_the_jobs_of_one_world_and_one_probe(tmp_path):
     [
         ("models['probe']['type'] = 'prob'", "did you mean 'probe'"),
         ("variants['infobatch'] = dict(dynamic=dict(policy='infobatch'))", 'trains nothing'),
+        ("models['probe']['probe'] = dict(sise=64)", "did you mean 'size'"),
+        ("models['probe']['probe'] = 64", 'adadedup.probe must be a dict'),
         ("data['seed'] = 3", 'data.seed is what world_per_seed sets'),
         ("data['world_per_seed'] = 1", 'must be True or False'),
         ("data.pop('root')", 'data.root is missing'),

@@ -25,7 +25,8 @@ class Benchmark:
 
     Attributes:
         models: name -> training config: a path, or a dict with the path as ``_base_`` and settings
-            beside it. ``type='probe'`` among these takes its data alone and trains nothing.
+            beside it. ``type='probe'`` among these takes its data alone and trains nothing;
+            ``probe`` beside it holds the options of the probe.
         variants: name -> settings merged into the training config; ``_base_`` names config files to
             merge before them.
         keep_ratios: each variant that can be told a keep ratio is trained at all of them.

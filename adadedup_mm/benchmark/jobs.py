@@ -22,8 +22,8 @@ from ..detectors.config import set_classes
 from ..registry import STRATEGIES, bind
 from ..settings.config_text import config_text
 from ..settings.load import load_config
-from ..settings.options import plain, resolve_options
-from .config import PROBE, Benchmark
+from ..settings.options import Options, plain, resolve_options
+from .config import Benchmark
 from .data import has_worlds, in_world
 
 Load = Callable[[str], dict[str, Any]]
@@ -53,7 +53,7 @@ class Job:
             of this benchmark.
         key: hash of the settings.
         work_dir: of the benchmark.
-        is_probe: whether it is measured by the probe instead of trained.
+        judge: options under which the probe measures it; None where it is trained.
     """
 
     model: str
@@ -64,7 +64,12 @@ class Job:
     settings: dict[str, Any]
     key: str
     work_dir: Path
-    is_probe: bool = False
+    judge: Options | None = None
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether the probe measures it."""
+        return self.judge is not None
 
     @property
     def name(self) -> str:
@@ -120,6 +125,7 @@ def make_jobs(benchmark: Benchmark, settings: Mapping[str, Any], work_dir: Path)
         return load_config(path)._cfg_dict.to_dict()
 
     configs = {}
+    judges = {model: _judge(benchmark, model, load) for model in benchmark.models}
     for model in benchmark.models:
         for variant in benchmark.variants:
             config = _training_config(benchmark, settings, model, variant, load)
@@ -144,7 +150,7 @@ def make_jobs(benchmark: Benchmark, settings: Mapping[str, Any], work_dir: Path)
                         data=benchmark.data,
                         load=load,
                         work_dir=work_dir,
-                        is_probe=benchmark.is_probe(model),
+                        judge=judges[model],
                     )
                 )
 
@@ -190,8 +196,8 @@ def _training_config(
     num_classes = settings.pop('num_classes', None)
     config = Config()
     base = benchmark.models[model]
-    if isinstance(base, dict):
-        base = {key: value for key, value in base.items() if key != 'type'}
+    if isinstance(base, dict) and benchmark.is_probe(model):
+        base = {key: value for key, value in base.items() if key not in ('type', 'probe')}
     try:
         _merge(config, [base, settings, benchmark.common], load)
         if {'adadedup', 'dynamic'} & config.keys():
@@ -231,6 +237,20 @@ def _training_config(
         bind(STRATEGIES, options.strategy, f'{where}: adadedup.strategy')
 
     return config
+
+
+def _judge(benchmark: Benchmark, model: str, load: Load) -> Options | None:
+    """What all variants of a model of the probe are measured with: nothing that a variant sets."""
+    part = benchmark.models[model]
+    if not isinstance(part, dict) or not benchmark.is_probe(model):
+        return None
+    config = Config()
+    try:
+        own = dict(adadedup=dict(probe=part.get('probe', {})))
+        _merge(config, [benchmark.pruning_base, own], load)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise UserError(f'models.{model}.probe: {type(error).__name__}: {error}') from error
+    return resolve_options(config)
 
 
 def _merge(config: Config, parts: Sequence[Any], load: Load) -> None:
@@ -291,7 +311,7 @@ def _job(
     data: dict[str, Any],
     load: Load,
     work_dir: Path,
-    is_probe: bool,
+    judge: Options | None,
 ) -> Job:
     config = _in_world_of(seed, base, data)
     config.randomness = dict(config.get('randomness') or {}, seed=seed)
@@ -306,8 +326,8 @@ def _job(
         settings['adadedup'] = options.identity()
         settings['proxy'] = plain(load(options.proxy.config))
         config.adadedup.shared_stages = str(work_dir / 'stages')
-    if is_probe:
-        settings['judge'] = PROBE
+    if judge:
+        settings['judge'] = judge.identity()
 
     return Job(
         model=model,
@@ -318,7 +338,7 @@ def _job(
         settings=settings,
         key=sha256_value(settings),
         work_dir=work_dir,
-        is_probe=is_probe,
+        judge=judge,
     )
 
 

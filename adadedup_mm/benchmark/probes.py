@@ -1,13 +1,11 @@
 """The jobs of a model of type ``'probe'``: selections, all of the same data measured together."""
 
-import copy
 import dataclasses
 import shutil
 import time
 from collections.abc import Sequence
 
 import numpy as np
-from mmengine.config import Config
 
 from ..base.errors import UserError
 from ..base.files import sha256_value
@@ -17,8 +15,7 @@ from ..datasets import Source, read_pool
 from ..pool import Pool, pool_key
 from ..probe.precision import Precision
 from ..pruning.measure import kept_by, precisions_of, target_of
-from ..settings.load import load_config
-from ..settings.options import Options, plain, resolve_options
+from ..settings.options import plain, resolve_options
 from ..stages import StageStore
 from ..strategies.run import Run
 from .jobs import Job
@@ -33,61 +30,41 @@ class _Choice:
     stages: dict[str, float]
 
 
-def measured_together(jobs: Sequence[Job], pruning_base: str) -> list[list[Job]]:
-    """Groups jobs of the probe whose selections are measured in one pass.
-
-    Args:
-        jobs: of one benchmark.
-        pruning_base: config file whose probe is asked where a variant has no ``adadedup`` dict.
-    """
+def measured_together(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Groups jobs of the probe whose selections are measured in one pass: those of equal data."""
     groups: dict[str, list[Job]] = {}
     for job in jobs:
-        _, options = _on_all_samples(job, pruning_base)
         loaders = [job.config.get(key) for key in ('train_dataloader', 'val_dataloader')]
-        probe = dataclasses.asdict(options.probe)
-        group = sha256_value([job.model, plain(loaders), probe, options.views])
+        group = sha256_value([job.model, plain(loaders)])
         groups.setdefault(group, []).append(job)
     return list(groups.values())
 
 
-def measure_jobs(jobs: Sequence[Job], pruning_base: str) -> list[Outcome]:
+def measure_jobs(jobs: Sequence[Job]) -> list[Outcome]:
     """Chooses samples as each job says, then measures all selections in one pass.
 
     Stages are shared as those of trainings are. A strategy that fails is an outcome with an error.
 
     Args:
         jobs: a group of ``measured_together``.
-        pruning_base: see there.
 
     Raises:
         UserError: the data cannot be read, or have no boxes to learn from.
     """
     first = jobs[0]
-    config, options = _on_all_samples(first, pruning_base)
-    pool, sources = read_pool(config)
+    assert first.judge is not None
+    pool, sources = read_pool(first.config)
     folder = first.work_dir / 'probe' / first.folder.name
     shared = first.work_dir / 'stages' / pool_key(pool)[:16]
     sharing = StageStore(folder, shared=shared)
     # The cells that all heads learn from are there for later calls, too.
-    _ = Run(config, options, sharing, pool, sources).probe_stages.cells
+    _ = Run(first.config, first.judge, sharing, pool, sources).probe_stages.cells
     choices = _choose_all(jobs, sharing, pool, sources)
     # Detections are of no use to others.
-    measuring = Run(config, options, StageStore(folder), pool, sources)
+    measuring = Run(first.config, first.judge, StageStore(folder), pool, sources)
     outcomes = _measure_all(choices, measuring)
     shutil.rmtree(folder)
     return outcomes
-
-
-def _on_all_samples(job: Job, pruning_base: str) -> tuple[Config, Options]:
-    """The config that measures a job's selection: that of ``pruning_base`` with the job's probe."""
-    config = copy.deepcopy(job.config)
-    own = resolve_options(config) if 'adadedup' in config else None
-    config.pop('adadedup', None)
-    config.merge_from_dict(load_config(pruning_base)._cfg_dict.to_dict())
-    options = resolve_options(config)
-    if own:
-        options = dataclasses.replace(options, probe=own.probe, views=own.views)
-    return config, options
 
 
 def _choose_all(

@@ -107,7 +107,7 @@ def _main(arguments: list[str] | None) -> None:
             check_metric(row, args.metric or benchmark.metric)
         waiting = [job for job in jobs if job.folder not in rows]
         print(_announcement(benchmark, jobs, waiting), flush=True)
-        _run_probes(jobs, rows, about, benchmark.pruning_base, work_dir)
+        _run_probes(jobs, rows, about, work_dir)
         _run(jobs, rows, about, launcher, work_dir, args)
         ordered = [rows[job.folder] for job in jobs]
         _report(work_dir, ordered, args.metric)
@@ -153,9 +153,7 @@ def _counted(jobs: list[Job]) -> str:
     return ' and '.join(parts)
 
 
-def _run_probes(
-    jobs: list[Job], rows: dict[Path, Row], about: Row, pruning_base: str, work_dir: Path
-) -> None:
+def _run_probes(jobs: list[Job], rows: dict[Path, Row], about: Row, work_dir: Path) -> None:
     """Measures the selections that have no row yet, those of the same data together."""
     probes = [job for job in jobs if job.is_probe]
     waiting = [job for job in probes if job.folder not in rows]
@@ -164,9 +162,9 @@ def _run_probes(
     from ..benchmark.probes import measure_jobs, measured_together  # which takes seconds
 
     overview = Overview(probes, [rows[job.folder] for job in probes if job.folder in rows], 1)
-    for group in measured_together(waiting, pruning_base):
+    for group in measured_together(waiting):
         started = time.monotonic()
-        outcomes = measure_jobs(group, pruning_base)
+        outcomes = measure_jobs(group)
         seconds = time.monotonic() - started
         for job, outcome in zip(group, outcomes, strict=True):
             rows[job.folder] = probe_row(job, about, outcome, seconds / len(group))
