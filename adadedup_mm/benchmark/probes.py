@@ -57,10 +57,9 @@ def measure_jobs(jobs: Sequence[Job]) -> list[Outcome]:
     folder = first.work_dir / 'probe' / first.folder.name
     shared = first.work_dir / 'stages' / pool_key(pool)[:16]
     sharing = StageStore(folder, shared=shared)
-    # The cells that all heads learn from are there for later calls, too.
-    _ = Run(first.config, first.judge, sharing, pool, sources).probe_stages.cells
     choices = _choose_all(jobs, sharing, pool, sources)
-    # Detections are of no use to others.
+    # The cells that the heads learn from are kept for later calls, detections are not.
+    _ = Run(first.config, first.judge, sharing, pool, sources).probe_stages.cells
     measuring = Run(first.config, first.judge, StageStore(folder), pool, sources)
     outcomes = _measure_all(choices, measuring)
     shutil.rmtree(folder)
