@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from sklearn.linear_model import Ridge
 from torch.nn import functional
 
+from adadedup_mm.feedback import Gaps, shrink, standardise, weighted_gaps
 from adadedup_mm.probe import sums as sums_module
 from adadedup_mm.probe.cells import (
     GRIDS,
@@ -34,6 +36,7 @@ from adadedup_mm.probe.fit import (
     fit_heads,
 )
 from adadedup_mm.probe.folds import cross_folds, scene_blocks
+from adadedup_mm.probe.held_out import held_out_losses
 from adadedup_mm.probe.precision import Truth
 from adadedup_mm.probe.sums import LeftOut, no_sums, penalty_of, solve, sum_cells
 
@@ -410,6 +413,97 @@ def test_cross_fitted_losses_are_those_of_a_head_fitted_anew_for_each_picture(se
             squares = ((targets[own] - features[own] @ head) ** 2).sum(axis=1)
             expected[picture] += rows.weight[own] @ squares
     np.testing.assert_allclose(losses, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_held_out_losses_are_those_of_a_head_fitted_without_the_group(seed):
+    grids = [some_rows(seed), some_rows(seed + 10)]
+    generator = np.random.default_rng(seed)
+    learned, group = generator.random(12) < 0.7, generator.permutation(np.arange(12) % 4)
+    losses = held_out_losses(grids.__getitem__, 2, 4, 2, learned, group)
+    expected = np.zeros(12)
+    for pieces in grids:
+        rows = joined(pieces)
+        features = with_constant(rows.features.astype(np.float32))
+        targets = class_targets(rows.label, 2)
+        penalty = penalty_of(sum_cells(features, rows.weight, targets), CLASS_PENALTY)
+        for picture in range(12):
+            own = rows.picture == picture
+            rest = learned[rows.picture] & (group[rows.picture] != group[picture])
+            head = solve(sum_cells(features[rest], rows.weight[rest], targets[rest]), penalty)
+            squares = ((targets[own] - features[own] @ head) ** 2).sum(axis=1)
+            expected[picture] += rows.weight[own] @ squares
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+
+
+def test_where_only_its_own_group_was_learned_a_head_says_nothing():
+    pieces = some_rows(0)
+    learned, group = np.arange(12) < 3, np.minimum(np.arange(12) // 3, 1)
+    losses = held_out_losses(lambda grid: pieces, 1, 4, 2, learned, group)
+    rows = joined(pieces)
+    squares = rows.weight * (rows.label >= 0)
+    of_targets = np.bincount(rows.picture, squares, minlength=12)
+    np.testing.assert_allclose(losses[:3], of_targets[:3], rtol=1e-6)
+    assert not np.allclose(losses[3:], of_targets[3:])
+
+
+# Several signals as one.
+
+
+def some_gaps(seed, clusters=12, scale=1.0):
+    generator = np.random.default_rng(seed)
+    gap = scale * generator.normal(size=clusters)
+    gap_se = scale * generator.uniform(0.1, 0.5, clusters)
+    unknown = generator.random(clusters) < 0.2
+    gap[unknown] = gap_se[unknown] = np.nan
+    return Gaps(
+        loss_kept=generator.random(clusters),
+        loss_pruned=generator.random(clusters),
+        gap=gap,
+        gap_se=gap_se,
+        count=generator.integers(1, 9, clusters),
+        split_half=float(generator.uniform(-1, 1)),
+    )
+
+
+@quick
+@given(seeds)
+def test_one_signal_alone_decides_what_it_decided_before(seed):
+    gaps = some_gaps(seed)
+    alone = weighted_gaps([gaps])
+    np.testing.assert_array_equal(np.isnan(alone.gap), np.isnan(gaps.gap))
+    for weigh in (shrink, standardise):
+        one, told = weigh(alone)
+        other, before = weigh(gaps)
+        np.testing.assert_allclose(one, other, atol=1e-9)
+        assert told.keys() == before.keys()
+
+
+@quick
+@given(seeds, st.sampled_from([1e-3, 7.0, 1e4]))
+def test_the_units_of_a_signal_change_nothing(seed, unit):
+    one, other = some_gaps(seed), some_gaps(seed + 1)
+    scaled = some_gaps(seed + 1, scale=unit)
+    together, in_units = weighted_gaps([one, other]), weighted_gaps([one, scaled])
+    np.testing.assert_allclose(together.gap, in_units.gap, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(together.gap_se, in_units.gap_se, rtol=1e-6)
+    assert together.split_half == max(one.split_half, other.split_half)
+
+
+def test_a_signal_that_is_certain_outweighs_one_that_is_not_and_a_silent_one_changes_nothing():
+    clusters = np.arange(8)
+    even = replace(some_gaps(0, 8), gap=clusters / 8, gap_se=np.full(8, 0.01))
+    noisy = replace(even, gap=-even.gap, gap_se=np.full(8, 0.9))
+    together = weighted_gaps([noisy, even])
+    assert np.corrcoef(together.gap, clusters)[0, 1] > 0.99
+    silent = replace(even, gap=np.full(8, np.nan), gap_se=np.full(8, np.nan), split_half=np.nan)
+    alone, beside = weighted_gaps([even]), weighted_gaps([silent, even])
+    np.testing.assert_array_equal(alone.gap, beside.gap)
+    assert beside.split_half == even.split_half
+    nothing = weighted_gaps([silent])
+    assert np.isnan(nothing.gap).all() and np.isnan(nothing.split_half)
+    delta, _ = shrink(nothing)
+    assert not delta.any()
 
 
 # Detections.

@@ -335,6 +335,23 @@ def test_a_set_without_boxes_says_so_in_a_line(tmp_path):
     assert '\n' not in str(said.value)
 
 
+def test_samples_without_labels_teach_nothing_and_have_no_loss(coco, tmp_path):
+    config = make_config(coco)
+    run = run_of(config, tmp_path / 'work')
+    labelled = np.arange(24) % 4 > 0
+    object.__setattr__(run.pool, 'labelled', labelled)
+    stages, everything = run.probe_stages, np.ones(24, bool)
+    losses = stages.losses(everything)
+    np.testing.assert_array_equal(np.isnan(losses), ~labelled)
+    np.testing.assert_array_equal(losses, stages.losses(labelled))
+    one, other = stages.heads(np.stack([everything, labelled]))
+    np.testing.assert_array_equal(one.classes, other.classes)
+    fold = np.arange(24) // 4
+    losses = stages.held_out_losses(everything, fold)
+    np.testing.assert_array_equal(losses > 0, labelled)
+    np.testing.assert_array_equal(losses, stages.held_out_losses(labelled, fold))
+
+
 # Frames.
 
 
@@ -480,15 +497,16 @@ def test_without_a_validation_set_a_curve_is_cross_validated(per_scene, tmp_path
 
 
 def test_a_strategy_that_trains_is_refused_in_a_line(coco, tmp_path):
-    config = make_config(coco, feedback=dict(signal='proxy'))
-    with pytest.raises(UserError, match='trains detectors') as said:
-        curve_of(config, tmp_path / 'work', ['random', 'adadedup'], [0.5])
+    with pytest.raises(UserError, match='el2n trains detectors') as said:
+        curve_of(make_config(coco), tmp_path / 'work', ['random', 'el2n'], [0.5])
     assert '\n' not in str(said.value)
 
 
 def test_the_probes_own_feedback_is_measured_like_any_other(coco, tmp_path, monkeypatch):
     no_proxy(monkeypatch)
-    config = make_config(coco, make_set(tmp_path, 'val', count=6, seed=5))
+    config = make_config(
+        coco, make_set(tmp_path, 'val', count=6, seed=5), feedback=dict(signal='proxy')
+    )
     curve = curve_of(config, tmp_path / 'work', ['random', 'adadedup'], [0.5], seeds=1)
     assert [point.samples for point in curve.points] == [12, 12, 24]
 
@@ -546,9 +564,12 @@ def test_the_offline_backbone_has_maps_of_four_strides():
 @pytest.mark.parametrize(
     ('model', 'strides', 'side'),
     [
-        ('resnet10t', [4, 8, 16, 32], None),
-        ('vit_tiny_patch16_224', [16], 224),
-        ('swin_tiny_patch4_window7_224', [4, 8, 16, 32], 224),
+        ('test_resnet', [4, 8, 16, 32], None),
+        ('test_efficientnet', [4, 8, 16, 32], None),
+        # With its channels last, of which there are as many as rows.
+        ('test_mambaout', [4, 8, 16, 32], None),
+        ('test_vit', [16], None),
+        ('test_vit2', [16], 160),
     ],
 )
 def test_timms_backbones_say_what_their_maps_are(model, strides, side, random_weights):
@@ -560,16 +581,16 @@ def test_timms_backbones_say_what_their_maps_are(model, strides, side, random_we
 
 def test_weights_from_a_file_are_used_and_part_of_the_key(random_weights, tmp_path):
     torch.manual_seed(1)
-    network = timm.create_model('resnet10t', features_only=True)
+    network = timm.create_model('test_resnet', features_only=True)
     for values in network.state_dict().values():
         values.copy_(torch.rand(values.shape)) if values.is_floating_point() else None
     torch.save(network.state_dict(), tmp_path / 'weights.pt')
-    given = TimmBackbone('resnet10t', str(tmp_path / 'weights.pt'))
-    assert given.key['weights'] and TimmBackbone('resnet10t').key != given.key
-    one, other = given.maps(some_images()), TimmBackbone('resnet10t').maps(some_images())
+    given = TimmBackbone('test_resnet', str(tmp_path / 'weights.pt'))
+    assert given.key['weights'] and TimmBackbone('test_resnet').key != given.key
+    one, other = given.maps(some_images()), TimmBackbone('test_resnet').maps(some_images())
     assert not np.allclose(one[0], other[0])
     torch.save(dict(conv=torch.zeros(3)), tmp_path / 'wrong.pt')
-    wrong = TimmBackbone('resnet10t', str(tmp_path / 'wrong.pt'))
+    wrong = TimmBackbone('test_resnet', str(tmp_path / 'wrong.pt'))
     with pytest.raises(UserError, match='do not fit') as said:
         wrong.maps(some_images())
     assert '\n' not in str(said.value)
@@ -579,7 +600,7 @@ def test_models_that_nobody_knows_or_that_have_no_maps_are_refused_in_a_line(mon
     with pytest.raises(UserError, match='timm does not know') as said:
         TimmBackbone('resnet0')
     assert '\n' not in str(said.value)
-    backbone = TimmBackbone('resnet10t')
+    backbone = TimmBackbone('test_resnet')
     offline = mock.patch.object(timm, 'create_model', side_effect=OSError('no network'))
     with offline, pytest.raises(UserError, match='weights cannot be fetched') as said:
         backbone.maps(some_images())

@@ -144,6 +144,8 @@ class TimmBackbone(TorchBackbone):
         self.strides = [stride for stride in last_of_stride if stride in _STRIDES]
         self.chosen = [last_of_stride[stride] for stride in self.strides]
         self.channels = [plain.feature_info.channels()[place] for place in self.chosen]
+        # Of some transformers.
+        self.channels_last = getattr(plain, 'output_fmt', 'NCHW') == 'NHWC'
         settings = timm.data.resolve_model_data_config(plain)
         if not _takes_any_size(plain):
             self.side = settings['input_size'][-1]
@@ -188,11 +190,9 @@ class TimmBackbone(TorchBackbone):
 
     def _forward(self, inputs: Tensor) -> Sequence[Tensor]:
         maps = self._network(inputs)
-        chosen = []
-        for place, channels in zip(self.chosen, self.channels, strict=True):
-            values = maps[place]
-            # Some transformers have their channels last.
-            chosen.append(values if values.shape[1] == channels else values.permute(0, 3, 1, 2))
+        chosen = [maps[place] for place in self.chosen]
+        if self.channels_last:
+            return [values.permute(0, 3, 1, 2) for values in chosen]
         return chosen
 
 
