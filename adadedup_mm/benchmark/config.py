@@ -1,9 +1,10 @@
 """What a benchmark compares, read from its config (docs/BENCHMARKS.md describes the format)."""
 
+import ast
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from ..base.checks import choose
 from ..base.errors import UserError
 from ..settings.load import load_config
 
+# The kind of a model that is not trained: its selections are measured by the probe.
+PROBE = 'probe'
 # Variants of these names are what the shares of recovered degradation refer to.
 # Variants that tables look for by name; what they are is the config's business.
 FULL, RANDOM, DENSITY = 'full', 'random', 'clip_dedup'
@@ -22,7 +25,8 @@ class Benchmark:
 
     Attributes:
         models: name -> training config: a path, or a dict with the path as ``_base_`` and settings
-            beside it.
+            beside it. ``type='probe'`` among these takes its data alone and trains nothing;
+            ``probe`` beside it holds the options of the probe.
         variants: name -> settings merged into the training config; ``_base_`` names config files to
             merge before them.
         keep_ratios: each variant that can be told a keep ratio is trained at all of them.
@@ -48,6 +52,11 @@ class Benchmark:
     compare_with: str = DENSITY
     gpu_hours: dict[str, float] = dataclasses.field(default_factory=dict)
 
+    def is_probe(self, model: str) -> bool:
+        """Whether a model's jobs are no trainings, but selections that the probe measures."""
+        part = self.models[model]
+        return isinstance(part, dict) and part.get('type') == PROBE
+
 
 def load_benchmark(path: str | Path, overrides: dict[str, Any] | None = None) -> Benchmark:
     """Reads a benchmark config; names that begin with an underscore are the config's own helpers.
@@ -56,7 +65,7 @@ def load_benchmark(path: str | Path, overrides: dict[str, Any] | None = None) ->
         UserError: the file is no config, or a key is missing, unknown or has an impossible value.
     """
     config = load_config(path, overrides)
-    folder = Path(config.filename).parent
+    folders = _folders(Path(config.filename))
     settings = config.to_dict()
     values = {key: value for key, value in settings.items() if not key.startswith('_')}
     _check_keys(values, path)
@@ -69,10 +78,10 @@ def load_benchmark(path: str | Path, overrides: dict[str, Any] | None = None) ->
     _check_texts(values, path)
     _check_choices(values, path)
 
-    values['models'] = _found_in(values['models'], folder)
-    values['variants'] = _found_in(values['variants'], folder)
+    values['models'] = _found_in(values['models'], folders)
+    values['variants'] = _found_in(values['variants'], folders)
     benchmark = Benchmark(**values)
-    pruning_base = _found(benchmark.pruning_base, folder)
+    pruning_base = _found(benchmark.pruning_base, folders)
 
     return dataclasses.replace(benchmark, pruning_base=pruning_base)
 
@@ -112,6 +121,9 @@ def _check_choices(values: dict[str, Any], path: str | Path) -> None:
     """Raises UserError where something to compare is missing, no dict, or unknown elsewhere."""
     for name, settings in values['variants'].items():
         _check_variant(settings, f'{path}: variants.{name}')
+    for name, part in values['models'].items():
+        if isinstance(part, dict) and 'type' in part:
+            choose(part['type'], (PROBE,), f'{path}: models.{name}.type')
     for name in ('models', 'variants', 'keep_ratios', 'seeds'):
         if not values[name]:
             raise UserError(f'{path}: {name} is empty')
@@ -173,20 +185,42 @@ def _seed(value: Any, path: str | Path) -> int:
     return value
 
 
-def _found_in(parts: dict[str, Any], folder: Path) -> dict[str, Any]:
-    return {name: _found(part, folder) for name, part in parts.items()}
+def _folders(path: Path) -> list[Path]:
+    """The folder of a config file, then those of the files in its ``_base_``, and of theirs."""
+    folders = [path.parent]
+    for base in _base_files(path):
+        if '::' not in base:
+            folders += _folders(path.parent / base)
+    return list(dict.fromkeys(folders))
 
 
-def _found(part: Any, folder: Path) -> Any:
-    """Makes paths that are relative to the benchmark config's folder absolute.
+def _base_files(path: Path) -> list[str]:
+    """The ``_base_`` of a config in Python that mmengine has read; of no other kind of file."""
+    if path.suffix != '.py':
+        return []
+    for line in ast.parse(path.read_text(encoding='utf-8')).body:
+        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == '_base_':
+            bases = ast.literal_eval(line.value)
+            return [bases] if isinstance(bases, str) else list(bases)
+    return []
+
+
+def _found_in(parts: dict[str, Any], folders: Sequence[Path]) -> dict[str, Any]:
+    return {name: _found(part, folders) for name, part in parts.items()}
+
+
+def _found(part: Any, folders: Sequence[Path]) -> Any:
+    """Makes paths that are relative to one of the benchmark config's folders absolute.
 
     ``part`` is one path, several, or a dict with them as ``_base_``.
     """
     if isinstance(part, Mapping):
-        bases = _found(part.get('_base_', []), folder)
+        bases = _found(part.get('_base_', []), folders)
         return dict(part, _base_=bases)
     if isinstance(part, (list, tuple)):
-        return [_found(item, folder) for item in part]
-    if isinstance(part, str) and '::' not in part and (folder / part).exists():
-        return str((folder / part).resolve())
+        return [_found(item, folders) for item in part]
+    if isinstance(part, str) and '::' not in part:
+        for folder in folders:
+            if (folder / part).exists():
+                return str((folder / part).resolve())
     return part

@@ -68,7 +68,7 @@ class BenchmarkHook(Hook):
             seconds=round(self.seconds, 3),
             metrics={name: float(value) for name, value in metrics.items() if _is_number(value)},
             samples=len(runner.train_dataloader.dataset),
-            device=torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU',
+            device=device_name(),
         )
         write_json(Path(runner.work_dir) / REPORT, report)
 
@@ -81,6 +81,11 @@ class BenchmarkHook(Hook):
     def _pause(self) -> None:
         self.seconds += self._running()
         self.start = None
+
+
+def device_name() -> str:
+    """What computes, in words."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'
 
 
 def _is_number(value: Any) -> bool:

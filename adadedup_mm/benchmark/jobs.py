@@ -1,4 +1,7 @@
-"""The trainings of a benchmark, each an ordinary training config in a work dir of its own."""
+"""The trainings of a benchmark, each an ordinary training config in a work dir of its own.
+
+A job of the probe is such a config, too: of it only the data and the pruning are used.
+"""
 
 import copy
 import functools
@@ -19,8 +22,9 @@ from ..detectors.config import set_classes
 from ..registry import STRATEGIES, bind
 from ..settings.config_text import config_text
 from ..settings.load import load_config
-from ..settings.options import plain, resolve_options
+from ..settings.options import Options, plain, resolve_options
 from .config import Benchmark
+from .data import has_worlds, in_world
 
 Load = Callable[[str], dict[str, Any]]
 _NEVER = 10**9
@@ -37,7 +41,7 @@ _KNOWN = inspect.signature(Runner).parameters.keys() | {
 
 @dataclass(frozen=True)
 class Job:
-    """One training.
+    """One training, or one selection that the probe measures.
 
     Attributes:
         model: name of the model.
@@ -49,6 +53,7 @@ class Job:
             of this benchmark.
         key: hash of the settings.
         work_dir: of the benchmark.
+        judge: options under which the probe measures it; None where it is trained.
     """
 
     model: str
@@ -59,6 +64,12 @@ class Job:
     settings: dict[str, Any]
     key: str
     work_dir: Path
+    judge: Options | None = None
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether the probe measures it."""
+        return self.judge is not None
 
     @property
     def name(self) -> str:
@@ -114,6 +125,7 @@ def make_jobs(benchmark: Benchmark, settings: Mapping[str, Any], work_dir: Path)
         return load_config(path)._cfg_dict.to_dict()
 
     configs = {}
+    judges = {model: _judge(benchmark, model, load) for model in benchmark.models}
     for model in benchmark.models:
         for variant in benchmark.variants:
             config = _training_config(benchmark, settings, model, variant, load)
@@ -138,6 +150,7 @@ def make_jobs(benchmark: Benchmark, settings: Mapping[str, Any], work_dir: Path)
                         data=benchmark.data,
                         load=load,
                         work_dir=work_dir,
+                        judge=judges[model],
                     )
                 )
 
@@ -148,11 +161,16 @@ def check_weights(jobs: Sequence[Job]) -> None:
     """Raises UserError if a file of weights that a training starts from is missing."""
     for job in jobs:
         weights = job.config.get('load_from')
-        if weights and '://' not in weights and not os.path.exists(weights):
+        if weights and not job.is_probe and '://' not in weights and not os.path.exists(weights):
             raise UserError(
                 f'{weights} is missing, which {job.model} starts from (load_from): '
                 "put the weights there; the model's config says where they come from"
             )
+
+
+def trained(jobs: Sequence[Job]) -> list[Job]:
+    """Those that are trainings."""
+    return [job for job in jobs if not job.is_probe]
 
 
 def ratio_owner(config: Mapping[str, Any]) -> str | None:
@@ -177,8 +195,11 @@ def _training_config(
     settings = dict(settings)
     num_classes = settings.pop('num_classes', None)
     config = Config()
+    base = benchmark.models[model]
+    if isinstance(base, dict) and benchmark.is_probe(model):
+        base = {key: value for key, value in base.items() if key not in ('type', 'probe')}
     try:
-        _merge(config, [benchmark.models[model], settings, benchmark.common], load)
+        _merge(config, [base, settings, benchmark.common], load)
         if {'adadedup', 'dynamic'} & config.keys():
             raise UserError(
                 f'models.{model} prunes by itself: name a config without the dicts '
@@ -196,6 +217,11 @@ def _training_config(
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise UserError(f'{where}: {type(error).__name__}: {error}') from error
 
+    if benchmark.is_probe(model) and 'dynamic' in config:
+        raise UserError(
+            f'{where}: the probe trains nothing, so that nothing can be pruned meanwhile: '
+            'leave the variant out, or name a training config as the model'
+        )
     if not config.get('train_cfg') or not config.get('val_dataloader'):
         raise UserError(
             f'{where} is no config that trains and evaluates: '
@@ -211,6 +237,20 @@ def _training_config(
         bind(STRATEGIES, options.strategy, f'{where}: adadedup.strategy')
 
     return config
+
+
+def _judge(benchmark: Benchmark, model: str, load: Load) -> Options | None:
+    """What all variants of a model of the probe are measured with: nothing that a variant sets."""
+    part = benchmark.models[model]
+    if not isinstance(part, dict) or not benchmark.is_probe(model):
+        return None
+    config = Config()
+    try:
+        own = dict(adadedup=dict(probe=part.get('probe', {})))
+        _merge(config, [benchmark.pruning_base, own], load)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise UserError(f'models.{model}.probe: {type(error).__name__}: {error}') from error
+    return resolve_options(config)
 
 
 def _merge(config: Config, parts: Sequence[Any], load: Load) -> None:
@@ -271,8 +311,9 @@ def _job(
     data: dict[str, Any],
     load: Load,
     work_dir: Path,
+    judge: Options | None,
 ) -> Job:
-    config = copy.deepcopy(base)
+    config = _in_world_of(seed, base, data)
     config.randomness = dict(config.get('randomness') or {}, seed=seed)
     if 'adadedup' in config:
         config.adadedup.seed = seed
@@ -285,6 +326,8 @@ def _job(
         settings['adadedup'] = options.identity()
         settings['proxy'] = plain(load(options.proxy.config))
         config.adadedup.shared_stages = str(work_dir / 'stages')
+    if judge:
+        settings['judge'] = judge.identity()
 
     return Job(
         model=model,
@@ -295,4 +338,19 @@ def _job(
         settings=settings,
         key=sha256_value(settings),
         work_dir=work_dir,
+        judge=judge,
     )
+
+
+def _in_world_of(seed: int, base: Config, data: dict[str, Any]) -> Config:
+    """A copy of a config whose data are those of a seed, if each seed has its own."""
+    if not has_worlds(data):
+        return copy.deepcopy(base)
+    before = base.to_dict()
+    config = in_world(before, data, seed)
+    if config == before:
+        raise UserError(
+            f'no path of the training configs lies below data.root {data["root"]}, so that all '
+            'seeds would have the same data: set data_root and ann_file in common'
+        )
+    return Config(config)

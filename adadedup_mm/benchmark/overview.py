@@ -1,6 +1,7 @@
 """What a benchmark shows while it runs."""
 
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -13,10 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from .jobs import Job, folder_name
-from .results import Row, is_done
+from .results import Row, is_done, percent
 from .schedule import Running
 
 _TAIL = 400  # bytes of a log that hold its last line
+# What a line of mmengine's log says of the time to come.
+_ETA = re.compile(r'eta: (?:(\d+) days?, )?(\d+):(\d\d):(\d\d)')
 
 
 class Overview:
@@ -46,6 +49,7 @@ class Overview:
                 transient=True,
             )
         self.shown = 0.0
+        self.has_estimate = any(map(is_done, rows))
 
     def __enter__(self) -> 'Overview':
         if self.live:
@@ -67,7 +71,8 @@ class Overview:
         self.rows.append(row)
         if is_done(row):
             mark = 'done'
-            result = f'{row["metric"]} {row["value"]:.4g}'
+            self.has_estimate = True
+            result = f'{row["metric"]} {self._as_in_tables(row["value"])}'
         else:
             mark = 'FAILED'
             result = row['error']
@@ -78,14 +83,58 @@ class Overview:
         )
         self.console.print(line, soft_wrap=True)
 
+    def measured(self, jobs: Sequence[Job], rows: Sequence[Row]) -> None:
+        """Notes that jobs have ended that were measured together."""
+        for job in jobs:
+            self.left[job.folder.name] = 0.0
+        self.rows.extend(rows)
+        took = in_words(sum(row['job_seconds'] for row in rows))
+        seeds = sorted({job.seed for job in jobs})
+        named = f'seed {seeds[0]}' if len(seeds) == 1 else f'seeds {seeds[0]} to {seeds[-1]}'
+        done = sum(map(is_done, rows))
+        line = Text(
+            f'[{len(self.rows)}/{self.total}] {jobs[0].model} {named}: {done} selections measured '
+            f'({took}{self._rest()})'
+        )
+        self.console.print(line, soft_wrap=True)
+        for job, row in zip(jobs, rows, strict=True):
+            if not is_done(row):
+                self.console.print(Text(f'FAILED {job.name}: {row["error"]}'), soft_wrap=True)
+
     def tick(self, running: Sequence[Running]) -> None:
         """Shows the state; called several times a second."""
-        if self.live is None:
-            return
         now = time.monotonic()
-        if now - self.shown > 0.9:
-            self.shown = now
+        if now - self.shown <= 0.9:
+            return
+        self.shown = now
+        if not self.has_estimate:
+            self._estimate(running)
+        if self.live is not None:
             self.live.update(self.picture(running), refresh=True)
+
+    def _estimate(self, running: Sequence[Running]) -> None:
+        """Says once what all trainings will take, by the log of the first one."""
+        for item in running:
+            to_come = seconds_to_come(_tail(item.job.folder / 'log.txt'))
+            if to_come is None:
+                continue
+            own = time.monotonic() - item.started + to_come
+            seconds = remaining_seconds(
+                [(_work(item.job.keep_ratio), own)],
+                left=sum(self.left.values()),
+                side_by_side=self.side_by_side,
+            )
+            self.has_estimate = True
+            words = in_words(seconds or own)
+            line = f'all of it takes about {words}, by what {item.job.name} says of itself'
+            self.console.print(Text(line), soft_wrap=True)
+            return
+
+    def _as_in_tables(self, value: float) -> str:
+        """A metric as the tables show it: shares in per cent."""
+        values = [row['value'] for row in self.rows if is_done(row)]
+        scale = percent(values)
+        return f'{value * scale:.4g}{" %" if scale == 100 else ""}'
 
     def _rest(self) -> str:
         """What is left, in words; empty where nothing is known or left."""
@@ -156,11 +205,31 @@ def in_words(seconds: float) -> str:
     return f'{hours} h {rest:02} min'
 
 
-def _last_line(path: Path) -> str:
+def seconds_to_come(log: str) -> float | None:
+    """What a training expects to take from now on; None where its log does not say.
+
+    Args:
+        log: the end of its output.
+    """
+    found = _ETA.findall(log)
+    if not found:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in found[-1])
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+
+def _tail(path: Path) -> str:
+    """The end of a file; empty without one."""
+    if not path.exists():
+        return ''
     with path.open('rb') as log:
         size = log.seek(0, os.SEEK_END)
         log.seek(max(0, size - _TAIL))
-        tail = log.read().decode('utf-8', 'replace')
+        return log.read().decode('utf-8', 'replace')
+
+
+def _last_line(path: Path) -> str:
+    tail = _tail(path)
     for line in reversed(tail.replace('\r', '\n').split('\n')):
         if line.strip():
             return line.strip()

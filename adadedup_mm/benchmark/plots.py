@@ -19,22 +19,37 @@ _MARKERS = 'osD^v<>pPX*'
 _FIRST = (DEFAULT_STRATEGY, RANDOM, DENSITY)
 
 
-def replace_plots(folder: Path, every: Iterable[Results]) -> None:
-    """Writes the plots of all models; those of an earlier config in the same work dir go."""
+def replace_plots(folder: Path, every: Iterable[Results]) -> list[str]:
+    """Writes the plots of all models; those of an earlier config in the same work dir go.
+
+    Returns:
+        The names of those that would show nothing, and are not written.
+    """
     for old in folder.glob('*_by_*.png'):
         old.unlink()
+    left_out = []
     for results in every:
-        write_plots(folder, results)
+        left_out += write_plots(folder, results)
+    return left_out
 
 
-def write_plots(folder: Path, results: Results) -> None:
-    """Writes ``<model>_by_share.png``, if the shares differ, and ``<model>_by_seconds.png``."""
+def write_plots(folder: Path, results: Results) -> list[str]:
+    """Writes ``<model>_by_share.png``, if the shares differ, and ``<model>_by_seconds.png``.
+
+    Returns:
+        The names of those that are not written.
+    """
+    left_out = []
+    by_share = f'{results.model}_by_share.png'
     if len(_shares(results)) > 1:
         figure = _plot(results, 'share', scale=100.0, label='samples used, %')
-        _save(figure, folder / f'{results.model}_by_share.png')
-    label = 'seconds in total: pruning and training'
+        _save(figure, folder / by_share)
+    else:
+        left_out.append(by_share)
+    label = f'seconds in total: pruning and {results.work}'
     figure = _plot(results, 'total_seconds', scale=1.0, label=label)
     _save(figure, folder / f'{results.model}_by_seconds.png')
+    return left_out
 
 
 def _shares(results: Results) -> set[float]:

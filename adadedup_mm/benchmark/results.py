@@ -1,5 +1,6 @@
 """One row per training: read from what it left, kept in its work dir, gathered in one table."""
 
+import dataclasses
 import datetime
 import json
 import math
@@ -15,8 +16,8 @@ import pyarrow.parquet as pq
 from ..base.errors import UserError
 from ..base.files import read_object, write_json, write_table
 from ..workdir.manifest import installed_versions, manifest_path, read_manifest
-from .config import names_files
-from .hook import REPORT
+from .config import PROBE, names_files
+from .hook import REPORT, device_name
 from .jobs import Job
 
 Row = dict[str, Any]
@@ -55,6 +56,27 @@ _ERROR = re.compile(
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What came of one job of the probe.
+
+    Attributes:
+        metrics: name -> number in [0, 1], named as those of MMDetection's evaluation of boxes.
+        samples: how many are kept.
+        share: kept / all samples.
+        stages: seconds of each stage of the pruning, by name.
+        seconds: its part of the measurement.
+        error: why nothing was chosen; the rest is empty then.
+    """
+
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    samples: int = 0
+    share: float = 0.0
+    stages: dict[str, float] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
+    error: str = ''
+
+
 def is_done(row: Row) -> bool:
     """Whether the training has given a result; it has failed otherwise."""
     done: bool = row['status'] == 'done'
@@ -77,6 +99,54 @@ def make_row(job: Job, about: Row, seconds: float | None = None, code: int = 0) 
         seconds: from start to end of its process; None where that was not observed.
         code: the exit code.
     """
+    row = _described(job, about)
+    report = read_object(job.folder / REPORT)
+    if code or not report:
+        row.update(status='failed', error=last_error(job.folder / 'log.txt', code))
+    else:
+        row = judged(row | _measured(job, report), about['metric'])
+
+    if seconds is None:
+        seconds = row['total_seconds'] or 0.0
+    row['job_seconds'] = round(seconds, 1)
+    write_json(job.folder / 'result.json', row)
+
+    return row
+
+
+def probe_row(job: Job, about: Row, outcome: Outcome, seconds: float) -> Row:
+    """Makes the row of a selection that the probe has measured, and keeps it in its work dir.
+
+    Args:
+        job: a job of the probe.
+        about: ``benchmark``, ``metric`` and ``compare_with``.
+        outcome: what came of it.
+        seconds: its part of what choosing and measuring took.
+    """
+    row = _described(job, about | dict(launch=PROBE))
+    if outcome.error:
+        row.update(status='failed', error=outcome.error)
+    else:
+        pruning = sum(outcome.stages.values())
+        row.update(
+            metrics=json.dumps(outcome.metrics),
+            samples=outcome.samples,
+            share=outcome.share,
+            pruning_stages=json.dumps(outcome.stages),
+            pruning_seconds=round(pruning, 3),
+            training_seconds=round(outcome.seconds, 3),
+            total_seconds=round(pruning + outcome.seconds, 3),
+            device=device_name(),
+        )
+        row = judged(row, about['metric'])
+    row['job_seconds'] = round(seconds, 1)
+    write_json(job.folder / 'result.json', row)
+
+    return row
+
+
+def _described(job: Job, about: Row) -> Row:
+    """A row without results."""
     now = datetime.datetime.now(datetime.UTC)
     row: Row = dict.fromkeys(SCHEMA.names)
     row.update(about)
@@ -90,17 +160,6 @@ def make_row(job: Job, about: Row, seconds: float | None = None, code: int = 0) 
         key=job.key,
         finished=now.isoformat(timespec='seconds'),
     )
-    report = read_object(job.folder / REPORT)
-    if code or not report:
-        row.update(status='failed', error=last_error(job.folder / 'log.txt', code))
-    else:
-        row = judged(row | _measured(job, report), about['metric'])
-
-    if seconds is None:
-        seconds = row['total_seconds'] or 0.0
-    row['job_seconds'] = round(seconds, 1)
-    write_json(job.folder / 'result.json', row)
-
     return row
 
 
@@ -121,6 +180,11 @@ def judged(row: Row, metric: str) -> Row:
         status='done' if good else 'failed',
         error=None if good else error,
     )
+
+
+def percent(values: Iterable[float]) -> float:
+    """What metrics are multiplied by where they are shown: 100 if all are shares, else 1."""
+    return 100.0 if all(abs(value) <= 1 for value in values) else 1.0
 
 
 def check_metric(row: Row, metric: str) -> None:

@@ -120,7 +120,9 @@ def _without_interval(value: float, seeds: int) -> IntervalEstimate:
     )
 
 
-def paired_difference(variant: np.ndarray, other: np.ndarray) -> IntervalEstimate:
+def paired_difference(
+    variant: np.ndarray, other: np.ndarray, level: float = LEVEL
+) -> IntervalEstimate:
     """Mean of variant - other over the seeds, with Student's t interval.
 
     The t interval, because percentile bootstrap intervals of a mean are about a third too narrow
@@ -129,6 +131,7 @@ def paired_difference(variant: np.ndarray, other: np.ndarray) -> IntervalEstimat
     Args:
         variant: (n,) float64, the metric of each seed.
         other: (n,) likewise, of the same seeds.
+        level: the probability that the interval covers the true mean.
     """
     from scipy.stats import t
 
@@ -136,7 +139,7 @@ def paired_difference(variant: np.ndarray, other: np.ndarray) -> IntervalEstimat
     seeds = len(variant)
     if seeds < 2:
         return _without_interval(mean, seeds)
-    quantile = float(t.ppf((1 + LEVEL) / 2, seeds - 1))
+    quantile = float(t.ppf((1 + level) / 2, seeds - 1))
     half = quantile * sd / np.sqrt(seeds)
 
     return IntervalEstimate(

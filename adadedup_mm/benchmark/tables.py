@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ..base.files import atomic_open
-from .config import FULL, RANDOM
-from .results import Row, is_done
+from .config import FULL, PROBE, RANDOM
+from .results import Row, is_done, percent
 from .statistics import IntervalEstimate, mean_and_sd, paired, paired_difference, recovered_share
 
 NONE = '-'
@@ -58,9 +58,13 @@ class Results:
         self.seeds = len(seeds)
 
         all_values = [row['value'] for row in self.rows]
-        values = [value for value in all_values if value is not None]
-        is_share = all(abs(value) <= 1 for value in values)
-        self.scale = 100.0 if is_share else 1.0
+        self.scale = percent(value for value in all_values if value is not None)
+        self.is_probe = all(row['launch'] == PROBE for row in self.rows)
+
+    @property
+    def work(self) -> str:
+        """What follows the pruning."""
+        return 'measuring' if self.is_probe else 'training'
 
     @property
     def columns(self) -> list[float | None]:
@@ -155,15 +159,17 @@ def make_tables(results: Results) -> list[Table]:
             )
         )
 
-    tables.append(build('seconds', 'Seconds in total = pruning + training', _seconds_text))
-    tables.append(
-        build(
-            'break_even',
-            'Trainings after which pruning has saved what it took: pruning seconds / '
-            f'(training seconds of {FULL} - its own)',
-            _break_even_text,
+    title = f'Seconds in total = pruning + {results.work}'
+    tables.append(build('seconds', title, _seconds_text))
+    if not results.is_probe:
+        tables.append(
+            build(
+                'break_even',
+                'Trainings after which pruning has saved what it took: pruning seconds / '
+                f'(training seconds of {FULL} - its own)',
+                _break_even_text,
+            )
         )
-    )
     tables.append(_stages(results))
 
     return [table for table in tables if table.rows]

@@ -4,14 +4,16 @@ import argparse
 import contextlib
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..base.errors import UserError
+from ..base.files import atomic_open
 from ..benchmark.config import Benchmark, load_benchmark
 from ..benchmark.data import prepare
 from ..benchmark.hook import REPORT
-from ..benchmark.jobs import Job, check_weights, make_jobs
+from ..benchmark.jobs import Job, check_weights, make_jobs, trained
 from ..benchmark.launch import Launcher, remove_checkpoints
 from ..benchmark.overview import Overview
 from ..benchmark.plots import replace_plots
@@ -22,6 +24,7 @@ from ..benchmark.results import (
     is_done,
     judged,
     make_row,
+    probe_row,
     read_results,
     stored_row,
     with_metric,
@@ -29,6 +32,7 @@ from ..benchmark.results import (
 )
 from ..benchmark.schedule import run_jobs
 from ..benchmark.tables import all_results, write_tables
+from ..benchmark.verdict import verdict_text
 from ..workdir.claim import held
 from .common import add_cfg_options, run
 
@@ -37,8 +41,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='benchmark.py',
         description='Compare ways to prune: every variant, keep ratio and seed of CONFIG is one '
-        'training. Run the same command again after an interruption; trainings that failed are '
-        'then tried again.',
+        'training, or one selection that the probe measures. Run the same command again after an '
+        'interruption; what failed is then tried again.',
     )
     parser.add_argument(
         'config',
@@ -95,7 +99,7 @@ def _main(arguments: list[str] | None) -> None:
         compare_with=benchmark.compare_with,
     )
     with _claim(work_dir):
-        settings = prepare(benchmark.data, work_dir)
+        settings = prepare(benchmark.data, work_dir, benchmark.seeds)
         jobs = make_jobs(benchmark, settings, work_dir)
         check_weights(jobs)
         rows = _earlier_rows(jobs, about, launcher)
@@ -103,6 +107,7 @@ def _main(arguments: list[str] | None) -> None:
             check_metric(row, args.metric or benchmark.metric)
         waiting = [job for job in jobs if job.folder not in rows]
         print(_announcement(benchmark, jobs, waiting), flush=True)
+        _run_probes(jobs, rows, about, work_dir)
         _run(jobs, rows, about, launcher, work_dir, args)
         ordered = [rows[job.folder] for job in jobs]
         _report(work_dir, ordered, args.metric)
@@ -110,7 +115,7 @@ def _main(arguments: list[str] | None) -> None:
     failed = sum(not is_done(row) for row in ordered)
     if failed:
         print(
-            f'{failed} of {len(ordered)} trainings failed; the same command tries them again',
+            f'{failed} of {_counted(jobs)} failed; the same command tries them again',
             file=sys.stderr,
         )
         sys.exit(1)
@@ -119,14 +124,14 @@ def _main(arguments: list[str] | None) -> None:
 def _announcement(benchmark: Benchmark, jobs: list[Job], waiting: list[Job]) -> str:
     """How many trainings there are, how many are done, and what the rest costs."""
     hours = 0.0
-    for job in waiting:
+    for job in trained(waiting):
         of_whole_training = benchmark.gpu_hours.get(job.model, 0.0)
         hours += of_whole_training * (job.keep_ratio or 1.0)
 
     ratios = ', '.join(f'{ratio:g}' for ratio in benchmark.keep_ratios)
     done = len(jobs) - len(waiting)
     text = (
-        f'{len(jobs)} trainings: {len(benchmark.models)} models, '
+        f'{_counted(jobs)}: {len(benchmark.models)} models, '
         f'{len(benchmark.variants)} variants, keep ratios {ratios}, {len(benchmark.seeds)} seeds'
     )
     if done:
@@ -134,6 +139,39 @@ def _announcement(benchmark: Benchmark, jobs: list[Job], waiting: list[Job]) -> 
     if hours:
         text += f', about {hours:.0f} GPU hours of training and the pruning'
     return text
+
+
+def _counted(jobs: list[Job]) -> str:
+    """How many jobs there are of each kind, in words."""
+    trainings = len(trained(jobs))
+    selections = len(jobs) - trainings
+    parts = []
+    if selections:
+        parts.append(f'{selections} selections for the probe')
+    if trainings:
+        parts.append(f'{trainings} trainings')
+    return ' and '.join(parts)
+
+
+def _run_probes(jobs: list[Job], rows: dict[Path, Row], about: Row, work_dir: Path) -> None:
+    """Measures the selections that have no row yet, those of the same data together."""
+    probes = [job for job in jobs if job.is_probe]
+    waiting = [job for job in probes if job.folder not in rows]
+    if not waiting:
+        return
+    from ..benchmark.probes import measure_jobs, measured_together  # which takes seconds
+
+    overview = Overview(probes, [rows[job.folder] for job in probes if job.folder in rows], 1)
+    for group in measured_together(waiting):
+        started = time.monotonic()
+        outcomes = measure_jobs(group)
+        seconds = time.monotonic() - started
+        for job, outcome in zip(group, outcomes, strict=True):
+            rows[job.folder] = probe_row(job, about, outcome, seconds / len(group))
+        _write(jobs, rows, work_dir)
+        overview.measured(group, [rows[job.folder] for job in group])
+        for job in group:
+            check_metric(rows[job.folder], about['metric'])
 
 
 def _run(
@@ -144,11 +182,13 @@ def _run(
     work_dir: Path,
     args: argparse.Namespace,
 ) -> None:
-    """Runs the jobs that have no row yet, and adds their rows."""
-    waiting = [job for job in jobs if job.folder not in rows]
+    """Runs the trainings that have no row yet, and adds their rows."""
     if rows:  # of an earlier call, maybe with another config
         _write(jobs, rows, work_dir)
-    with Overview(jobs, list(rows.values()), launcher.side_by_side) as overview:
+    trainings = trained(jobs)
+    waiting = [job for job in trainings if job.folder not in rows]
+    ended = [rows[job.folder] for job in trainings if job.folder in rows]
+    with Overview(trainings, ended, launcher.side_by_side) as overview:
 
         def finish(job: Job, code: int, seconds: float) -> None:
             row = make_row(job, about | _launch(launcher), seconds, code)
@@ -202,9 +242,16 @@ def _report(folder: Path, rows: list[Row], metric: str | None) -> None:
     """Writes tables and plots, and prints the tables."""
     if metric:
         rows = with_metric(rows, metric)
+    every = all_results(rows)
     print(write_tables(folder / 'tables', rows))
-    replace_plots(folder / 'plots', all_results(rows))
+    verdict = verdict_text(every)
+    print(verdict)
+    with atomic_open(folder / 'tables' / 'verdict.md', 'w') as file:
+        file.write(verdict)
+    left_out = replace_plots(folder / 'plots', every)
     print(f'tables: {folder / "tables"}; plots: {folder / "plots"}')
+    for name in left_out:
+        print(f'no {name}: all variants used the same share of the samples')
 
 
 @contextlib.contextmanager

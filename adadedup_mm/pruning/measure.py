@@ -88,8 +88,8 @@ def measure_curve(
     store = ReadingStore(work_dir / 'probe' / 'stages', also=work_dir / 'stages')
     run = Run(config, options, store, pool, sources)
     selections = _select(run, strategies, keep_ratios, seeds)
-    target = _target(run)
-    results = _measure(run, target, np.array([kept for _, kept in selections]))
+    target = target_of(run)
+    results = precisions_of(run, target, np.array([kept for _, kept in selections]))
     points = []
     for (name, kept), result in zip(selections, results, strict=True):
         strategy, ratio, seed = name
@@ -168,9 +168,14 @@ def selected(run: Run, strategy: str, keep_ratio: float, seed: int) -> np.ndarra
         keep_ratio=keep_ratio,
         seed=seed,
     )
-    choose = bind(STRATEGIES, other.options.strategy, 'adadedup.strategy')
-    selection = choose(other)
-    apply_rules(other, selection)
+    return kept_by(other)
+
+
+def kept_by(run: Run) -> np.ndarray:
+    """(N,) bool, what a run's strategy keeps, guards included."""
+    choose = bind(STRATEGIES, run.options.strategy, 'adadedup.strategy')
+    selection = choose(run)
+    apply_rules(run, selection)
     return selection.kept
 
 
@@ -181,7 +186,7 @@ def _with(run: Run, **changes: Any) -> Run:
     return Run(run.config, options, run.store, run.pool, run.sources)
 
 
-def _target(run: Run) -> Target:
+def target_of(run: Run) -> Target:
     """The validation set if it has boxes of the same classes, otherwise the training set itself."""
     loader = run.config.get('val_dataloader')
     if loader and 'dataset' in loader:
@@ -244,8 +249,14 @@ def _blocks(pool: Pool, pictures: Pictures, chosen: np.ndarray) -> tuple[list[np
     return blocks, 'no scenes known'
 
 
-def _measure(run: Run, target: Target, kept: np.ndarray) -> list[Precision]:
-    """How good the heads of each selection, (S, N) bool, are."""
+def precisions_of(run: Run, target: Target, kept: np.ndarray) -> list[Precision]:
+    """How good the heads of S selections are, all measured in one pass over the pictures.
+
+    Args:
+        run: whose probe is asked.
+        target: what the heads are asked about.
+        kept: (S, N) bool, the selections.
+    """
     probe = run.probe_stages
     folds = np.unique(target.fold)
     heads = []

@@ -78,9 +78,10 @@ def _choose(run: 'Run', labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, flo
     usable = ~run.dropped
     budget = keep_count(run.options.keep_ratio, len(usable))
     count = min(budget, int(usable.sum()))
+    features = run.features  # Their stage has a key from now on.
 
     def compute(folder: Path) -> None:
-        kept, similarity, tau = greedy_budget(run.features, labels, count, usable)
+        kept, similarity, tau = greedy_budget(features, labels, count, usable)
         write_array(folder / 'kept.npy', kept)
         write_array(folder / 'similarity.npy', similarity)
         write_array(folder / 'threshold.npy', np.array(tau))
