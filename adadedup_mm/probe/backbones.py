@@ -20,6 +20,7 @@ from ..features.embedder import (
 from ..features.open_clip import OpenCLIPEmbedder
 from ..features.timm import load_lite0
 from ..registry import BACKBONES
+from .cells import Map
 
 # Finer maps say little, coarser ones nothing about where.
 _STRIDES = range(4, 33)
@@ -44,14 +45,14 @@ class Backbone(Protocol):
     def side(self) -> int | None:
         """Of the square images that it takes; None if it takes any multiple of 32 pixels."""
 
-    def maps(self, images: np.ndarray) -> list[np.ndarray]:
+    def maps(self, images: np.ndarray) -> Sequence[Map]:
         """Computes the maps; called from several threads at once.
 
         Args:
             images: (B, H, W, 3) uint8, RGB.
 
         Returns:
-            (B, h, w, c) float32 for each stride.
+            (B, h, w, c) float32 for each stride: arrays, or tensors on any device.
         """
 
 
@@ -74,7 +75,7 @@ class TorchBackbone:
         self.device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
 
     @torch.inference_mode()
-    def maps(self, images: np.ndarray) -> list[np.ndarray]:
+    def maps(self, images: np.ndarray) -> list[Tensor]:
         """See ``Backbone``."""
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
         levels = pixels.permute(0, 3, 1, 2).float()
@@ -84,7 +85,7 @@ class TorchBackbone:
         maps = []
         for values in self._forward(inputs):
             channels_last = values.permute(0, 2, 3, 1).float()
-            maps.append(channels_last.contiguous().cpu().numpy())
+            maps.append(channels_last.contiguous())
         return maps
 
     def _forward(self, inputs: Tensor) -> Sequence[Tensor]:
@@ -279,7 +280,7 @@ class OpenCLIPBackbone(TorchBackbone):
     def _load(self) -> nn.Module:
         return self._parts[0]
 
-    def maps(self, images: np.ndarray) -> list[np.ndarray]:
+    def maps(self, images: np.ndarray) -> list[Tensor]:
         """See ``Backbone``."""
         _ = self._parts  # which says how images are normalised
         return super().maps(images)
