@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from .cells import Grid, boxes_from
+from .cells import Grid, Map, boxes_from
 
 # Cells of a grid that get a box, as many as dense detectors keep per level before NMS at most.
 CANDIDATES = 150
@@ -80,9 +80,7 @@ class Detector:
         heads = [np.hstack([head.classes[grid], head.boxes[grid]]) for head in self.heads]
         return torch.from_numpy(np.stack(heads).astype(np.float32)).to(self.device)
 
-    def __call__(
-        self, maps: Sequence[np.ndarray | Tensor], height: int, width: int
-    ) -> list[Detections]:
+    def __call__(self, maps: Sequence[Map], height: int, width: int) -> list[Detections]:
         """What each head finds.
 
         Args:
