@@ -27,6 +27,7 @@ from adadedup_mm.probe.cells import GRIDS
 from adadedup_mm.probe.collect import cell_shards, look_at, read_cells, read_input
 from adadedup_mm.probe.curve import WHOLE
 from adadedup_mm.probe.detect import Detector
+from adadedup_mm.probe.fit import cross_fitted_losses
 from adadedup_mm.probe.pictures import pictures_of
 from adadedup_mm.proxy.stage import ProxyStages
 from adadedup_mm.pruning.measure import measure_curve
@@ -355,47 +356,54 @@ def test_samples_without_labels_teach_nothing_and_have_no_loss(coco, tmp_path):
 # Frames.
 
 
-def test_pictures_of_frames_are_those_of_the_chosen_cameras(tmp_path):
+@pytest.mark.parametrize('views', ['all', 'front', ['CAM_BACK', 'CAM_FRONT'], ['CAM_BACK']])
+def test_pictures_of_frames_are_those_of_the_chosen_cameras(views, tmp_path):
+    """Frames of which the front camera sees a car, the one at the back a pedestrian."""
     pytest.importorskip('mmdet3d')
-    from test_frames import CAMERAS, write_config
+    from test_infos import CAMERAS, make_nuscenes
 
-    from adadedup_mm.cli.make_minidrive import main as make_minidrive
-    from adadedup_mm.settings.load import load_config
-
-    world = tmp_path / 'world'
-    make_minidrive([str(world), '--scenes', '6', '--frames', '2', '--formats', 'nuscenes'])
-    config = load_config(write_config(tmp_path, 'nuscenes', world))
+    config = make_nuscenes(tmp_path)
     pool, sources = read_pool(config)
-    everything = pictures_of(pool, sources, 'all')
-    assert len(everything) == 6 * len(pool)
-    np.testing.assert_array_equal(everything.sample, np.repeat(np.arange(len(pool)), 6))
-    for picture, path in enumerate(everything.paths):
-        assert path == pool.image_paths[picture // 6][picture % 6]
-    assert everything.offsets[-1] == len(everything.boxes) == len(everything.labels) > 0
-    assert everything.labels.max() < len(pool.classes)
+    names = views
+    if isinstance(views, str):
+        names = dict(all=CAMERAS, front=['CAM_FRONT'])[views]
+    pictures = pictures_of(pool, sources, views)
+    assert len(pictures) == 6 * len(names)
+    for picture, path in enumerate(pictures.paths):
+        sample, place = divmod(picture, len(names))
+        assert pictures.sample[picture] == sample and f'/{names[place]}/' in path
+        assert path in pool.image_paths[sample]
+        boxes, labels = pictures.objects(picture)
+        [kind] = [pool.classes[label] for label in labels]
+        assert kind == dict(CAM_FRONT='car', CAM_BACK='pedestrian')[names[place]]
+        shown = 2 * sample + CAMERAS.index(names[place])
+        np.testing.assert_array_equal(boxes, sources[0].objects.boxes[shown : shown + 1])
 
-    shown = sources[0].objects
-    for views in (['CAM_BACK', 'CAM_FRONT'], 'front'):
-        some = pictures_of(pool, sources, views)
-        names = ['CAM_BACK', 'CAM_FRONT'] if isinstance(views, list) else ['CAM_FRONT']
-        columns = [pool.views.index(name) for name in names]
-        assert set(names) <= set(CAMERAS) and len(some) == len(columns) * len(pool)
-        for picture in range(len(some)):
-            sample, place = divmod(picture, len(columns))
-            number = 6 * sample + columns[place]
-            assert some.paths[picture] == everything.paths[number]
-            one, other = some.objects(picture), everything.objects(number)
-            np.testing.assert_array_equal(one[0], other[0])
-            np.testing.assert_array_equal(one[1], other[1])
-            rows = slice(shown.offsets[number], shown.offsets[number + 1])
-            large = (shown.boxes[rows, 2:] - shown.boxes[rows, :2] >= 1).all(axis=1)
-            np.testing.assert_array_equal(one[0], shown.boxes[rows][large])
-            np.testing.assert_array_equal(one[1], shown.labels[rows][large])
-
-    config.adadedup.views = 'all'
-    config.adadedup.probe = dict(backbone=dict(type='MeansOfProbeTest'), size=96)
+    options = dict(backbone=dict(type='MeansOfProbeTest'), size=96)
+    embedder = dict(type='PixelEmbedder')
+    config.adadedup = dict(embedder=embedder, views=views, probe=options)
     stages = run_of(config, tmp_path / 'work').probe_stages
-    assert np.isfinite(stages.losses(np.ones(len(pool), bool))).all()
+    losses = stages.losses(np.ones(6, bool))
+    assert losses.shape == (6,) and np.isfinite(losses).all()
+
+
+def test_a_frame_is_as_hard_as_its_pictures_on_average(tmp_path):
+    pytest.importorskip('mmdet3d')
+    from test_infos import make_nuscenes
+
+    config = make_nuscenes(tmp_path)
+    options = dict(backbone=dict(type='MeansOfProbeTest'), size=96)
+    config.adadedup = dict(embedder=dict(type='PixelEmbedder'), views='all', probe=options)
+    stages = run_of(config, tmp_path / 'work').probe_stages
+    losses = stages.losses(np.arange(6) < 4)
+    of_pictures = cross_fitted_losses(
+        stages.cells,
+        len(GRIDS),
+        sum(Means.channels),
+        len(stages.pool.classes),
+        np.repeat(np.arange(6) < 4, 2),
+    )
+    np.testing.assert_allclose(losses, of_pictures.reshape(6, 2).mean(axis=1), rtol=1e-6)
 
 
 # In a pruning run.
@@ -569,7 +577,8 @@ def test_the_offline_backbone_has_maps_of_four_strides():
         # With its channels last, of which there are as many as rows.
         ('test_mambaout', [4, 8, 16, 32], None),
         ('test_vit', [16], None),
-        ('test_vit2', [16], 160),
+        ('test_vit_relpos', [16], 160),
+        ('test_maxvit', [4, 8, 16, 32], 160),
     ],
 )
 def test_timms_backbones_say_what_their_maps_are(model, strides, side, random_weights):
