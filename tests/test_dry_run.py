@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from probe_curves import cctv
 from test_pipeline import config, fails, prune_main  # noqa: F401
 
 from adadedup_mm.datasets import read_pool
 from adadedup_mm.features import PixelEmbedder
+from adadedup_mm.probe.statistics import summarise
 from adadedup_mm.proxy.estimate import TrainingSpeed
 from adadedup_mm.pruning.dry_run import dry_run
 from adadedup_mm.pruning.estimate import Rates, estimate, estimate_line
@@ -19,6 +21,7 @@ from adadedup_mm.settings.options import FeedbackOptions, resolve_options
 from adadedup_mm.stages import StageStore
 from adadedup_mm.strategies.needs import needs_of
 from adadedup_mm.strategies.run import Run
+from adadedup_mm.workdir.probe import write_curve
 
 
 @pytest.fixture
@@ -70,7 +73,8 @@ def test_the_table_shows_what_runs_would_do_without_writing(config, tmp_path, mo
     assert [int(row[1]) for row in rows][3] == 17 and all(
         int(row[1]) + int(row[2]) == 48 for row in rows
     )
-    assert 'nothing was written' in printed and 'estimated from a probe' in printed
+    assert 'nothing was written' in printed and 'estimated from a short trial' in printed
+    assert f'python tools/probe.py {config}' in printed
     prune_main(
         [
             str(config),
@@ -89,11 +93,15 @@ def test_the_table_shows_what_runs_would_do_without_writing(config, tmp_path, mo
 def test_features_of_the_work_dir_are_used(config, tmp_path, monkeypatch, capsys):  # noqa: F811
     arguments = [str(config), '--work-dir', str(tmp_path / 'run'), '--strategy', 'clip_dedup']
     prune_main(arguments)
+    write_curve(tmp_path / 'run', summarise(cctv()))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
     monkeypatch.setattr(PixelEmbedder, 'encode', None)
     prune_main([*arguments, '--dry-run'])
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')} == before
-    assert f'features of {tmp_path}/run were used' in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f'features of {tmp_path}/run were used' in printed
+    # What a probe has said there comes last.
+    assert f'next: python tools/prune.py {config} --keep-ratio 0.5' in printed
 
 
 def test_strategies_without_features_have_no_thresholds(config, tmp_path, monkeypatch):  # noqa: F811

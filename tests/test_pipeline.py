@@ -25,7 +25,7 @@ CONFIG = """
 _base_ = ['{root}/configs/minidrive/faster_rcnn_minidrive.py',
           'adadedup_mm::_base_/adadedup_offline.py']
 adadedup = dict(keep_ratio=.5, embedder=dict(type='PixelEmbedder', _delete_=True),
-                proxy=dict(epochs=1))
+                proxy=dict(epochs=1), feedback=dict(signal='proxy'))
 data_root = '{world}/coco/'
 train_dataloader = dict(batch_size=8, dataset=dict(data_root=data_root))
 val_dataloader = dict(dataset=dict(data_root=data_root))

@@ -126,17 +126,19 @@ def other_keep_ratio(patch):
 
 
 def other_time(patch):
-    stamp = features_stage._stamp
+    stamp = features_stage.file_stamp
     patch.setattr(
-        features_stage, '_stamp', lambda path: (stamp(path)[0], stamp(path)[1] + ('7.png' in path))
+        features_stage,
+        'file_stamp',
+        lambda path: (stamp(path)[0], stamp(path)[1] + ('7.png' in path)),
     )
 
 
 def other_size(patch):
-    stamp = features_stage._stamp
+    stamp = features_stage.file_stamp
     patch.setattr(
         features_stage,
-        '_stamp',
+        'file_stamp',
         lambda path: (stamp(path)[0] + path.endswith('/3.png'), stamp(path)[1]),
     )
 

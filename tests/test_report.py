@@ -20,14 +20,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from probe_curves import cctv
 
 from adadedup_mm.base import words
 from adadedup_mm.base.files import write_json, write_table
 from adadedup_mm.cli.report import main
+from adadedup_mm.probe.statistics import summarise
 from adadedup_mm.report import build_report, plots
 from adadedup_mm.report.examples import choose_clusters, group_by_partner
 from adadedup_mm.report.sections import MAP_POINTS
 from adadedup_mm.report.thumbnails import make_thumbnail, make_thumbnails
+from adadedup_mm.workdir.probe import write_curve
 
 ROOT = Path(__file__).parents[1]
 CHROMIUM = next(
@@ -242,6 +245,17 @@ def test_page_shows_the_figures_of_the_tables(run: Path) -> None:
         'report.html',
         'samples.parquet',
     ]
+
+
+def test_the_curve_of_a_probe_is_shown_with_its_verdict(run: Path) -> None:
+    write_curve(run, summarise(cctv(notes=(f'a note {HOSTILE}',))))
+    page, elements = read(run)
+    text = ' '.join(elements.text.replace('\u00a0', ' ').split())
+    assert 'chosen by clip_dedup, no loss can be measured' in text
+    assert 'python tools/prune.py CONFIG --keep-ratio 0.5 --strategy clip_dedup' in text
+    assert '464 images of the validation set, 34 scenes' in text
+    assert HOSTILE in elements.text and HOSTILE not in page
+    assert titles(elements)[:2] == ['overview', 'quality']
 
 
 def test_every_link_of_the_contents_leads_somewhere(run: Path) -> None:

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import sys
+import textwrap
 from collections.abc import Callable
 
 from mmengine.config import DictAction
@@ -13,6 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ..base.errors import ProcessError, UserError
+from ..probe.statistics import CurveSummary
+from ..probe.tables import WIDTH, curve_text
+from ..probe.verdict import Verdict
 
 
 def run(
@@ -141,3 +145,22 @@ def print_table(table: Table) -> None:
     """Prints a table without breaking its cells, in log files and narrow terminals too."""
     width = max(Console().width, 120)
     Console(width=width).print(table)
+
+
+def print_curve(summary: CurveSummary, verdict: Verdict) -> None:
+    """Prints what a probe has measured, and what to make of it."""
+    print(f'\n{curve_text(summary)}\n')
+    for sentence in verdict.sentences:
+        print(textwrap.fill(sentence, WIDTH))
+    print(f'next: {verdict.next_step}\n')
+    for note in summary.curve.notes:
+        print(textwrap.fill(f'note: {note}', WIDTH))
+
+
+def same_flags(args: argparse.Namespace) -> list[str]:
+    """The flags with which the next command works on the same data and in the same place."""
+    flags = ['--work-dir', args.work_dir] if args.work_dir else []
+    if args.cfg_options:
+        flags.append('--cfg-options')
+        flags += [f'{key}={value}' for key, value in args.cfg_options.items()]
+    return flags

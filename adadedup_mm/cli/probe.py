@@ -1,7 +1,6 @@
 """``tools/probe.py``: does pruning help here? Predicted quality against keep ratio."""
 
 import argparse
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from ..base.errors import UserError
 from ..base.files import atomic_open
 from ..probe.curve import RANDOM, WHOLE, Curve
 from ..probe.statistics import CurveSummary, summarise
-from ..probe.tables import WIDTH, curve_text
 from ..probe.verdict import judge
 from ..registry import STRATEGIES, find
 from ..report import build_report
@@ -21,7 +19,7 @@ from ..settings.load import default_work_dir, load_config
 from ..settings.options import DEFAULT_STRATEGY, Options, resolve_options
 from ..workdir.claim import held, usable_path
 from ..workdir.probe import FOLDER, write_curve
-from .common import add_cfg_options, run
+from .common import add_cfg_options, print_curve, run, same_flags
 
 KEEP_RATIOS = (0.1, 0.2, 0.3, 0.5, 0.7)
 COMPARED = (RANDOM, 'uniform_stride', 'clip_dedup', DEFAULT_STRATEGY)
@@ -121,23 +119,9 @@ def _measure(
 def _show(
     summary: CurveSummary, args: argparse.Namespace, options: Options, work_dir: Path
 ) -> None:
-    verdict = judge(summary, args.config, _same_flags(args), usual=options.strategy_name)
-    print(f'\n{curve_text(summary)}\n')
-    for sentence in verdict.sentences:
-        print(textwrap.fill(sentence, WIDTH))
-    print(f'next: {verdict.next_step}\n')
-    for note in summary.curve.notes:
-        print(textwrap.fill(f'note: {note}', WIDTH))
+    verdict = judge(summary, args.config, same_flags(args), options.strategy_name)
+    print_curve(summary, verdict)
     print(f'all figures: {work_dir}/probe.csv (and .json); plot: {work_dir}/probe.svg')
-
-
-def _same_flags(args: argparse.Namespace) -> list[str]:
-    """The flags with which the next command works on the same data and in the same place."""
-    flags = ['--work-dir', args.work_dir] if args.work_dir else []
-    if args.cfg_options:
-        flags.append('--cfg-options')
-        flags += [f'{key}={value}' for key, value in args.cfg_options.items()]
-    return flags
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,6 +1,7 @@
 """``tools/prune.py``: annotation files of the samples worth keeping."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from rich.table import Table
@@ -8,12 +9,15 @@ from rich.table import Table
 from ..base import words
 from ..base.errors import UserError
 from ..engine import open_group, rank_and_world, take_gpu
+from ..probe.statistics import summarise
+from ..probe.verdict import judge
 from ..pruning.dry_run import DryRun, dry_run
 from ..pruning.prune import prune
 from ..settings.load import default_work_dir, load_config
 from ..settings.options import Options, resolve_options
 from ..workdir.claim import failures_told
-from .common import add_common_flags, print_table, run
+from ..workdir.probe import read_curve
+from .common import add_common_flags, print_curve, print_table, run, same_flags
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -75,6 +79,7 @@ def _main(arguments: list[str] | None) -> None:
             )
 
         _show(dry_run(config, options, Path(work_dir)), options, work_dir)
+        _show_quality(args, options, Path(work_dir))
         return
 
     if options.proxy.distributed:
@@ -125,7 +130,7 @@ def _show(result: DryRun, options: Options, work_dir: str) -> None:
         print('group_by and min_gap, which change what is kept, are left aside here')
     print(
         'near-duplicates: their share of what goes; '
-        'time, memory, disk: of a whole run, estimated from a probe here'
+        'time, memory, disk: of a whole run, estimated from a short trial here'
     )
     for note in result.notes:
         print(f'note: {note}')
@@ -133,6 +138,18 @@ def _show(result: DryRun, options: Options, work_dir: str) -> None:
         print(f'features of {work_dir} were used, nothing was written')
     else:
         print('nothing was written; what was computed lay in a temporary folder, which is gone')
+
+
+def _show_quality(args: argparse.Namespace, options: Options, work_dir: Path) -> None:
+    """What a probe has said about the work dir's data, or how to ask one."""
+    flags = same_flags(args)
+    curve = read_curve(work_dir)
+    if curve is None:
+        command = shlex.join(['python', 'tools/probe.py', args.config, *flags])
+        print(f'what that would mean for a detector: {command}')
+        return
+    summary = summarise(curve)
+    print_curve(summary, judge(summary, args.config, flags, options.strategy_name))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import threading
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -73,10 +74,14 @@ class TorchBackbone:
         self.mean = mean
         self.std = std
         self.device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+        # Several threads may want the network first.
+        self._loading = threading.Lock()
 
     @torch.inference_mode()
     def maps(self, images: np.ndarray) -> list[Tensor]:
         """See ``Backbone``."""
+        with self._loading:
+            _ = self._network
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
         levels = pixels.permute(0, 3, 1, 2).float()
         mean = torch.tensor(self.mean, device=self.device).view(3, 1, 1)
@@ -279,11 +284,6 @@ class OpenCLIPBackbone(TorchBackbone):
 
     def _load(self) -> nn.Module:
         return self._parts[0]
-
-    def maps(self, images: np.ndarray) -> list[Tensor]:
-        """See ``Backbone``."""
-        _ = self._parts  # which says how images are normalised
-        return super().maps(images)
 
     def _forward(self, inputs: Tensor) -> Sequence[Tensor]:
         network: Any = self._network

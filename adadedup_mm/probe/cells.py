@@ -166,9 +166,8 @@ def box_targets(boxes: np.ndarray, x: np.ndarray, y: np.ndarray, stride: int) ->
 
 def boxes_from(targets: np.ndarray, x: np.ndarray, y: np.ndarray, stride: int) -> np.ndarray:
     """The boxes that targets stand for: (n, 4) x1 y1 x2 y2 in pixels; undoes ``box_targets``."""
-    targets = targets.clip(-8, 8)
     centre = np.column_stack([x, y]) + targets[:, :2] * stride
-    half = np.exp(targets[:, 2:]) * stride / 2
+    half = np.exp(targets[:, 2:].clip(-8, 8)) * stride / 2
     return np.hstack([centre - half, centre + half])
 
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 RANDOM = 'random'
 WHOLE = 'whole'
 
+# Of samples and seconds; larger numbers are damage.
+_MOST = 2**53
+
 # Notes of a curve that a verdict knows an answer to.
 NOISY_COPIES = 'many samples are copies of others with noise'
 NO_DUPLICATES = 'hardly any sample has a near-duplicate'
@@ -42,7 +45,7 @@ class Point:
             raise ValueError(f'{name}: the keep ratio lies outside (0, 1]')
         if self.strategy == WHOLE and self.keep_ratio != 1:
             raise ValueError(f'{name}: the whole set has the keep ratio 1')
-        if self.samples < 1:
+        if not 0 < self.samples <= _MOST:
             raise ValueError(f'{name}: it has {self.samples} samples')
         qualities = (self.quality, *self.by_scene)
         if not all(math.isfinite(value) and 0 <= value <= 1 for value in qualities):
@@ -62,8 +65,8 @@ class Curve:
         notes: sentences on the data, among them maybe ``NOISY_COPIES`` and ``NO_DUPLICATES``.
 
     Raises:
-        ValueError: the whole set is missing or there twice, a selection is there twice, or the
-            points have different numbers of blocks.
+        ValueError: the whole set is missing or there twice, a selection is there twice, the points
+            have different numbers of blocks, or a number is out of range.
     """
 
     measure: str
@@ -79,6 +82,8 @@ class Curve:
             raise ValueError('a selection was measured twice')
         if [point.strategy for point in self.points].count(WHOLE) != 1:
             raise ValueError('the whole set must be measured once')
+        if not (0 < self.samples <= _MOST and 0 <= self.seconds <= _MOST):
+            raise ValueError('the samples or the seconds are out of range')
         blocks = {len(point.by_scene) for point in self.points}
         if len(blocks) > 1:
             raise ValueError('the points have different numbers of validation blocks')

@@ -41,9 +41,7 @@ def fit_heads(
         sums = sums_of_sets(functools.partial(read, grid), sets, channels, classes, device)
         of_all, boxes_of_all = next(sums)
         class_penalty = penalty_of(of_all, CLASS_PENALTY)
-        box_penalty = np.zeros(channels + 1)
-        if boxes_of_all.weight:
-            box_penalty = penalty_of(boxes_of_all, BOX_PENALTY)
+        box_penalty = penalty_of(boxes_of_all, BOX_PENALTY)
         heads = [(_head(own, class_penalty), _head(box, box_penalty)) for own, box in sums]
         by_grid.append(heads)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..base.errors import UserError
-from ..base.files import read_array, write_array
+from ..base.files import read_array, sha256_items, write_array
 from ..datasets.boxes import objects_key
 from ..datasets.sources import Source
 from ..features.stage import ImageStages
@@ -21,6 +21,7 @@ from .cells import GRIDS
 from .collect import GridRows, cell_shards, read_cells
 from .detect import Head
 from .fit import cross_fitted_losses, fit_heads
+from .held_out import held_out_losses
 from .pictures import Pictures, pictures_of
 
 
@@ -87,6 +88,28 @@ class ProbeStages:
     @functools.cached_property
     def cells(self) -> Callable[[int], Iterable[GridRows]]:
         """The cells of all pictures, of a grid at a time, piece by piece."""
+        shards = cell_shards(
+            self.pictures,
+            self.backbone,
+            self.images.reader,
+            self.size,
+            GRIDS,
+        )
+        folder = self.ledger.run('probe', self._key, shards)
+
+        def read(grid: int) -> Iterable[GridRows]:
+            return read_cells(folder, len(shards.files), grid)
+
+        return read
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all pictures have been looked at."""
+        return self.ledger.is_finished('probe', self._key)
+
+    @functools.cached_property
+    def _key(self) -> str:
+        """The key of the stage ``probe``."""
         inputs = dict(
             images=self.images.images_key,
             objects=objects_key(self.pool, self.sources),
@@ -96,27 +119,21 @@ class ProbeStages:
             size=self.size,
             version=1,
         )
-        shards = cell_shards(self.pictures, self.backbone, self.images.reader, self.size, GRIDS)
-        key = self.ledger.key('probe', inputs, seeded=False)
-        folder = self.ledger.run('probe', key, shards)
-
-        def read(grid: int) -> Iterable[GridRows]:
-            return read_cells(folder, len(shards.files), grid)
-
-        return read
+        return self.ledger.key('probe', inputs, seeded=False)
 
     def heads(self, members: np.ndarray) -> list[Head]:
         """One head for each set of pictures.
 
         Args:
-            members: (S, P) bool.
+            members: (S, P) bool; of these, pictures without labels teach nothing.
         """
+        labelled = self.pool.labelled[self.pictures.sample]
         return fit_heads(
             self.cells,
             len(GRIDS),
             sum(self.backbone.channels),
             len(self.pool.classes),
-            members,
+            members & labelled,
             self._device,
         )
 
@@ -124,12 +141,15 @@ class ProbeStages:
         """What the probe that learns from some samples makes of each, as if it had seen none.
 
         Args:
-            learned: (N,) bool.
+            learned: (N,) bool; of these, samples without labels teach nothing.
 
         Returns:
-            (N,) float32, the mean over a sample's pictures; NaN for unreadable ones.
+            (N,) float32, the mean over a sample's pictures; NaN for unreadable samples and those
+            without labels.
         """
         read = self.cells
+        labelled = self.pool.labelled
+        learned = learned & labelled
         inputs = dict(cells=self.ledger.used['probe'], learned=mask_key(learned))
 
         def write(folder: Path) -> None:
@@ -148,7 +168,45 @@ class ProbeStages:
 
         key = self.ledger.key('probe_losses', inputs, seeded=False)
         loss = read_array(self.ledger.run('probe_losses', key, write) / 'loss.npy')
-        return np.where(self.images.unreadable, np.float32(np.nan), loss)
+        is_known = labelled & ~self.images.unreadable
+        return np.where(is_known, loss, np.float32(np.nan))
+
+    def held_out_losses(self, learned: np.ndarray, fold: np.ndarray) -> np.ndarray:
+        """What the probe that learns from some samples makes of each, its fold left out.
+
+        Args:
+            learned: (N,) bool; of these, samples without labels teach nothing.
+            fold: (N,) int64 labels 0..F-1.
+
+        Returns:
+            (N,) float64, the sum over a sample's pictures; 0 for unreadable samples and those
+            without labels.
+        """
+        read = self.cells
+        labelled = self.pool.labelled
+        learned = learned & labelled
+        inputs = dict(
+            cells=self.ledger.used['probe'],
+            learned=mask_key(learned),
+            fold=sha256_items(fold),
+        )
+
+        def write(folder: Path) -> None:
+            sample = self.pictures.sample
+            losses = held_out_losses(
+                read,
+                len(GRIDS),
+                sum(self.backbone.channels),
+                len(self.pool.classes),
+                learned[sample],
+                fold[sample],
+                self._device,
+            )
+            write_array(folder / 'loss.npy', np.bincount(sample, losses, len(learned)))
+
+        key = self.ledger.key('held_out', inputs, seeded=False)
+        loss = read_array(self.ledger.run('held_out', key, write) / 'loss.npy')
+        return np.where(labelled, loss, 0.0)
 
     @property
     def _device(self) -> str:

@@ -98,6 +98,8 @@ class Cell:
             random there, and without ends if random was drawn once.
         minus_whole: the same against the whole set.
         loss: 1 - quality / that of the whole set; NaN where that is 0.
+        seed_share: how much of the variance of ``minus_whole`` comes from the seeds; NaN where
+            there is none, or that of the scenes is unknown.
     """
 
     strategy: str
@@ -109,6 +111,7 @@ class Cell:
     minus_random: Interval
     minus_whole: Interval
     loss: Interval
+    seed_share: float
 
 
 @dataclass(frozen=True)
@@ -252,7 +255,15 @@ def _cell(curve: Curve, strategy: str, keep_ratio: float, whole: Draws) -> Cell:
         minus_random=_minus_random(curve, strategy, keep_ratio),
         minus_whole=difference(draws, whole),
         loss=loss(draws, whole),
+        seed_share=_seed_share(draws, whole),
     )
+
+
+def _seed_share(draws: Draws, whole: Draws) -> float:
+    from_scenes = jackknife_variance(draws.left_out - whole.left_out).value
+    from_seeds = draws.seed_variance.value
+    total = from_scenes + from_seeds
+    return from_seeds / total if total > 0 else math.nan
 
 
 def _minus_random(curve: Curve, strategy: str, keep_ratio: float) -> Interval:

@@ -108,6 +108,8 @@ def penalty_of(whole: Sums, strength: float) -> np.ndarray:
         whole: of all cells of the set.
         strength: lambda; 0 is plain least squares.
     """
+    if not whole.weight:
+        return np.zeros(len(whole.gram))
     mean = whole.gram[-1] / whole.weight
     variance = (np.diag(whole.gram) / whole.weight - mean**2).clip(0)
     # A channel that never varies says nothing; without a penalty the system would be singular.
@@ -150,6 +152,7 @@ class LeftOut:
 
     def __init__(self, sums: Sums, penalty: np.ndarray, device: str = 'cpu') -> None:
         self.device = device
+        self._weight = sums.weight
         self._matrix = _regular(sums, penalty)
         inverse = np.linalg.inv(self._matrix)
         self.head = inverse @ sums.cross
@@ -194,10 +197,16 @@ class LeftOut:
         seen_rows = seen.cpu().numpy()
         left = residual[is_seen]
         weight_of_seen = weight[is_seen]
+        targets_of_seen = targets[is_seen]
         ends = np.cumsum(np.asarray(sizes)[np.asarray(learned, bool)])
         for start, end in itertools.pairwise([0, *ends]):
             own = slice(start, end)
-            left[own] = self._without(seen_rows[own], turned[own], weight_of_seen[own], left[own])
+            own_weight = weight_of_seen[own]
+            # A head of no cells says nothing (see ``solve``).
+            if own_weight.sum(dtype=np.float64) > (1 - _FLOOR) * self._weight:
+                left[own] = targets_of_seen[own]
+            else:
+                left[own] = self._without(seen_rows[own], turned[own], own_weight, left[own])
         residual[is_seen] = left
         return residual
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 
 from ..base import words
@@ -39,14 +40,20 @@ def curve_text(summary: CurveSummary) -> str:
     """The curve as a table of ``WIDTH`` columns: a row a strategy, a column a keep ratio."""
     curve = summary.curve
     title = (
-        f'Predicted {curve.measure} in % of {words.count(curve.samples)} samples, '
-        f'{curve.validation}, {words.duration(curve.seconds)}'
+        f'Predicted {curve.measure} in %: {words.count(curve.samples)} samples, '
+        f'{curve.validation}; took {words.duration(curve.seconds)}'
     )
     names = _in_order(curve.strategies)
     digits = _digits(summary)
     rows = [_row(summary, name, digits) for name in names]
     titles = [f'{100 * ratio:g} %  ' for ratio in curve.keep_ratios]
-    lines = [title, '', *_aligned(['kept', *titles], rows), '', _whole_line(summary, digits)]
+    lines = [
+        textwrap.fill(title, WIDTH),
+        '',
+        *_aligned(['kept', *titles], rows),
+        '',
+        _whole_line(summary, digits),
+    ]
     if RANDOM in names and len(names) > 1:
         lines.append(
             '+ better than random, - worse, each by itself at 95 %: of twenty such marks one is '

@@ -1,5 +1,6 @@
 """What a curve means for its user: a few sentences and the next command. Pure."""
 
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +10,10 @@ from .curve import NO_DUPLICATES, NOISY_COPIES, RANDOM
 from .statistics import Cell, CurveSummary
 
 # A loss below this share of the whole set's quality is what a validation set must be able to tell
-# before "nothing is lost" says something.
+# before "no loss can be measured" says something.
 TELLING = 0.1
+# A measured loss that is surely smaller is none to act on: other seeds of a training move it more.
+SMALL = 0.01
 ONE_DRAW = 'Random was drawn once, so nothing can be compared with it: add --seeds 3.'
 
 
@@ -22,7 +25,7 @@ class Verdict:
         sentences: one to three.
         next_step: a command or, where there is none, what to do in words.
         strategy: what to choose samples with.
-        keep_ratio: the smallest one without a measurable loss; None to train on everything, and
+        keep_ratio: the smallest harmless one, see ``judge``; None to train on everything, and
             where the curve cannot tell.
     """
 
@@ -38,8 +41,8 @@ def judge(
     """The verdict on a curve.
 
     Only differences that are more than noise decide: a strategy is better than random if it is over
-    all ratios, at 95 % for all strategies together; a ratio loses nothing if the interval of its
-    loss holds 0 and no loss of ``TELLING`` and more.
+    all ratios, at 95 % for all strategies together; a ratio is harmless if the interval of its loss
+    holds 0 and ends below ``TELLING``, or ends below ``SMALL``.
 
     Args:
         summary: of the curve.
@@ -57,14 +60,13 @@ def judge(
         next_step = command.prune(enough.keep_ratio, strategy)
     elif cells and cells[-1].loss.sign > 0:
         loss_sentence = _lossy(summary, cells[-1])
-        next_step = _after_loss(cells[-1], command)
+        next_step = _after_loss(summary, cells[-1], command)
     else:
         loss_sentence = _unclear(cells)
         next_step = _after_doubt(summary, cells, command)
 
-    noise = NOISY_COPIES in summary.curve.notes
     sentences = [loss_sentence, comparison]
-    if noise:
+    if NOISY_COPIES in summary.curve.notes:
         sentences.append(
             'Many samples are copies with noise, which hides them from the features: '
             'try embedder.median=5.'
@@ -82,25 +84,27 @@ def judge(
 def best_strategy(summary: CurveSummary) -> str:
     """What is most better than random over all ratios; random where nothing is beyond noise.
 
-    Where random loses at every ratio, what looks best and does not lose at some is tried instead.
-    Without random: the strategy that comes first.
+    Of those that are better, one that is harmless at some ratio goes first. Where random loses at
+    every ratio, what looks best and is harmless at some is tried instead. Without random: the
+    strategy that comes first.
     """
     overall = summary.overall
     strategies = summary.curve.strategies
-    by_gain = sorted(overall, key=lambda name: overall[name].value, reverse=True)
-    better = [name for name in by_gain if overall[name].sign > 0]
-    if better:
-        return better[0]
-    if RANDOM not in strategies:
+    if strategies and RANDOM not in strategies:
         return strategies[0]
-    for name in [RANDOM, *by_gain]:
+    known = [name for name in overall if math.isfinite(overall[name].value)]
+    by_gain = sorted(known, key=lambda name: -overall[name].value)
+    better = [name for name in by_gain if overall[name].sign > 0]
+    not_worse = [name for name in by_gain if overall[name].sign == 0]
+    candidates = better or [RANDOM, *not_worse]
+    for name in candidates:
         if smallest_harmless(summary.of(name)):
             return name
-    return RANDOM
+    return candidates[0]
 
 
 def smallest_harmless(cells: Sequence[Cell]) -> Cell | None:
-    """The smallest keep ratio at which, and at all above, no loss can be measured.
+    """The smallest keep ratio that is harmless, as are all above; None if there is none.
 
     Args:
         cells: of a strategy, by rising ratio.
@@ -115,16 +119,17 @@ def smallest_harmless(cells: Sequence[Cell]) -> Cell | None:
 
 def _is_harmless(cell: Cell) -> bool:
     loss = cell.loss
-    return loss.is_known and loss.sign <= 0 and loss.high < TELLING
+    return loss.is_known and loss.high < (SMALL if loss.sign > 0 else TELLING)
 
 
 def _harmless(summary: CurveSummary, enough: Cell) -> str:
-    """Down to where nothing is lost, and what happens below."""
+    """Down to where no loss can be measured, and what happens below."""
     cells = summary.of(enough.strategy)
     bound = words.share(max(enough.loss.high, 0), _digits(enough.loss.high))
+    lost = 'hardly anything is lost' if enough.loss.sign > 0 else 'no loss can be measured'
     text = (
-        f'At {_ratio(enough)}{_chosen_by(enough)} nothing is lost that can be measured '
-        f"(at most {bound} of the whole set's {summary.curve.measure})"
+        f'At {_ratio(enough)}{_chosen_by(enough)} {lost} (at most {bound} of the '
+        f"whole set's {summary.curve.measure})"
     )
     if enough.loss.sign < 0:
         gained = words.share(-enough.loss.value)
@@ -145,11 +150,13 @@ def _chosen_by(cell: Cell) -> str:
 
 def _lossy(summary: CurveSummary, highest: Cell) -> str:
     """Where even the highest ratio loses."""
-    text = f'Even at {_ratio(highest)} {_loss(highest)} is lost'
+    text = f'Even at {_ratio(highest)}, {_loss(highest)} of the {summary.curve.measure} is lost'
+    if not summary.overall:
+        return f'{text}, chosen by {highest.strategy}; no other strategy was measured.'
     if highest.strategy == RANDOM and NO_DUPLICATES in summary.curve.notes:
         return f'{text}: hardly any sample has a near-duplicate, train on all of them.'
     if highest.strategy == RANDOM:
-        return f'{text} and no strategy finds samples to spare: train on all of them.'
+        return f'{text}, and no strategy finds samples to spare: train on all of them.'
     at_random = summary.cell(RANDOM, highest.keep_ratio)
     if at_random is not None:
         text += f', and {words.share(at_random.loss.value)} with random pruning'
@@ -164,10 +171,13 @@ def _unclear(cells: Sequence[Cell]) -> str:
             'the probe finds next to nothing on it.'
         )
     highest = cells[-1]
+    at_ratio = f'at {_ratio(highest)}{_chosen_by(highest)}'
+    if highest.loss.high >= 1:
+        return f'What is lost cannot be told from noise: {at_ratio} it may be anything.'
     bound = words.share(highest.loss.high, 0)
     return (
-        f'What is lost cannot be told from noise: at {_ratio(highest)} it may be up to {bound}, '
-        'and the validation set would not show it.'
+        f'What is lost cannot be told from noise: {at_ratio} it may be up to {bound}, and the '
+        'validation set would not show it.'
     )
 
 
@@ -198,7 +208,7 @@ def _comparison(summary: CurveSummary, strategy: str) -> str:
 
 
 def _nothing_better(compared: Sequence[str], worse: Sequence[str]) -> str:
-    text = f'{compared[0]} does not beat random on this data'
+    text = f'{compared[0]} does not beat random on this data by more than noise'
     if len(compared) > 1:
         text = f'No strategy beats random on this data by more than noise ({_names(compared)})'
     if worse:
@@ -215,7 +225,9 @@ def _where(summary: CurveSummary, strategy: str) -> str:
     return f', most clearly at {_names(ratios)}'
 
 
-def _after_loss(highest: Cell, command: '_Command') -> str:
+def _after_loss(summary: CurveSummary, highest: Cell, command: '_Command') -> str:
+    if not summary.overall:
+        return command.probe()
     if highest.strategy == RANDOM:
         return 'train on all samples: take our line out of the _base_ list of your config'
     return command.prune(highest.keep_ratio, highest.strategy)
@@ -223,16 +235,12 @@ def _after_loss(highest: Cell, command: '_Command') -> str:
 
 def _after_doubt(summary: CurveSummary, cells: Sequence[Cell], command: '_Command') -> str:
     """More seeds where these are what is uncertain, else more validation data."""
-    is_drawn_once = any(cell.seeds == 1 for cell in cells if cell.strategy == RANDOM)
-    if is_drawn_once:
-        return command.probe(10)
-    scenes = summary.whole.quality
-    highest = cells[-1].quality if cells else scenes
-    width = highest.high - highest.low
-    of_scenes = scenes.high - scenes.low
-    if width > 2 * of_scenes:
-        return command.probe(10)
-    return 'name a larger validation set in val_dataloader, then run tools/probe.py again'
+    if cells and cells[-1].seed_share > 0.5:
+        return command.probe('--seeds', '10')
+    return (
+        f'validate on more scenes than now ({summary.curve.validation}), for example by another '
+        'val_dataloader, and run tools/probe.py again'
+    )
 
 
 @dataclass(frozen=True)
@@ -249,11 +257,11 @@ class _Command:
             flags += ['--strategy', strategy]
         return self._line('tools/prune.py', flags)
 
-    def probe(self, seeds: int) -> str:
-        return self._line('tools/probe.py', ['--seeds', str(seeds)])
+    def probe(self, *flags: str) -> str:
+        return self._line('tools/probe.py', flags)
 
     def median(self) -> str:
-        return self._line('tools/probe.py', ['--cfg-options', 'adadedup.embedder.median=5'])
+        return self.probe('--cfg-options', 'adadedup.embedder.median=5')
 
     def _line(self, tool: str, flags: Sequence[str]) -> str:
         return shlex.join(['python', tool, self.config, *flags, *self.options])

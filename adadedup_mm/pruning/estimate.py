@@ -15,6 +15,7 @@ from ..base import words
 from ..density.layout import DIMENSIONS as LAYOUT
 from ..features import BadImage, Glance, decode
 from ..features.extract import time_images
+from ..probe.collect import time_pictures
 from ..proxy.estimate import TrainingSpeed, time_training
 from ..strategies.needs import Needs, needs_of
 from ..strategies.run import Run
@@ -41,12 +42,14 @@ class Rates:
         dim: length of a sample's feature.
         product: multiply-adds a second of a matrix product.
         proxy: of its training; None where it was not measured.
+        picture: seconds that the probe looks at a picture, all workers together; 0 if it need not.
     """
 
     image: float
     dim: int
     product: float
     proxy: TrainingSpeed | None
+    picture: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Estimate:
         proxy: seconds of training and asking the proxy.
         memory: at the peak.
         disk: at the peak.
+        probe: seconds of looking at pictures.
     """
 
     features: float
@@ -66,11 +70,12 @@ class Estimate:
     proxy: float | None
     memory: int
     disk: int
+    probe: float = 0.0
 
     @property
     def seconds(self) -> float:
         """All parts that are known."""
-        return self.features + self.clusters + (self.proxy or 0)
+        return self.features + self.clusters + self.probe + (self.proxy or 0)
 
 
 def measure_rates(run: Run, needs: Needs, with_proxy: bool = True) -> Rates:
@@ -83,7 +88,8 @@ def measure_rates(run: Run, needs: Needs, with_proxy: bool = True) -> Rates:
     proxy = None
     if with_proxy and (needs.trained or needs.scored) and run.pool.labelled.any():
         proxy = _measure_proxy(run)
-    return Rates(image, dim, _product_rate(dim), proxy)
+    picture = _measure_probe(run) if needs.probed else 0.0
+    return Rates(image, dim, _product_rate(dim), proxy, picture)
 
 
 def _measure_features(run: Run) -> tuple[float, int]:
@@ -97,6 +103,14 @@ def _measure_features(run: Run) -> tuple[float, int]:
         paths += [views[column] for column in images.columns]
     seconds, dim = time_images(paths, images.embedder, reader=images.reader)
     return seconds, dim * len(images.columns)
+
+
+def _measure_probe(run: Run) -> float:
+    """Seconds that the probe looks at a picture, 0 where it has done so."""
+    probe = run.probe_stages
+    if probe.is_finished:
+        return 0.0
+    return time_pictures(probe.pictures.paths, probe.backbone, run.image_stages.reader, probe.size)
 
 
 def _measure_proxy(run: Run) -> TrainingSpeed:
@@ -129,6 +143,7 @@ def estimate(run: Run, needs: Needs, rates: Rates, keep_ratio: float) -> Estimat
         proxy=_proxy_seconds(needs, rates, world),
         memory=_memory(run, rates.dim, learned_from),
         disk=_disk(run, needs, rates, keep_ratio),
+        probe=needs.probed * rates.picture / world,
     )
 
 
@@ -211,6 +226,8 @@ def estimate_line(run: Run) -> str:
         parts.append(f'features {words.duration(cost.features)}')
         parts.append(f'clusters {words.duration(cost.clusters)}')
 
+    if cost.probe:
+        parts.append(f'probe {words.duration(cost.probe)}')
     if cost.proxy:
         parts.append(f'proxy {words.duration(cost.proxy)}')
     detail = f' ({", ".join(parts)})' if len(parts) > 1 else ''

@@ -48,6 +48,8 @@ from ..workdir.tables import (
 from .rules import apply_rules, name_unreadable
 
 CURVE_RATIOS = tuple(round(0.05 * step, 2) for step in range(1, 21))
+# Stages that are there for the feedback alone.
+_FEEDBACK_STAGES = ('probe', 'probe_losses', 'held_out', 'proxy', 'losses')
 
 
 def write_outputs(
@@ -173,16 +175,17 @@ def _redundancy_notes(similarity: np.ndarray, near_duplicate: float) -> list[str
 
 
 def _feedback(run: Run, selection: Selection) -> FeedbackFacts | None:
-    """What the proxy changed, and what it cost; None where none was asked."""
+    """What the feedback changed, and what it cost; None where none was asked for."""
     if selection.without_feedback is None:
         return None
     costs = run.ledger.costs()
-    spent = [costs[name]['seconds'] for name in ('proxy', 'losses') if name in costs]
+    spent = [costs[name]['seconds'] for name in _FEEDBACK_STAGES if name in costs]
     reliability = selection.reliability or {}
     return FeedbackFacts(
         decisions_changed=selection.decisions_changed,
         seconds=round(sum(spent), 3),
         signal_share=reliability.get('signal_share'),
+        signal=selection.signal,
     )
 
 

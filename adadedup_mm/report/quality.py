@@ -41,13 +41,30 @@ def quality_section(judged: JudgedCurve | None) -> dict[str, Any] | None:
     if judged is None:
         return None
     summary, verdict = judged
+    curve = summary.curve
+    digits = 2 if summary.whole.quality.value < 0.1 else 1
+    texts = {}
+    for strategy in curve.strategies:
+        for ratio in curve.keep_ratios:
+            cell = summary.cell(strategy, ratio)
+            texts[strategy, ratio] = _cell_text(cell, digits) if cell else words.UNKNOWN
+
     return dict(
         plot=quality_plot(summary),
         verdict=verdict,
-        curve=summary.curve,
-        summary=summary,
-        digits=2 if summary.whole.quality.value < 0.1 else 1,
+        curve=curve,
+        texts=texts,
+        whole=words.number(100 * summary.whole.quality.value, digits),
     )
+
+
+def _cell_text(cell: 'Cell', digits: int) -> str:
+    """A mean in per cent with its spread, and a mark where it differs from random's."""
+    text = words.number(100 * cell.quality.value, digits)
+    if math.isfinite(cell.spread):
+        text += f' \u00b1 {words.number(100 * cell.spread, digits)}'
+    marks = {1: ' +', -1: f' {words.MINUS}', 0: ''}
+    return text + marks[cell.minus_random.sign]
 
 
 def quality_plot(summary: 'CurveSummary') -> Markup:
@@ -206,7 +223,7 @@ def _point(number: int, is_filled: bool, across: object, up: object) -> Markup:
 def _facts(cell: 'Cell') -> str:
     """What a point says when it is pointed at."""
     quality = words.number(cell.quality.value)
-    text = f'{cell.strategy} at {words.share(cell.keep_ratio, 0)}: {quality}'
+    text = f'{cell.strategy} at {100 * cell.keep_ratio:g} %: {quality}'
     gain = cell.minus_random
     if not math.isfinite(gain.value):
         return text

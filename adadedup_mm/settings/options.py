@@ -46,8 +46,9 @@ class FeedbackOptions:
             images'. 0 is the paper's plain form.
         signal: what says how informative a sample is: ``'probe'`` (linear heads on frozen maps, in
             seconds), ``'proxy'`` (a detector that is trained for it, as the paper has it), or
-            ``'both'``, weighted by their precision. A proxy is trained only where the probe finds
-            something to decide, unless ``shrink`` is off.
+            ``'both'``, weighted by their precision: a proxy is then trained only where the probe
+            can tell clusters apart. What the probe says moves thresholds only where that helps in
+            cross-validation.
         gap: ``'mean'``, ``'paired'`` or ``'held_out'``.
         beta: adaptation strength, in units of the spread of the density scores; 0 needs no proxy.
         alpha_plus: factor of positive gaps (informative clusters, which keep more).

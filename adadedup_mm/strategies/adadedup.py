@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.stats import t as student_t
 
 from ..feedback import (
     AdaptiveSet,
@@ -22,12 +23,17 @@ from ..selection import Selection
 from .needs import Needs, says
 from .trainings import left_out
 
+# Parts of the training set in which choices are compared by cross-validation.
+JUDGES = 16
+# How often a choice that does not help may pass for one that does.
+DOUBT = 0.05
+
 if TYPE_CHECKING:
     from .run import Run
 
 
 @STRATEGIES.register_module()
-@says(lambda run, keep_ratio: Needs(by_density=True))
+@says(lambda run, keep_ratio: Needs(by_density=True), competes=True)
 def clip_dedup(run: 'Run') -> Selection:
     """Density alone: one threshold for all clusters (the paper's CLIP-DeDup baseline)."""
     return _density(run)
@@ -43,7 +49,7 @@ def _needs(run: 'Run', keep_ratio: float) -> Needs:
     if options.feedback.beta == 0 or all_stay or not run.pool.labelled.any():
         return Needs(by_density=True, layout=_layout(run))
     signals = _signals(run)
-    probed = len(run.probe_stages.pictures) if _may_probe(run) else 0
+    probed = len(run.probe_stages.pictures) if 'probe' in signals else 0
     if 'proxy' not in signals:
         return Needs(by_density=True, layout=_layout(run), probed=probed)
 
@@ -64,7 +70,7 @@ def _needs(run: 'Run', keep_ratio: float) -> Needs:
 
 
 @STRATEGIES.register_module()
-@says(_needs)
+@says(_needs, competes=True)
 def adadedup(run: 'Run') -> Selection:
     """AdaDeDup (arXiv 2507.00049): losses move every cluster's threshold.
 
@@ -95,6 +101,11 @@ def adadedup(run: 'Run') -> Selection:
     feedback = _ask(run, initial, layout)
     density.notes.extend(feedback.notes)
     adaptive, kept = _adapted(run, density, feedback.delta, tau)
+    why_not = _why_not_helpful(run, density.kept, kept)
+    if why_not:
+        density.notes.append(why_not)
+        no_shift = np.zeros_like(feedback.delta)
+        adaptive, kept = _adapted(run, density, no_shift, tau)
 
     return replace(
         density,
@@ -106,6 +117,7 @@ def adadedup(run: 'Run') -> Selection:
         shift=adaptive.shift,
         without_feedback=density.kept,
         reliability=feedback.reliability,
+        signal=feedback.signal,
     )
 
 
@@ -140,6 +152,38 @@ def _why_not_adapted(run: 'Run', kept: np.ndarray, initial: np.ndarray) -> str:
     return ''
 
 
+def _why_not_helpful(run: 'Run', before: np.ndarray, after: np.ndarray) -> str:
+    """Why thresholds do not move although the probe's losses say so; '' if they do.
+
+    Clusters can be told apart reliably without its being of use to move samples between them: hard
+    ones may be beyond learning. So both choices are put to the test, by the probe in
+    cross-validation on the training set: moving has to lower its loss by more than noise.
+
+    Args:
+        run: the pruning run.
+        before: (N,) bool, what density keeps.
+        after: (N,) bool, what the feedback would keep.
+    """
+    options = run.options.feedback
+    if options.signal != 'probe' or not options.shrink or not _may_probe(run):
+        return ''
+    if (before == after).all():
+        return ''
+    fold = run.folds(JUDGES)
+    if fold.max() < 2:
+        return ''
+    losses = [run.probe_stages.held_out_losses(kept, fold) for kept in (before, after)]
+    gain = np.bincount(fold, losses[0] - losses[1])
+    error = gain.std(ddof=1) / np.sqrt(len(gain))
+    if error > 0 and gain.mean() / error > student_t.isf(DOUBT, len(gain) - 1):
+        return ''
+    changed = int((after & ~before).sum())
+    return (
+        f"The probe's losses would exchange {changed} samples, but in cross-validation that does "
+        'not help: the density scores decide.'
+    )
+
+
 @dataclass(frozen=True)
 class _Feedback:
     """What losses say about the clusters.
@@ -150,6 +194,7 @@ class _Feedback:
         delta: (K,) float64, the standardised gaps.
         reliability: how far the gaps can be trusted, for the manifest.
         notes: sentences for the report.
+        signal: whose losses these are.
     """
 
     gaps: Gaps
@@ -157,6 +202,7 @@ class _Feedback:
     delta: np.ndarray
     reliability: dict[str, Any]
     notes: list[str]
+    signal: str
 
 
 def _may_probe(run: 'Run') -> bool:
@@ -175,37 +221,34 @@ def _signals(run: 'Run') -> tuple[str, ...]:
 def _ask(run: 'Run', initial: np.ndarray, layout: float) -> _Feedback:
     """Asks the probe, a proxy or both what they make of an initial set, (N,) bool.
 
-    A proxy takes minutes to hours, the probe seconds: unless the paper's plain form without
-    shrinkage is wanted, the proxy is trained only if the probe can tell clusters apart.
+    A proxy takes minutes to hours, the probe seconds. Where both are to be asked, a proxy is
+    trained only if the probe can tell clusters apart, unless noisy gaps are taken as they are.
     """
     signals = _signals(run)
-    options = run.options.feedback
-    by_probe = None
-    if _may_probe(run) and (options.shrink or 'probe' in signals):
-        by_probe = _judged(run, *_gaps_by(run, initial, layout, 'probe'))
-    if by_probe and 'proxy' in signals and options.shrink and not by_probe.delta.any():
-        note = (
-            "The probe's losses cannot tell the clusters apart, so that a proxy's would change no "
-            'decision: none is trained.'
-        )
-        return replace(by_probe, notes=[note])
-    if by_probe and 'proxy' not in signals:
+    if 'probe' not in signals:
+        notes = left_out(run)
+        if run.options.feedback.signal != 'proxy':
+            notes.append('There are no 2D boxes the probe could learn from: a proxy was asked.')
+        return _judged(run, *_gaps_by(run, initial, layout, 'proxy'), 'proxy', notes)
+
+    by_probe = _judged(run, *_gaps_by(run, initial, layout, 'probe'), 'probe')
+    if 'proxy' not in signals:
         return by_probe
-
+    if not by_probe.delta.any():
+        note = "The probe's losses cannot tell the clusters apart, so that no proxy was trained."
+        return replace(by_probe, notes=[note])
     gaps, loss = _gaps_by(run, initial, layout, 'proxy')
-    notes = left_out(run)
-    if by_probe and 'probe' in signals:
-        gaps = weighted_gaps([by_probe.gaps, gaps])
-    elif run.options.feedback.signal != 'proxy':
-        notes.append('There are no 2D boxes that the probe could learn from: a proxy was asked.')
-    return _judged(run, gaps, loss, notes)
+    weighted = weighted_gaps([by_probe.gaps, gaps])
+    return _judged(run, weighted, loss, 'both', left_out(run))
 
 
-def _judged(run: 'Run', gaps: Gaps, loss: np.ndarray, notes: Sequence[str] = ()) -> _Feedback:
+def _judged(
+    run: 'Run', gaps: Gaps, loss: np.ndarray, signal: str, notes: Sequence[str] = ()
+) -> _Feedback:
     """What gaps are worth."""
     weigh = shrink if run.options.feedback.shrink else standardise
     delta, reliability = weigh(gaps)
-    return _Feedback(gaps, loss, delta, reliability, list(notes))
+    return _Feedback(gaps, loss, delta, reliability, list(notes), signal)
 
 
 def _gaps_by(

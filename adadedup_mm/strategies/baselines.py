@@ -20,7 +20,7 @@ def _random_needs(run: 'Run', keep_ratio: float, per: str | None) -> Needs:
 
 
 @STRATEGIES.register_module()
-@says(_random_needs)
+@says(_random_needs, competes=True)
 def random(run: 'Run', per: str | None = None) -> Selection:
     """A uniform random subset; with ``per``, of every cluster or scene the same share.
 
@@ -82,7 +82,7 @@ def shares(sizes: np.ndarray, budget: int) -> np.ndarray:
 
 
 @STRATEGIES.register_module()
-@says(lambda run, keep_ratio: Needs(features=False))
+@says(lambda run, keep_ratio: Needs(features=False), competes=True)
 def uniform_stride(run: 'Run') -> Selection:
     """Samples at equal distances in the dataset's order: every n-th frame, for any ratio."""
     usable = np.flatnonzero(~run.dropped)

@@ -61,11 +61,12 @@ Function = TypeVar('Function', bound=Callable[..., Any])
 SaysNeeds = Callable[..., Needs]
 
 
-def says(needs: SaysNeeds) -> Callable[[Function], Function]:
+def says(needs: SaysNeeds, competes: bool = False) -> Callable[[Function], Function]:
     """A decorator for strategies: ``needs`` tells what they will do, before they do it.
 
     Args:
         needs: called with the run, the keep ratio and the strategy's arguments by name.
+        competes: whether the strategy ``auto`` considers it by itself; it should be quick.
 
     Example:
         >>> @STRATEGIES.register_module()
@@ -76,6 +77,7 @@ def says(needs: SaysNeeds) -> Callable[[Function], Function]:
 
     def attach(strategy: Function) -> Function:
         strategy.needs = needs  # type: ignore[attr-defined]
+        strategy.competes = competes  # type: ignore[attr-defined]
         return strategy
 
     return attach

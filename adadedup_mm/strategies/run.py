@@ -1,5 +1,6 @@
 """What strategies get: the samples, the options, and the stages that tell them more."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ from ..datasets.sources import dotted
 from ..density.stage import DensityStages
 from ..features.stage import ImageStages
 from ..images.training import training_reader
-from ..pool import Pool
+from ..pool import Pool, label
+from ..probe.folds import cross_folds
 from ..probe.stage import ProbeStages
 from ..proxy.stage import ProxyStages
 from ..registry import CLUSTERERS, DENSITIES, EMBEDDERS, build
 from ..selection.scenes import scene_labels
 from ..settings.options import Options
 from ..stages import Ledger, StageStore, Work
+from ..vectors.nearest import earlier_alike
 
 
 class Run:
@@ -125,6 +128,22 @@ class Run:
     def partners(self, kept: np.ndarray, layout: float = 0.0) -> np.ndarray:
         """(N,) int64 kept sample that stands for each pruned one of a (N,) bool; -1 for none."""
         return self.density_stages.partners(kept, layout)
+
+    @functools.cached_property
+    def near_duplicates(self) -> np.ndarray:
+        """(n, 2) int64, samples with an earlier one that is a near-duplicate; see earlier_alike."""
+        least = self.image_stages.embedder.near_duplicate
+        return earlier_alike(self.features, self.clusters, least)
+
+    def folds(self, count: int) -> np.ndarray:
+        """(N,) int64, parts without common scenes (or clusters) or near-duplicates.
+
+        Args:
+            count: how many parts there are at most.
+        """
+        scenes = self.pool.scenes
+        groups = label(scenes) if scenes and self.pool.has_several_scenes else self.clusters
+        return cross_folds(groups, self.near_duplicates, self.generator('folds'), count)
 
     @property
     def for_proxy(self) -> np.ndarray:

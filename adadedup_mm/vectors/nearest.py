@@ -3,7 +3,15 @@
 import numpy as np
 
 from ..base.progress import progress
-from .rows import read_in_passing, read_rows, run_parallel, slices, snap
+from .rows import (
+    cluster_members,
+    largest_first,
+    read_in_passing,
+    read_rows,
+    run_parallel,
+    slices,
+    snap,
+)
 
 # Rows and columns of a tile of similarities.
 QUERIES = 384
@@ -80,3 +88,34 @@ def nearest_centroid(
             bar.update(len(found))
 
     return np.concatenate(labels)
+
+
+def earlier_alike(features: np.ndarray, assignment: np.ndarray, least: float) -> np.ndarray:
+    """Links that hold near-duplicates together: rows with the first earlier one that is alike.
+
+    Args:
+        features: (N, d) float32 or float16 unit rows, in memory or memory-mapped.
+        assignment: (N,) int32, labels 0..K-1; only rows of the same cluster are compared.
+        least: cosine from which two rows are alike.
+
+    Returns:
+        (n, 2) int64 indices, the later row first.
+    """
+
+    def inside(members: np.ndarray) -> np.ndarray:
+        rows, blank = read_rows(features, members)
+        links = [np.empty((0, 2), np.int64)]
+        for block in slices(len(members), QUERIES):
+            # Rows after the block are not earlier than any of its rows.
+            alike = snap(rows[block] @ rows[: block.stop].T) >= least
+            alike[:, blank[: block.stop]] = False
+            first = alike.argmax(axis=1)
+            later = np.arange(block.start, block.start + len(first))
+            linked = alike[np.arange(len(first)), first] & (first < later)
+            links.append(np.column_stack([members[later[linked]], members[first[linked]]]))
+        return np.concatenate(links)
+
+    clusters = largest_first(cluster_members(assignment))
+    found = list(read_in_passing(features, run_parallel(inside, clusters)))
+    links = np.concatenate([np.empty((0, 2), np.int64), *found])
+    return links[np.argsort(links[:, 0])]

@@ -1,0 +1,86 @@
+"""How wrong heads are about whole groups of pictures that they have not seen."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from .collect import GridRows
+from .detect import with_constant
+from .fit import CLASS_PENALTY, class_targets
+from .sums import Sums, no_sums, penalty_of, solve, sum_cells
+
+
+def held_out_losses(
+    read: Callable[[int], Iterable[GridRows]],
+    grids: int,
+    channels: int,
+    classes: int,
+    learned: np.ndarray,
+    group: np.ndarray,
+    device: str = 'cpu',
+) -> np.ndarray:
+    """How wrong the head of some pictures is about every picture, its group left out of the head.
+
+    The loss is the weighted squared error of the class scores, summed over a picture's cells and
+    all grids. Near-duplicates and neighbours make each other look easy: groups, such as scenes,
+    keep them together.
+
+    Args:
+        read: a grid's cells, piece by piece.
+        grids: number of grids.
+        channels: D of the features, without the constant one.
+        classes: number of classes.
+        learned: (P,) bool, the pictures that the head learns from.
+        group: (P,) int64 labels 0..G-1.
+        device: of torch, where products are formed.
+
+    Returns:
+        (P,) float64; 0 without cells.
+    """
+    total = np.zeros(len(learned))
+    for grid in range(grids):
+        heads = _heads(read(grid), channels, classes, learned, group, device)
+        for rows in read(grid):
+            features = with_constant(rows.features.astype(np.float32))
+            targets = class_targets(rows.label, classes)
+            group_of_row = group[rows.picture]
+            for number in np.unique(group_of_row):
+                own = group_of_row == number
+                error = np.square(targets[own] - features[own] @ heads[number])
+                loss = error.sum(axis=1, dtype=np.float64) * rows.weight[own]
+                total += np.bincount(rows.picture[own], loss, minlength=len(total))
+
+    return total
+
+
+def _heads(
+    pieces: Iterable[GridRows],
+    channels: int,
+    classes: int,
+    learned: np.ndarray,
+    group: np.ndarray,
+    device: str,
+) -> np.ndarray:
+    """(G, D + 1, C) float32: of each group the head of the learned pictures outside it."""
+    count = int(group.max()) + 1
+    own = [no_sums(channels + 1, classes) for _ in range(count)]
+    everything = no_sums(channels + 1, classes)
+    for rows in pieces:
+        features = with_constant(rows.features.astype(np.float32))
+        targets = class_targets(rows.label, classes)
+        everything += sum_cells(features, rows.weight, targets, device)
+        chosen = learned[rows.picture]
+        group_of_row = group[rows.picture]
+        for number in np.unique(group_of_row[chosen]):
+            part = chosen & (group_of_row == number)
+            own[number] += sum_cells(features[part], rows.weight[part], targets[part], device)
+
+    learned_from = no_sums(channels + 1, classes)
+    for sums in own:
+        learned_from += sums
+    penalty = penalty_of(everything, CLASS_PENALTY)
+    return np.stack([_solved(learned_from, sums, penalty) for sums in own])
+
+
+def _solved(learned_from: Sums, group: Sums, penalty: np.ndarray) -> np.ndarray:
+    return solve(learned_from - group, penalty).astype(np.float32)
