@@ -554,10 +554,9 @@ def test_scores_are_those_of_interpolated_maps_at_every_cell(height, width):
     detector = Detector(heads, GRIDS, CHANNELS, STRIDES)
     for number, grid in enumerate(GRIDS):
         rows, columns = height // grid.stride, width // grid.stride
-        on_device = [torch.from_numpy(values) for values in maps]
-        weights = torch.cat(list(detector._side_by_side(number)), dim=1)
-        answers = detector._answers(on_device, weights, grid, rows, columns).numpy()
-        scores = answers.reshape(rows * columns, 2, 6)[..., :2].transpose(1, 2, 0)
+        tensors = [torch.from_numpy(values) for values in maps]
+        answers = detector._answers(tensors, detector._weights[number], grid, rows, columns)
+        scores = answers[:, :, :2].permute(1, 2, 0).numpy()
         row, column = np.divmod(np.arange(rows * columns), max(1, columns))
         x, y = (column + 0.5) * grid.stride, (row + 0.5) * grid.stride
         features = with_constant(interpolate(maps, STRIDES, x, y))

@@ -21,6 +21,7 @@ from ..features.embedder import (
 from ..features.open_clip import OpenCLIPEmbedder
 from ..features.timm import load_lite0
 from ..registry import BACKBONES
+from .cells import Map
 
 # Finer maps say little, coarser ones nothing about where.
 _STRIDES = range(4, 33)
@@ -45,14 +46,14 @@ class Backbone(Protocol):
     def side(self) -> int | None:
         """Of the square images that it takes; None if it takes any multiple of 32 pixels."""
 
-    def maps(self, images: np.ndarray) -> list[np.ndarray]:
+    def maps(self, images: np.ndarray) -> Sequence[Map]:
         """Computes the maps; called from several threads at once.
 
         Args:
             images: (B, H, W, 3) uint8, RGB.
 
         Returns:
-            (B, h, w, c) float32 for each stride.
+            (B, h, w, c) float32 for each stride: arrays, or tensors on any device.
         """
 
 
@@ -77,7 +78,7 @@ class TorchBackbone:
         self._loading = threading.Lock()
 
     @torch.inference_mode()
-    def maps(self, images: np.ndarray) -> list[np.ndarray]:
+    def maps(self, images: np.ndarray) -> list[Tensor]:
         """See ``Backbone``."""
         with self._loading:
             _ = self._network
@@ -89,7 +90,7 @@ class TorchBackbone:
         maps = []
         for values in self._forward(inputs):
             channels_last = values.permute(0, 2, 3, 1).float()
-            maps.append(channels_last.contiguous().cpu().numpy())
+            maps.append(channels_last.contiguous())
         return maps
 
     def _forward(self, inputs: Tensor) -> Sequence[Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from .cells import Grid, boxes_from
+from .cells import Grid, Map, boxes_from
 
 # Cells of a grid that get a box, as many as dense detectors keep per level before NMS at most.
 CANDIDATES = 150
@@ -80,9 +80,7 @@ class Detector:
         heads = [np.hstack([head.classes[grid], head.boxes[grid]]) for head in self.heads]
         return torch.from_numpy(np.stack(heads).astype(np.float32)).to(self.device)
 
-    def __call__(
-        self, maps: Sequence[np.ndarray | Tensor], height: int, width: int
-    ) -> list[Detections]:
+    def __call__(self, maps: Sequence[Map], height: int, width: int) -> list[Detections]:
         """What each head finds.
 
         Args:
@@ -113,25 +111,23 @@ class Detector:
         self, maps: Sequence[Tensor], weights: Tensor, grid: Grid, rows: int, columns: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """The best cells of a grid for each of some heads: (S, n), and (S, n, C + 4) answers."""
-        heads, channels, outputs = weights.shape
-        flat = weights.permute(1, 0, 2).reshape(channels, heads * outputs)
-        answers = self._answers(maps, flat, grid, rows, columns)
-        by_head = answers.reshape(rows * columns, heads, outputs)
-        best_of_cell = by_head[:, :, : self._classes].amax(dim=2)
+        answers = self._answers(maps, weights, grid, rows, columns)
+        best_of_cell = answers[:, :, : self._classes].amax(dim=2)
         count = min(CANDIDATES, len(best_of_cell))
         _, cells = best_of_cell.topk(count, dim=0)
-        chosen = by_head[cells, torch.arange(heads, device=cells.device)]
+        chosen = answers[cells, torch.arange(len(weights), device=cells.device)]
         return cells.T.cpu().numpy(), chosen.permute(1, 0, 2).cpu().numpy()
 
     def _answers(
         self, maps: Sequence[Tensor], weights: Tensor, grid: Grid, rows: int, columns: int
     ) -> Tensor:
-        """(rows, columns, A) what (D, A) weights say of all cells of a grid.
+        """(cells, S, C + 4) what (S, D, C + 4) weights say of all cells of a grid.
 
         What is linear in interpolated maps is the interpolation of what is linear in them, so
         whichever has fewer cells comes first: finer maps are interpolated, coarser ones multiplied.
         """
-        *of_maps, total = weights.split([*self.channels, 1])
+        side_by_side = weights.permute(1, 0, 2).flatten(1)
+        *of_maps, total = side_by_side.split([*self.channels, 1])
         for values, stride, weight in zip(maps, self.strides, of_maps, strict=True):
             factor = stride / grid.stride
             if factor <= 1:
@@ -140,7 +136,7 @@ class Detector:
             else:
                 total = total + _resized(values @ weight, factor, rows, columns)
 
-        return total
+        return total.reshape(rows * columns, len(weights), weights.shape[2])
 
 
 def with_constant(features: np.ndarray) -> np.ndarray:

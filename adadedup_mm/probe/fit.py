@@ -94,7 +94,9 @@ def cross_fitted_losses(
             targets = class_targets(rows.label, classes)
             # Of a picture the cells stand together.
             pictures, sizes = np.unique(rows.picture, return_counts=True)
-            residual = left_out.of_groups(features, rows.weight, targets, sizes, learned[pictures])
+            residual = left_out.of_groups(
+                features, rows.weight, targets, sizes.tolist(), learned[pictures].tolist()
+            )
             losses = rows.weight * np.square(residual).sum(axis=1)
             total += np.bincount(rows.picture, losses, len(total))
 

@@ -78,7 +78,7 @@ class Truth:
         """How good detections are, by pycocotools.
 
         Args:
-            detections: of each picture, with boxes in its pixels whose sides are not negative.
+            detections: of each picture, with boxes in its pixels.
             blocks: B groups of pictures, as indices.
         """
         evaluated = self._evaluate(detections)
@@ -128,13 +128,14 @@ class _Evaluation(COCOeval):
         found = self._dts.get((imgId, catId))
         if not found:
             return None
-        scores = sorted((item['score'] for item in found), reverse=True)[:maxDet]
-        no = np.zeros((len(self.params.iouThrs), len(scores)), bool)
+        best = sorted(found, key=lambda item: -item['score'])[:maxDet]
+        no = np.zeros((len(self.params.iouThrs), len(best)), bool)
+        is_outside = [not aRng[0] <= item['area'] <= aRng[1] for item in best]
         return dict(
             image_id=imgId,
-            dtScores=scores,
+            dtScores=[item['score'] for item in best],
             dtMatches=no,
-            dtIgnore=no,
+            dtIgnore=no | is_outside,
             gtIgnore=np.empty(0),
         )
 
@@ -176,7 +177,9 @@ def _class_without_blocks(
     objects = np.array([len(item['gtIgnore']) for item in found])
     scores = np.concatenate([item['dtScores'] for item in found])
     is_hit = np.concatenate([item['dtMatches'][0] for item in found]) > 0
+    is_ignored = np.concatenate([item['dtIgnore'][0] for item in found])
     best_first = np.argsort(-scores, kind='stable')
+    best_first = best_first[~is_ignored[best_first]]
     is_hit = is_hit[best_first]
     picture_of_hit = np.repeat(picture, [len(item['dtScores']) for item in found])[best_first]
     results = []

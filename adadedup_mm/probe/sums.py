@@ -178,7 +178,7 @@ class LeftOut:
         weight: np.ndarray,
         targets: np.ndarray,
         sizes: Sequence[int],
-        learned: Sequence[bool] | np.ndarray,
+        learned: Sequence[bool],
     ) -> np.ndarray:
         """(n, C) float64, the residuals of several groups that stand one after another.
 
@@ -197,10 +197,16 @@ class LeftOut:
         seen_rows = seen.cpu().numpy()
         left = residual[is_seen]
         weight_of_seen = weight[is_seen]
+        targets_of_seen = targets[is_seen]
         ends = np.cumsum(np.asarray(sizes)[np.asarray(learned, bool)])
         for start, end in itertools.pairwise([0, *ends]):
             own = slice(start, end)
-            left[own] = self._without(seen_rows[own], turned[own], weight_of_seen[own], left[own])
+            own_weight = weight_of_seen[own]
+            # A head of no cells says nothing (see ``solve``).
+            if own_weight.sum(dtype=np.float64) > (1 - _FLOOR) * self._weight:
+                left[own] = targets_of_seen[own]
+            else:
+                left[own] = self._without(seen_rows[own], turned[own], own_weight, left[own])
         residual[is_seen] = left
         return residual
 
@@ -215,9 +221,6 @@ class LeftOut:
             weight: (n,).
             residual: (n, C) float64, of the head that has seen them.
         """
-        # A head of no cells says nothing (see ``solve``).
-        if weight.sum(dtype=np.float64) > (1 - _FLOOR) * self._weight:
-            return residual + rows @ self.head
         weighted = rows * weight[:, None]
         if len(rows) <= rows.shape[1]:
             rest_of_cells = np.eye(len(rows)) - turned @ weighted.T

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from ..base import words
 from ..base.errors import UserError
 from ..base.files import atomic_open
 from ..workdir.finished import FinishedRun, read_finished_run
