@@ -11,6 +11,7 @@ import open_clip
 import pytest
 import timm
 import torch
+from mmengine.config import Config
 from PIL import Image
 from shared_work import do_pieces, do_work
 from test_datasets import config_of
