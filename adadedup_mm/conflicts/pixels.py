@@ -1,0 +1,116 @@
+"""Whether two pictures are the same one, and whether they show the same at a place."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+# Pixels a side at which pictures are compared, and of the cells in which they are compared as
+# wholes.
+SIDE = 256
+COARSE = 8
+# Of copies: the median difference of the cells of the whole pictures, and the mean and the largest
+# difference of the cells at a place, in standard deviations of what is there.
+WHOLE, MEAN, LARGEST = 0.15, 0.15, 0.4
+# A place is compared in this many cells a side at most, together with a margin of so many pixels,
+# or of this share of the box: what is gone is seen best against what was around it.
+CELLS = 12
+MARGIN = 2
+MARGIN_SHARE = 0.15
+
+
+class Levels(NamedTuple):
+    """What brings a picture to the brightness and contrast of another: gain * x + offset.
+
+    Attributes:
+        gain: of all channels.
+        offset: (3,) float64.
+    """
+
+    gain: float
+    offset: np.ndarray
+
+
+def cell_means(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Means of square cells; what does not fill a cell at the right and at the bottom is left out.
+
+    Args:
+        pixels: (h, w, 3).
+        size: pixels a side, at most h and w.
+
+    Returns:
+        (h // size, w // size, 3) float64.
+    """
+    rows, columns = pixels.shape[0] // size, pixels.shape[1] // size
+    whole = pixels[: rows * size, : columns * size].astype(np.float64)
+    return whole.reshape(rows, size, columns, size, 3).mean(axis=(1, 3))
+
+
+def match_pictures(first: np.ndarray, second: np.ndarray) -> Levels | None:
+    """How the second picture becomes the first one; None unless most of them is the same.
+
+    Objects that have moved make no difference, other brightness or contrast neither.
+
+    Args:
+        first: (h, w, 3) uint8, both sides of at least ``COARSE`` pixels.
+        second: likewise, of the same size.
+    """
+    cells_a = cell_means(first, COARSE)
+    cells_b = cell_means(second, COARSE)
+    spread_a, spread_b = cells_a.std(), cells_b.std()
+    if not spread_a or not spread_b:
+        return None
+    gain = spread_a / spread_b
+    offset = cells_a.mean((0, 1)) - gain * cells_b.mean((0, 1))
+    difference = np.abs(cells_a - (gain * cells_b + offset))
+    if np.median(difference) > WHOLE * spread_a:
+        return None
+    return Levels(float(gain), offset)
+
+
+def same_place(
+    first: np.ndarray, second: np.ndarray, levels: Levels, place: np.ndarray
+) -> bool:
+    """Whether two pictures show the same at a place.
+
+    Compares means of cells there with each other, in units of the standard deviation of the pixels:
+    the noise of JPEG and of resizing is averaged out, an object that has moved or changed is not.
+    Where nothing can be seen, the answer is no, unless the pixels are equal.
+
+    Args:
+        first: (h, w, 3) uint8.
+        second: likewise.
+        levels: from ``match_pictures``.
+        place: (4,) x1 y1 x2 y2 in shares of width and height.
+    """
+    rows, columns = _window(place, first.shape)
+    here = first[rows, columns].astype(np.float64)
+    there = levels.gain * second[rows, columns] + levels.offset
+    size = max(1, min(here.shape[:2]) // CELLS)
+    squares = cell_means((here - there), size) ** 2
+    differences = squares.mean(axis=-1)
+    # The pixels of one channel may all be equal, and brightness and colour are no contrast.
+    contrast = max(_contrast(here), _contrast(there))
+    mean_difference = differences.mean() ** 0.5
+    largest = differences.max() ** 0.5
+    return bool(mean_difference <= MEAN * contrast and largest <= LARGEST * contrast)
+
+
+def _contrast(pixels: np.ndarray) -> float:
+    """Standard deviation of (h, w, 3) pixels around the mean of their channel."""
+    return float(pixels.var(axis=(0, 1)).mean() ** 0.5)
+
+
+def _window(place: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """The rows and columns of a place with its margin, at least one pixel of each."""
+    height, width = shape[:2]
+    columns = _span(float(place[0]) * width, float(place[2]) * width, width)
+    rows = _span(float(place[1]) * height, float(place[3]) * height, height)
+    return rows, columns
+
+
+def _span(low: float, high: float, size: int) -> slice:
+    """The pixels from one edge of a box to the other with its margin, inside the picture."""
+    margin = max(MARGIN, MARGIN_SHARE * (high - low))
+    start = min(max(int(low - margin), 0), size - 1)
+    stop = min(max(int(high + margin) + 1, start + 1), size)
+    return slice(start, stop)

@@ -1,0 +1,2 @@
+class ConflictStages: pass
+class Conflicts: pass
