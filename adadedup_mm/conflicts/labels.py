@@ -71,9 +71,9 @@ def contradictions(boxes: Boxes, first: int, second: int) -> list[Contradiction]
     """What the labels of two pictures say that those of the other one do not.
 
     A box agrees with the other picture if that has one of the same class with an intersection over
-    union of ``SAME_BOX``. Otherwise a box of another class there is a contradiction in ``class``,
-    one of the same class that overlaps a little one in ``place``, and none at all a ``missing``
-    one.
+    union of ``SAME_BOX``. Among those that do not, one of another class there is a contradiction in
+    ``class``, one of the same class that overlaps a little one in ``place``, and none at all a
+    ``missing`` one.
 
     Args:
         boxes: of all pictures.
@@ -85,38 +85,42 @@ def contradictions(boxes: Boxes, first: int, second: int) -> list[Contradiction]
     overlap = overlaps(places_a, places_b)
     is_same_class = labels_a[:, None] == labels_b[None]
     agrees = is_same_class & (overlap >= SAME_BOX)
-    alone_a = np.flatnonzero(~agrees.any(axis=1))
-    alone_b = np.flatnonzero(~agrees.any(axis=0))
-    found = []
-    told = set()
-    for box in alone_a.tolist():
-        kind, other = _counterpart(overlap[box], is_same_class[box])
-        found.append(Contradiction(kind, box, other))
-        told.add(other)
+    alone_a = ~agrees.any(axis=1)
+    alone_b = ~agrees.any(axis=0)
+    # How much is between two boxes that have nothing better.
+    swapped = np.where(~is_same_class & (overlap >= SAME_BOX), overlap, 0)
+    moved = np.where(is_same_class & (overlap >= NEAR_BOX), overlap, 0)
+    for between in (swapped, moved):
+        between[~alone_a] = 0
+        between[:, ~alone_b] = 0
 
-    for box in alone_b.tolist():
-        if box in told:
-            continue
-        kind, other = _counterpart(overlap[:, box], is_same_class[:, box])
+    found = []
+    told = np.zeros(len(labels_b), bool)
+    for box in np.flatnonzero(alone_a).tolist():
+        kind, other = _counterpart(swapped[box], moved[box])
+        found.append(Contradiction(kind, box, other))
+        if other >= 0:
+            told[other] = True
+
+    for box in np.flatnonzero(alone_b & ~told).tolist():
+        kind, other = _counterpart(swapped[:, box], moved[:, box])
         found.append(Contradiction(kind, other, box))
 
     return found
 
 
-def _counterpart(overlap: np.ndarray, is_same_class: np.ndarray) -> tuple[int, int]:
+def _counterpart(swapped: np.ndarray, moved: np.ndarray) -> tuple[int, int]:
     """The kind of the contradiction, and the other picture's box that it is about, -1 for none.
 
     Args:
-        overlap: (b,) of a box with those of the other picture, none of which agrees.
-        is_same_class: (b,) bool.
+        swapped: (b,) overlaps of a box with those of another class in its place, otherwise 0.
+        moved: (b,) with those of its class beside it, likewise.
     """
-    there = np.where(~is_same_class & (overlap >= SAME_BOX), overlap, 0)
-    if there.any():
-        return 0, int(there.argmax())
-    near = np.where(is_same_class & (overlap >= NEAR_BOX), overlap, 0)
-    if near.any():
-        return 2, int(near.argmax())
-    return 1, -1
+    if swapped.any():
+        return KINDS.index('class'), int(swapped.argmax())
+    if moved.any():
+        return KINDS.index('place'), int(moved.argmax())
+    return KINDS.index('missing'), -1
 
 
 def class_likeness(boxes: Boxes, first: int, second: int) -> float:

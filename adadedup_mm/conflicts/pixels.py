@@ -45,31 +45,27 @@ def cell_means(pixels: np.ndarray, size: int) -> np.ndarray:
     return whole.reshape(rows, size, columns, size, 3).mean(axis=(1, 3))
 
 
-def match_pictures(first: np.ndarray, second: np.ndarray) -> Levels | None:
+def match_levels(first: np.ndarray, second: np.ndarray) -> Levels | None:
     """How the second picture becomes the first one; None unless most of them is the same.
 
     Objects that have moved make no difference, other brightness or contrast neither.
 
     Args:
-        first: (h, w, 3) uint8, both sides of at least ``COARSE`` pixels.
+        first: (r, c, 3) float64 means of a picture's cells, ``COARSE`` pixels a side.
         second: likewise, of the same size.
     """
-    cells_a = cell_means(first, COARSE)
-    cells_b = cell_means(second, COARSE)
-    spread_a, spread_b = cells_a.std(), cells_b.std()
+    spread_a, spread_b = first.std(), second.std()
     if not spread_a or not spread_b:
         return None
     gain = spread_a / spread_b
-    offset = cells_a.mean((0, 1)) - gain * cells_b.mean((0, 1))
-    difference = np.abs(cells_a - (gain * cells_b + offset))
+    offset = first.mean((0, 1)) - gain * second.mean((0, 1))
+    difference = np.abs(first - (gain * second + offset))
     if np.median(difference) > WHOLE * spread_a:
         return None
     return Levels(float(gain), offset)
 
 
-def same_place(
-    first: np.ndarray, second: np.ndarray, levels: Levels, place: np.ndarray
-) -> bool:
+def same_place(first: np.ndarray, second: np.ndarray, levels: Levels, place: np.ndarray) -> bool:
     """Whether two pictures show the same at a place.
 
     Compares means of cells there with each other, in units of the standard deviation of the pixels:
@@ -79,16 +75,15 @@ def same_place(
     Args:
         first: (h, w, 3) uint8.
         second: likewise.
-        levels: from ``match_pictures``.
+        levels: from ``match_levels``.
         place: (4,) x1 y1 x2 y2 in shares of width and height.
     """
     rows, columns = _window(place, first.shape)
     here = first[rows, columns].astype(np.float64)
     there = levels.gain * second[rows, columns] + levels.offset
     size = max(1, min(here.shape[:2]) // CELLS)
-    squares = cell_means((here - there), size) ** 2
+    squares = cell_means(here - there, size) ** 2
     differences = squares.mean(axis=-1)
-    # The pixels of one channel may all be equal, and brightness and colour are no contrast.
     contrast = max(_contrast(here), _contrast(there))
     mean_difference = differences.mean() ** 0.5
     largest = differences.max() ** 0.5
