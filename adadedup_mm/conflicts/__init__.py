@@ -1,6 +1,6 @@
-"""Which near-identical images have labels that contradict each other, and which of them is right?"""
+"""Near-identical images whose labels contradict each other, and which of them is rather right."""
 
-from .labels import KINDS, Boxes
-from .stage import ConflictStages, Conflicts
+from .found import Conflicts
+from .labels import KINDS
 
-__all__ = ['KINDS', 'Boxes', 'ConflictStages', 'Conflicts']
+__all__ = ['KINDS', 'Conflicts']

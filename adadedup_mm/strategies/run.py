@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 
+from ..conflicts import Conflicts
+from ..conflicts.stage import ConflictStages
 from ..datasets import Source
 from ..datasets.sources import dotted
 from ..density.stage import DensityStages
@@ -33,6 +35,7 @@ class Run:
         ledger: which stages were used, and what they are made of.
         image_stages: features, and which images can be read.
         density_stages: clusters, density scores and partners.
+        conflict_stages: where labels contradict each other.
         proxy_stages: the proxy detector and its losses.
         scenes: (N,) int32, or None where no option asks for scenes.
 
@@ -69,6 +72,7 @@ class Run:
             options.clusterer,
             options.density,
         )
+        self.conflict_stages = ConflictStages(self.ledger, self.image_stages, pool, sources)
         self.scenes = self._scenes()
         self.proxy_stages = ProxyStages(
             self.ledger, self.image_stages, pool, sources, config, options.proxy
@@ -120,6 +124,11 @@ class Run:
     def partners(self, kept: np.ndarray, layout: float = 0.0) -> np.ndarray:
         """(N,) int64 kept sample that stands for each pruned one of a (N,) bool; -1 for none."""
         return self.density_stages.partners(kept, layout)
+
+    @property
+    def conflicts(self) -> Conflicts:
+        """Where near-identical images have contradicting labels; none unless it has features."""
+        return self.conflict_stages.found
 
     @property
     def for_proxy(self) -> np.ndarray:

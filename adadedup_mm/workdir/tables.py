@@ -27,6 +27,7 @@ SAMPLES = TableFile(
             ('map_x', pa.float32()),
             ('map_y', pa.float32()),
             ('score', pa.float64()),
+            ('conflict_with', pa.string()),
         ]
     ),
     optional=frozenset(
@@ -40,6 +41,7 @@ SAMPLES = TableFile(
             'map_x',
             'map_y',
             'score',
+            'conflict_with',
         )
     ),
 )
@@ -81,6 +83,7 @@ def samples_table(
     partner_similarity: np.ndarray,
     suspect: np.ndarray,
     xy: np.ndarray | None,
+    conflict_with: np.ndarray,
 ) -> pa.Table:
     """``samples.parquet``: a row a sample.
 
@@ -92,6 +95,8 @@ def samples_table(
         partner_similarity: (N,) float32.
         suspect: (N,) bool.
         xy: (N, 2) float32 map, or None.
+        conflict_with: (N,) int64 index of a near-identical sample with contradicting labels; -1
+            where there is none.
     """
     count = len(pool)
     unknown = np.full(count, np.nan)
@@ -116,6 +121,7 @@ def samples_table(
             'map_x': _nullable(unknown if xy is None else xy[:, 0]),
             'map_y': _nullable(unknown if xy is None else xy[:, 1]),
             'score': _nullable(unknown if selection.score is None else selection.score),
+            'conflict_with': pa.array(ids[conflict_with], pa.string(), mask=conflict_with < 0),
         }
     )
 
