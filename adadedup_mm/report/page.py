@@ -14,9 +14,11 @@ from markupsafe import Markup
 from ..base import words
 from ..base.errors import UserError
 from ..base.files import atomic_open
+from ..workdir.conflicts import read_conflicts
 from ..workdir.finished import FinishedRun, read_finished_run
 from ..workdir.leakage import LeakageSummary, read_summary
 from . import sections
+from .conflicts import conflict_section
 from .examples import cluster_examples, suspect_rows
 from .html import page_style, page_template
 from .thumbnails import make_thumbnails
@@ -32,11 +34,12 @@ OPTIONAL_SECTIONS = (
     ('classes', 'Classes', 'classes'),
     ('scenes', 'Scenes', 'scenes'),
     ('leakage', 'Leakage', 'leakage'),
+    ('conflicts', 'Label conflicts', 'conflicts'),
     ('suspects', 'Label suspects', 'has_losses'),
     ('map', 'Feature map', 'map'),
 )
 # What a run has whatever its strategy, or only with data or a tool of its own.
-NOT_OF_THE_STRATEGY = ('classes', 'scenes', 'leakage')
+NOT_OF_THE_STRATEGY = ('classes', 'scenes', 'leakage', 'conflicts')
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ def build_report(work_dir: Path) -> Path:
         UserError: a table is missing or broken, or the page cannot be written.
     """
     work_dir = Path(work_dir)
-    page = report_page(read_finished_run(work_dir), read_summary(work_dir))
+    run = read_finished_run(work_dir)
+    page = report_page(run, read_summary(work_dir), read_conflicts(work_dir))
     path = work_dir / 'report.html'
     try:
         with atomic_open(path) as file:
@@ -85,10 +89,19 @@ def build_report(work_dir: Path) -> Path:
     return path
 
 
-def report_page(run: FinishedRun, leakage: LeakageSummary | None = None) -> str:
-    """The page as HTML, with a section about leakage if there was a run beside it."""
+def report_page(
+    run: FinishedRun, leakage: LeakageSummary | None = None, conflicts: pa.Table | None = None
+) -> str:
+    """The page as HTML.
+
+    Args:
+        run: a finished run.
+        leakage: of a run beside it, if there was one.
+        conflicts: ``conflicts.parquet``; None for runs of older versions.
+    """
     content = _content(run)
     content['leakage'] = leakage
+    content['conflicts'] = conflict_section(run, conflicts)
     content |= _contents(content)
     content |= _style_and_script()
     return page_template(HERE / 'template.html.j2').render(content)
