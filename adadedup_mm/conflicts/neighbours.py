@@ -49,7 +49,7 @@ def find_neighbours(
         workers: number of threads; None means as many as BLAS would use. No effect on the result.
     """
     samples = len(features)
-    anchors = np.sort(generator.choice(samples, round(samples**0.5), replace=False))
+    anchors = _anchors(features, generator)
     near = _near_anchors(features, anchors, workers)
     index = np.full((samples, count), -1, np.int64)
     similarity = np.full((samples, count), np.nan, np.float32)
@@ -73,24 +73,31 @@ def find_neighbours(
     return Neighbours(index, similarity)
 
 
+def _anchors(features: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """(A, d) float32, the features of about sqrt(N) random samples, none of them blank."""
+    samples = len(features)
+    wanted = round(samples**0.5)
+    drawn = generator.choice(samples, min(samples, 4 * wanted), replace=False)
+    rows, blank = read_rows(features, drawn)
+    return rows[~blank][:wanted]
+
+
 def _near_anchors(features: np.ndarray, anchors: np.ndarray, workers: int | None) -> np.ndarray:
     """(N, ``NEAR_ANCHORS``) int64, the nearest anchors, the first one first; -1 of blank rows.
 
     Args:
         features: (N, d).
-        anchors: (A,) int64, which samples they are.
+        anchors: (A, d) float32 unit rows.
         workers: number of threads.
     """
-    centres, blank = read_rows(features, anchors)
-    centres = centres[~blank]
-    count = min(NEAR_ANCHORS, len(centres))
+    count = min(NEAR_ANCHORS, len(anchors))
     near = np.full((len(features), max(count, 1)), -1, np.int64)
     if not count:
         return near
 
     def look(block: slice) -> None:
         rows, is_blank = read_rows(features, np.arange(block.start, block.stop))
-        cosines = snap(rows @ centres.T)
+        cosines = snap(rows @ anchors.T)
         order = np.argsort(-cosines, axis=1, kind='stable')[:, :count]
         order[is_blank] = -1
         near[block] = order

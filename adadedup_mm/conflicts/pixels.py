@@ -8,12 +8,14 @@ import numpy as np
 # wholes.
 SIDE = 256
 COARSE = 8
-# Of copies: the median difference of the cells of the whole pictures, and the mean and the largest
-# difference of the cells at a place, in standard deviations of what is there.
-WHOLE, MEAN, LARGEST = 0.15, 0.15, 0.4
+# The most that two pictures of the same differ: the median over the cells of the whole pictures, and
+# the mean and the largest difference of the cells at a place, in standard deviations of what is
+# there. Copies stay below half of it; of an object that has moved by a third of its size the mean is
+# .9 and the largest 2.
+WHOLE, MEAN, LARGEST = 0.15, 0.25, 0.7
 # A place is compared in this many cells a side at most, together with a margin of so many pixels,
 # or of this share of the box: what is gone is seen best against what was around it.
-CELLS = 12
+CELLS = 8
 MARGIN = 2
 MARGIN_SHARE = 0.15
 

@@ -64,7 +64,7 @@ def conflict_section(run: FinishedRun, conflicts: pa.Table | None) -> dict[str, 
     pairs: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in conflicts.to_pylist():
         pairs.setdefault((row['sample_a'], row['sample_b']), []).append(row)
-    shown = list(pairs.items())[:PAIRS]
+    shown = [(pair, pairs[pair]) for pair in _varied(list(pairs))[:PAIRS]]
     paths = _paths(run, [sample for pair, _ in shown for sample in pair])
     reader = run.manifest.image_reader
     thumbnails = dict(zip(paths, make_thumbnails(list(paths.values()), reader), strict=True))
@@ -90,6 +90,16 @@ def conflict_section(run: FinishedRun, conflicts: pa.Table | None) -> dict[str, 
         total=len(pairs),
         copies=len({pair for pair, rows in pairs.items() if rows[0]['copies']}),
     )
+
+
+def _varied(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The pairs in an order in which those come first that show none of the samples before."""
+    seen: set[str] = set()
+    new, others = [], []
+    for pair in pairs:
+        (others if seen.intersection(pair) else new).append(pair)
+        seen.update(pair)
+    return new + others
 
 
 def _paths(run: FinishedRun, samples: list[str]) -> dict[str, str]:
