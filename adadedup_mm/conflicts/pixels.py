@@ -13,9 +13,11 @@ COARSE = 8
 # there. Copies stay below half of it; of an object that has moved by a third of its size the mean is
 # .9 and the largest 2.
 WHOLE, MEAN, LARGEST = 0.15, 0.25, 0.7
-# A place is compared in this many cells a side at most, together with a margin of so many pixels,
-# or of this share of the box: what is gone is seen best against what was around it.
+# A place is compared in about this many cells a side, of so many pixels a side at most, together with
+# a margin of so many pixels, or of this share of the box: what is gone is seen against what was
+# around it.
 CELLS = 8
+LARGEST_CELL = 6
 MARGIN = 2
 MARGIN_SHARE = 0.15
 
@@ -70,8 +72,8 @@ def match_levels(first: np.ndarray, second: np.ndarray) -> Levels | None:
 def same_place(first: np.ndarray, second: np.ndarray, levels: Levels, place: np.ndarray) -> bool:
     """Whether two pictures show the same at a place.
 
-    Compares means of cells there with each other, in units of the standard deviation of the pixels:
-    the noise of JPEG and of resizing is averaged out, an object that has moved or changed is not.
+    Compares means of cells there with each other, in units of their standard deviation: the noise of
+    JPEG and of resizing is averaged out, an object that has moved or changed is not.
     Where nothing can be seen, the answer is no, unless the pixels are equal.
 
     Args:
@@ -81,20 +83,20 @@ def same_place(first: np.ndarray, second: np.ndarray, levels: Levels, place: np.
         place: (4,) x1 y1 x2 y2 in shares of width and height.
     """
     rows, columns = _window(place, first.shape)
-    here = first[rows, columns].astype(np.float64)
-    there = levels.gain * second[rows, columns] + levels.offset
-    size = max(1, min(here.shape[:2]) // CELLS)
-    squares = cell_means(here - there, size) ** 2
-    differences = squares.mean(axis=-1)
-    contrast = max(_contrast(here), _contrast(there))
+    here, there = first[rows, columns], second[rows, columns]
+    size = min(max(min(here.shape[:2]) // CELLS, 1), LARGEST_CELL)
+    cells_a = cell_means(here, size)
+    cells_b = levels.gain * cell_means(there, size) + levels.offset
+    differences = ((cells_a - cells_b) ** 2).mean(axis=-1)
+    contrast = max(_contrast(cells_a), _contrast(cells_b))
     mean_difference = differences.mean() ** 0.5
     largest = differences.max() ** 0.5
     return bool(mean_difference <= MEAN * contrast and largest <= LARGEST * contrast)
 
 
-def _contrast(pixels: np.ndarray) -> float:
-    """Standard deviation of (h, w, 3) pixels around the mean of their channel."""
-    return float(pixels.var(axis=(0, 1)).mean() ** 0.5)
+def _contrast(cells: np.ndarray) -> float:
+    """Standard deviation of (r, c, 3) values around the mean of their channel."""
+    return float(cells.var(axis=(0, 1)).mean() ** 0.5)
 
 
 def _window(place: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, slice]:
