@@ -14,7 +14,7 @@ from pruning_runs import run, samples
 
 from adadedup_mm.conflicts import KINDS
 from adadedup_mm.conflicts.choice import better_copies, linked
-from adadedup_mm.conflicts.labels import Boxes, class_likeness, contradictions, overlaps
+from adadedup_mm.conflicts.labels import Boxes, class_likeness, compare_labels, overlaps
 from adadedup_mm.conflicts.neighbours import Neighbours, find_neighbours
 from adadedup_mm.conflicts.pictures import read_small
 from adadedup_mm.conflicts.pixels import COARSE, SIDE, cell_means, match_levels, same_place
@@ -41,8 +41,8 @@ def test_neighbours_of_a_few_samples_are_the_nearest_ones(samples, seed, count):
     cosines = snap(features @ features.T)
     np.fill_diagonal(cosines, -np.inf)
     best = np.argsort(-cosines, axis=1, kind='stable')[:, : min(count, samples - 1)]
-    assert (found.index[:, : best.shape[1]] == best).all()
-    assert (found.index[:, best.shape[1] :] == -1).all()
+    assert (found.nearest[:, : best.shape[1]] == best).all()
+    assert (found.nearest[:, best.shape[1] :] == -1).all()
 
 
 @given(st.integers(2, 300), st.integers(0, 5))
@@ -51,20 +51,20 @@ def test_samples_with_equal_features_meet(samples, seed):
     features = unit(generator.normal(size=(samples, 4)).astype(np.float32))
     features[-1] = features[0]
     found = find_neighbours(features, generator, 1)
-    assert found.index[0, 0] == samples - 1 and found.similarity[0, 0] == 1
+    assert found.nearest[0, 0] == samples - 1 and found.similarity[0, 0] == 1
 
 
 def test_samples_without_a_direction_have_no_neighbours():
     features = np.zeros((5, 3), np.float32)
     features[:2, 0] = 1
     found = find_neighbours(features, np.random.default_rng(0), 2)
-    assert found.index.tolist() == [[1, -1], [0, -1], [-1, -1], [-1, -1], [-1, -1]]
+    assert found.nearest.tolist() == [[1, -1], [0, -1], [-1, -1], [-1, -1], [-1, -1]]
 
 
 def test_neighbours_do_not_depend_on_the_number_of_threads():
     features = unit(np.random.default_rng(0).normal(size=(500, 8)).astype(np.float32))
     one, four = (find_neighbours(features, np.random.default_rng(0), 5, n) for n in (1, 4))
-    assert (one.index == four.index).all() and (one.similarity == four.similarity).all()
+    assert (one.nearest == four.nearest).all() and (one.similarity == four.similarity).all()
 
 
 # Labels.
@@ -79,7 +79,7 @@ def boxes_of(*pictures):
 
 
 def kinds_of(first, second):
-    found = contradictions(boxes_of(first, second), 0, 1)
+    found = compare_labels(boxes_of(first, second), 0, 1)
     return [(KINDS[item.kind], item.box_a, item.box_b) for item in found]
 
 
@@ -122,8 +122,8 @@ def test_contradictions_are_the_same_from_both_sides(first, second):
     def alone(found, side):
         return sorted(getattr(item, side) for item in found if getattr(item, side) >= 0)
 
-    there = contradictions(boxes_of(first, second), 0, 1)
-    back = contradictions(boxes_of(second, first), 0, 1)
+    there = compare_labels(boxes_of(first, second), 0, 1)
+    back = compare_labels(boxes_of(second, first), 0, 1)
     assert set(alone(there, 'box_a')) == set(alone(back, 'box_b'))
     assert set(alone(there, 'box_b')) == set(alone(back, 'box_a'))
     assert kinds_of(first, first) == []
@@ -262,8 +262,8 @@ def test_the_majority_of_the_copies_is_right():
 def test_without_a_majority_those_around_decide():
     boxes = boxes_of(COW, HORSE, HORSE, HORSE)
     neighbours = nobody(4)
-    neighbours.index[0] = [1, 2]
-    neighbours.index[1] = [0, 3]
+    neighbours.nearest[0] = [1, 2]
+    neighbours.nearest[1] = [0, 3]
     assert choose([[0, 1]], [], boxes, neighbours) == [1, -1, -1, -1]
 
 
@@ -505,7 +505,7 @@ def test_pieces_give_the_same_whoever_computes_them(contradicting, tmp_path, mon
 def test_linked_pairs_stand_together():
     neighbours = nobody(6)
     for sample, other in ((0, 3), (1, 2), (3, 5)):
-        neighbours.index[sample, 0] = other
+        neighbours.nearest[sample, 0] = other
         neighbours.similarity[sample, 0] = 0.99
     assert near_pairs(neighbours, 0.98).tolist() == [[0, 3], [3, 5], [1, 2]]
     assert near_pairs(neighbours, 0.999).shape == (0, 2)
@@ -519,21 +519,21 @@ def test_a_real_export_with_contradicting_copies(tmp_path):
     chosen = [i for i, image in images.items() if image['file_name'].startswith(wanted)]
     pictures, boxes = [], []
     for number in chosen:
-        path = CATTLE / 'images' / images[number]['file_name']
-        pictures.append(cv2.imread(str(path)))
-        own = [item for item in content['annotations'] if item['image_id'] == number]
-        boxes.append(
-            [
-                (item['category_id'] - 1, *(x := item['bbox'])[:2], x[0] + x[2], x[1] + x[3])
-                for item in own
-            ]
-        )
+        pictures.append(cv2.imread(str(CATTLE / 'images' / images[number]['file_name'])))
+        own = []
+        for item in content['annotations']:
+            if item['image_id'] == number:
+                left, top, width, height = item['bbox']
+                own.append((item['category_id'] - 1, left, top, left + width, top + height))
+        boxes.append(own)
     classes = tuple(category['name'] for category in content['categories'])
     work_dir = run(write_set(tmp_path / 'set', pictures, boxes, classes), tmp_path / 'run')
     table = pq.read_table(work_dir / 'conflicts.parquet').to_pandas()
     assert len(table) and (table.kind == 'class').all() and table.copies.all()
     names = [images[number]['file_name'].partition('_')[0] for number in chosen]
-    pairs = {(names[int(a)], names[int(b)]) for a, b in zip(table.sample_a, table.sample_b)}
+    pairs = {
+        (names[int(a)], names[int(b)]) for a, b in zip(table.sample_a, table.sample_b, strict=True)
+    }
     assert {frozenset(pair) for pair in pairs} <= {
         frozenset(('stand12', 'walk451')),
         frozenset(('stand105', 'walk445')),

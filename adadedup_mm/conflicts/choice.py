@@ -100,7 +100,7 @@ def _likeness(group: Sequence[int], boxes: Boxes, neighbours: Neighbours) -> dic
 
     They are the neighbours of any of its samples, the same for all; 0 without any.
     """
-    around = np.unique(neighbours.index[group])
+    around = np.unique(neighbours.nearest[group])
     around = np.setdiff1d(around[around >= 0], group).tolist()
     likeness = {}
     for sample in group:

@@ -67,7 +67,7 @@ def overlaps(places_a: np.ndarray, places_b: np.ndarray) -> np.ndarray:
     return shared / np.maximum(area_a + area_b - shared, 1e-12)
 
 
-def contradictions(boxes: Boxes, first: int, second: int) -> list[Contradiction]:
+def compare_labels(boxes: Boxes, first: int, second: int) -> list[Contradiction]:
     """What the labels of two pictures say that those of the other one do not.
 
     A box agrees with the other picture if that has one of the same class with an intersection over

@@ -24,11 +24,11 @@ class Neighbours(NamedTuple):
     """The k most similar samples of each of N samples, as far as they were looked for.
 
     Attributes:
-        index: (N, k) int64, the most similar one first, ties by index; -1 where there are fewer.
+        nearest: (N, k) int64, the most similar one first, ties by index; -1 where there are fewer.
         similarity: (N, k) float32 cosines, multiples of 2**-20; NaN likewise.
     """
 
-    index: np.ndarray
+    nearest: np.ndarray
     similarity: np.ndarray
 
 
@@ -51,7 +51,7 @@ def find_neighbours(
     samples = len(features)
     anchors = _anchors(features, generator)
     near = _near_anchors(features, anchors, workers)
-    index = np.full((samples, count), -1, np.int64)
+    nearest = np.full((samples, count), -1, np.int64)
     similarity = np.full((samples, count), np.nan, np.float32)
 
     def compare(cell: np.ndarray) -> None:
@@ -63,14 +63,14 @@ def find_neighbours(
             own = asking[block]
             found, cosines = _most_similar(rows, own, count)
             width = found.shape[1]
-            index[members[own], :width] = members[found]
+            nearest[members[own], :width] = members[found]
             similarity[members[own], :width] = cosines
 
     # Blank rows, which have no anchor, are the last cell.
     cells = cluster_members(np.where(near < 0, len(anchors), near).ravel())[: len(anchors)]
     for _ in read_in_passing(features, run_parallel(compare, largest_first(cells), workers)):
         pass
-    return Neighbours(index, similarity)
+    return Neighbours(nearest, similarity)
 
 
 def _anchors(features: np.ndarray, generator: np.random.Generator) -> np.ndarray:

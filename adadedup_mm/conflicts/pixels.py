@@ -8,13 +8,13 @@ import numpy as np
 # wholes.
 SIDE = 256
 COARSE = 8
-# The most that two pictures of the same differ: the median over the cells of the whole pictures, and
-# the mean and the largest difference of the cells at a place, in standard deviations of what is
-# there. Copies stay below half of it; of an object that has moved by a third of its size the mean is
-# .9 and the largest 2.
+# The most that two pictures of the same differ: the median over the cells of the whole pictures,
+# and the mean and the largest difference of the cells at a place, in standard deviations of what is
+# there. Copies stay below half of it; of an object that has moved by a third of its size, the mean
+# is .9 and the largest 2.
 WHOLE, MEAN, LARGEST = 0.15, 0.25, 0.7
-# A place is compared in about this many cells a side, of so many pixels a side at most, together with
-# a margin of so many pixels, or of this share of the box: what is gone is seen against what was
+# A place is compared in about this many cells a side, of so many pixels at most, together with a
+# margin of so many pixels, or of this share of the box: what is gone is seen against what was
 # around it.
 CELLS = 8
 LARGEST_CELL = 6
@@ -72,9 +72,9 @@ def match_levels(first: np.ndarray, second: np.ndarray) -> Levels | None:
 def same_place(first: np.ndarray, second: np.ndarray, levels: Levels, place: np.ndarray) -> bool:
     """Whether two pictures show the same at a place.
 
-    Compares means of cells there with each other, in units of their standard deviation: the noise of
-    JPEG and of resizing is averaged out, an object that has moved or changed is not.
-    Where nothing can be seen, the answer is no, unless the pixels are equal.
+    Compares means of cells there with each other, in units of their standard deviation: the noise
+    of JPEG and of resizing is averaged out, an object that has moved or changed is not. Where
+    nothing can be seen, the answer is no, unless the pixels are equal.
 
     Args:
         first: (h, w, 3) uint8.

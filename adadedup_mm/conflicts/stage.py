@@ -18,7 +18,7 @@ from ..pool import Pool
 from ..stages import Done, Ledger, Shards
 from .choice import better_copies, linked
 from .found import Conflicts
-from .labels import Boxes, Contradiction, contradictions
+from .labels import Boxes, Contradiction, compare_labels
 from .neighbours import Neighbours, find_neighbours
 from .pictures import read_small
 from .pixels import COARSE, cell_means, match_levels, same_place
@@ -84,13 +84,13 @@ class ConflictStages:
         def compute(folder: Path) -> None:
             generator = self.ledger.generator('neighbours')
             found = find_neighbours(features, generator, COUNT)
-            write_array(folder / 'index.npy', found.index)
+            write_array(folder / 'nearest.npy', found.nearest)
             write_array(folder / 'similarity.npy', found.similarity)
 
         inputs = dict(features=self.images.features_key, count=COUNT)
         folder = self.ledger.stage('neighbours', inputs, compute)
-        index = read_array(folder / 'index.npy')
-        return Neighbours(index, read_array(folder / 'similarity.npy'))
+        nearest = read_array(folder / 'nearest.npy')
+        return Neighbours(nearest, read_array(folder / 'similarity.npy'))
 
     def _conflicts(self, boxes: Boxes, neighbours: Neighbours) -> Path:
         """The folder of the stage ``conflicts``."""
@@ -170,7 +170,7 @@ def near_pairs(neighbours: Neighbours, level: float) -> np.ndarray:
         level: a cosine.
     """
     sample, place = np.nonzero(neighbours.similarity >= level)
-    other = neighbours.index[sample, place]
+    other = neighbours.nearest[sample, place]
     pairs = np.unique(np.sort(np.stack([sample, other], axis=1), axis=1), axis=0)
     group_of = {number: label for label, group in enumerate(linked(pairs)) for number in group}
     label = np.array([group_of[first] for first in pairs[:, 0].tolist()], np.int64)
@@ -229,7 +229,7 @@ def _compare(pairs: np.ndarray, boxes: Boxes, paths: Sequence[str], reader: Read
     rows: list[tuple[int, int, int, int, int, bool]] = []
     disagreeing = []
     for first, second in pairs.tolist():
-        differences = contradictions(boxes, first, second)
+        differences = compare_labels(boxes, first, second)
         if differences:
             disagreeing.append((first, second, differences))
         else:

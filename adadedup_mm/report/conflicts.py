@@ -95,9 +95,11 @@ def conflict_section(run: FinishedRun, conflicts: pa.Table | None) -> dict[str, 
 def _varied(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """The pairs in an order in which those come first that show none of the samples before."""
     seen: set[str] = set()
-    new, others = [], []
+    new: list[tuple[str, str]] = []
+    others: list[tuple[str, str]] = []
     for pair in pairs:
-        (others if seen.intersection(pair) else new).append(pair)
+        place = others if seen.intersection(pair) else new
+        place.append(pair)
         seen.update(pair)
     return new + others
 
