@@ -24,7 +24,7 @@ class Neighbours(NamedTuple):
     """The k most similar samples of each of N samples, as far as they were looked for.
 
     Attributes:
-        nearest: (N, k) int64, the most similar one first, ties by index; -1 where there are fewer.
+        nearest: (N, k) int64, the most similar one first; -1 where there are fewer.
         similarity: (N, k) float32 cosines, multiples of 2**-20; NaN likewise.
     """
 
@@ -98,9 +98,9 @@ def _near_anchors(features: np.ndarray, anchors: np.ndarray, workers: int | None
     def look(block: slice) -> None:
         rows, is_blank = read_rows(features, np.arange(block.start, block.stop))
         cosines = snap(rows @ anchors.T)
-        order = np.argsort(-cosines, axis=1, kind='stable')[:, :count]
-        order[is_blank] = -1
-        near[block] = order
+        columns, _ = _highest(cosines, count)
+        columns[is_blank] = -1
+        near[block] = columns
 
     blocks = slices(len(features), BLOCK)
     for _ in read_in_passing(features, run_parallel(look, blocks, workers)):
@@ -119,10 +119,23 @@ def _most_similar(
         count: fewer where there are fewer others.
 
     Returns:
-        (q, c) int64 positions and (q, c) float32 cosines, the highest first, ties by position.
+        (q, c) int64 positions and (q, c) float32 cosines, see ``_highest``.
     """
     cosines = snap(rows[asking] @ rows.T)
     cosines[np.arange(len(asking)), asking] = -np.inf
-    count = min(count, len(rows) - 1)
-    order = np.argsort(-cosines, axis=1, kind='stable')[:, :count]
-    return order, np.take_along_axis(cosines, order, axis=1)
+    return _highest(cosines, min(count, len(rows) - 1))
+
+
+def _highest(cosines: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The columns of the ``count`` highest values of each row, (n, count) int64, and these values.
+
+    The highest one first, of equal ones the first. Which of several equal to the last one are among
+    them is left to NumPy.
+    """
+    if not count:
+        return np.empty((len(cosines), 0), np.int64), np.empty((len(cosines), 0), np.float32)
+    columns = np.argpartition(cosines, -count, axis=1)[:, -count:]
+    columns.sort(axis=1)
+    values = np.take_along_axis(cosines, columns, axis=1)
+    order = np.argsort(-values, axis=1, kind='stable')
+    return np.take_along_axis(columns, order, axis=1), np.take_along_axis(values, order, axis=1)
