@@ -124,12 +124,12 @@ class ConflictStages:
         )
         features = self.images.features
         similarity = np.einsum('cd,cd->c', features[first], features[second])
-        rows = np.append(rows, -1)
-        offsets = boxes.offsets
+        rows_and_none = np.append(rows, -1)
 
         def row_of(sample: np.ndarray, box: np.ndarray) -> np.ndarray:
-            """The pool's row of a sample's box."""
-            return np.where(box >= 0, rows[np.where(box >= 0, offsets[sample] + box, -1)], -1)
+            """The pool's row of each sample's box; -1 for none."""
+            place = np.where(box >= 0, boxes.offsets[sample] + box, -1)
+            return rows_and_none[place]
 
         return Conflicts(
             first=first,

@@ -141,6 +141,7 @@ def _box(row: dict[str, Any], letter: str, size: tuple[int, int]) -> Box:
     )
 
 
-def _percent(value: float, size: int) -> float:
+def _percent(value: float | None, size: int) -> float:
     """A coordinate in per cent of a side, inside the picture."""
-    return round(min(max(100 * value / size, 0), 100), 2)
+    share = 100 * (value or 0) / size
+    return round(min(max(share, 0), 100), 2)
