@@ -22,6 +22,7 @@ from ..selection import Selection
 from ..settings.config_text import write_config
 from ..strategies.run import Run
 from ..vectors.map import map_2d
+from ..workdir.conflicts import CONFLICTS, conflict_counts, conflicts_table
 from ..workdir.manifest import (
     CurvePoint,
     FeedbackFacts,
@@ -71,11 +72,13 @@ def write_outputs(
     selection.notes[:0] = [f'{note}.' for note in run.pool.notes]
     feedback = _feedback(run, selection)  # Before the rules, which change decisions too.
     apply_rules(run, selection)
+    _note_conflicts(run, selection, work_dir)
     samples = _samples(run, selection)
     near_duplicates = _near_duplicates(run, selection, samples)
     SAMPLES.write(work_dir, samples)
     CLUSTERS.write(work_dir, clusters_table(selection))
     CLASSES.write(work_dir, classes_table(run.pool, selection.kept))
+    CONFLICTS.write(work_dir, conflicts_table(run.pool, run.conflicts, selection.kept))
     files = write_pruned(run.sources, selection.kept, work_dir / 'annotations')
     _note_databases(run, selection, files)
     write_pruned_config(run, work_dir)
@@ -96,7 +99,20 @@ def _samples(run: Run, selection: Selection) -> pa.Table:
     name_unreadable(run, selection)
     selection.explain(run.options.strategy_name)
     xy = map_2d(run.features) if selection.has_scores else None
-    return samples_table(pool, selection, *pairs, suspect, xy)
+    return samples_table(pool, selection, *pairs, suspect, xy, run.conflicts.others)
+
+
+def _note_conflicts(run: Run, selection: Selection, work_dir: Path) -> None:
+    """Says where labels contradict each other, in the report and at once."""
+    count = len(run.conflicts.pairs)
+    if not count:
+        return
+    pairs = (
+        'pair of near-identical images has' if count == 1 else 'pairs of near-identical images have'
+    )
+    note = f'{count:,} {pairs} labels that contradict each other'
+    selection.notes.append(f'{note}: see the section on label conflicts, and conflicts.parquet.')
+    print(f'warning: {note}: see report.html and {CONFLICTS.path(work_dir)}')
 
 
 def _note_databases(run: Run, selection: Selection, files: Sequence[Mapping[str, Any]]) -> None:
@@ -239,6 +255,7 @@ def _manifest(
         started=_utc(started),
         finished=_utc(finished),
         update=UNSET if selection.update is None else UpdateFacts(**selection.update),
+        conflicts=conflict_counts(run.conflicts),
     )
     manifest.break_even = break_even(seconds, kept / n, idle_seconds=manifest.idle_seconds)
     words = feedback_words(manifest)

@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from markupsafe import Markup
 
 from ..base import words
 from ..base.errors import UserError
 from ..base.files import atomic_open
+from ..workdir.conflicts import read_conflicts
 from ..workdir.finished import FinishedRun, read_finished_run
 from ..workdir.leakage import LeakageSummary, read_summary
 from ..workdir.probe import JudgedCurve, read_judged_curve
 from . import sections
+from .conflicts import conflict_section
 from .examples import cluster_examples, suspect_rows
 from .html import page_style, page_template
 from .losers import loser_notes
@@ -35,6 +38,7 @@ OPTIONAL_SECTIONS = (
     ('classes', 'Classes', 'classes'),
     ('scenes', 'Scenes', 'scenes'),
     ('leakage', 'Leakage', 'leakage'),
+    ('conflicts', 'Label conflicts', 'conflicts'),
     ('suspects', 'Label suspects', 'has_losses'),
     ('map', 'Feature map', 'map'),
 )
@@ -64,6 +68,7 @@ def build_report(work_dir: Path) -> Path:
         read_finished_run(work_dir),
         read_summary(work_dir),
         read_judged_curve(work_dir),
+        read_conflicts(work_dir),
         str(work_dir),
     )
     path = work_dir / 'report.html'
@@ -82,13 +87,23 @@ def report_page(
     run: FinishedRun,
     leakage: LeakageSummary | None = None,
     probed: JudgedCurve | None = None,
+    conflicts: pa.Table | None = None,
     work_dir: str = 'WORK_DIR',
 ) -> str:
-    """The page as HTML, with sections about leakage and about a probe beside the run, if any."""
+    """The page as HTML.
+
+    Args:
+        run: a finished run.
+        leakage: of a run beside it, if there was one.
+        probed: a probe's curve beside it, likewise.
+        conflicts: ``conflicts.parquet``; None for runs of older versions.
+        work_dir: what to call it in commands.
+    """
     content = _content(run)
     content['verdict'] = conclude(run, probed, work_dir)
     content['leakage'] = leakage
     content['quality'] = quality_section(probed)
+    content['conflicts'] = conflict_section(run, conflicts)
     content |= _contents(content)
     content |= _style_and_script()
     return page_template(HERE / 'template.html.j2').render(content)

@@ -90,9 +90,12 @@ class GuardOptions:
     Attributes:
         min_class_ratio: every class keeps at least this share of ``keep_ratio`` of its samples, and
             at least one; 0 switches the guard off.
+        conflicts: whether of copies whose labels contradict each other the one that is rather right
+            stays, where the strategy goes by density scores.
     """
 
     min_class_ratio: float = 0.5
+    conflicts: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +164,8 @@ class Options:
             values.pop(name)
         if not self.proxy.distributed:
             values['proxy'].pop('distributed')
+        if self.guards.conflicts:
+            values['guards'].pop('conflicts')
         return values
 
 
@@ -314,6 +319,10 @@ def _check(options: Options) -> None:
     _check_proxy(options.proxy)
     _check_feedback(options.feedback, options.proxy)
     finite(options.guards.min_class_ratio, 'adadedup.guards.min_class_ratio', 0, 1)
+    if not isinstance(options.guards.conflicts, bool):
+        raise UserError(
+            f'adadedup.guards.conflicts is {options.guards.conflicts!r}, but must be True or False'
+        )
 
 
 def _check_component(value: Any, where: str) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 
+from ..conflicts import Conflicts
+from ..conflicts.stage import ConflictStages
 from ..datasets import Source
 from ..datasets.sources import dotted
 from ..density.stage import DensityStages
@@ -37,6 +39,7 @@ class Run:
         ledger: which stages were used, and what they are made of.
         image_stages: features, and which images can be read.
         density_stages: clusters, density scores and partners.
+        conflict_stages: where labels contradict each other.
         proxy_stages: the proxy detector and its losses.
         probe_stages: the probe's cells and heads.
         scenes: (N,) int32, or None where no option asks for scenes.
@@ -74,6 +77,7 @@ class Run:
             options.clusterer,
             options.density,
         )
+        self.conflict_stages = ConflictStages(self.ledger, self.image_stages, pool, sources)
         self.scenes = self._scenes()
         self.proxy_stages = ProxyStages(
             self.ledger, self.image_stages, pool, sources, config, options.proxy
@@ -144,6 +148,11 @@ class Run:
         scenes = self.pool.scenes
         groups = label(scenes) if scenes and self.pool.has_several_scenes else self.clusters
         return cross_folds(groups, self.near_duplicates, self.generator('folds'), count)
+
+    @property
+    def conflicts(self) -> Conflicts:
+        """Where near-identical images have contradicting labels; none unless it has features."""
+        return self.conflict_stages.found
 
     @property
     def for_proxy(self) -> np.ndarray:

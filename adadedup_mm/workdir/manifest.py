@@ -13,6 +13,7 @@ from msgspec import UNSET, UnsetType
 from ..base.errors import UserError
 from ..base.files import write_json
 from ..images import Reader
+from .conflicts import ConflictCounts
 from .damage import missing_file, unreadable_file
 
 VERSIONS = (
@@ -214,6 +215,7 @@ class Manifest(msgspec.Struct, kw_only=True):
         threshold_curve: by rising keep ratio; empty for strategies without density scores.
         started: ISO 8601, in UTC; ``finished`` likewise.
         update: of updates only.
+        conflicts: contradicting labels; None for older runs.
     """
 
     adadedup_mm: str
@@ -242,6 +244,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     started: str
     finished: str
     update: UpdateFacts | UnsetType | None = UNSET
+    conflicts: ConflictCounts | None = None
 
     @property
     def image_reader(self) -> Reader:

@@ -41,6 +41,7 @@ SAMPLES = TableFile(
             ('map_y', pa.float32()),
             ('score', pa.float64()),
             ('suspect_objects', pa.list_(_OBJECT)),
+            ('conflict_with', pa.string()),
         ]
     ),
     optional=frozenset(
@@ -56,6 +57,7 @@ SAMPLES = TableFile(
             'map_y',
             'score',
             'suspect_objects',
+            'conflict_with',
         )
     ),
 )
@@ -98,6 +100,7 @@ def samples_table(
     image_similarity: np.ndarray,
     suspect: np.ndarray,
     xy: np.ndarray | None,
+    conflict_with: np.ndarray,
 ) -> pa.Table:
     """``samples.parquet``: a row a sample.
 
@@ -110,6 +113,8 @@ def samples_table(
         image_similarity: (N,) float32, cosine of the image features of that pair.
         suspect: (N,) bool.
         xy: (N, 2) float32 map, or None.
+        conflict_with: (N,) int64 index of a near-identical sample with contradicting labels; -1
+            where there is none.
     """
     count = len(pool)
     unknown = np.full(count, np.nan)
@@ -136,6 +141,7 @@ def samples_table(
             'map_y': _nullable(unknown if xy is None else xy[:, 1]),
             'score': _nullable(unknown if selection.score is None else selection.score),
             'suspect_objects': _suspect_objects(pool, suspect),
+            'conflict_with': pa.array(ids[conflict_with], pa.string(), mask=conflict_with < 0),
         }
     )
 
