@@ -133,10 +133,9 @@ def make_config(dataset, val=None, **options):
     return config
 
 
-def run_of(config, work_dir, rank=0, world=1):
-    pool, sources = read_pool(config)
-    store = StageStore(work_dir / 'stages', rank, world, poll=0.02)
-    return Run(config, resolve_options(config), store, pool, sources)
+def run_of(config, work_dir):
+    store = StageStore(work_dir / 'stages')
+    return Run(config, resolve_options(config), store, *read_pool(config))
 
 
 @pytest.fixture(scope='module')
@@ -165,8 +164,11 @@ def stage_files(work_dir, *names):
 def probe_by(world, config, work_dir):
     """Cells and losses by some processes; their exit statuses."""
 
+    pool, sources = read_pool(config)
+
     def probe(rank):
-        stages = run_of(config, work_dir, rank, world).probe_stages
+        store = StageStore(work_dir / 'stages', rank, world, poll=0.02)
+        stages = Run(config, resolve_options(config), store, pool, sources).probe_stages
         learned = np.arange(24) % 3 > 0
         assert np.isfinite(stages.losses(learned)).all()
 
