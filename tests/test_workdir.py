@@ -93,7 +93,7 @@ def test_a_training_changes_nothing_but_the_break_even(finished, tmp_path):  # n
 
 def test_the_pay_back_is_told_with_and_without_a_proxy_that_changed_nothing(finished, tmp_path):  # noqa: F811
     text = break_even(713, 0.8, idle_seconds=689).text
-    assert 'longer than 59.4 minutes on all samples (2.0 without the proxy' in text
+    assert 'longer than 59.4 minutes on all samples (2.0 without feedback' in text
     assert 'without' not in break_even(713, 0.8).text
     assert 'nothing is saved' in break_even(713, 1.0, idle_seconds=689).text
 
