@@ -20,6 +20,7 @@ from test_ranks import in_processes
 
 from adadedup_mm.base.errors import UserError
 from adadedup_mm.datasets import read_pool
+from adadedup_mm.feedback import Gaps
 from adadedup_mm.images import Reader
 from adadedup_mm.images.training import training_reader
 from adadedup_mm.probe import OfflineBackbone, OpenCLIPBackbone, TimmBackbone, collect, predict
@@ -29,15 +30,18 @@ from adadedup_mm.probe.curve import WHOLE
 from adadedup_mm.probe.detect import Detector
 from adadedup_mm.probe.fit import cross_fitted_losses
 from adadedup_mm.probe.pictures import pictures_of
+from adadedup_mm.probe.stage import ProbeStages
 from adadedup_mm.proxy.stage import ProxyStages
 from adadedup_mm.pruning.measure import measure_curve
 from adadedup_mm.pruning.prune import prune
 from adadedup_mm.registry import BACKBONES
 from adadedup_mm.settings.options import resolve_options
 from adadedup_mm.stages import StageStore
+from adadedup_mm.strategies import adadedup
 from adadedup_mm.strategies.run import Run
 
 HEIGHT, WIDTH = 64, 96
+FOUR = dict(type='SphericalKMeans', num_clusters=4)
 CLASSES = ('red', 'green')
 COLOURS = ((220, 30, 30), (30, 200, 40))
 
@@ -434,13 +438,90 @@ def test_the_probes_losses_decide_without_any_proxy(shrink, coco, tmp_path, monk
     config = make_config(
         coco,
         feedback=feedback,
-        clusterer=dict(type='SphericalKMeans', num_clusters=4),
+        clusterer=FOUR,
         proxy=dict(config='missing.py'),
     )
     kept, table, manifest = prune_with(config, tmp_path / 'work')
     assert kept.sum() == 12 and 'probe_losses' in manifest['stages']
     assert not {'proxy', 'loss'} & set(manifest['stages'])
     assert np.isfinite(table['loss'].to_numpy()).all()
+
+
+@pytest.fixture
+def gaps_of(monkeypatch):
+    """What the signals say about the clusters, to be set; who was asked comes in a list."""
+    said, asked = {}, []
+
+    def gaps_by(run, initial, layout, signal):
+        asked.append(signal)
+        clusters = run.clusters.max() + 1
+        gap = np.zeros(clusters)
+        gap[:2] = said[signal]
+        gaps = Gaps(
+            loss_kept=np.zeros(clusters),
+            loss_pruned=gap,
+            gap=gap,
+            gap_se=np.full(clusters, 0.1),
+            count=np.full(clusters, 3),
+        )
+        return gaps, np.zeros(len(run.pool), np.float32)
+
+    monkeypatch.setattr(adadedup, '_gaps_by', gaps_by)
+    monkeypatch.setattr(ProxyStages, 'config', None)
+    monkeypatch.setattr(ProxyStages, 'usable', np.ones(24, bool))
+    return said, asked
+
+
+@pytest.mark.parametrize(
+    ('signal', 'shrink', 'probe', 'expected'),
+    [
+        ('probe', True, (5, -5), ['probe']),
+        ('proxy', True, (0.01, 0), ['proxy']),
+        ('both', True, (0.01, 0), ['probe']),
+        ('both', True, (5, -5), ['probe', 'proxy']),
+        ('both', False, (0.01, 0), ['probe', 'proxy']),
+    ],
+)
+def test_a_proxy_is_asked_where_the_signal_says_so_and_the_probe_finds_something(
+    signal, shrink, probe, expected, coco, tmp_path, gaps_of
+):
+    said, asked = gaps_of
+    said.update(probe=probe, proxy=(4, -4))
+    feedback = dict(signal=signal, shrink=shrink, beta=2.0)
+    run = run_of(make_config(coco, feedback=feedback, clusterer=FOUR), tmp_path / 'work')
+    selection = adadedup.adadedup(run)
+    assert asked == expected
+    assert selection.signal == ('both' if len(asked) == 2 else asked[0])
+    assert selection.kept.sum() == 12
+    silent = signal == 'both' and expected == ['probe']
+    assert any('no proxy was trained' in note for note in selection.notes) == silent
+    if silent:
+        np.testing.assert_array_equal(selection.kept, selection.without_feedback)
+
+
+@pytest.mark.parametrize('gain', [0.3, 0.0, -0.3])
+def test_thresholds_move_only_where_that_helps_in_cross_validation(
+    gain, coco, tmp_path, gaps_of, monkeypatch
+):
+    said, _ = gaps_of
+    said['probe'] = 5, -5
+    config = make_config(coco, feedback=dict(signal='probe', beta=2.0), clusterer=FOUR)
+    asked = []
+
+    def held_out(self, kept, fold):
+        asked.append(kept)
+        noise = np.random.default_rng(0).normal(0, 0.01, 24)
+        return 1 + noise - gain * (len(asked) == 2) - noise * (len(asked) == 2) * 0.5
+
+    monkeypatch.setattr(ProbeStages, 'held_out_losses', held_out)
+    selection = adadedup.adadedup(run_of(config, tmp_path / 'work'))
+    np.testing.assert_array_equal(asked[0], selection.without_feedback)
+    assert (selection.kept == selection.without_feedback).all() == (gain <= 0)
+    assert any('does not help' in note for note in selection.notes) == (gain <= 0)
+    if gain > 0:
+        np.testing.assert_array_equal(selection.kept, asked[1])
+    else:
+        assert not selection.shift.any()
 
 
 # The curve.
@@ -504,6 +585,27 @@ def test_without_a_validation_set_a_curve_is_cross_validated(per_scene, tmp_path
     assert plain(again) == plain(curve)
 
 
+def test_a_curve_goes_on_where_it_was_interrupted(coco, tmp_path):
+    config = make_config(coco, make_set(tmp_path, 'val', count=12, seed=5))
+    expected = plain(curve_of(config, tmp_path / 'whole', ['random'], [0.5], seeds=2))
+    look, looks = Means.maps, []
+
+    def interrupted_maps(self, images):
+        looks.append(images)
+        if len(looks) in (9, 27):
+            raise KeyboardInterrupt
+        return look(self, images)
+
+    with mock.patch.object(Means, 'maps', interrupted_maps):
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                curve_of(config, tmp_path / 'work', ['random'], [0.5], seeds=2)
+        again = curve_of(config, tmp_path / 'work', ['random'], [0.5], seeds=2)
+    assert plain(again) == expected
+    # Of the 24 and 12 pictures none is looked at again but those of the pieces that were lost.
+    assert 36 < len(looks) <= 36 + 2 * 5
+
+
 def test_a_strategy_that_trains_is_refused_in_a_line(coco, tmp_path):
     with pytest.raises(UserError, match='el2n trains detectors') as said:
         curve_of(make_config(coco), tmp_path / 'work', ['random', 'el2n'], [0.5])
@@ -539,8 +641,12 @@ def random_weights(monkeypatch):
     monkeypatch.setattr(timm, 'create_model', create_plain)
 
 
+def maps_of(backbone, images):
+    return [np.asarray(values) for values in backbone.maps(images)]
+
+
 def assert_maps_are_as_announced(backbone, images):
-    maps = backbone.maps(images)
+    maps = maps_of(backbone, images)
     count, height, width, _ = images.shape
     assert [values.shape for values in maps] == [
         (count, height // stride, width // stride, channels)
@@ -548,7 +654,7 @@ def assert_maps_are_as_announced(backbone, images):
     ]
     assert {values.dtype for values in maps} == {np.dtype(np.float32)}
     # An image's maps are its own.
-    for together, alone in zip(maps, backbone.maps(images[1:]), strict=True):
+    for together, alone in zip(maps, maps_of(backbone, images[1:]), strict=True):
         np.testing.assert_allclose(together[1:], alone, rtol=1e-3, atol=1e-3)
     return maps
 
@@ -596,8 +702,9 @@ def test_weights_from_a_file_are_used_and_part_of_the_key(random_weights, tmp_pa
     torch.save(network.state_dict(), tmp_path / 'weights.pt')
     given = TimmBackbone('test_resnet', str(tmp_path / 'weights.pt'))
     assert given.key['weights'] and TimmBackbone('test_resnet').key != given.key
-    one, other = given.maps(some_images()), TimmBackbone('test_resnet').maps(some_images())
-    assert not np.allclose(one[0], other[0])
+    one, *_ = maps_of(given, some_images())
+    other, *_ = maps_of(TimmBackbone('test_resnet'), some_images())
+    assert not np.allclose(one, other)
     torch.save(dict(conv=torch.zeros(3)), tmp_path / 'wrong.pt')
     wrong = TimmBackbone('test_resnet', str(tmp_path / 'wrong.pt'))
     with pytest.raises(UserError, match='do not fit') as said:
