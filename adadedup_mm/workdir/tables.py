@@ -34,12 +34,12 @@ SAMPLES = TableFile(
             ('reason', pa.string()),
             ('partner_similarity', pa.float32()),
             ('label_suspect', pa.bool_()),
+            ('suspect_objects', pa.list_(_OBJECT)),
             ('dataset', pa.int32()),
             ('scene', pa.string()),
             ('map_x', pa.float32()),
             ('map_y', pa.float32()),
             ('score', pa.float64()),
-            ('suspect_objects', pa.list_(_OBJECT)),
         ]
     ),
     optional=frozenset(
@@ -48,12 +48,12 @@ SAMPLES = TableFile(
             'similarity',
             'partner_similarity',
             'label_suspect',
+            'suspect_objects',
             'dataset',
             'scene',
             'map_x',
             'map_y',
             'score',
-            'suspect_objects',
         )
     ),
 )
@@ -125,12 +125,12 @@ def samples_table(
             'reason': selection.reason,
             'partner_similarity': _nullable(np.where(has_partner, partner_similarity, np.nan)),
             'label_suspect': suspect,
+            'suspect_objects': _suspect_objects(pool, suspect),
             'dataset': pool.dataset_index,
             'scene': pool.scenes or [None] * count,
             'map_x': _nullable(unknown if xy is None else xy[:, 0]),
             'map_y': _nullable(unknown if xy is None else xy[:, 1]),
             'score': _nullable(unknown if selection.score is None else selection.score),
-            'suspect_objects': _suspect_objects(pool, suspect),
         }
     )
 
