@@ -42,7 +42,7 @@ train_cfg = dict(max_epochs=1)
 """
 PLAIN = dict(strategy='adadedup', feedback=dict(layout=0.5, beta=0))
 STRATEGIES = dict(
-    adadedup=dict(strategy='adadedup', feedback=dict(layout=0.5)),
+    adadedup=dict(strategy='adadedup', feedback=dict(layout=0.5, signal='proxy')),
     density=PLAIN,
     clip_dedup=dict(strategy='clip_dedup'),
     tfdp=dict(strategy='tfdp'),

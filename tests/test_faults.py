@@ -172,7 +172,7 @@ def resume_and_compare(original, work_dir):
     config, before, finished = original
     prune_into(config, work_dir, '--resume')
     assert selection(work_dir) == selection(finished)
-    for name in ('samples.parquet', 'clusters.parquet', 'classes.parquet'):
+    for name in ('samples.parquet', 'clusters.parquet', 'classes.parquet', 'conflicts.parquet'):
         assert pq.read_table(work_dir / name) == pq.read_table(finished / name)
     assert (work_dir / 'annotations/train.json').read_bytes() == (
         finished / 'annotations/train.json'

@@ -331,7 +331,13 @@ def test_projects_of_mmdet3d_train_on_the_pruned_file(project, config, drives, t
 def adapted(request, drives, proxy, tmp_path_factory):
     """A config with a proxy, and the selection of a run that nobody disturbed."""
     folder = tmp_path_factory.mktemp(request.param)
-    config = write_config(folder, request.param, drives, proxy=dict(config=str(proxy), epochs=1))
+    config = write_config(
+        folder,
+        request.param,
+        drives,
+        proxy=dict(config=str(proxy), epochs=1),
+        feedback=dict(signal='proxy'),
+    )
     return config, prune(config, folder / 'run')
 
 
@@ -416,7 +422,12 @@ def scenes_of(world):
 @pytest.mark.parametrize('strategy', ['random', 'uniform_stride', 'clip_dedup', 'adadedup'])
 def test_whole_scenes_stay_or_go(strategy, drives, proxy, tmp_path):
     config = write_config(
-        tmp_path, 'temporal', drives, group_by='scene', proxy=dict(config=str(proxy), epochs=1)
+        tmp_path,
+        'temporal',
+        drives,
+        group_by='scene',
+        proxy=dict(config=str(proxy), epochs=1),
+        feedback=dict(signal='proxy'),
     )
     kept = prune(config, tmp_path / 'run', '--strategy', strategy, '--keep-ratio', '.4')
     scenes = scenes_of(drives)

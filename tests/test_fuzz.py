@@ -455,6 +455,7 @@ OPTIONS = dict(
     ),
     feedback=dict(
         layout=0.3,
+        signal='probe',
         gap='paired',
         beta=0.5,
         alpha_plus=1.0,

@@ -13,7 +13,7 @@ from adadedup_mm.registry import STRATEGIES
 
 PACKAGE = Path(__file__).parents[1] / 'adadedup_mm'
 DRAWING = PACKAGE.parent / 'docs' / 'ARCHITECTURE.md'
-STAGES = ('features', 'density', 'proxy', 'captions', 'scores', 'clusters')
+STAGES = ('features', 'density', 'proxy', 'captions', 'scores', 'clusters', 'conflicts')
 RESULTS = ('strategies', 'pruning', 'report', 'workdir')
 
 

@@ -48,7 +48,8 @@ train_cfg = dict(max_epochs=1)
 CONFIG = """
 _base_ = ['{root}/configs/proxy/faster_rcnn_tiny.py', 'adadedup_mm::_base_/adadedup_offline.py']
 adadedup = dict(keep_ratio=.5, embedder=dict(_delete_=True, type='PixelEmbedder'),
-                proxy=dict(config='{folder}/proxy.py'), {options})
+                proxy=dict(config='{folder}/proxy.py'),
+                feedback=dict(signal='proxy'), {options})
 train_dataloader = dict(dataset=dict(
     _delete_=True, type='CocoDataset', data_root='{folder}', ann_file='train.json',
     data_prefix=dict(img='images'), metainfo=dict(classes=('square', 'other')),

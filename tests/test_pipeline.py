@@ -25,7 +25,7 @@ CONFIG = """
 _base_ = ['{root}/configs/minidrive/faster_rcnn_minidrive.py',
           'adadedup_mm::_base_/adadedup_offline.py']
 adadedup = dict(keep_ratio=.5, embedder=dict(type='PixelEmbedder', _delete_=True),
-                proxy=dict(epochs=1))
+                proxy=dict(epochs=1), feedback=dict(signal='proxy'))
 data_root = '{world}/coco/'
 train_dataloader = dict(batch_size=8, dataset=dict(data_root=data_root))
 val_dataloader = dict(dataset=dict(data_root=data_root))
@@ -70,7 +70,7 @@ def fails(arguments, capsys):
 
 
 def test_the_work_dir_holds_what_the_contract_says(finished):
-    assert {path.name for path in finished.iterdir()} == set(OUTPUTS)
+    assert {path.name for path in finished.iterdir()} == {*OUTPUTS, 'conflicts.parquet'}
     columns = pq.read_table(finished / 'samples.parquet').column_names
     assert columns[:9] == [
         'sample_id',
@@ -110,6 +110,8 @@ def test_the_work_dir_holds_what_the_contract_says(finished):
         'partners',
         'proxy',
         'losses',
+        'neighbours',
+        'conflicts',
     ]
     assert not list(finished.rglob('*.tmp'))
 
@@ -264,7 +266,18 @@ def test_a_damaged_manifest_is_written_anew(entry, value, config, finished, tmp_
 
 
 @pytest.mark.parametrize(
-    'stage', ['features', 'clusters', 'density', 'partners', 'proxy', 'losses', 'results']
+    'stage',
+    [
+        'features',
+        'clusters',
+        'density',
+        'partners',
+        'proxy',
+        'losses',
+        'neighbours',
+        'conflicts',
+        'results',
+    ],
 )
 def test_a_run_killed_in_any_stage_resumes_to_the_identical_selection(
     stage, config, finished, tmp_path, capsys

@@ -97,7 +97,7 @@ def ends_of(world, action, folder, delays=()):
 
 def expect_result(work_dir, alone):
     """The same as of one process, and nothing left of the processes."""
-    for name in ('samples.parquet', 'clusters.parquet', 'classes.parquet'):
+    for name in ('samples.parquet', 'clusters.parquet', 'classes.parquet', 'conflicts.parquet'):
         assert pq.read_table(work_dir / name) == pq.read_table(alone / name)
     assert digests(work_dir / 'annotations') == digests(alone / 'annotations')
     assert not (work_dir / 'stages/processes').exists()
@@ -126,17 +126,19 @@ def other_keep_ratio(patch):
 
 
 def other_time(patch):
-    stamp = features_stage._stamp
+    stamp = features_stage.file_stamp
     patch.setattr(
-        features_stage, '_stamp', lambda path: (stamp(path)[0], stamp(path)[1] + ('7.png' in path))
+        features_stage,
+        'file_stamp',
+        lambda path: (stamp(path)[0], stamp(path)[1] + ('7.png' in path)),
     )
 
 
 def other_size(patch):
-    stamp = features_stage._stamp
+    stamp = features_stage.file_stamp
     patch.setattr(
         features_stage,
-        '_stamp',
+        'file_stamp',
         lambda path: (stamp(path)[0] + path.endswith('/3.png'), stamp(path)[1]),
     )
 
@@ -466,7 +468,7 @@ def test_the_pieces_of_killed_processes_are_done_by_the_others(
     for rank in killed:
         warning = rf'warning: process {rank} \(of 0 to 2\) on .* is gone: .*the others do its work'
         assert re.search(warning, ''.join(errors))
-    for name in ('samples.parquet', 'clusters.parquet', 'classes.parquet'):
+    for name in ('samples.parquet', 'clusters.parquet', 'classes.parquet', 'conflicts.parquet'):
         assert pq.read_table(work_dir / name) == pq.read_table(alone / name)
     assert digests(work_dir / 'annotations') == digests(alone / 'annotations')
     assert not (work_dir / 'stages/processes').exists()

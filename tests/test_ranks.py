@@ -205,7 +205,7 @@ def test_two_processes_write_the_same_stages_and_selection_as_one(config, tmp_pa
     assert in_processes(1, lambda rank: prune(loaded, options, one)) == [0]
     assert in_processes(2, lambda rank: prune(loaded, options, two, rank, 2)) == [0, 0]
     assert results(two) == results(one)
-    for name in ('samples.parquet', 'clusters.parquet', 'classes.parquet'):
+    for name in ('samples.parquet', 'clusters.parquet', 'classes.parquet', 'conflicts.parquet'):
         assert pq.read_table(two / name) == pq.read_table(one / name)
     assert digests(two / 'annotations') == digests(one / 'annotations')
 

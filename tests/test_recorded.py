@@ -167,6 +167,7 @@ def write_config(folder, layout, strategy, options):
         strategy=dict(type=strategy),
         embedder=dict(type='PixelEmbedder', _delete_=True),
         proxy=dict(config=str(folder / 'proxy.py'), epochs=1),
+        feedback=dict(signal='proxy'),
     )
     path = folder / f'{layout}_{strategy}.py'
     lines = ["_base_ = 'adadedup_mm::_base_/adadedup_offline.py'"]

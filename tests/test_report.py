@@ -258,6 +258,40 @@ def test_the_curve_of_a_probe_is_shown_with_its_verdict(run: Path) -> None:
     assert titles(elements)[:2] == ['overview', 'quality']
 
 
+def test_the_verdict_comes_first_with_the_command_that_trains(run: Path) -> None:
+    found = dict(bound=0.97, share=0.01, highest=0.98)
+    edit_manifest(run, near_duplicates=found)
+    page, elements = read(run)
+    assert page.index('class="verdict"') < page.index('class="tiles"')
+    assert 'pruning removes distinct images here' in elements.text
+    assert f'python tools/train.py {run}/config.py' in elements.text
+
+
+def test_without_signal_the_most_pruned_clusters_come_first_and_are_open(
+    tmp_path: Path, paths: list[str]
+) -> None:
+    silent = dict(gap_reliability=dict(signal_share=0.0))
+    folder = write_run(tmp_path / 'run', paths, manifest=silent)
+    table = pq.read_table(folder / 'clusters.parquet').to_pydict()
+    table['size'][4] += 7
+    write_table(folder / 'clusters.parquet', pa.table(table))
+    page, elements = read(folder)
+    cards = re.findall(r'<details class="card"( open)?>.*?<h3>Cluster (\d+)', page, re.DOTALL)
+    assert cards[0] == (' open', '4') and [bool(is_open) for is_open, _ in cards] == [
+        *[True] * 3,
+        *[False] * 3,
+    ]
+    assert 'All clusters, the most pruned first.' in ' '.join(elements.text.split())
+
+
+def test_shifts_are_shown_only_where_thresholds_moved(run: Path) -> None:
+    assert '+0.000' not in read(run)[0] and 'Shift' not in read(run)[1].text
+    moved = [0.0125, -0.0125, 0.0, 0.0, 0.0, 0.0]
+    rewrite(run / 'clusters.parquet', 'shift', moved)
+    page, elements = read(run)
+    assert '(+0.013)' in page and '(+0.000)' not in page and 'Shift' in elements.text
+
+
 def test_every_link_of_the_contents_leads_somewhere(run: Path) -> None:
     _, elements = read(run)
     assert set(titles(elements)) <= {attributes.get('id') for _, attributes in elements.found}
@@ -351,9 +385,8 @@ def test_strategy_without_features_leaves_sections_out_and_says_so(
     _, elements = read(folder)
     assert titles(elements) == ['overview', 'classes', 'scenes', 'files']
     text = ' '.join(elements.text.split())
-    assert (
-        'Not in this report: keep-ratio curve, clusters, gaps, label suspects, feature map.' in text
-    )
+    assert 'Not in this report: keep-ratio curve, clusters and feature map. Their' in text
+    assert 'source is the losses of a proxy or probe, and this run computed none.' in text
     assert 'Kept 30 of 60 samples' in text
 
 
@@ -603,8 +636,9 @@ def test_chosen_clusters_are_the_extremes_in_order(data: st.DataObject, clusters
     pruned = np.array(
         data.draw(st.lists(st.integers(0, 9), min_size=clusters, max_size=clusters)), int
     )
+    size = pruned + 1
     gap[pruned == 0] = np.nan
-    chosen = list(choose_clusters(gap, pruned, high=3, low=2, most=2))
+    chosen = list(choose_clusters(gap, size, size - pruned, high=3, low=2, most=2))
     candidates = np.flatnonzero(pruned > 0)
     assert len(chosen) == min(7, len(candidates)) and set(chosen) <= set(candidates.tolist())
     known = gap[chosen][np.isfinite(gap[chosen])]

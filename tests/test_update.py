@@ -74,7 +74,8 @@ def test_old_decisions_stay_and_new_images_follow_their_cluster_s_threshold(
     before = digests(old)
     manifest = updated(hold(images), old, tmp_path / 'new')
     assert digests(old) == before
-    assert {path.name for path in (tmp_path / 'new').iterdir()} == set(OUTPUTS)
+    written = {path.name for path in (tmp_path / 'new').iterdir()}
+    assert written == {*OUTPUTS, 'conflicts.parquet'}
     old_rows = {row['sample_id']: row for row in pq.read_table(old / 'samples.parquet').to_pylist()}
     rows = pq.read_table(tmp_path / 'new/samples.parquet').to_pylist()
     tau = pq.read_table(tmp_path / 'new/clusters.parquet')['threshold'].to_pylist()

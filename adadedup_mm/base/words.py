@@ -84,6 +84,13 @@ def short_name(path: str, length: int = 17) -> str:
     return f'\u2026{stem[1 - length :]}'
 
 
+def joined(names: Sequence[str]) -> str:
+    """Names as in a sentence: a, b and c."""
+    if len(names) < 2:
+        return ''.join(names)
+    return f'{", ".join(names[:-1])} and {names[-1]}'
+
+
 def listed(names: Sequence[str]) -> str:
     """The first five of some names, and how many more there are."""
     first = ', '.join(names[:5])

@@ -251,7 +251,7 @@ class ImageStages:
     @functools.cached_property
     def _stamps(self) -> np.ndarray:
         """(N, V, 2) int64, size and modification time (ns) of all images."""
-        stamps = [[_stamp(path) for path in paths] for paths in self.pool.image_paths]
+        stamps = [[file_stamp(path) for path in paths] for paths in self.pool.image_paths]
         return np.array(stamps, np.int64)
 
     @property
@@ -273,7 +273,7 @@ class ImageStages:
         return f'{path} has another {what} here than in the first process'
 
 
-def _stamp(path: str) -> tuple[int, int]:
+def file_stamp(path: str) -> tuple[int, int]:
     """Size and modification time; -1 for what cannot be looked at, which the stage reports."""
     try:
         stat = Path(path).stat()

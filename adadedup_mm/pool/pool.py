@@ -56,6 +56,11 @@ class Pool:
     def __len__(self) -> int:
         return len(self.sample_ids)
 
+    @property
+    def has_several_scenes(self) -> bool:
+        """Whether samples are known to belong to different scenes."""
+        return self.scenes is not None and len(set(self.scenes)) > 1
+
 
 def pool_key(pool: Pool) -> str:
     """Hash of everything a pool says about its samples."""

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import threading
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from ..features.embedder import (
 from ..features.open_clip import OpenCLIPEmbedder
 from ..features.timm import load_lite0
 from ..registry import BACKBONES
+from .cells import Map
 
 # Finer maps say little, coarser ones nothing about where.
 _STRIDES = range(4, 33)
@@ -44,14 +46,14 @@ class Backbone(Protocol):
     def side(self) -> int | None:
         """Of the square images that it takes; None if it takes any multiple of 32 pixels."""
 
-    def maps(self, images: np.ndarray) -> list[np.ndarray]:
+    def maps(self, images: np.ndarray) -> Sequence[Map]:
         """Computes the maps; called from several threads at once.
 
         Args:
             images: (B, H, W, 3) uint8, RGB.
 
         Returns:
-            (B, h, w, c) float32 for each stride.
+            (B, h, w, c) float32 for each stride: arrays, or tensors on any device.
         """
 
 
@@ -72,10 +74,14 @@ class TorchBackbone:
         self.mean = mean
         self.std = std
         self.device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+        # Several threads may want the network first.
+        self._loading = threading.Lock()
 
     @torch.inference_mode()
-    def maps(self, images: np.ndarray) -> list[np.ndarray]:
+    def maps(self, images: np.ndarray) -> list[Tensor]:
         """See ``Backbone``."""
+        with self._loading:
+            _ = self._network
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
         levels = pixels.permute(0, 3, 1, 2).float()
         mean = torch.tensor(self.mean, device=self.device).view(3, 1, 1)
@@ -84,7 +90,7 @@ class TorchBackbone:
         maps = []
         for values in self._forward(inputs):
             channels_last = values.permute(0, 2, 3, 1).float()
-            maps.append(channels_last.contiguous().cpu().numpy())
+            maps.append(channels_last.contiguous())
         return maps
 
     def _forward(self, inputs: Tensor) -> Sequence[Tensor]:
@@ -139,6 +145,8 @@ class TimmBackbone(TorchBackbone):
         self.strides = [stride for stride in last_of_stride if stride in _STRIDES]
         self.chosen = [last_of_stride[stride] for stride in self.strides]
         self.channels = [plain.feature_info.channels()[place] for place in self.chosen]
+        # Of some transformers.
+        self.channels_last = getattr(plain, 'output_fmt', 'NCHW') == 'NHWC'
         settings = timm.data.resolve_model_data_config(plain)
         if not _takes_any_size(plain):
             self.side = settings['input_size'][-1]
@@ -183,11 +191,9 @@ class TimmBackbone(TorchBackbone):
 
     def _forward(self, inputs: Tensor) -> Sequence[Tensor]:
         maps = self._network(inputs)
-        chosen = []
-        for place, channels in zip(self.chosen, self.channels, strict=True):
-            values = maps[place]
-            # Some transformers have their channels last.
-            chosen.append(values if values.shape[1] == channels else values.permute(0, 3, 1, 2))
+        chosen = [maps[place] for place in self.chosen]
+        if self.channels_last:
+            return [values.permute(0, 3, 1, 2) for values in chosen]
         return chosen
 
 
@@ -278,11 +284,6 @@ class OpenCLIPBackbone(TorchBackbone):
 
     def _load(self) -> nn.Module:
         return self._parts[0]
-
-    def maps(self, images: np.ndarray) -> list[np.ndarray]:
-        """See ``Backbone``."""
-        _ = self._parts  # which says how images are normalised
-        return super().maps(images)
 
     def _forward(self, inputs: Tensor) -> Sequence[Tensor]:
         network: Any = self._network

@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 # Share of a box's sides within which cells answer for it.
 MIDDLE = 0.5
 # What a cell with an object weighs beside one without.
 OBJECT_WEIGHT = 10.0
-# Corners of a bilinear interpolation, as steps from the upper left one.
-_CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
+
+# (h, w, c) values of a picture's cells; backbones of torch leave them on their device.
+Map = np.ndarray | Tensor
 
 
 @dataclass(frozen=True)
@@ -163,19 +166,18 @@ def box_targets(boxes: np.ndarray, x: np.ndarray, y: np.ndarray, stride: int) ->
 
 def boxes_from(targets: np.ndarray, x: np.ndarray, y: np.ndarray, stride: int) -> np.ndarray:
     """The boxes that targets stand for: (n, 4) x1 y1 x2 y2 in pixels; undoes ``box_targets``."""
-    targets = targets.clip(-8, 8)
     centre = np.column_stack([x, y]) + targets[:, :2] * stride
-    half = np.exp(targets[:, 2:]) * stride / 2
+    half = np.exp(targets[:, 2:].clip(-8, 8)) * stride / 2
     return np.hstack([centre - half, centre + half])
 
 
 def interpolate(
-    maps: Sequence[np.ndarray], strides: Sequence[int], x: np.ndarray, y: np.ndarray
+    maps: Sequence[Map], strides: Sequence[int], x: np.ndarray, y: np.ndarray
 ) -> np.ndarray:
     """What the maps of a picture say at some places, bilinearly; beyond the edge, as at the edge.
 
     Args:
-        maps: (h, w, c) arrays, one for each stride.
+        maps: (h, w, c) float32, one for each stride; tensors on any device.
         strides: of the maps in pixels.
         x: (n,) places in pixels.
         y: likewise.
@@ -183,26 +185,29 @@ def interpolate(
     Returns:
         (n, sum of the c) float32.
     """
-    parts = [
-        _interpolate_one(values, stride, x, y) for values, stride in zip(maps, strides, strict=True)
-    ]
-    return np.concatenate(parts, axis=1)
+    parts = []
+    for values, stride in zip(maps, strides, strict=True):
+        tensor = torch.as_tensor(values)
+        parts.append(_interpolate_one(tensor, stride, np.asarray(x), np.asarray(y)))
+    return torch.cat(parts, dim=1).cpu().numpy()
 
 
-def _interpolate_one(values: np.ndarray, stride: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _interpolate_one(values: Tensor, stride: int, x: np.ndarray, y: np.ndarray) -> Tensor:
     rows, columns = values.shape[:2]
     across = (x / stride - 0.5).clip(0, columns - 1)
     down = (y / stride - 0.5).clip(0, rows - 1)
-    left = np.floor(across).astype(int)
-    top = np.floor(down).astype(int)
-    to_right = (across - left)[:, None].astype(np.float32)
-    to_bottom = (down - top)[:, None].astype(np.float32)
-    result = np.zeros((len(x), values.shape[2]), np.float32)
-    for step_down, step_right in _CORNERS:
-        row = np.minimum(top + step_down, rows - 1)
-        column = np.minimum(left + step_right, columns - 1)
-        share_down = to_bottom if step_down else 1 - to_bottom
-        share_right = to_right if step_right else 1 - to_right
-        result += values[row, column] * (share_down * share_right)
-
-    return result
+    left = np.floor(across).astype(np.int64)
+    top = np.floor(down).astype(np.int64)
+    right = np.minimum(left + 1, columns - 1)
+    bottom = np.minimum(top + 1, rows - 1)
+    corners = [
+        row * columns + column
+        for row, column in ((top, left), (top, right), (bottom, left), (bottom, right))
+    ]
+    place = torch.from_numpy(np.stack(corners)).to(values.device)
+    shares = np.stack([across - left, down - top]).astype(np.float32)
+    to_right, to_bottom = torch.from_numpy(shares).to(values.device)[:, :, None]
+    flat = values.reshape(rows * columns, -1)
+    above = torch.lerp(flat[place[0]], flat[place[1]], to_right)
+    below = torch.lerp(flat[place[2]], flat[place[3]], to_right)
+    return torch.lerp(above, below, to_bottom)

@@ -2,9 +2,11 @@
 
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -14,7 +16,7 @@ from ..base.files import atomic_open
 from ..images import BadImage, Reader, read_file, read_pixels
 from ..stages import Done, Shards, only_share
 from .backbones import Backbone
-from .cells import Cells, Grid, choose_cells, interpolate
+from .cells import Cells, Grid, Map, choose_cells, interpolate
 from .pictures import Pictures
 
 # Pictures per piece.
@@ -26,6 +28,12 @@ MOST_BACKGROUND = 2_000_000
 _MULTIPLE = 32
 _GREY = 127
 _MOST = 6e4  # of half precision
+# Pictures that a device other than a CPU looks at together.
+_BATCH = 16
+
+Found = TypeVar('Found')
+# Some cells of a grid, and their (n, D) float16 features.
+GridCells = tuple[Cells, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -114,35 +122,28 @@ def cell_shards(
     sizes = [min(PIECE, len(pictures) - start) for start in starts]
     background = min(BACKGROUND, max(1, MOST_BACKGROUND // max(1, len(pictures))))
 
-    def look(picture: int) -> list[tuple[Cells, np.ndarray]]:
-        seen = look_at(pictures.paths[picture], backbone, reader, size)
-        if seen is None:
-            return []
-        maps, place = seen
+    def look(picture: int, maps: Sequence[Map], place: Input) -> list[GridCells]:
         boxes, labels = pictures.objects(picture)
+        in_input = boxes * np.float32(place.scale)
         generator = np.random.default_rng([zlib.crc32(b'cells'), picture])
-        result = []
-        for grid in grids:
-            cells = choose_cells(
-                boxes * np.float32(place.scale),
-                labels,
-                grid,
-                place.height,
-                place.width,
-                background,
-                generator,
-            )
-            features = interpolate(maps, backbone.strides, cells.x, cells.y)
-            result.append((cells, features.clip(-_MOST, _MOST).astype(np.float16)))
-        return result
+        return cells_of_picture(
+            maps,
+            backbone.strides,
+            [
+                choose_cells(
+                    in_input, labels, grid, place.height, place.width, background, generator
+                )
+                for grid in grids
+            ],
+        )
 
     def compute(folder: Path, pieces: Sequence[int], done: Done) -> None:
         with keep_freed_pages(), single_threads(default_workers()) as threads:
             for piece in pieces:
                 own = range(starts[piece], starts[piece] + sizes[piece])
-                looked = list(threads.map(look, own))
+                looked = look_at_all(own, pictures.paths, backbone, reader, size, look, threads)
                 done(len(own))
-                _write(folder / files[piece], own, looked, len(grids), sum(backbone.channels))
+                write_cells(folder / files[piece], own, looked, len(grids), sum(backbone.channels))
 
     return Shards(files, sizes, compute, only_share, result='', label='probe', unit='img')
 
@@ -152,9 +153,23 @@ def cell_file(number: int) -> str:
     return f'cells_{number:05d}.npz'
 
 
+def cells_of_picture(
+    maps: Sequence[Map], strides: Sequence[int], cells: Sequence[Cells]
+) -> list[GridCells]:
+    """The cells of each grid with what the maps of their picture say there, (n, D) float16.
+
+    All grids are interpolated at once, so that a device is asked once.
+    """
+    x = np.concatenate([own.x for own in cells])
+    y = np.concatenate([own.y for own in cells])
+    features = interpolate(maps, strides, x, y).clip(-_MOST, _MOST).astype(np.float16)
+    ends = np.cumsum([len(own.x) for own in cells])
+    return list(zip(cells, np.split(features, ends[:-1]), strict=True))
+
+
 def look_at(
     path: str, backbone: Backbone, reader: Reader, size: int
-) -> tuple[list[np.ndarray], Input] | None:
+) -> tuple[list[Map], Input] | None:
     """The maps of a picture, (h, w, c) float32 each, and its place in them; None if unreadable."""
     try:
         place = read_input(path, reader, size, square=backbone.side is not None)
@@ -190,13 +205,82 @@ def time_pictures(
     return seconds / len(chosen)
 
 
-def _write(
+def look_at_all(
+    chosen: Sequence[int],
+    paths: Sequence[str],
+    backbone: Backbone,
+    reader: Reader,
+    size: int,
+    work: Callable[[int, Sequence[Map], Input], Found],
+    threads: ThreadPoolExecutor,
+) -> list[Found | None]:
+    """What some work makes of the maps of pictures; None for those that cannot be read.
+
+    On a CPU threads look at a picture each; other devices get pictures of a shape together.
+
+    Args:
+        chosen: indices of the pictures.
+        paths: of all pictures.
+        backbone: see ``Backbone``.
+        reader: how the images are read.
+        size: see ``read_input``.
+        work: takes an index, the (h, w, c) maps and the picture's place in them.
+        threads: that do it.
+    """
+
+    def read(picture: int) -> Input | None:
+        try:
+            return read_input(paths[picture], reader, size, square=backbone.side is not None)
+        except BadImage:
+            return None
+
+    def look(batch: Sequence[int]) -> list[Found]:
+        own = [inputs[number] for number in batch]
+        maps = backbone.maps(np.stack([place.pixels for place in own]))
+        found = []
+        for index, number in enumerate(batch):
+            of_picture = [values[index] for values in maps]
+            found.append(work(chosen[number], of_picture, own[index]))
+        return found
+
+    read_inputs = list(threads.map(read, chosen))
+    inputs = {number: place for number, place in enumerate(read_inputs) if place is not None}
+    at_once = 1 if getattr(backbone, 'device', 'cpu') == 'cpu' else _BATCH
+    batches = _batches(inputs, at_once)
+    result: list[Found | None] = [None] * len(chosen)
+    for batch, found in zip(batches, threads.map(look, batches), strict=True):
+        for number, item in zip(batch, found, strict=True):
+            result[number] = item
+    return result
+
+
+def _batches(inputs: Mapping[int, Input], most: int) -> list[list[int]]:
+    """Inputs of the same shape together."""
+    of_shape: dict[tuple[int, ...], list[int]] = {}
+    for number, place in inputs.items():
+        of_shape.setdefault(place.pixels.shape, []).append(number)
+    batches = []
+    for numbers in of_shape.values():
+        batches += [numbers[start : start + most] for start in range(0, len(numbers), most)]
+    return batches
+
+
+def write_cells(
     file: Path,
     pictures: Sequence[int],
-    looked: Sequence[Sequence[tuple[Cells, np.ndarray]]],
+    looked: Sequence[Sequence[GridCells] | None],
     grids: int,
     channels: int,
 ) -> None:
+    """Writes a piece, which ``read_cells`` reads.
+
+    Args:
+        file: a name by ``cell_file``.
+        pictures: their indices.
+        looked: the cells of each grid of every picture; None for an unreadable one.
+        grids: G.
+        channels: D.
+    """
     arrays = {}
     for grid in range(grids):
         features = [np.empty((0, channels), np.float16)]

@@ -1,19 +1,19 @@
-"""Heads from the cells of samples: one for every selection, in one pass over the cells."""
+"""Heads from the cells of samples: one for every selection, in few passes over the cells."""
 
+import functools
 from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from .collect import GridRows
 from .detect import Head, with_constant
-from .sums import LeftOut, Sums, no_sums, penalty_of, solve, sum_cells
+from .sums import LeftOut, Sums, penalty_of, solve
+from .totals import class_targets, sums_of_sets
 
 # Strength of the ridge penalty of class scores and of boxes, chosen on MiniDrive's worlds and real
 # sets (docs/PROBE.md).
 CLASS_PENALTY = 1e-3
 BOX_PENALTY = 1e-2
-# Sums that are held in memory at a time, in bytes.
-_MEMORY = 2**30
 
 
 def fit_heads(
@@ -34,28 +34,22 @@ def fit_heads(
         members: (S, P) bool, the pictures that each head learns from.
         device: of torch, where products are formed.
     """
-    parts: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in members]
-    at_once = max(1, _MEMORY // (16 * (channels + 1) ** 2))
+    everyone = np.ones((1, members.shape[1]), bool)
+    sets = np.concatenate([everyone, members])
+    by_grid = []
     for grid in range(grids):
-        everyone = np.ones((1, members.shape[1]), bool)
-        whole = _sums(read(grid), everyone, channels, classes, device)[0]
-        penalties = [
-            penalty_of(whole[0], CLASS_PENALTY),
-            penalty_of(whole[1], BOX_PENALTY) if whole[1].weight else np.zeros(channels + 1),
-        ]
-        for start in range(0, len(members), at_once):
-            block = members[start : start + at_once]
-            for row, sums in enumerate(_sums(read(grid), block, channels, classes, device)):
-                heads = [
-                    _head(part, penalty) for part, penalty in zip(sums, penalties, strict=True)
-                ]
-                parts[start + row].append((heads[0], heads[1]))
+        sums = sums_of_sets(functools.partial(read, grid), sets, channels, classes, device)
+        of_all, boxes_of_all = next(sums)
+        class_penalty = penalty_of(of_all, CLASS_PENALTY)
+        box_penalty = penalty_of(boxes_of_all, BOX_PENALTY)
+        heads = [(_head(own, class_penalty), _head(box, box_penalty)) for own, box in sums]
+        by_grid.append(heads)
 
     result = []
-    for by_grid in parts:
+    for of_set in zip(*by_grid, strict=True):
         head = Head(
-            classes=tuple(classes for classes, _ in by_grid),
-            boxes=tuple(boxes for _, boxes in by_grid),
+            classes=tuple(classes for classes, _ in of_set),
+            boxes=tuple(boxes for _, boxes in of_set),
         )
         result.append(head)
     return result
@@ -63,41 +57,6 @@ def fit_heads(
 
 def _head(sums: Sums, penalty: np.ndarray) -> np.ndarray:
     return solve(sums, penalty).astype(np.float32)
-
-
-def _sums(
-    pieces: Iterable[GridRows],
-    members: np.ndarray,
-    channels: int,
-    classes: int,
-    device: str,
-) -> list[tuple[Sums, Sums]]:
-    """For each set of pictures the sums for classes, and for boxes, of cells with objects alone."""
-    for_classes = [no_sums(channels + 1, classes) for _ in members]
-    for_boxes = [no_sums(channels + 1, 4) for _ in members]
-    for rows in pieces:
-        features = with_constant(rows.features.astype(np.float32))
-        targets = class_targets(rows.label, classes)
-        equal = np.ones(len(targets), np.float32)
-        for number, own in enumerate(members):
-            chosen = own[rows.picture]
-            with_object = chosen & (rows.label >= 0)
-            for_classes[number] += sum_cells(
-                features[chosen], rows.weight[chosen], targets[chosen], device
-            )
-            for_boxes[number] += sum_cells(
-                features[with_object], equal[with_object], rows.box[with_object], device
-            )
-
-    return list(zip(for_classes, for_boxes, strict=True))
-
-
-def class_targets(labels: np.ndarray, classes: int) -> np.ndarray:
-    """(n, C) float32: one for the class of each cell's object, zero elsewhere."""
-    targets = np.zeros((len(labels), classes), np.float32)
-    with_object = np.flatnonzero(labels >= 0)
-    targets[with_object, labels[with_object]] = 1
-    return targets
 
 
 def cross_fitted_losses(
@@ -131,16 +90,15 @@ def cross_fitted_losses(
         if left_out is None:
             continue
         for rows in read(grid):
-            features = with_constant(rows.features.astype(np.float32))
+            features = with_constant(rows.features)
             targets = class_targets(rows.label, classes)
             # Of a picture the cells stand together.
-            pictures, first = np.unique(rows.picture, return_index=True)
-            for picture, start, end in zip(pictures, first, [*first[1:], None], strict=True):
-                own = slice(start, end)
-                residual = left_out.residuals(
-                    features[own], rows.weight[own], targets[own], bool(learned[picture])
-                )
-                total[picture] += rows.weight[own] @ np.square(residual).sum(axis=1)
+            pictures, sizes = np.unique(rows.picture, return_counts=True)
+            residual = left_out.of_groups(
+                features, rows.weight, targets, sizes.tolist(), learned[pictures].tolist()
+            )
+            losses = rows.weight * np.square(residual).sum(axis=1)
+            total += np.bincount(rows.picture, losses, len(total))
 
     return total
 
@@ -156,5 +114,9 @@ def _left_out(
     """The head of the given pictures on a grid; None where they have no cells."""
     everyone = np.ones_like(learned)
     members = np.stack([everyone, learned])
-    (whole, _), (own, _) = _sums(read(grid), members, channels, classes, device)
-    return LeftOut(own, penalty_of(whole, CLASS_PENALTY)) if own.weight else None
+    (whole, _), (own, _) = sums_of_sets(
+        functools.partial(read, grid), members, channels, classes, device
+    )
+    if not own.weight:
+        return None
+    return LeftOut(own, penalty_of(whole, CLASS_PENALTY), device)

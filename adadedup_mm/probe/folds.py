@@ -47,7 +47,7 @@ def cross_folds(
     """Folds of about equal size that share neither a group nor near-duplicates.
 
     Near-duplicates bring their groups together, unless more than half of the samples would hang
-    together in that way: then groups stay as they are.
+    together in that way: then groups stay as they are. Of one group alone, samples are groups.
 
     Args:
         groups: (N,) int labels, such as scenes.
@@ -58,7 +58,9 @@ def cross_folds(
     Returns:
         (N,) int64 labels 0..F-1.
     """
-    _, group = np.unique(groups, return_inverse=True)
+    found, group = np.unique(groups, return_inverse=True)
+    if len(found) == 1:
+        group = np.arange(len(groups))
     joined = _joined(group, alike)
     largest = np.bincount(joined).max()
     if largest <= len(group) / 2:

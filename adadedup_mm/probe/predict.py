@@ -10,8 +10,8 @@ from ..base.files import atomic_open
 from ..images import Reader
 from ..stages import Done, Shards, only_share
 from .backbones import Backbone
-from .cells import GRIDS
-from .collect import look_at
+from .cells import GRIDS, Map
+from .collect import Input, look_at_all
 from .detect import Detections, Detector, Head
 from .pictures import Pictures
 
@@ -54,19 +54,20 @@ def detection_shards(
             for of_fold in heads
         ]
 
-        def look(place: int) -> list[Detections]:
-            seen = look_at(pictures.paths[chosen[place]], backbone, reader, size)
-            if seen is None:
-                return [_nothing() for _ in heads[0]]
-            maps, shown = seen
-            found = detectors[fold[place]](maps, shown.height, shown.width)
+        fold_of_picture = dict(zip(chosen.tolist(), fold.tolist(), strict=True))
+
+        def look(picture: int, maps: Sequence[Map], shown: Input) -> list[Detections]:
+            detector = detectors[fold_of_picture[picture]]
+            found = detector(maps, shown.height, shown.width)
             return [_in_pixels(item, shown.scale) for item in found]
 
+        nothing = [_nothing() for _ in heads[0]]
         with keep_freed_pages(), single_threads(default_workers()) as threads:
             for piece in pieces:
-                found = list(threads.map(look, parts[piece]))
-                done(len(found))
-                _write(folder / files[piece], found)
+                own = chosen[parts[piece]].tolist()
+                looked = look_at_all(own, pictures.paths, backbone, reader, size, look, threads)
+                done(len(own))
+                _write(folder / files[piece], [found or nothing for found in looked])
 
     sizes = [len(part) for part in parts]
     return Shards(files, sizes, compute, only_share, result='', label='validation', unit='img')

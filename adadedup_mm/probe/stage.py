@@ -125,14 +125,15 @@ class ProbeStages:
         """One head for each set of pictures.
 
         Args:
-            members: (S, P) bool.
+            members: (S, P) bool; of these, pictures without labels teach nothing.
         """
+        labelled = self.pool.labelled[self.pictures.sample]
         return fit_heads(
             self.cells,
             len(GRIDS),
             sum(self.backbone.channels),
             len(self.pool.classes),
-            members,
+            members & labelled,
             self._device,
         )
 
@@ -140,12 +141,15 @@ class ProbeStages:
         """What the probe that learns from some samples makes of each, as if it had seen none.
 
         Args:
-            learned: (N,) bool.
+            learned: (N,) bool; of these, samples without labels teach nothing.
 
         Returns:
-            (N,) float32, the mean over a sample's pictures; NaN for unreadable ones.
+            (N,) float32, the mean over a sample's pictures; NaN for unreadable samples and those
+            without labels.
         """
         read = self.cells
+        labelled = self.pool.labelled
+        learned = learned & labelled
         inputs = dict(cells=self.ledger.used['probe'], learned=mask_key(learned))
 
         def write(folder: Path) -> None:
@@ -164,19 +168,23 @@ class ProbeStages:
 
         key = self.ledger.key('probe_losses', inputs, seeded=False)
         loss = read_array(self.ledger.run('probe_losses', key, write) / 'loss.npy')
-        return np.where(self.images.unreadable, np.float32(np.nan), loss)
+        is_known = labelled & ~self.images.unreadable
+        return np.where(is_known, loss, np.float32(np.nan))
 
     def held_out_losses(self, learned: np.ndarray, fold: np.ndarray) -> np.ndarray:
         """What the probe that learns from some samples makes of each, its fold left out.
 
         Args:
-            learned: (N,) bool.
+            learned: (N,) bool; of these, samples without labels teach nothing.
             fold: (N,) int64 labels 0..F-1.
 
         Returns:
-            (N,) float64, the sum over a sample's pictures.
+            (N,) float64, the sum over a sample's pictures; 0 for unreadable samples and those
+            without labels.
         """
         read = self.cells
+        labelled = self.pool.labelled
+        learned = learned & labelled
         inputs = dict(
             cells=self.ledger.used['probe'],
             learned=mask_key(learned),
@@ -197,7 +205,8 @@ class ProbeStages:
             write_array(folder / 'loss.npy', np.bincount(sample, losses, len(learned)))
 
         key = self.ledger.key('held_out', inputs, seeded=False)
-        return read_array(self.ledger.run('held_out', key, write) / 'loss.npy')
+        loss = read_array(self.ledger.run('held_out', key, write) / 'loss.npy')
+        return np.where(labelled, loss, 0.0)
 
     @property
     def _device(self) -> str:

@@ -5,13 +5,16 @@ sums over the samples. The head W of any subset is (G + P)^-1 H with the penalty
 are a difference away from the whole set's. No steps, no seed and no learning rate are involved.
 """
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 # Rows that are multiplied at a time in single precision; their sums are added in double.
-BLOCK = 16384
+BLOCK = 32768
 # Relative to the diagonal: keeps the system solvable where fewer cells than channels are kept.
 _FLOOR = 1e-7
 
@@ -49,22 +52,50 @@ def sum_cells(
 
     Args:
         features: (n, D) float16 or float32.
-        weight: (n,) float32.
+        weight: (n,) float32, not negative.
         targets: (n, C) float32.
         device: of torch, where the products are formed.
     """
-    sums = no_sums(features.shape[1], targets.shape[1])
+    channels, answers = features.shape[1], targets.shape[1]
+    gram = torch.zeros(channels, channels, dtype=torch.float64, device=device)
+    cross = torch.zeros(channels, answers, dtype=torch.float64, device=device)
     for start in range(0, len(features), BLOCK):
         part = slice(start, start + BLOCK)
-        rows = torch.from_numpy(np.ascontiguousarray(features[part], np.float32)).to(device)
-        weights = torch.from_numpy(weight[part]).to(device)
-        weighted = rows * weights[:, None]
-        answers = torch.from_numpy(targets[part]).to(device)
-        gram = (weighted.T @ rows).double().cpu().numpy()
-        cross = (weighted.T @ answers).double().cpu().numpy()
-        sums += Sums(gram, cross, float(weight[part].sum(dtype=np.float64)))
+        add_products(
+            gram,
+            cross,
+            torch.from_numpy(features[part]).to(device).float(),
+            torch.from_numpy(weight[part]).to(device),
+            torch.from_numpy(targets[part]).to(device),
+        )
 
-    return sums
+    return Sums(gram.cpu().numpy(), cross.cpu().numpy(), float(weight.sum(dtype=np.float64)))
+
+
+def add_products(
+    gram: Tensor, cross: Tensor, rows: Tensor, weight: Tensor, targets: Tensor
+) -> None:
+    """Adds the products of at most ``BLOCK`` cells, in place.
+
+    Args:
+        gram: (D, D) float64, G.
+        cross: (D, C) float64, H.
+        rows: (n, D) float32.
+        weight: (n,) float32, not negative.
+        targets: (n, C) float32.
+    """
+    root = weight.sqrt()[:, None]
+    scaled = rows * root
+    gram += _with_itself(scaled)
+    cross += scaled.T @ (targets * root)
+
+
+def _with_itself(rows: Tensor) -> Tensor:
+    """X' X; NumPy sees that the result is symmetric and computes half of it."""
+    if rows.device.type != 'cpu':
+        return rows.T @ rows
+    array = rows.numpy()
+    return torch.from_numpy(array.T @ array)
 
 
 def penalty_of(whole: Sums, strength: float) -> np.ndarray:
@@ -77,6 +108,8 @@ def penalty_of(whole: Sums, strength: float) -> np.ndarray:
         whole: of all cells of the set.
         strength: lambda; 0 is plain least squares.
     """
+    if not whole.weight:
+        return np.zeros(len(whole.gram))
     mean = whole.gram[-1] / whole.weight
     variance = (np.diag(whole.gram) / whole.weight - mean**2).clip(0)
     # A channel that never varies says nothing; without a penalty the system would be singular.
@@ -114,12 +147,17 @@ class LeftOut:
     Args:
         sums: of all cells that the head learned from.
         penalty: (D,) float64, see ``penalty_of``.
+        device: of torch, where the products are formed.
     """
 
-    def __init__(self, sums: Sums, penalty: np.ndarray) -> None:
+    def __init__(self, sums: Sums, penalty: np.ndarray, device: str = 'cpu') -> None:
+        self.device = device
+        self._weight = sums.weight
         self._matrix = _regular(sums, penalty)
-        self._inverse = np.linalg.inv(self._matrix)
-        self.head = self._inverse @ sums.cross
+        inverse = np.linalg.inv(self._matrix)
+        self.head = inverse @ sums.cross
+        self._inverse = torch.from_numpy(inverse).to(device)
+        self._head = torch.from_numpy(self.head).to(device)
 
     def residuals(
         self, features: np.ndarray, weight: np.ndarray, targets: np.ndarray, learned: bool
@@ -132,14 +170,61 @@ class LeftOut:
             targets: (n, C) likewise.
             learned: whether the group is among the cells that the head learned from.
         """
-        rows = features.astype(np.float64)
-        residual = targets - rows @ self.head
-        if not learned:
-            return residual
+        return self.of_groups(features, weight, targets, [len(features)], [learned])
+
+    def of_groups(
+        self,
+        features: np.ndarray,
+        weight: np.ndarray,
+        targets: np.ndarray,
+        sizes: Sequence[int],
+        learned: Sequence[bool],
+    ) -> np.ndarray:
+        """(n, C) float64, the residuals of several groups that stand one after another.
+
+        Args:
+            features: (n, D) of all groups.
+            weight: (n,) likewise.
+            targets: (n, C) likewise.
+            sizes: K numbers of cells, n together.
+            learned: of each group whether it is among the cells that the head learned from.
+        """
+        rows = torch.from_numpy(features).to(self.device).double()
+        residual = targets - (rows @ self._head).cpu().numpy()
+        is_seen = np.repeat(learned, sizes)
+        seen = rows[torch.from_numpy(is_seen).to(self.device)]
+        turned = (seen @ self._inverse).cpu().numpy()
+        seen_rows = seen.cpu().numpy()
+        left = residual[is_seen]
+        weight_of_seen = weight[is_seen]
+        targets_of_seen = targets[is_seen]
+        ends = np.cumsum(np.asarray(sizes)[np.asarray(learned, bool)])
+        for start, end in itertools.pairwise([0, *ends]):
+            own = slice(start, end)
+            own_weight = weight_of_seen[own]
+            # A head of no cells says nothing (see ``solve``).
+            if own_weight.sum(dtype=np.float64) > (1 - _FLOOR) * self._weight:
+                left[own] = targets_of_seen[own]
+            else:
+                left[own] = self._without(seen_rows[own], turned[own], own_weight, left[own])
+        residual[is_seen] = left
+        return residual
+
+    def _without(
+        self, rows: np.ndarray, turned: np.ndarray, weight: np.ndarray, residual: np.ndarray
+    ) -> np.ndarray:
+        """The residuals of a group that the head has seen, of a head that has not.
+
+        Args:
+            rows: (n, D) float64.
+            turned: (n, D) float64, the rows times the inverse.
+            weight: (n,).
+            residual: (n, C) float64, of the head that has seen them.
+        """
         weighted = rows * weight[:, None]
         if len(rows) <= rows.shape[1]:
-            leverage = rows @ self._inverse @ weighted.T
-            return np.linalg.solve(np.eye(len(rows)) - leverage, residual)
+            rest_of_cells = np.eye(len(rows)) - turned @ weighted.T
+            return np.linalg.solve(rest_of_cells, residual)
         # The same by the Woodbury identity, with a system of the channels' size.
         rest = self._matrix - weighted.T @ rows
         return residual + rows @ np.linalg.solve(rest, weighted.T @ residual)

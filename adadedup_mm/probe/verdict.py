@@ -198,21 +198,23 @@ def _comparison(summary: CurveSummary, strategy: str) -> str:
     text += f' on average{_where(summary, strategy)}'
     others = [name for name in better if name != strategy]
     if others:
-        text += f'; so {_is(others)} {_names(others)}'
+        text += f'; so {_is(others)} {words.joined(others)}'
     if worse:
-        text += f'; {_names(worse)} {_is(worse)} worse'
+        text += f'; {words.joined(worse)} {_is(worse)} worse'
     same = [name for name in known if overall[name].sign == 0]
     if same:
-        text += f'; {_names(same)} cannot be told from random'
+        text += f'; {words.joined(same)} cannot be told from random'
     return f'{text}.'
 
 
 def _nothing_better(compared: Sequence[str], worse: Sequence[str]) -> str:
     text = f'{compared[0]} does not beat random on this data by more than noise'
     if len(compared) > 1:
-        text = f'No strategy beats random on this data by more than noise ({_names(compared)})'
+        text = (
+            f'No strategy beats random on this data by more than noise ({words.joined(compared)})'
+        )
     if worse:
-        text += f'; {_names(worse)} {_is(worse)} even worse'
+        text += f'; {words.joined(worse)} {_is(worse)} even worse'
     return f'{text}.'
 
 
@@ -222,7 +224,7 @@ def _where(summary: CurveSummary, strategy: str) -> str:
     ratios = [_ratio(cell) for cell in cells if cell.minus_random.sign > 0]
     if not ratios or len(ratios) == len(cells):
         return ''
-    return f', most clearly at {_names(ratios)}'
+    return f', most clearly at {words.joined(ratios)}'
 
 
 def _after_loss(summary: CurveSummary, highest: Cell, command: '_Command') -> str:
@@ -290,13 +292,6 @@ def _points(value: float) -> str:
     """A difference of qualities in points, hundredths of the whole scale."""
     points = 100 * value
     return words.number(points, 2 if abs(points) < 1 else 1)
-
-
-def _names(names: Sequence[str]) -> str:
-    """Names as in a sentence: a, b and c."""
-    if len(names) < 2:
-        return ''.join(names)
-    return f'{", ".join(names[:-1])} and {names[-1]}'
 
 
 def _is(names: Sequence[str]) -> str:

@@ -10,11 +10,12 @@ import numpy as np
 from mmengine.config import Config
 
 from ..base.errors import UserError
-from ..base.files import sha256_items, sha256_value
+from ..base.files import sha256_items
 from ..base.progress import progress
-from ..datasets import Source, read_pool
+from ..datasets import read_pool
+from ..features.stage import file_stamp
 from ..images import Reader
-from ..images.training import reader_of
+from ..images.training import training_reader
 from ..pool import Pool
 from ..probe.curve import NO_DUPLICATES, WHOLE, Curve, Point
 from ..probe.folds import FOLDS, scene_blocks
@@ -189,16 +190,17 @@ def target_of(run: Run) -> Target:
     """The validation set if it has boxes of the same classes, otherwise the training set itself."""
     loader = run.config.get('val_dataloader')
     if loader and 'dataset' in loader:
-        settings = dict(run.config._cfg_dict, train_dataloader=loader)
-        pool, sources = read_pool(Config(settings))
-        if all(pool.image_paths) and pool.classes == run.pool.classes and len(pool.boxes):
-            return _validation_set(run, pool, sources, reader_of(loader['dataset']))
+        validation = Config(dict(run.config._cfg_dict, train_dataloader=loader))
+        pool, sources = read_pool(validation)
+        if all(pool.image_paths) and pool.classes == run.pool.classes:
+            pictures = pictures_of(pool, sources, run.options.views)
+            if len(pictures.boxes):
+                return _validation_set(run, pool, pictures, training_reader(validation))
     return _cross_validation(run)
 
 
-def _validation_set(run: Run, pool: Pool, sources: Sequence[Source], reader: Reader) -> Target:
-    pictures = pictures_of(pool, sources, run.options.views)
-    chosen = _spread(len(pictures))
+def _validation_set(run: Run, pool: Pool, pictures: Pictures, reader: Reader) -> Target:
+    chosen = _spread(pool, pictures)
     blocks, words = _blocks(pool, pictures, chosen)
     return Target(
         pictures=pictures,
@@ -215,9 +217,9 @@ def _cross_validation(run: Run) -> Target:
     pool = run.pool
     of_fold = run.folds(FOLDS)
     pictures = run.probe_stages.pictures
-    chosen = _spread(len(pictures))
+    chosen = _spread(pool, pictures)
     blocks, words = _blocks(pool, pictures, chosen)
-    kind = 'scene' if pool.scenes else 'cluster'
+    kind = 'scene' if pool.has_several_scenes else 'cluster'
     return Target(
         pictures=pictures,
         chosen=chosen,
@@ -229,10 +231,12 @@ def _cross_validation(run: Run) -> Target:
     )
 
 
-def _spread(pictures: int) -> np.ndarray:
-    """(n,) int64, pictures at equal distances."""
-    count = min(pictures, MOST_PICTURES)
-    return np.unique(np.linspace(0, pictures - 1, count).round().astype(np.int64))
+def _spread(pool: Pool, pictures: Pictures) -> np.ndarray:
+    """(n,) int64, pictures of labelled samples at equal distances."""
+    labelled = np.flatnonzero(pool.labelled[pictures.sample])
+    count = min(len(labelled), MOST_PICTURES)
+    places = np.linspace(0, len(labelled) - 1, count).round().astype(np.int64)
+    return labelled[places]
 
 
 def _blocks(pool: Pool, pictures: Pictures, chosen: np.ndarray) -> tuple[list[np.ndarray], str]:
@@ -240,7 +244,7 @@ def _blocks(pool: Pool, pictures: Pictures, chosen: np.ndarray) -> tuple[list[np
     block_of_sample = scene_blocks(pool.scenes, len(pool))
     block = block_of_sample[pictures.sample[chosen]]
     blocks = [np.flatnonzero(block == number) for number in np.unique(block)]
-    if pool.scenes and len(set(pool.scenes)) > 1:
+    if pool.scenes and pool.has_several_scenes:
         return blocks, f'{len(set(pool.scenes))} scenes'
     return blocks, 'no scenes known'
 
@@ -272,7 +276,8 @@ def precisions_of(run: Run, target: Target, kept: np.ndarray) -> list[Precision]
     inputs = dict(
         probe=run.ledger.used['probe'],
         kept=sha256_items(kept),
-        pictures=sha256_value([target.pictures.paths, target.chosen.tolist()]),
+        pictures=_pictures_key(target),
+        reader=target.reader.key,
         folds=sha256_items(target.of_fold),
     )
     folder = run.ledger.stage('detections', inputs, found)
@@ -290,6 +295,12 @@ def precisions_of(run: Run, target: Target, kept: np.ndarray) -> list[Precision]
             bar.update()
 
     return results
+
+
+def _pictures_key(target: Target) -> str:
+    """Hash of the pictures that are looked at, as ``ImageStages.images_key`` has it."""
+    paths = [target.pictures.paths[picture] for picture in target.chosen]
+    return sha256_items((path, *file_stamp(path)) for path in paths)
 
 
 def _notes(run: Run) -> tuple[str, ...]:

@@ -193,7 +193,10 @@ def _choose(
     with untouched(_originals(run), but=_own_folders(run, work_dir)):
         if run.store.rank == 0 and not is_update:
             print(estimate_line(run))
-        return strategy(run)
+        selection = strategy(run)
+        # All processes read the images for it, the first one alone writes what was found.
+        _ = run.conflicts
+        return selection
 
 
 def _originals(run: Run) -> list[Path]:

@@ -22,6 +22,7 @@ from ..selection import Selection
 from ..settings.config_text import write_config
 from ..strategies.run import Run
 from ..vectors.map import map_2d
+from ..workdir.conflicts import CONFLICTS, conflict_counts, conflicts_table
 from ..workdir.manifest import (
     CurvePoint,
     FeedbackFacts,
@@ -29,6 +30,7 @@ from ..workdir.manifest import (
     GapReliability,
     InputFile,
     Manifest,
+    NearDuplicates,
     ReaderFacts,
     StageCost,
     UpdateFacts,
@@ -48,6 +50,8 @@ from ..workdir.tables import (
 from .rules import apply_rules, name_unreadable
 
 CURVE_RATIOS = tuple(round(0.05 * step, 2) for step in range(1, 21))
+# Stages that are there for the feedback alone.
+_FEEDBACK_STAGES = ('probe', 'probe_losses', 'held_out', 'proxy', 'losses')
 
 
 def write_outputs(
@@ -68,28 +72,47 @@ def write_outputs(
     selection.notes[:0] = [f'{note}.' for note in run.pool.notes]
     feedback = _feedback(run, selection)  # Before the rules, which change decisions too.
     apply_rules(run, selection)
+    _note_conflicts(run, selection, work_dir)
     samples = _samples(run, selection)
+    near_duplicates = _near_duplicates(run, selection, samples)
     SAMPLES.write(work_dir, samples)
     CLUSTERS.write(work_dir, clusters_table(selection))
     CLASSES.write(work_dir, classes_table(run.pool, selection.kept))
+    CONFLICTS.write(work_dir, conflicts_table(run.pool, run.conflicts, selection.kept))
     files = write_pruned(run.sources, selection.kept, work_dir / 'annotations')
     _note_databases(run, selection, files)
     write_pruned_config(run, work_dir)
     manifest = _manifest(run, selection, feedback, identity, files, started)
+    manifest.near_duplicates = UNSET if near_duplicates is None else near_duplicates
     write_manifest(work_dir, manifest)
 
 
 def _samples(run: Run, selection: Selection) -> pa.Table:
     """``samples.parquet``; what is found out about the samples on the way comes into the notes."""
     pool, loss = run.pool, selection.loss
-    partner, partner_similarity, xy = _explain(run, selection)
+    pairs = _pairs(run, selection)
+    partner = pairs[0]
     suspect = np.zeros(len(pool), bool)
     if loss is not None:
         suspect = label_suspects(loss, partner)
     _note_bad_images(run, selection)
     name_unreadable(run, selection)
     selection.explain(run.options.strategy_name)
-    return samples_table(pool, selection, partner, partner_similarity, suspect, xy)
+    xy = map_2d(run.features) if selection.has_scores else None
+    return samples_table(pool, selection, *pairs, suspect, xy, run.conflicts.others)
+
+
+def _note_conflicts(run: Run, selection: Selection, work_dir: Path) -> None:
+    """Says where labels contradict each other, in the report and at once."""
+    count = len(run.conflicts.pairs)
+    if not count:
+        return
+    pairs = (
+        'pair of near-identical images has' if count == 1 else 'pairs of near-identical images have'
+    )
+    note = f'{count:,} {pairs} labels that contradict each other'
+    selection.notes.append(f'{note}: see the section on label conflicts, and conflicts.parquet.')
+    print(f'warning: {note}: see report.html and {CONFLICTS.path(work_dir)}')
 
 
 def _note_databases(run: Run, selection: Selection, files: Sequence[Mapping[str, Any]]) -> None:
@@ -111,29 +134,39 @@ def write_pruned_config(run: Run, work_dir: Path) -> None:
     write_config(config, work_dir / 'config.py')
 
 
-def _explain(run: Run, selection: Selection) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Partner and similarity of every pruned sample, and the 2-D map.
+def _pairs(run: Run, selection: Selection) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Partner of every sample, the density score of that pair, and its image similarity, each (N,).
 
-    Nothing where no features were needed.
+    No partner, -1 and NaN, where the strategy has no density scores.
     """
-    if not selection.has_scores:
-        no_partner = np.full(len(run.pool), -1)
-        unknown = np.full(len(run.pool), np.nan, np.float32)
-        return no_partner, unknown, None
+    partner = np.full(len(run.pool), -1)
+    score = np.full(len(run.pool), np.nan, np.float32)
+    image_similarity = score.copy()
+    if selection.has_scores:
+        compared = run.density_stages.compared(selection.layout)
+        partner, score = nearest_kept(compared, selection.assignment, selection.kept)
+        image_similarity[partner >= 0] = run.density_stages.likeness(partner)
+    return partner, score, image_similarity
 
-    compared = run.density_stages.compared(selection.layout)
-    partner, similarity = nearest_kept(compared, selection.assignment, selection.kept)
-    if run.image_stages.same_features >= NEARLY_ALL:
-        note = same_features_note(run.image_stages.same_features)
+
+def _near_duplicates(run: Run, selection: Selection, samples: pa.Table) -> NearDuplicates | None:
+    """How much of what went was redundant, and notes on it; None without density scores."""
+    if not selection.has_scores:
+        return None
+    images = run.image_stages
+    bound = float(images.embedder.near_duplicate)
+    if images.same_features >= NEARLY_ALL:
+        note = same_features_note(images.same_features)
         selection.notes.append(note)
         print(f'warning: {note}')
-    else:
-        likeness = run.density_stages.likeness(partner)
-        selection.notes.extend(
-            _redundancy_notes(likeness, run.image_stages.embedder.near_duplicate)
-        )
-
-    return partner, similarity, map_2d(run.features)
+        return NearDuplicates(bound)
+    similarity = samples['image_similarity'].drop_null().to_numpy()
+    if not len(similarity):
+        return NearDuplicates(bound)
+    share = float((similarity >= bound).mean())
+    found = NearDuplicates(bound, share, float(similarity.max()))
+    selection.notes.append(_redundancy_note(found))
+    return found
 
 
 def _note_bad_images(run: Run, selection: Selection) -> None:
@@ -152,37 +185,30 @@ def bad_images_note(bad: Sequence[dict[str, Any]]) -> str:
     return f'{len(reasons)} images cannot be read by the training: {first_ones}.'
 
 
-def _redundancy_notes(similarity: np.ndarray, near_duplicate: float) -> list[str]:
-    """Says plainly how much of what went was really redundant.
-
-    Args:
-        similarity: (pruned,) float32, of each pruned sample to its partner.
-        near_duplicate: similarity from which the embedder's near-duplicates begin.
-    """
-    if not len(similarity):
-        return []
-    share = float((similarity >= near_duplicate).mean())
-    level = f'similarity to a kept sample at least {near_duplicate:g}'
-    if share >= 0.05:
-        return [f'{share:.0%} of the pruned samples are near-duplicates ({level}).']
-    return [
-        f'No duplicates found: {share:.0%} of the pruned samples are near-duplicates '
-        f'({level}; the most similar pair has {similarity.max():.3f}). '
-        'Pruning this dataset removes distinct content.'
-    ]
+def _redundancy_note(found: NearDuplicates) -> str:
+    """Says plainly how much of what went was really redundant."""
+    level = f'image similarity to a kept sample at least {found.bound:g}'
+    if found.are_few:
+        return (
+            f'No duplicates found: {found.share:.0%} of the pruned samples are near-duplicates '
+            f'({level}; the most similar pair has {found.highest:.3f}). '
+            'Pruning this dataset removes distinct content.'
+        )
+    return f'{found.share:.0%} of the pruned samples are near-duplicates ({level}).'
 
 
 def _feedback(run: Run, selection: Selection) -> FeedbackFacts | None:
-    """What the proxy changed, and what it cost; None where none was asked."""
+    """What the feedback changed, and what it cost; None where none was asked for."""
     if selection.without_feedback is None:
         return None
     costs = run.ledger.costs()
-    spent = [costs[name]['seconds'] for name in ('proxy', 'losses') if name in costs]
+    spent = [costs[name]['seconds'] for name in _FEEDBACK_STAGES if name in costs]
     reliability = selection.reliability or {}
     return FeedbackFacts(
         decisions_changed=selection.decisions_changed,
-        seconds=round(sum(spent), 3),
+        seconds=round(sum(spent, 0.0), 3),
         signal_share=reliability.get('signal_share'),
+        signal=selection.signal,
     )
 
 
@@ -229,6 +255,7 @@ def _manifest(
         started=_utc(started),
         finished=_utc(finished),
         update=UNSET if selection.update is None else UpdateFacts(**selection.update),
+        conflicts=conflict_counts(run.conflicts),
     )
     manifest.break_even = break_even(seconds, kept / n, idle_seconds=manifest.idle_seconds)
     words = feedback_words(manifest)

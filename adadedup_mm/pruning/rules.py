@@ -1,16 +1,21 @@
-"""What holds whatever the strategy says: class floors, whole scenes, gaps in time."""
+"""What holds whatever the strategy says: right labels, class floors, scenes, gaps in time."""
 
 import numpy as np
 
 from ..base.words import listed
 from ..selection import Selection
+from ..selection.better_labels import keep_better_labels
 from ..selection.class_floor import classes_below, keep_class_floor
 from ..selection.scenes import keep_groups, preference, spread_frames
 from ..strategies.run import Run
 
 
 def apply_rules(run: Run, selection: Selection) -> None:
-    """The floors of classes, then ``group_by`` or ``min_gap``; notes say what could not be met."""
+    """Copies with contradicting labels, then the floors of classes, ``group_by`` or ``min_gap``.
+
+    Notes say what could not be met.
+    """
+    _apply_better_labels(run, selection)
     chosen = selection.kept
     missed = _apply_class_floor(run, selection)
     scenes = run.scenes
@@ -27,6 +32,19 @@ def apply_rules(run: Run, selection: Selection) -> None:
             f'The class floor of {listed(missed)} cannot be met: '
             f'the keep ratio is too small{in_its_way}.'
         )
+
+
+def _apply_better_labels(run: Run, selection: Selection) -> None:
+    """For strategies that go by density scores: of contradicting copies the better ones stay."""
+    is_asked = run.options.guards.conflicts and selection.update is None
+    better = run.conflicts.better
+    if not is_asked or not selection.has_scores or not (better >= 0).any():
+        return
+    locked = run.unreadable | ~run.pool.labelled
+    result = keep_better_labels(selection.kept, selection.margin, better, locked)
+    why_pruned = 'its labels contradict a better copy'
+    selection.change(result.swapped, 'has better labels than its copy', why_pruned)
+    selection.change(result.kept, 'in place of a contradicting copy', why_pruned)
 
 
 def _apply_class_floor(run: Run, selection: Selection) -> list[str]:

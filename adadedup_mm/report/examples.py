@@ -5,9 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..workdir.finished import FinishedRun
+from .ranking import highest_gap_first, most_pruned_first, telling_gaps
 
-# Clusters by highest gap, by lowest gap, and by number of pruned samples.
+# Clusters by highest gap, by lowest gap, and by share of pruned samples.
 HIGH, LOW, MOST = 8, 4, 4
+# Shown unfolded: the first ones, and of the most pruned ones as many.
+UNFOLDED = 3
 # Of a cluster: kept partners, and kept samples that are no partner.
 GROUPS, ALONE = 4, 4
 # Of a partner, pruned samples, which with it fill a line of four pictures, or two lines where there
@@ -42,6 +45,7 @@ class Example:
         partners_total: how many kept samples stand for pruned ones.
         alone: rows of kept samples that are no pruned sample's partner.
         alone_total: how many there are.
+        is_open: whether its pictures are seen at once.
     """
 
     index: int
@@ -50,6 +54,7 @@ class Example:
     partners_total: int
     alone: list[int]
     alone_total: int
+    is_open: bool
 
     @property
     def rows(self) -> list[int]:
@@ -63,32 +68,38 @@ class Example:
 
 
 def choose_clusters(
-    gap: np.ndarray, pruned: np.ndarray, high: int = HIGH, low: int = LOW, most: int = MOST
+    gap: np.ndarray,
+    size: np.ndarray,
+    kept: np.ndarray,
+    high: int = HIGH,
+    low: int = LOW,
+    most: int = MOST,
 ) -> dict[int, str]:
     """Picks clusters with pruned samples: extreme gaps first, then those that lost most.
 
     Args:
         gap: (K,) float, NaN where unknown.
-        pruned: (K,) int, number of pruned samples.
+        size: (K,) int, number of samples.
+        kept: (K,) int, number of kept samples.
         high: how many of the highest gaps.
         low: how many of the lowest gaps.
-        most: how many of the rest with the most pruned samples.
+        most: how many of the rest with the largest share of pruned samples.
 
     Returns:
-        Index of each chosen cluster and why it was chosen, by falling gap, unknown gaps last by
-        falling number of pruned samples. If no more qualify than asked for, all of them, without a
-        reason.
+        Index of each chosen cluster and why it was chosen, by falling gap, unknown gaps last, the
+        most pruned first. If no more qualify than asked for, all of them, without a reason; without
+        any gap there is no other reason than that order either.
     """
-    candidates = np.flatnonzero(pruned > 0)
-    least_pruned_last = -pruned[candidates]
-    lowest_gap_last = -gap[candidates]
-    by_gap = np.lexsort((candidates, least_pruned_last, lowest_gap_last))
-    order = candidates[by_gap]
+    has_pruned = kept < size
+    ranked = highest_gap_first(gap, size, kept)
+    order = ranked[has_pruned[ranked]]
     places = high + low + most
     if len(order) <= places:
         return dict.fromkeys(order.tolist(), '')
 
     has_gap = np.isfinite(gap[order])
+    if not has_gap.any():
+        return dict.fromkeys(order[:places].tolist(), '')
     known = order[has_gap].tolist()
     chosen = dict.fromkeys(known[:high], 'among the highest gaps')
     lowest_from = max(high, len(known) - low)
@@ -97,10 +108,9 @@ def choose_clusters(
 
     # Without gaps their places go to the clusters that lost most.
     left = places - len(chosen)
-    rest = np.setdiff1d(order, list(chosen))
-    by_pruned = np.lexsort((rest, -pruned[rest]))
-    most_pruned = rest[by_pruned][:left]
-    for index in most_pruned.tolist():
+    by_pruned = most_pruned_first(size, kept)
+    rest = [index for index in by_pruned.tolist() if has_pruned[index] and index not in chosen]
+    for index in rest[:left]:
         chosen[index] = 'among the most pruned'
     return {index: chosen[index] for index in order.tolist() if index in chosen}
 
@@ -131,17 +141,19 @@ def group_by_partner(rows: np.ndarray, partner: np.ndarray, similarity: np.ndarr
 
 
 def cluster_examples(run: FinishedRun) -> list[Example]:
-    """The clusters that the page shows with pictures, by falling gap."""
+    """The clusters that the page shows with pictures, by falling gap, or the most pruned first."""
     clusters = run.clusters
-    gap = clusters['gap']
-    pruned = clusters['size'] - clusters['kept']
-    chosen = choose_clusters(gap, pruned)
-    return [_example(run, index, why) for index, why in chosen.items()]
+    size, kept = clusters['size'], clusters['kept']
+    chosen = choose_clusters(telling_gaps(run), size, kept)
+    shown = list(chosen)
+    by_pruned = [index for index in most_pruned_first(size, kept).tolist() if index in chosen]
+    unfolded = {*shown[:UNFOLDED], *by_pruned[:UNFOLDED]}
+    return [_example(run, index, why, index in unfolded) for index, why in chosen.items()]
 
 
-def _example(run: FinishedRun, index: int, why: str) -> Example:
+def _example(run: FinishedRun, index: int, why: str, is_open: bool) -> Example:
     samples = run.samples
-    similarity = samples['partner_similarity']
+    similarity = shown_similarity(run)
     cluster = run.clusters['cluster'][index]
     rows = np.flatnonzero(samples['cluster'] == cluster)
     is_kept = samples['kept'][rows]
@@ -156,7 +168,19 @@ def _example(run: FinishedRun, index: int, why: str) -> Example:
         partners_total=sum(group.partner >= 0 for group in groups),
         alone=_spread(alone, ALONE),
         alone_total=len(alone),
+        is_open=is_open,
     )
+
+
+def shown_similarity(run: FinishedRun) -> np.ndarray:
+    """(N,) of pairs, what stands on their pictures: image similarity, in older runs density score.
+
+    Without a share of the labels, the two are the same.
+    """
+    image_similarity = run.samples['image_similarity']
+    if np.isfinite(image_similarity).any():
+        return image_similarity
+    return run.samples['partner_similarity']
 
 
 def _spread(rows: np.ndarray, count: int) -> list[int]:

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,22 @@ from markupsafe import Markup
 from ..base import words
 from ..base.errors import UserError
 from ..base.files import atomic_open
+from ..workdir.conflicts import read_conflicts
 from ..workdir.finished import FinishedRun, read_finished_run
 from ..workdir.leakage import LeakageSummary, read_summary
 from ..workdir.probe import JudgedCurve, read_judged_curve
 from . import sections
+from .conflicts import conflict_section
 from .examples import cluster_examples, suspect_rows
 from .html import page_style, page_template
+from .losers import loser_notes
+from .pictures import make_pictures, usual_aspect
 from .quality import quality_section
-from .thumbnails import make_thumbnails
+from .ranking import telling_gaps
+from .verdict import conclude
 
 HERE = Path(__file__).parent
-# Width / height of pictures where no image tells.
-USUAL_ASPECT = 4 / 3
+SCRIPTS = ('sort.js', 'enlarge.js')
 # Sections between the overview and the files: id, title, and what of the page's content fills it.
 OPTIONAL_SECTIONS = (
     ('quality', 'Predicted quality', 'quality'),
@@ -35,30 +38,16 @@ OPTIONAL_SECTIONS = (
     ('classes', 'Classes', 'classes'),
     ('scenes', 'Scenes', 'scenes'),
     ('leakage', 'Leakage', 'leakage'),
+    ('conflicts', 'Label conflicts', 'conflicts'),
     ('suspects', 'Label suspects', 'has_losses'),
     ('map', 'Feature map', 'map'),
 )
-# What a run has whatever its strategy, or only with data or a tool of its own.
-NOT_OF_THE_STRATEGY = ('quality', 'classes', 'scenes', 'leakage')
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A sample with its thumbnail; ``source`` is None where the image is not there any more."""
-
-    sample_id: str
-    path: str
-    kept: bool
-    similarity: float
-    loss: float
-    source: str | None
-    aspect: float
-
-    @property
-    def name(self) -> str:
-        """What to call it in a caption."""
-        name = self.path or self.sample_id
-        return words.short_name(name)
+# What a strategy has to have computed for a section, and which sections those are; a run has the
+# others whatever its strategy, or only with data or a tool of its own.
+MADE_FROM = (
+    ('density scores', ('curve', 'clusters', 'map')),
+    ('the losses of a proxy or probe', ('gaps', 'suspects')),
+)
 
 
 def build_report(work_dir: Path) -> Path:
@@ -79,6 +68,8 @@ def build_report(work_dir: Path) -> Path:
         read_finished_run(work_dir),
         read_summary(work_dir),
         read_judged_curve(work_dir),
+        read_conflicts(work_dir),
+        str(work_dir),
     )
     path = work_dir / 'report.html'
     try:
@@ -96,11 +87,23 @@ def report_page(
     run: FinishedRun,
     leakage: LeakageSummary | None = None,
     probed: JudgedCurve | None = None,
+    conflicts: pa.Table | None = None,
+    work_dir: str = 'WORK_DIR',
 ) -> str:
-    """The page as HTML, with sections about leakage and about a probe beside the run, if any."""
+    """The page as HTML.
+
+    Args:
+        run: a finished run.
+        leakage: of a run beside it, if there was one.
+        probed: a probe's curve beside it, likewise.
+        conflicts: ``conflicts.parquet``; None for runs of older versions.
+        work_dir: what to call it in commands.
+    """
     content = _content(run)
+    content['verdict'] = conclude(run, probed, work_dir)
     content['leakage'] = leakage
     content['quality'] = quality_section(probed)
+    content['conflicts'] = conflict_section(run, conflicts)
     content |= _contents(content)
     content |= _style_and_script()
     return page_template(HERE / 'template.html.j2').render(content)
@@ -112,12 +115,15 @@ def _content(run: FinishedRun) -> dict[str, Any]:
     example_clusters = sections.plain_rows(run.clusters, [example.index for example in examples])
     suspects, suspects_total = suspect_rows(run)
     shown = [row for example in examples for row in example.rows]
-    pictures = _pictures(run, shown + suspects)
+    pictures = make_pictures(run, suspects + shown)
     scenes = sections.scene_rows(run)
 
     return dict(
         run=run.manifest,
         finished=sections.moment(run.manifest.finished),
+        keep_ratio_note=sections.keep_ratio_note(run),
+        notes=run.manifest.notes + loser_notes(run, scenes),
+        glossary=sections.glossary(run),
         options=json.dumps(
             run.manifest.options,
             indent=2,
@@ -126,10 +132,13 @@ def _content(run: FinishedRun) -> dict[str, Any]:
         ),
         reasons=sections.reason_rows(run),
         pictures=pictures,
-        aspect=_aspect(pictures),
+        aspect=usual_aspect(pictures),
         curve=sections.keep_ratio_curve(run),
         clusters=sections.cluster_rows(run),
         clusters_total=len(run.clusters['cluster']),
+        go_by_gap=bool(np.isfinite(telling_gaps(run)).any()),
+        least_shift=sections.LEAST_SHIFT,
+        has_shifts=sections.has_shifts(run),
         examples=list(zip(example_clusters, examples, strict=True)),
         gaps=sections.gap_section(run),
         reliability=sections.reliability_sentence(run),
@@ -141,12 +150,14 @@ def _content(run: FinishedRun) -> dict[str, Any]:
         suspects_total=suspects_total,
         has_losses=bool(np.isfinite(run.samples['loss']).any()),
         map=sections.feature_map(run),
+        similarity_word=sections.similarity_word(run),
     )
 
 
 def _style_and_script() -> dict[str, str]:
     """The style sheet, the script, and its digest: the page's policy lets no other script run."""
-    script = (HERE / 'sort.js').read_text(encoding='utf-8')
+    scripts = [(HERE / name).read_text(encoding='utf-8') for name in SCRIPTS]
+    script = '\n'.join(scripts)
     digest = hashlib.sha256(script.encode()).digest()
     return dict(
         style=page_style(),
@@ -156,52 +167,14 @@ def _style_and_script() -> dict[str, str]:
 
 
 def _contents(content: dict[str, Any]) -> dict[str, Any]:
-    """The table of contents, and titles of sections that a run of another strategy would have."""
-    present, absent = [], []
-    for section, title, key in OPTIONAL_SECTIONS:
-        if content[key]:
-            present.append((section, title))
-        elif section not in NOT_OF_THE_STRATEGY:
-            absent.append(title)
+    """The table of contents, and what is not in it, with the reason."""
+    present = [(section, title) for section, title, key in OPTIONAL_SECTIONS if content[key]]
+    missing = {section: title for section, title, key in OPTIONAL_SECTIONS if not content[key]}
+    absent = []
+    for material, made in MADE_FROM:
+        titles = [missing[section].lower() for section in made if section in missing]
+        if titles:
+            absent.append((words.joined(titles), material))
     present.insert(0, ('overview', 'Overview'))
     present.append(('files', 'Files and options'))
     return dict(sections=present, absent=absent)
-
-
-def _pictures(run: FinishedRun, rows: list[int]) -> dict[int, Picture]:
-    """Thumbnails of the first view of each sample, by row."""
-    rows = sorted(set(rows))
-    taken = pa.array(rows, pa.int64())
-    ids = run.sample_ids.take(taken).to_pylist()
-    paths = [_first_path(views) for views in run.image_paths.take(taken).to_pylist()]
-    thumbnails = make_thumbnails(paths, run.manifest.image_reader)
-    columns = run.samples
-    pictures = {}
-    for row, sample_id, path, thumbnail in zip(rows, ids, paths, thumbnails, strict=True):
-        source, aspect = thumbnail or (None, USUAL_ASPECT)
-        pictures[row] = Picture(
-            sample_id=sample_id or '',
-            path=path,
-            kept=bool(columns['kept'][row]),
-            similarity=float(columns['partner_similarity'][row]),
-            loss=float(columns['loss'][row]),
-            source=source,
-            aspect=aspect,
-        )
-
-    return pictures
-
-
-def _first_path(views: list[str] | None) -> str:
-    """Of the first view; empty for images that are no files."""
-    return views[0] if views else ''
-
-
-def _aspect(pictures: dict[int, Picture]) -> float:
-    """Width / height of the frames around thumbnails: that of most images, within reason."""
-    known = [picture.aspect for picture in pictures.values() if picture.source]
-    if not known:
-        return USUAL_ASPECT
-    median = float(np.median(known))
-    within_reason = min(max(median, 0.75), 2)
-    return round(within_reason, 3)

@@ -227,7 +227,7 @@ def curve_plot(
     x = x_axis(0, 1)
     y = y_axis(*padded(thresholds))
     parts = [
-        grid(x, y, 'keep ratio', 'threshold (similarity)', per_cent, tick_text(y)),
+        grid(x, y, 'keep ratio', 'threshold (density score)', per_cent, tick_text(y)),
         tag('polyline', class_='curve', points=polyline(x(ratios), y(thresholds))),
     ]
     label = 'Threshold against keep ratio'

@@ -12,6 +12,7 @@ from ..base import words
 from ..workdir.finished import Columns, FinishedRun
 from ..workdir.manifest import CurvePoint
 from . import plots
+from .ranking import highest_gap_first, telling_gaps
 
 MAP_POINTS = 6000
 GAP_POINTS = 1000
@@ -19,6 +20,8 @@ GAP_POINTS = 1000
 ROWS = 1500
 # Thresholds of clusters that differ by less are one threshold, rounded.
 _LEAST_SPREAD = 5e-4
+# What is less shows as 0.
+LEAST_SHIFT = 5e-4
 
 Row = dict[str, Any]
 
@@ -45,6 +48,47 @@ def _kept_and_frequent_first(row: Row) -> tuple[bool, int, str]:
     return is_pruned, -row['samples'], row['reason']
 
 
+def keep_ratio_note(run: FinishedRun) -> str:
+    """Why an update keeps another share than its keep ratio; '' for full runs."""
+    manifest = run.manifest
+    if not manifest.update:
+        return ''
+    asked = words.share(manifest.keep_ratio)
+    of_all = words.share(manifest.kept / manifest.samples)
+    new_kept = words.count(manifest.update.new_kept)
+    new = words.count(manifest.update.new)
+    return (
+        f"Keep ratio {asked} is the last full run's; this update kept {new_kept} of {new} new "
+        f'samples by its thresholds and left older decisions as they were: {of_all} in all.'
+    )
+
+
+def glossary(run: FinishedRun) -> list[tuple[str, str]]:
+    """The kinds of similarity on the page and what each means; none without density scores."""
+    if not len(run.clusters['cluster']):
+        return []
+    layout = run.manifest.used_layout
+    is_blended = math.isfinite(layout) and layout > 0
+    blend = 'the image similarity'
+    if is_blended:
+        image_part = words.share(1 - layout, 0)
+        blend = f'{image_part} image similarity, {words.share(layout, 0)} labels'
+    found = run.manifest.near_duplicates
+    bound = f', {words.number(found.bound, 2)}' if found else ''
+    return [
+        ('Density score', f'how much a sample resembles one that its cluster has ({blend})'),
+        ('Image similarity', 'cosine of the image features'),
+        ('Near-duplicate bound', f'image similarity from which two samples are copies{bound}'),
+    ]
+
+
+def similarity_word(run: FinishedRun) -> str:
+    """What the figures on pictures are: older runs did not keep the image similarity of a blend."""
+    is_known = np.isfinite(run.samples['image_similarity']).any()
+    is_the_same = run.manifest.used_layout == 0
+    return 'image similarity' if is_known or is_the_same else 'density score'
+
+
 def keep_ratio_curve(run: FinishedRun) -> dict[str, Any] | None:
     """The keep-ratio curve: its plot and a short table; None without thresholds."""
     manifest = run.manifest
@@ -69,7 +113,7 @@ def keep_ratio_curve(run: FinishedRun) -> dict[str, Any] | None:
 
 
 def _is_threshold(point: CurvePoint) -> bool:
-    """Whether a point of the curve is a similarity that samples can have."""
+    """Whether a point of the curve is a density score that samples can have."""
     threshold = point.threshold
     if threshold is None or not math.isfinite(threshold):
         return False
@@ -111,12 +155,16 @@ def _threshold_spread(thresholds: np.ndarray) -> tuple[float, float] | None:
 
 
 def cluster_rows(run: FinishedRun) -> list[Row]:
-    """Clusters by falling gap, then by falling number of pruned samples."""
+    """Clusters by falling gap; the most pruned first where the gaps hold no signal."""
     clusters = run.clusters
-    gap = clusters['gap']
-    pruned = clusters['size'] - clusters['kept']
-    order = np.lexsort((clusters['cluster'], -pruned, -gap))
+    order = highest_gap_first(telling_gaps(run), clusters['size'], clusters['kept'])
     return plain_rows(clusters, order)
+
+
+def has_shifts(run: FinishedRun) -> bool:
+    """Whether the threshold of any cluster was moved, as far as three decimals show it."""
+    shift = run.clusters['shift']
+    return bool((np.abs(shift) >= LEAST_SHIFT).any())
 
 
 def plain_rows(columns: Columns, order: Sequence[int] | np.ndarray) -> list[Row]:
@@ -205,17 +253,25 @@ def class_rows(run: FinishedRun) -> list[Row]:
 
 
 def scene_rows(run: FinishedRun) -> list[Row]:
-    """Samples and kept samples of each scene, the most pruned first; none without scenes."""
+    """Samples of each scene, the most pruned first; none without scenes.
+
+    Beside all and the kept ones: ``copies``, pruned ones with a near-duplicate among what stayed.
+    """
     kept = run.samples['kept'].astype(np.int64)
-    table = pa.table(dict(scene=run.scenes, kept=kept)).drop_null()
+    found = run.manifest.near_duplicates
+    bound = found.bound if found else math.inf
+    is_copy = run.samples['image_similarity'] >= bound
+    copies = is_copy.astype(np.int64)
+    table = pa.table(dict(scene=run.scenes, kept=kept, copies=copies)).drop_null()
     groups = table.group_by('scene')
-    counts = groups.aggregate([('kept', 'count'), ('kept', 'sum')])
+    counts = groups.aggregate([('kept', 'count'), ('kept', 'sum'), ('copies', 'sum')])
     rows = []
     for group in counts.to_pylist():
         row = dict(
             scene=group['scene'],
             samples=group['kept_count'],
             kept=group['kept_sum'],
+            copies=group['copies_sum'],
         )
         rows.append(row)
 

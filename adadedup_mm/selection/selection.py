@@ -27,6 +27,7 @@ class Selection:
         without_feedback: (N,) bool, what density alone would keep; None where no proxy was
             asked.
         reliability: how far the gaps can be trusted, for the manifest; None likewise.
+        signal: whose losses these are: ``'probe'``, ``'proxy'`` or ``'both'``.
         layout: share of the label layout in the density scores.
         notes: sentences for the report.
         update: facts for the manifest where an older run's decisions stay; guards must not touch
@@ -47,6 +48,7 @@ class Selection:
     shift: np.ndarray | None = None
     without_feedback: np.ndarray | None = None
     reliability: dict[str, Any] | None = None
+    signal: str = 'proxy'
     layout: float = 0.0
     notes: list[str] = field(default_factory=list)
     update: dict[str, Any] | None = None

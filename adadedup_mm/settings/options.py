@@ -46,8 +46,9 @@ class FeedbackOptions:
             images'. 0 is the paper's plain form.
         signal: what says how informative a sample is: ``'probe'`` (linear heads on frozen maps, in
             seconds), ``'proxy'`` (a detector that is trained for it, as the paper has it), or
-            ``'both'``, weighted by their precision. A proxy is trained only where the probe finds
-            something to decide, unless ``shrink`` is off.
+            ``'both'``, weighted by their precision: a proxy is then trained only where the probe
+            can tell clusters apart. What the probe says moves thresholds only where that helps in
+            cross-validation.
         gap: ``'mean'``, ``'paired'`` or ``'held_out'``.
         beta: adaptation strength, in units of the spread of the density scores; 0 needs no proxy.
         alpha_plus: factor of positive gaps (informative clusters, which keep more).
@@ -89,9 +90,12 @@ class GuardOptions:
     Attributes:
         min_class_ratio: every class keeps at least this share of ``keep_ratio`` of its samples, and
             at least one; 0 switches the guard off.
+        conflicts: whether of copies whose labels contradict each other the one that is rather right
+            stays, where the strategy goes by density scores.
     """
 
     min_class_ratio: float = 0.5
+    conflicts: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +164,8 @@ class Options:
             values.pop(name)
         if not self.proxy.distributed:
             values['proxy'].pop('distributed')
+        if self.guards.conflicts:
+            values['guards'].pop('conflicts')
         return values
 
 
@@ -313,6 +319,10 @@ def _check(options: Options) -> None:
     _check_proxy(options.proxy)
     _check_feedback(options.feedback, options.proxy)
     finite(options.guards.min_class_ratio, 'adadedup.guards.min_class_ratio', 0, 1)
+    if not isinstance(options.guards.conflicts, bool):
+        raise UserError(
+            f'adadedup.guards.conflicts is {options.guards.conflicts!r}, but must be True or False'
+        )
 
 
 def _check_component(value: Any, where: str) -> None:

@@ -49,7 +49,7 @@ def _needs(run: 'Run', keep_ratio: float) -> Needs:
     if options.feedback.beta == 0 or all_stay or not run.pool.labelled.any():
         return Needs(by_density=True, layout=_layout(run))
     signals = _signals(run)
-    probed = len(run.probe_stages.pictures) if _may_probe(run) else 0
+    probed = len(run.probe_stages.pictures) if 'probe' in signals else 0
     if 'proxy' not in signals:
         return Needs(by_density=True, layout=_layout(run), probed=probed)
 
@@ -117,6 +117,7 @@ def adadedup(run: 'Run') -> Selection:
         shift=adaptive.shift,
         without_feedback=density.kept,
         reliability=feedback.reliability,
+        signal=feedback.signal,
     )
 
 
@@ -193,6 +194,7 @@ class _Feedback:
         delta: (K,) float64, the standardised gaps.
         reliability: how far the gaps can be trusted, for the manifest.
         notes: sentences for the report.
+        signal: whose losses these are.
     """
 
     gaps: Gaps
@@ -200,6 +202,7 @@ class _Feedback:
     delta: np.ndarray
     reliability: dict[str, Any]
     notes: list[str]
+    signal: str
 
 
 def _may_probe(run: 'Run') -> bool:
@@ -218,37 +221,34 @@ def _signals(run: 'Run') -> tuple[str, ...]:
 def _ask(run: 'Run', initial: np.ndarray, layout: float) -> _Feedback:
     """Asks the probe, a proxy or both what they make of an initial set, (N,) bool.
 
-    A proxy takes minutes to hours, the probe seconds: unless the paper's plain form without
-    shrinkage is wanted, the proxy is trained only if the probe can tell clusters apart.
+    A proxy takes minutes to hours, the probe seconds. Where both are to be asked, a proxy is
+    trained only if the probe can tell clusters apart, unless noisy gaps are taken as they are.
     """
     signals = _signals(run)
-    options = run.options.feedback
-    by_probe = None
-    if _may_probe(run) and (options.shrink or 'probe' in signals):
-        by_probe = _judged(run, *_gaps_by(run, initial, layout, 'probe'))
-    if by_probe and 'proxy' in signals and options.shrink and not by_probe.delta.any():
-        note = (
-            "The probe's losses cannot tell the clusters apart, so that a proxy's would change no "
-            'decision: none is trained.'
-        )
-        return replace(by_probe, notes=[note])
-    if by_probe and 'proxy' not in signals:
+    if 'probe' not in signals:
+        notes = left_out(run)
+        if run.options.feedback.signal != 'proxy':
+            notes.append('There are no 2D boxes the probe could learn from: a proxy was asked.')
+        return _judged(run, *_gaps_by(run, initial, layout, 'proxy'), 'proxy', notes)
+
+    by_probe = _judged(run, *_gaps_by(run, initial, layout, 'probe'), 'probe')
+    if 'proxy' not in signals:
         return by_probe
-
+    if not by_probe.delta.any():
+        note = "The probe's losses cannot tell the clusters apart, so that no proxy was trained."
+        return replace(by_probe, notes=[note])
     gaps, loss = _gaps_by(run, initial, layout, 'proxy')
-    notes = left_out(run)
-    if by_probe and 'probe' in signals:
-        gaps = weighted_gaps([by_probe.gaps, gaps])
-    elif run.options.feedback.signal != 'proxy':
-        notes.append('There are no 2D boxes that the probe could learn from: a proxy was asked.')
-    return _judged(run, gaps, loss, notes)
+    weighted = weighted_gaps([by_probe.gaps, gaps])
+    return _judged(run, weighted, loss, 'both', left_out(run))
 
 
-def _judged(run: 'Run', gaps: Gaps, loss: np.ndarray, notes: Sequence[str] = ()) -> _Feedback:
+def _judged(
+    run: 'Run', gaps: Gaps, loss: np.ndarray, signal: str, notes: Sequence[str] = ()
+) -> _Feedback:
     """What gaps are worth."""
     weigh = shrink if run.options.feedback.shrink else standardise
     delta, reliability = weigh(gaps)
-    return _Feedback(gaps, loss, delta, reliability, list(notes))
+    return _Feedback(gaps, loss, delta, reliability, list(notes), signal)
 
 
 def _gaps_by(
@@ -325,8 +325,8 @@ def _density(run: 'Run', layout: float = 0.0) -> Selection:
     notes = []
     if layout:
         notes.append(
-            f'Similarities are {layout:.0%} those of the labelled boxes and {1 - layout:.0%} those '
-            'of the images.'
+            f'Density scores are {1 - layout:.0%} image similarity and {layout:.0%} agreement of '
+            'the labelled boxes.'
         )
 
     return Selection(kept, run.clusters, order, similarity, thresholds, layout=layout, notes=notes)

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 
+from ..conflicts import Conflicts
+from ..conflicts.stage import ConflictStages
 from ..datasets import Source
 from ..datasets.sources import dotted
 from ..density.stage import DensityStages
@@ -37,6 +39,7 @@ class Run:
         ledger: which stages were used, and what they are made of.
         image_stages: features, and which images can be read.
         density_stages: clusters, density scores and partners.
+        conflict_stages: where labels contradict each other.
         proxy_stages: the proxy detector and its losses.
         probe_stages: the probe's cells and heads.
         scenes: (N,) int32, or None where no option asks for scenes.
@@ -74,6 +77,7 @@ class Run:
             options.clusterer,
             options.density,
         )
+        self.conflict_stages = ConflictStages(self.ledger, self.image_stages, pool, sources)
         self.scenes = self._scenes()
         self.proxy_stages = ProxyStages(
             self.ledger, self.image_stages, pool, sources, config, options.proxy
@@ -136,13 +140,19 @@ class Run:
         return earlier_alike(self.features, self.clusters, least)
 
     def folds(self, count: int) -> np.ndarray:
-        """(N,) int64, parts that share neither scenes, where those are known, nor near-duplicates.
+        """(N,) int64, parts without common scenes (or clusters) or near-duplicates.
 
         Args:
             count: how many parts there are at most.
         """
-        groups = label(self.pool.scenes) if self.pool.scenes else self.clusters
+        scenes = self.pool.scenes
+        groups = label(scenes) if scenes and self.pool.has_several_scenes else self.clusters
         return cross_folds(groups, self.near_duplicates, self.generator('folds'), count)
+
+    @property
+    def conflicts(self) -> Conflicts:
+        """Where near-identical images have contradicting labels; none unless it has features."""
+        return self.conflict_stages.found
 
     @property
     def for_proxy(self) -> np.ndarray:

@@ -70,10 +70,11 @@ class FinishedRun:
         manifest: what the run was, and what it cost.
         sample_ids: N strings; ``scenes`` and ``reasons`` likewise, null where unknown.
         image_paths: N lists of strings.
+        suspect_objects: N lists of labelled boxes, null for all but label suspects.
         partner: (N,) int64, row of the kept sample that makes a pruned one redundant, -1 without
             one.
-        samples: the columns cluster, loss, kept, partner_similarity, label_suspect, map_x, map_y as
-            (N,) arrays.
+        samples: the columns cluster, loss, kept, partner_similarity, image_similarity,
+            label_suspect, map_x, map_y as (N,) arrays.
         clusters: all columns of clusters.parquet as (K,) arrays.
         classes: all columns of classes.parquet as (C,) arrays.
     """
@@ -83,6 +84,7 @@ class FinishedRun:
     scenes: pa.ChunkedArray
     reasons: pa.ChunkedArray
     image_paths: pa.ChunkedArray
+    suspect_objects: pa.ChunkedArray
     partner: np.ndarray
     samples: Columns
     clusters: Columns
@@ -111,7 +113,16 @@ def read_finished_run(work_dir: Path) -> FinishedRun:
     classes = CLASSES.read(work_dir)
     _check_same_run(work_dir, manifest, samples)
     partner = pc.index_in(samples['partner_id'], samples['sample_id'], skip_nulls=True)
-    numeric = ('cluster', 'loss', 'kept', 'partner_similarity', 'label_suspect', 'map_x', 'map_y')
+    numeric = (
+        'cluster',
+        'loss',
+        'kept',
+        'partner_similarity',
+        'image_similarity',
+        'label_suspect',
+        'map_x',
+        'map_y',
+    )
 
     return FinishedRun(
         manifest=manifest,
@@ -119,6 +130,7 @@ def read_finished_run(work_dir: Path) -> FinishedRun:
         scenes=samples['scene'],
         reasons=samples['reason'],
         image_paths=samples['image_paths'],
+        suspect_objects=samples['suspect_objects'],
         partner=partner.fill_null(-1).to_numpy().astype(np.int64),
         samples=_as_arrays(samples.select(numeric)),
         clusters=_as_arrays(clusters),

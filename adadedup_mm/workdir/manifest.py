@@ -13,6 +13,7 @@ from msgspec import UNSET, UnsetType
 from ..base.errors import UserError
 from ..base.files import write_json
 from ..images import Reader
+from .conflicts import ConflictCounts
 from .damage import missing_file, unreadable_file
 
 VERSIONS = (
@@ -26,6 +27,9 @@ VERSIONS = (
     'timm',
     'open_clip_torch',
 )
+
+# Below this share of what goes, pruning removes distinct samples.
+FEW_NEAR_DUPLICATES = 0.05
 
 # Of seconds, bytes and counts; NaN, infinity and numbers of hundreds of digits are damage.
 _AMOUNT = msgspec.Meta(ge=0, le=2**63 - 1)
@@ -110,18 +114,45 @@ class GapReliability(msgspec.Struct):
 
 
 class FeedbackFacts(msgspec.Struct):
-    """What asking a proxy changed, and what it cost.
+    """What asking the probe or a proxy changed, and what it cost.
 
     Attributes:
-        decisions_changed: how many samples the strategy keeps that would go without the proxy, in
-            place of as many others.
+        decisions_changed: how many samples the strategy keeps that would go without it, in place
+            of as many others.
         seconds: of training and asking it.
         signal_share: how much of the gaps is signal, see ``GapReliability``; None where unknown.
+        signal: who was asked: ``'probe'``, ``'proxy'`` or ``'both'``.
     """
 
     decisions_changed: Count
     seconds: Seconds
     signal_share: float | None = None
+    signal: str = 'proxy'
+
+    @property
+    def who(self) -> str:
+        """Who was asked, in words."""
+        return 'probe and proxy' if self.signal == 'both' else self.signal
+
+
+class NearDuplicates(msgspec.Struct):
+    """How much of what went was really redundant.
+
+    Attributes:
+        bound: image similarity from which the embedder calls two samples near-duplicates.
+        share: of the pruned samples with a partner, those whose partner is a near-duplicate; None
+            where the features cannot tell, or nothing went.
+        highest: image similarity of the most similar pair; None likewise.
+    """
+
+    bound: float
+    share: float | None = None
+    highest: float | None = None
+
+    @property
+    def are_few(self) -> bool:
+        """Whether next to nothing of what went was redundant; not where that is unknown."""
+        return self.share is not None and self.share < FEW_NEAR_DUPLICATES
 
 
 class ReaderFacts(msgspec.Struct):
@@ -179,10 +210,12 @@ class Manifest(msgspec.Struct, kw_only=True):
         notes: sentences for the report.
         gap_reliability: None for strategies without gaps.
         feedback: of runs that asked a proxy only.
+        near_duplicates: of strategies with density scores only; older runs did not say.
         reader: of images.
         threshold_curve: by rising keep ratio; empty for strategies without density scores.
         started: ISO 8601, in UTC; ``finished`` likewise.
         update: of updates only.
+        conflicts: contradicting labels; None for older runs.
     """
 
     adadedup_mm: str
@@ -205,11 +238,13 @@ class Manifest(msgspec.Struct, kw_only=True):
     notes: list[str]
     gap_reliability: GapReliability | None
     feedback: FeedbackFacts | UnsetType | None = UNSET
+    near_duplicates: NearDuplicates | UnsetType | None = UNSET
     reader: ReaderFacts = msgspec.field(default_factory=ReaderFacts)
     threshold_curve: list[CurvePoint] | None
     started: str
     finished: str
     update: UpdateFacts | UnsetType | None = UNSET
+    conflicts: ConflictCounts | None = None
 
     @property
     def image_reader(self) -> Reader:
@@ -331,7 +366,7 @@ def break_even(
         kept_share: kept / all; training time is taken to be proportional to it.
         training_seconds: one training on all samples; None where unknown.
         source: where that number comes from.
-        idle_seconds: of ``pruning_seconds``, what a proxy took that changed no decision.
+        idle_seconds: of ``pruning_seconds``, what feedback took that changed no decision.
     """
     saved = None if training_seconds is None else training_seconds * (1 - kept_share)
     trainings = None if not saved else round(pruning_seconds / saved, 3)
@@ -340,13 +375,13 @@ def break_even(
         text = 'Nothing was pruned, so nothing is saved.'
     elif not saved:
         one_minute = 60 * (1 - kept_share)
-        without = _without_proxy(needed_seconds / one_minute, 1) if idle_seconds else ''
+        without = _without_feedback(needed_seconds / one_minute, 1) if idle_seconds else ''
         text = (
             'Pays back in the first training if that takes longer than '
             f'{pruning_seconds / one_minute:.1f} minutes on all samples{without}.'
         )
     else:
-        without = _without_proxy(needed_seconds / saved, 2) if idle_seconds else ''
+        without = _without_feedback(needed_seconds / saved, 2) if idle_seconds else ''
         text = (
             f'Pays back after {trainings:.2f} trainings{without}: '
             f'each one saves {saved:.0f} of {training_seconds:.0f} seconds.'
@@ -362,12 +397,12 @@ def break_even(
     )
 
 
-def _without_proxy(amount: float, digits: int) -> str:
-    return f' ({amount:.{digits}f} without the proxy, which changed no decision)'
+def _without_feedback(amount: float, digits: int) -> str:
+    return f' ({amount:.{digits}f} without feedback, which changed no decision)'
 
 
 def feedback_words(manifest: Manifest) -> str:
-    """What the proxy changed and cost, as a clause; '' where a run asked none."""
+    """What the feedback changed and cost, as a clause; '' where a run asked for none."""
     feedback = manifest.feedback
     if not feedback:
         return ''
@@ -375,10 +410,10 @@ def feedback_words(manifest: Manifest) -> str:
     changed = feedback.decisions_changed
     if not changed:
         return (
-            f'the proxy changed 0 of {manifest.samples} decisions and {took}: '
+            f'the {feedback.who} changed 0 of {manifest.samples} decisions and {took}: '
             'adadedup.feedback.beta=0 does without it'
         )
-    return f'the proxy kept {changed} samples in place of {changed} others and {took}'
+    return f'the {feedback.who} kept {changed} samples in place of {changed} others and {took}'
 
 
 def installed_versions() -> dict[str, str]:

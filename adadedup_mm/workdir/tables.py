@@ -1,5 +1,7 @@
 """The tables that a run leaves behind: their columns, and how a selection becomes them."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
@@ -7,6 +9,16 @@ from ..pool import Pool, class_membership
 from ..selection import Selection
 from .parquet import TableFile
 
+# Of the first view, in pixels.
+_OBJECT = pa.struct(
+    [
+        ('class', pa.string()),
+        ('x1', pa.float32()),
+        ('y1', pa.float32()),
+        ('x2', pa.float32()),
+        ('y2', pa.float32()),
+    ]
+)
 SAMPLES = TableFile(
     'samples.parquet',
     pa.schema(
@@ -21,12 +33,15 @@ SAMPLES = TableFile(
             ('kept', pa.bool_()),
             ('reason', pa.string()),
             ('partner_similarity', pa.float32()),
+            ('image_similarity', pa.float32()),
             ('label_suspect', pa.bool_()),
             ('dataset', pa.int32()),
             ('scene', pa.string()),
             ('map_x', pa.float32()),
             ('map_y', pa.float32()),
             ('score', pa.float64()),
+            ('suspect_objects', pa.list_(_OBJECT)),
+            ('conflict_with', pa.string()),
         ]
     ),
     optional=frozenset(
@@ -34,12 +49,15 @@ SAMPLES = TableFile(
             'order',
             'similarity',
             'partner_similarity',
+            'image_similarity',
             'label_suspect',
             'dataset',
             'scene',
             'map_x',
             'map_y',
             'score',
+            'suspect_objects',
+            'conflict_with',
         )
     ),
 )
@@ -79,8 +97,10 @@ def samples_table(
     selection: Selection,
     partner: np.ndarray,
     partner_similarity: np.ndarray,
+    image_similarity: np.ndarray,
     suspect: np.ndarray,
     xy: np.ndarray | None,
+    conflict_with: np.ndarray,
 ) -> pa.Table:
     """``samples.parquet``: a row a sample.
 
@@ -89,9 +109,12 @@ def samples_table(
         selection: the final one, with its reasons.
         partner: (N,) int64 index of the kept sample that makes a pruned one redundant; -1 where
             there is none.
-        partner_similarity: (N,) float32.
+        partner_similarity: (N,) float32, the density score of that pair.
+        image_similarity: (N,) float32, cosine of the image features of that pair.
         suspect: (N,) bool.
         xy: (N, 2) float32 map, or None.
+        conflict_with: (N,) int64 index of a near-identical sample with contradicting labels; -1
+            where there is none.
     """
     count = len(pool)
     unknown = np.full(count, np.nan)
@@ -110,14 +133,34 @@ def samples_table(
             'kept': selection.kept,
             'reason': selection.reason,
             'partner_similarity': _nullable(np.where(has_partner, partner_similarity, np.nan)),
+            'image_similarity': _nullable(np.where(has_partner, image_similarity, np.nan)),
             'label_suspect': suspect,
             'dataset': pool.dataset_index,
             'scene': pool.scenes or [None] * count,
             'map_x': _nullable(unknown if xy is None else xy[:, 0]),
             'map_y': _nullable(unknown if xy is None else xy[:, 1]),
             'score': _nullable(unknown if selection.score is None else selection.score),
+            'suspect_objects': _suspect_objects(pool, suspect),
+            'conflict_with': pa.array(ids[conflict_with], pa.string(), mask=conflict_with < 0),
         }
     )
+
+
+def _suspect_objects(pool: Pool, suspect: np.ndarray) -> list[list[dict[str, Any]] | None]:
+    """The labelled boxes of the suspects' first views, for people to judge; None elsewhere."""
+    listed: list[list[dict[str, Any]] | None] = [None] * len(pool)
+    for sample in np.flatnonzero(suspect):
+        rows = range(pool.offsets[sample], pool.offsets[sample + 1])
+        with_box = [row for row in rows if np.isfinite(pool.boxes[row]).all()]
+        listed[sample] = [_object(pool, row) for row in with_box]
+
+    return listed
+
+
+def _object(pool: Pool, row: int) -> dict[str, Any]:
+    x1, y1, x2, y2 = pool.boxes[row].tolist()
+    name = pool.classes[pool.labels[row]]
+    return {'class': name, 'x1': x1, 'y1': y1, 'x2': x2, 'y2': y2}
 
 
 def clusters_table(selection: Selection) -> pa.Table:
