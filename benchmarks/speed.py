@@ -22,7 +22,17 @@ from sections import fill_section
 
 from adadedup_mm.base.files import write_json
 
-PARTS = ('density', 'kmeans', 'features', 'proxy_losses', 'rewrite', 'scale', 'ranks', 'break_even')
+PARTS = (
+    'density',
+    'kmeans',
+    'features',
+    'proxy_losses',
+    'probe',
+    'rewrite',
+    'scale',
+    'ranks',
+    'break_even',
+)
 
 
 def run_part(part: str, quick: bool, plot: Path | None = None) -> list[Figure] | None:

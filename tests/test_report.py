@@ -28,9 +28,11 @@ from adadedup_mm.cli.report import main
 from adadedup_mm.probe.statistics import summarise
 from adadedup_mm.report import build_report, plots
 from adadedup_mm.report.examples import choose_clusters, group_by_partner
+from adadedup_mm.report.pictures import MORE_ROOM, choose_sources
 from adadedup_mm.report.sections import MAP_POINTS
-from adadedup_mm.report.thumbnails import make_thumbnail, make_thumbnails
+from adadedup_mm.report.thumbnails import Thumbnail, make_thumbnail, make_thumbnails
 from adadedup_mm.workdir.probe import write_curve
+from adadedup_mm.workdir.tables import SAMPLES
 
 ROOT = Path(__file__).parents[1]
 CHROMIUM = next(
@@ -290,6 +292,46 @@ def test_shifts_are_shown_only_where_thresholds_moved(run: Path) -> None:
     rewrite(run / 'clusters.parquet', 'shift', moved)
     page, elements = read(run)
     assert '(+0.013)' in page and '(+0.000)' not in page and 'Shift' in elements.text
+
+
+def label_suspects_with(run: Path, objects: list[dict[str, Any]]) -> None:
+    """Gives every suspect these labelled boxes."""
+    table = pq.read_table(run / 'samples.parquet')
+    labelled = [objects if suspect else None for suspect in table['label_suspect'].to_pylist()]
+    column = pa.array(labelled, SAMPLES.schema.field('suspect_objects').type)
+    write_table(run / 'samples.parquet', table.append_column('suspect_objects', column))
+
+
+def test_label_suspects_show_their_boxes_with_the_names_of_classes(run: Path) -> None:
+    car = {'class': f'car{HOSTILE}', 'x1': 10, 'y1': 20.4, 'x2': 30, 'y2': 40}
+    elsewhere = {'class': 'bus', 'x1': float('nan'), 'y1': 0, 'x2': 0, 'y2': 0}
+    label_suspects_with(run, [car, elsewhere, car])
+    page, elements = read(run)
+    drawings = page.count('class="labels" viewBox="0 0 64 48"')
+    assert drawings == 9 == page.count('d="M10 20h20v20h-20zM10 20h20v20h-20z"')
+    assert elements.text.count(f'2 car{HOSTILE}, 1 bus') == 9
+    assert HOSTILE not in page and 'The boxes are the labels' in page
+
+
+@pytest.mark.parametrize(('objects', 'text'), [([], 'no boxes'), (None, '')])
+def test_suspects_without_boxes_have_no_drawing(
+    run: Path, objects: list[dict[str, Any]], text: str
+) -> None:
+    label_suspects_with(run, objects)
+    page, _ = read(run)
+    assert 'class="labels"' not in page and 'The boxes are the labels' not in page
+    assert ('class="labelled">no boxes<' in page) == bool(text)
+
+
+@given(sizes=st.lists(st.tuples(st.integers(1, 90), st.integers(0, 200))))
+def test_large_pictures_take_no_more_room_than_they_may(sizes: list[tuple[int, int]]) -> None:
+    thumbnails = [Thumbnail('s' * small, 1, 'l' * (small + more)) for small, more in sizes]
+    sources = choose_sources([*thumbnails, None])
+    small = sum(len(thumbnail.source) for thumbnail in thumbnails)
+    shown = sum(len(source) for source in sources if source)
+    assert shown <= (1 + MORE_ROOM) * small and sources[-1] is None
+    if thumbnails and len(thumbnails[0].large) - len(thumbnails[0].source) <= MORE_ROOM * small:
+        assert sources[0] == thumbnails[0].large
 
 
 def test_every_link_of_the_contents_leads_somewhere(run: Path) -> None:
@@ -693,6 +735,15 @@ def test_thumbnail_keeps_the_shape_and_refuses_what_is_no_image(tmp_path: Path) 
         assert make_thumbnail(str(tmp_path / name)) is None
 
 
+def test_the_large_picture_is_larger_only_where_the_image_is(tmp_path: Path) -> None:
+    Image.effect_noise((640, 320), 80).save(tmp_path / 'large.png')
+    Image.effect_noise((250, 250), 80).save(tmp_path / 'small.png')
+    large = make_thumbnail(str(tmp_path / 'large.png'))
+    small = make_thumbnail(str(tmp_path / 'small.png'))
+    assert large is not None and len(large.large) > len(large.source)
+    assert small is not None and small.large == small.source
+
+
 def chromium(tmp_path: Path, page: Path, *flags: str) -> tuple[str, list[str]]:
     """What Chromium prints, and the console's messages."""
     command = [
@@ -738,10 +789,25 @@ document.querySelector('iframe').addEventListener('load', event => {
   const before = first();
   page.querySelectorAll('#classes th button')[1].click();
   page.querySelectorAll('#classes th button')[1].click();
+  const images = [...page.images], viewer = page.querySelector('#viewer');
+  const frames = page.querySelectorAll('.group button.frame');
+  frames[0].click();
+  const enlarged = () => viewer.open && viewer.querySelector('img').src;
+  const sources = [enlarged()];
+  viewer.dispatchEvent(new box.KeyboardEvent('keydown', {key: 'ArrowRight'}));
+  sources.push(enlarged());
+  const large = viewer.querySelector('.stage').getBoundingClientRect().width;
+  viewer.querySelector('.close').click();
+  const table = page.querySelector('#clusters .scroll');
+  table.scrollLeft = 60;
+  const left = element => element.getBoundingClientRect().left;
   document.querySelector('#result').textContent = 'RESULT' + JSON.stringify({
+    turned: sources.every((source, place) => source === frames[place].querySelector('img').src),
+    closed: !viewer.open, grown: large / frames[0].getBoundingClientRect().width,
+    stuck: left(table.querySelector('tbody td')) - left(table),
     scroll: page.documentElement.scrollWidth, inner: box.innerWidth, before, after: first(),
-    images: page.images.length,
-    drawn: [...page.images].filter(image => image.naturalWidth > 0).length,
+    images: images.length,
+    drawn: images.filter(image => image.naturalWidth > 0).length,
     plots: [...page.querySelectorAll('svg.plot')].map(
       plot => plot.getBoundingClientRect().height)}) + 'END';
 });
@@ -759,6 +825,8 @@ def test_page_draws_in_a_browser(tmp_path: Path, run: Path, width: int) -> None:
     result = json.loads(html.unescape(output.split('id="result">RESULT')[1].split('END')[0]))
     assert result['inner'] == width and result['scroll'] <= width
     assert result['images'] == result['drawn'] > 30
+    assert result['turned'] and result['closed'] and result['grown'] > 1.5
+    assert 0 <= result['stuck'] <= 2
     assert len(result['plots']) == 3 and min(result['plots']) > 100
     assert (result['before'], result['after']) == ('car', 'absent')  # sorted by instances, up
     with Image.open(shot) as image:

@@ -11,6 +11,7 @@ from test_pipeline import config, finished, prune_main, selection  # noqa: F401
 
 from adadedup_mm.base.errors import UserError
 from adadedup_mm.base.files import sha256_value, write_json
+from adadedup_mm.pool import Pool
 from adadedup_mm.report import build_report
 from adadedup_mm.selection import Selection
 from adadedup_mm.workdir.export import export_csv
@@ -23,7 +24,7 @@ from adadedup_mm.workdir.manifest import (
     record_training,
     write_manifest,
 )
-from adadedup_mm.workdir.tables import CLASSES, CLUSTERS, SAMPLES
+from adadedup_mm.workdir.tables import CLASSES, CLUSTERS, SAMPLES, samples_table
 
 
 @pytest.fixture
@@ -64,6 +65,25 @@ def test_a_work_dir_of_version_0_1_is_shown_exported_and_updated(older, config, 
     assert manifest.full_samples == 48 and manifest.full_run_due == []
 
 
+def test_the_labels_of_suspects_are_in_the_table():
+    pool = Pool(
+        sample_ids=('a', 'b', 'c'),
+        image_paths=((),) * 3,
+        views=('image',),
+        image_sizes=np.zeros((3, 2), np.int32),
+        classes=('car', 'bus'),
+        offsets=np.array([0, 1, 3, 3]),
+        labels=np.array([0, 1, 0], np.int32),
+        boxes=np.array([[1, 2, 3, 4], [5, 6, 7.5, 8], [np.nan] * 4], np.float32),
+        dataset_index=np.zeros(3, np.int32),
+    )
+    selection = Selection.without_features(np.ones(3, bool))  # noqa: F811
+    suspect = np.array([False, True, True])
+    table = samples_table(pool, selection, np.full(3, -1), np.zeros(3), suspect, None)
+    bus = {'class': 'bus', 'x1': 5, 'y1': 6, 'x2': 7.5, 'y2': 8}
+    assert table['suspect_objects'].to_pylist() == [None, [bus], []]
+
+
 def test_a_manifest_that_is_read_and_written_stays_the_same(finished, tmp_path):  # noqa: F811
     write_manifest(tmp_path, read_manifest(finished))
     written = (tmp_path / 'manifest.json').read_bytes()
@@ -93,7 +113,7 @@ def test_a_training_changes_nothing_but_the_break_even(finished, tmp_path):  # n
 
 def test_the_pay_back_is_told_with_and_without_a_proxy_that_changed_nothing(finished, tmp_path):  # noqa: F811
     text = break_even(713, 0.8, idle_seconds=689).text
-    assert 'longer than 59.4 minutes on all samples (2.0 without the proxy' in text
+    assert 'longer than 59.4 minutes on all samples (2.0 without feedback' in text
     assert 'without' not in break_even(713, 0.8).text
     assert 'nothing is saved' in break_even(713, 1.0, idle_seconds=689).text
 

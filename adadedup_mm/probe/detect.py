@@ -127,14 +127,15 @@ class Detector:
         whichever has fewer cells comes first: finer maps are interpolated, coarser ones multiplied.
         """
         side_by_side = weights.permute(1, 0, 2).flatten(1)
-        *of_maps, total = side_by_side.split([*self.channels, 1])
+        *of_maps, constant = side_by_side.split([*self.channels, 1])
+        total = constant.repeat(rows, columns, 1)
         for values, stride, weight in zip(maps, self.strides, of_maps, strict=True):
             factor = stride / grid.stride
             if factor <= 1:
                 seen = _resized(values, factor, rows, columns)
-                total = total + seen @ weight
+                total += seen @ weight
             else:
-                total = total + _resized(values @ weight, factor, rows, columns)
+                total += _resized(values @ weight, factor, rows, columns)
 
         return total.reshape(rows * columns, len(weights), weights.shape[2])
 

@@ -14,7 +14,7 @@ from .plots import tag
 # Names of more boxes would hide each other.
 NAMED = 40
 # Letters in a line across the picture.
-LETTERS = 64
+LETTERS = 54
 
 
 def draw_labels(objects: Sequence[dict[str, Any]], path: str, reader: Reader) -> Markup | None:

@@ -148,6 +148,7 @@ def _content(run: FinishedRun) -> dict[str, Any]:
         scenes_total=len(scenes),
         suspects=suspects,
         suspects_total=suspects_total,
+        suspects_labelled=any(pictures[row].labels for row in suspects),
         has_losses=bool(np.isfinite(run.samples['loss']).any()),
         map=sections.feature_map(run),
         similarity_word=sections.similarity_word(run),
