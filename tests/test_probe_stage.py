@@ -654,7 +654,7 @@ def assert_maps_are_as_announced(backbone, images):
         (count, height // stride, width // stride, channels)
         for stride, channels in zip(backbone.strides, backbone.channels, strict=True)
     ]
-    assert {values.dtype for values in maps} == {torch.float32}
+    assert {values.dtype for values in maps} == {np.dtype(np.float32)}
     # An image's maps are its own.
     for together, alone in zip(maps, maps_of(backbone, images[1:]), strict=True):
         np.testing.assert_allclose(together[1:], alone, rtol=1e-3, atol=1e-3)
