@@ -77,7 +77,7 @@ def test_the_labels_of_suspects_are_in_the_table():
         boxes=np.array([[1, 2, 3, 4], [5, 6, 7.5, 8], [np.nan] * 4], np.float32),
         dataset_index=np.zeros(3, np.int32),
     )
-    selection = Selection.without_features(np.ones(3, bool))  # noqa: F811
+    selection = Selection.without_features(np.ones(3, bool))
     suspect = np.array([False, True, True])
     table = samples_table(pool, selection, np.full(3, -1), np.zeros(3), suspect, None)
     bus = {'class': 'bus', 'x1': 5, 'y1': 6, 'x2': 7.5, 'y2': 8}
