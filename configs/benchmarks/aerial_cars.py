@@ -70,8 +70,8 @@ variants = dict(
     random=dict(adadedup=dict(strategy='random')),
     clip_dedup=dict(adadedup=dict(strategy='clip_dedup')),
     clip_dedup_filtered=dict(adadedup=dict(_filtered, strategy='clip_dedup')),
-    adadedup=dict(adadedup=dict()),
-    adadedup_filtered=dict(adadedup=dict(_filtered)),
+    adadedup=dict(adadedup=dict(feedback=dict(signal='proxy'))),
+    adadedup_filtered=dict(adadedup=dict(_filtered, feedback=dict(signal='proxy'))),
 )
 keep_ratios = [0.3, 0.5]
 seeds = [0, 1, 2]

@@ -22,8 +22,10 @@ variants = dict(
     random=dict(adadedup=dict(strategy='random')),
     clip_dedup=dict(adadedup=dict(strategy='clip_dedup')),
     vlm_sse=dict(adadedup=dict(strategy='vlm_sse')),
-    adadedup_plain=dict(adadedup=dict(feedback=dict(layout=0, gap='mean', shrink=False))),
-    adadedup=dict(adadedup=dict()),
+    adadedup_plain=dict(
+        adadedup=dict(feedback=dict(signal='proxy', layout=0, gap='mean', shrink=False))
+    ),
+    adadedup=dict(adadedup=dict(feedback=dict(signal='proxy'))),
 )
 keep_ratios = [0.9, 0.8, 0.7, 0.6, 0.5]
 seeds = [0]

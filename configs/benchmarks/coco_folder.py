@@ -10,7 +10,9 @@ variants = dict(
     random=dict(adadedup=dict(strategy='random')),
     uniform_stride=dict(adadedup=dict(strategy='uniform_stride')),
     clip_dedup=dict(adadedup=dict(strategy='clip_dedup')),
-    adadedup_plain=dict(adadedup=dict(feedback=dict(layout=0, gap='mean', shrink=False))),
+    adadedup_plain=dict(
+        adadedup=dict(feedback=dict(signal='proxy', layout=0, gap='mean', shrink=False))
+    ),
     adadedup=dict(adadedup=dict()),
 )
 keep_ratios = [0.3, 0.5, 0.7]

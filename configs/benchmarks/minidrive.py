@@ -24,8 +24,10 @@ variants = dict(
     forgetting=dict(adadedup=dict(strategy=dict(type='forgetting', runs=1))),
     tfdp=dict(adadedup=dict(strategy='tfdp')),
     # The paper's plain form: the difference of the mean losses, as it is.
-    adadedup_plain=dict(adadedup=dict(feedback=dict(layout=0, gap='mean', shrink=False))),
-    adadedup=dict(adadedup=dict()),
+    adadedup_plain=dict(
+        adadedup=dict(feedback=dict(signal='proxy', layout=0, gap='mean', shrink=False))
+    ),
+    adadedup=dict(adadedup=dict(feedback=dict(signal='proxy'))),
 )
 keep_ratios = [0.3, 0.5, 0.7]
 seeds = [0, 1, 2, 3, 4]

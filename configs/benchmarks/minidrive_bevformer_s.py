@@ -56,7 +56,7 @@ variants = dict(
     full=dict(),
     random=dict(adadedup=dict(strategy='random')),
     clip_dedup=dict(adadedup=dict(strategy='clip_dedup')),
-    adadedup=dict(adadedup=dict()),
+    adadedup=dict(adadedup=dict(feedback=dict(signal='proxy'))),
 )
 keep_ratios = [0.5]
 seeds = [0, 1, 2]

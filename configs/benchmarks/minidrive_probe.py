@@ -25,7 +25,7 @@ variants = dict(
     vlm_sse=dict(adadedup=dict(strategy='vlm_sse')),
     adadedup=dict(adadedup=dict()),
     no_feedback=_feedback(beta=0),
-    signal_probe=_feedback(signal='probe'),
+    auto=dict(adadedup=dict(strategy='auto')),
     no_layout=_feedback(layout=0),
     layout_06=_feedback(layout=0.6),
     semdedup_order=dict(adadedup=dict(density=dict(type='SemDeDup'))),
