@@ -10,6 +10,8 @@ from ..base.errors import UserError
 
 # The strategy of a config that names none.
 DEFAULT_STRATEGY = 'adadedup'
+# Strategies that go by ``feedback.signal``.
+_ASK_FOR_FEEDBACK = (DEFAULT_STRATEGY, 'auto')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +47,8 @@ class FeedbackOptions:
         layout: share of the label layout in the density scores of ``adadedup``; the rest is the
             images'. 0 is the paper's plain form.
         signal: what says how informative a sample is: ``'probe'`` (linear heads on frozen maps, in
-            seconds), ``'proxy'`` (a detector that is trained for it, as the paper has it), or
+            seconds; the default unless the ``proxy`` dict says more than our base configs),
+            ``'proxy'`` (a detector that is trained for it, as the paper has it), or
             ``'both'``, weighted by their precision: a proxy is then trained only where the probe
             can tell clusters apart. What the probe says moves thresholds only where that helps in
             cross-validation.
@@ -164,8 +167,15 @@ class Options:
             values.pop(name)
         if not self.proxy.distributed:
             values['proxy'].pop('distributed')
+        # What version 0.1 did not know is left out where it changes nothing, so that its finished
+        # runs still are those of their options.
         if self.guards.conflicts:
             values['guards'].pop('conflicts')
+        if self.probe == ProbeOptions():
+            values.pop('probe')
+        asks_probe = self.feedback.signal != 'proxy' and self.feedback.beta > 0
+        if not asks_probe or self.strategy_name not in _ASK_FOR_FEEDBACK:
+            values['feedback'].pop('signal')
         return values
 
 
@@ -207,6 +217,9 @@ def resolve_options(
     ):
         raw[name] = _construct(kind, raw.get(name, {}), f'adadedup.{name}')
 
+    feedback = values.get('feedback', {})
+    if _names_a_proxy(raw['proxy']) and 'signal' not in feedback:
+        raw['feedback'] = dataclasses.replace(raw['feedback'], signal='proxy')
     options = _construct(Options, raw, 'adadedup')
     _check(options)
     try:
@@ -217,6 +230,13 @@ def resolve_options(
         raise UserError(f'the adadedup dict holds what cannot be written: {error}') from error
 
     return options
+
+
+def _names_a_proxy(proxy: ProxyOptions) -> bool:
+    """Whether a config says more of the proxy than our base configs do: it is to be asked then."""
+    usual = ProxyOptions(config=proxy.config)
+    ours = isinstance(proxy.config, str) and proxy.config.startswith('adadedup_mm::proxy/')
+    return proxy != usual or not ours
 
 
 def _named_types(value: Any) -> Any:
