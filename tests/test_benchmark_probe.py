@@ -95,7 +95,7 @@ def test_selections_are_measured_as_rows_like_those_of_trainings(tmp_path, capfd
     assert failed == {'vlm_sse'}
     pruned = rows['clip_dedup', 0.5, 1]
     assert set(json.loads(pruned['metrics'])) == {'coco/bbox_mAP', 'coco/bbox_mAP_50'}
-    assert list(json.loads(pruned['pruning_stages'])) == ['features', 'clusters', 'density']
+    assert {'features', 'clusters', 'density'} <= set(json.loads(pruned['pruning_stages']))
     assert pruned['training_seconds'] > 0 and pruned['launch'] == 'probe'
     full = rows['full', None, 0]
     assert (full['share'], full['pruning_seconds']) == (1, 0)
