@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from pruning_runs import fails, run, samples
 
+from adadedup_mm.features import OfflineEmbedder
+from adadedup_mm.features.alike import share_made_alike
+from adadedup_mm.images import Reader
 from adadedup_mm.strategies import auto as module
 from adadedup_mm.workdir.manifest import read_manifest
 
@@ -62,3 +66,26 @@ def test_random_would_do_where_no_loss_is_lower_by_more_than_noise():
     assert 'would do' in ' '.join(module._notes(noisy, chance, 'good'))
     better = {'good': chance - generator.uniform(0.1, 0.2, 16)}
     assert 'would do' not in ' '.join(module._notes(better, chance, 'good'))
+
+
+def test_copies_that_only_noise_hides_are_noticed(tmp_path):
+    """Pairs of one picture, a copy of each with noise: alike once a filter has taken it away."""
+    generator = np.random.default_rng(0)
+    paths = []
+    for number in range(6):
+        picture = cv2.resize(generator.integers(0, 256, (6, 6, 3), np.uint8), (96, 96))
+        noisy = picture.copy()
+        noisy[generator.random((96, 96)) < 0.05] = 255
+        for name, pixels in (('plain', picture), ('noisy', noisy)):
+            path = tmp_path / f'{number}_{name}.png'
+            cv2.imwrite(str(path), pixels)
+            paths.append(str(path))
+
+    apart = np.eye(12, dtype=np.float32) * 0.9 + 0.1
+    features = apart / np.linalg.norm(apart, axis=1, keepdims=True)
+    one_cluster = np.zeros(12, np.int32)
+    filtered = OfflineEmbedder(median=5)
+    share = share_made_alike(features, one_cluster, paths, filtered, Reader(), 0.97)
+    assert share > 0.5
+    plain = share_made_alike(features[:6], one_cluster[:6], paths[::2], filtered, Reader(), 0.97)
+    assert plain == 0

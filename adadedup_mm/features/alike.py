@@ -5,10 +5,12 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from ..images import BadImage, Reader, read_file
 from .baselines import Glance
 from .decode import decode
+from .embedder import ImageEncoder
 
 # Similarity of equal features, up to rounding in the network.
 SAME = 0.9999
@@ -19,6 +21,10 @@ _CONTRAST = 2.0
 # Samples that are looked at, and how many of them must differ as files for an answer.
 _MOST = 256
 _LEAST = 4
+# Samples that are looked at anew, with how many of their nearest ones: noise also hides which of
+# them is a copy.
+_ASKED = 64
+_NEAREST = 5
 # Shorter features have no direction.
 _SHORT = 1e-6
 
@@ -71,6 +77,48 @@ def same_features_note(share: float) -> str:
         'pictures in the report, and at imdecode_backend and color_type of the training '
         'pipeline, before you train on this selection.'
     )
+
+
+def share_made_alike(
+    features: np.ndarray,
+    assignment: np.ndarray,
+    paths: Sequence[str],
+    encoder: ImageEncoder,
+    reader: Reader,
+    least: float,
+) -> float:
+    """How many samples have a near-duplicate in another encoder's eyes only.
+
+    Of some samples at equal distances, each and the most similar ones of its cluster are looked at.
+
+    Args:
+        features: (N, d) float32 unit rows, or zero.
+        assignment: (N,) int32 clusters.
+        paths: an image of each sample.
+        encoder: the other one.
+        reader: how the training reads the images.
+        least: similarity of near-duplicates.
+
+    Returns:
+        A share in [0, 1] of up to 64 samples.
+    """
+    places = np.linspace(0, len(features) - 1, min(_ASKED, len(features))).astype(np.int64)
+    transform = dataclasses.replace(encoder.transform, reader=reader)
+    alike = 0
+    for sample in places.tolist():
+        others = np.flatnonzero(assignment == assignment[sample])
+        others = others[others != sample]
+        similarity = features[others] @ features[sample]
+        if not len(others) or similarity.max() >= least:
+            continue
+        nearest = others[np.argsort(-similarity)[:_NEAREST]].tolist()
+        try:
+            images = torch.stack([decode(paths[row], transform) for row in (sample, *nearest)])
+        except BadImage:  # unreadable, or gone since its features were computed
+            continue
+        own, *vectors = encoder.encode(images)
+        alike += any(own @ vector >= least for vector in vectors)
+    return alike / max(1, len(places))
 
 
 def _content(paths: Sequence[str], reader: Reader) -> str:

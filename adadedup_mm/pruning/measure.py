@@ -13,16 +13,17 @@ from ..base.errors import UserError
 from ..base.files import sha256_items
 from ..base.progress import progress
 from ..datasets import read_pool
+from ..features.alike import share_made_alike
 from ..features.stage import file_stamp
 from ..images import Reader
 from ..images.training import training_reader
 from ..pool import Pool
-from ..probe.curve import NO_DUPLICATES, WHOLE, Curve, Point
+from ..probe.curve import NO_DUPLICATES, NOISY_COPIES, WHOLE, Curve, Point
 from ..probe.folds import FOLDS, scene_blocks
 from ..probe.pictures import Pictures, pictures_of
 from ..probe.precision import Precision, Truth
 from ..probe.predict import detection_shards, read_detections
-from ..registry import STRATEGIES, bind
+from ..registry import EMBEDDERS, STRATEGIES, bind, build
 from ..settings.options import Options
 from ..stages import ReadingStore
 from ..strategies.needs import needs_of
@@ -33,6 +34,8 @@ from .rules import apply_rules
 MOST_PICTURES = 2000
 # Fewer near-duplicates among the samples are called none.
 _FEW = 0.02
+# From this share of samples on that only noise keeps from being near-duplicates, it is told.
+_MANY = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,5 +310,26 @@ def _notes(run: Run) -> tuple[str, ...]:
     """What the verdict is to know about the data."""
     if not run.image_stages.looked_at_features:
         return ()
-    share = len(run.near_duplicates) / len(run.pool)
-    return (NO_DUPLICATES,) if share < _FEW else ()
+    notes = []
+    if len(run.near_duplicates) < _FEW * len(run.pool):
+        notes.append(NO_DUPLICATES)
+    if _has_noisy_copies(run):
+        notes.append(NOISY_COPIES)
+    return tuple(notes)
+
+
+def _has_noisy_copies(run: Run) -> bool:
+    """Whether many samples look like copies once a median filter has taken the noise away."""
+    images = run.image_stages
+    if getattr(images.embedder, 'median', None) != 0:
+        return False
+    filtered = build(EMBEDDERS, dict(run.options.embedder, median=5), 'adadedup.embedder')
+    share = share_made_alike(
+        run.features,
+        run.clusters,
+        [paths[images.columns[0]] for paths in run.pool.image_paths],
+        filtered,
+        images.reader,
+        images.embedder.near_duplicate,
+    )
+    return share >= _MANY
