@@ -950,7 +950,7 @@ def test_a_pruned_training_reports_what_was_kept_and_what_it_cost(world, tmp_pat
     assert run([tmp_path / 'benchmark.py', '--work-dir', tmp_path / 'work']) == 0
     result = read_results(tmp_path / 'work' / 'results.parquet')[0]
     stages = json.loads(result['pruning_stages'])
-    assert list(stages) == ['features', 'clusters', 'density']
+    assert list(stages) == ['features', 'clusters', 'density', 'neighbours', 'conflicts']
     assert result['pruning_seconds'] == pytest.approx(sum(stages.values()), abs=0.01)
     assert result['total_seconds'] == pytest.approx(
         result['pruning_seconds'] + result['training_seconds'], abs=0.01
@@ -988,7 +988,11 @@ def test_equal_stages_of_several_runs_are_computed_once_at_full_cost(world, tmp_
     shared = f'adadedup.shared_stages={tmp_path / "shared"}'
     first = prune('first', shared)
     for name, options, same in (
-        ('ratio', ['adadedup.keep_ratio=.3'], ['features', 'clusters', 'density']),
+        (
+            'ratio',
+            ['adadedup.keep_ratio=.3'],
+            ['features', 'clusters', 'density', 'neighbours', 'conflicts'],
+        ),
         ('seed', ['adadedup.seed=1'], ['features']),
     ):
         other = prune(name, shared, *options)

@@ -334,7 +334,8 @@ def test_vlm_sse_meets_the_budget_and_every_pruned_sample_resembles_a_kept_one(c
     manifest = vlm_sse(config, tmp_path / 'run')
     samples = pq.read_table(tmp_path / 'run/samples.parquet').to_pylist()
     assert manifest['kept'] == 24 == sum(row['kept'] for row in samples)
-    assert set(manifest['stages']) == {'captions', 'text', 'clusters', 'features', 'greedy'}
+    stages = {'captions', 'text', 'clusters', 'features', 'greedy', 'neighbours', 'conflicts'}
+    assert set(manifest['stages']) == stages
     [note] = [note for note in manifest['notes'] if note.startswith('Captions')]
     assert 'annotations' in note and 'hashed n-grams' in note
     tau = pq.read_table(tmp_path / 'run/clusters.parquet')['threshold'].to_pylist()

@@ -269,6 +269,7 @@ def test_so_it_does_for_a_proxy_s_config(world, tmp_path, monkeypatch, capsys):
             tmp_path / 'run',
             '--cfg-options',
             f'adadedup.proxy.config={tmp_path}/proxy.py',
+            'adadedup.feedback.beta=0.5',
         ],
         capsys,
     )

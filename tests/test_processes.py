@@ -234,16 +234,16 @@ def a_bug():
     ],
     ids=lambda value: getattr(value, '__name__', ''),
 )
-@pytest.mark.parametrize('moment', ['features', '_explain'])
+@pytest.mark.parametrize('moment', ['features', '_samples'])
 def test_a_failure_of_any_process_ends_all_with_its_words(
     happen, code, said, moment, config, alone, tmp_path, monkeypatch
 ):
-    failing = 0 if moment == '_explain' else 2
+    failing = 0 if moment == '_samples' else 2
     work_dir = tmp_path / 'run'
 
     def action(rank):
-        if rank == failing and moment == '_explain':
-            monkeypatch.setattr(results, '_explain', lambda *arguments: happen())
+        if rank == failing and moment == '_samples':
+            monkeypatch.setattr(results, '_samples', lambda *arguments: happen())
         elif rank == failing:
             monkeypatch.setattr(ImageStages, moment, property(lambda images: happen()))
         prune_into(config, work_dir, rank, 3)

@@ -100,7 +100,7 @@ def test_the_highest_scores_stay_and_any_other_ratio_is_free(
     settings = option(type=strategy, epochs=2 if strategy == 'forgetting' else 1)
     work_dir = run(config, tmp_path / 'run', *settings)
     table = samples(work_dir)
-    assert table.columns[-1] == 'score'
+    assert 'score' in table.columns
     assert table.kept.sum() == 5
     assert table.score[table.kept].min() >= table.score[~table.kept].max()
     assert list(json.loads((work_dir / 'manifest.json').read_text())['stages']) == [

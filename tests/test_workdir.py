@@ -79,7 +79,16 @@ def test_the_labels_of_suspects_are_in_the_table():
     )
     selection = Selection.without_features(np.ones(3, bool))
     suspect = np.array([False, True, True])
-    table = samples_table(pool, selection, np.full(3, -1), np.zeros(3), suspect, None)
+    table = samples_table(
+        pool,
+        selection,
+        np.full(3, -1),
+        np.zeros(3),
+        np.zeros(3),
+        suspect,
+        None,
+        np.full(3, -1),
+    )
     bus = {'class': 'bus', 'x1': 5, 'y1': 6, 'x2': 7.5, 'y2': 8}
     assert table['suspect_objects'].to_pylist() == [None, [bus], []]
 
@@ -123,7 +132,7 @@ def test_the_pay_back_is_told_with_and_without_a_proxy_that_changed_nothing(fini
     write_manifest(tmp_path, manifest)
     record_training(tmp_path, 50.0)
     text = read_manifest(tmp_path).break_even.text
-    assert text.startswith('Pays back after 2.00 trainings (0.20 without the proxy')
+    assert text.startswith('Pays back after 2.00 trainings (0.20 without feedback')
 
 
 def test_what_the_proxy_changed_is_told_beside_its_cost(finished):  # noqa: F811
