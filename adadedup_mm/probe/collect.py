@@ -24,6 +24,9 @@ PIECE = 64
 # Cells without object that are drawn in a grid of a picture, and in a grid of all pictures.
 BACKGROUND = 48
 MOST_BACKGROUND = 2_000_000
+# Cells with objects in a usual picture, and what else than features is noted of a cell, in bytes.
+_OBJECT_CELLS = 40
+_REST = 32
 # Networks take multiples of this many pixels.
 _MULTIPLE = 32
 _GREY = 127
@@ -177,6 +180,19 @@ def look_at(
         return None
     maps = backbone.maps(place.pixels[None])
     return [values[0] for values in maps], place
+
+
+def bytes_of_cells(pictures: int, channels: int, grids: int) -> int:
+    """About how many bytes the cells of some pictures take on disk.
+
+    Args:
+        pictures: how many.
+        channels: of all maps together.
+        grids: number of grids.
+    """
+    background = min(BACKGROUND, max(1, MOST_BACKGROUND // max(1, pictures)))
+    cells = grids * background + _OBJECT_CELLS
+    return pictures * cells * (2 * channels + _REST)
 
 
 def time_pictures(

@@ -15,7 +15,8 @@ from ..base import words
 from ..density.layout import DIMENSIONS as LAYOUT
 from ..features import BadImage, Glance, decode
 from ..features.extract import time_images
-from ..probe.collect import time_pictures
+from ..probe.cells import GRIDS
+from ..probe.collect import bytes_of_cells, time_pictures
 from ..proxy.estimate import TrainingSpeed, time_training
 from ..strategies.needs import Needs, needs_of
 from ..strategies.run import Run
@@ -170,10 +171,15 @@ def _disk(run: Run, needs: Needs, rates: Rates, keep_ratio: float) -> int:
         if source.ann_file:
             annotations += source.ann_file.stat().st_size
 
+    cells = 0
+    if needs.probed:
+        channels = sum(run.probe_stages.backbone.channels)
+        cells = bytes_of_cells(needs.probed, channels, len(GRIDS))
+
     # Features are there twice while they are put together, and once more when they are joined with
     # the label layouts.
     stages = features + max(features, joint)
-    return stages + weights + round(keep_ratio * annotations)
+    return stages + weights + cells + round(keep_ratio * annotations)
 
 
 def _proxy_seconds(needs: Needs, rates: Rates, world: int) -> float | None:
