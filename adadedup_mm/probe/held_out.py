@@ -1,13 +1,15 @@
 """How wrong heads are about whole groups of pictures that they have not seen."""
 
+import functools
 from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from .collect import GridRows
 from .detect import with_constant
-from .fit import CLASS_PENALTY, class_targets
-from .sums import Sums, no_sums, penalty_of, solve, sum_cells
+from .fit import CLASS_PENALTY
+from .sums import penalty_of, solve
+from .totals import class_targets, sums_of_sets
 
 
 def held_out_losses(
@@ -39,7 +41,8 @@ def held_out_losses(
     """
     total = np.zeros(len(learned))
     for grid in range(grids):
-        heads = _heads(read(grid), channels, classes, learned, group, device)
+        cells = functools.partial(read, grid)
+        heads = _heads(cells, channels, classes, learned, group, device)
         for rows in read(grid):
             features = with_constant(rows.features.astype(np.float32))
             targets = class_targets(rows.label, classes)
@@ -54,7 +57,7 @@ def held_out_losses(
 
 
 def _heads(
-    pieces: Iterable[GridRows],
+    read: Callable[[], Iterable[GridRows]],
     channels: int,
     classes: int,
     learned: np.ndarray,
@@ -62,25 +65,9 @@ def _heads(
     device: str,
 ) -> np.ndarray:
     """(G, D + 1, C) float32: of each group the head of the learned pictures outside it."""
-    count = int(group.max()) + 1
-    own = [no_sums(channels + 1, classes) for _ in range(count)]
-    everything = no_sums(channels + 1, classes)
-    for rows in pieces:
-        features = with_constant(rows.features.astype(np.float32))
-        targets = class_targets(rows.label, classes)
-        everything += sum_cells(features, rows.weight, targets, device)
-        chosen = learned[rows.picture]
-        group_of_row = group[rows.picture]
-        for number in np.unique(group_of_row[chosen]):
-            part = chosen & (group_of_row == number)
-            own[number] += sum_cells(features[part], rows.weight[part], targets[part], device)
-
-    learned_from = no_sums(channels + 1, classes)
-    for sums in own:
-        learned_from += sums
-    penalty = penalty_of(everything, CLASS_PENALTY)
-    return np.stack([_solved(learned_from, sums, penalty) for sums in own])
-
-
-def _solved(learned_from: Sums, group: Sums, penalty: np.ndarray) -> np.ndarray:
-    return solve(learned_from - group, penalty).astype(np.float32)
+    everyone = np.ones_like(learned)
+    outside = [learned & (group != number) for number in range(int(group.max()) + 1)]
+    sums = sums_of_sets(read, np.stack([everyone, *outside]), channels, classes, device)
+    of_all, _ = next(sums)
+    penalty = penalty_of(of_all, CLASS_PENALTY)
+    return np.stack([solve(own, penalty).astype(np.float32) for own, _ in sums])
