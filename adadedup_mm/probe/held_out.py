@@ -4,12 +4,18 @@ import functools
 from collections.abc import Callable, Iterable
 
 import numpy as np
+from scipy.stats import t as student_t
 
 from .collect import GridRows
 from .detect import with_constant
 from .fit import CLASS_PENALTY
 from .sums import penalty_of, solve
 from .totals import class_targets, sums_of_sets
+
+# Parts of the training set in which choices are compared, scenes and near-duplicates together.
+JUDGES = 16
+# How often noise alone may pass for a lower loss.
+DOUBT = 0.05
 
 
 def held_out_losses(
@@ -71,3 +77,17 @@ def _heads(
     of_all, _ = next(sums)
     penalty = penalty_of(of_all, CLASS_PENALTY)
     return np.stack([solve(own, penalty).astype(np.float32) for own, _ in sums])
+
+
+def is_lower(loss: np.ndarray, reference: np.ndarray) -> bool:
+    """Whether losses are lower than others by more than noise: a paired t test, one-sided.
+
+    Args:
+        loss: (F,) float64, of each fold.
+        reference: (F,) float64, of the same folds.
+    """
+    gain = reference - loss
+    error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else 0.0
+    if not error > 0:
+        return bool(gain.sum() > 0)
+    return bool(gain.mean() / error > student_t.isf(DOUBT, len(gain) - 1))

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import t as student_t
 
 from ..feedback import (
     AdaptiveSet,
@@ -18,15 +17,11 @@ from ..feedback import (
     standardise,
     weighted_gaps,
 )
+from ..probe.held_out import JUDGES, is_lower
 from ..registry import STRATEGIES
 from ..selection import Selection
 from .needs import Needs, says
 from .trainings import left_out
-
-# Parts of the training set in which choices are compared by cross-validation.
-JUDGES = 16
-# How often a choice that does not help may pass for one that does.
-DOUBT = 0.05
 
 if TYPE_CHECKING:
     from .run import Run
@@ -173,9 +168,8 @@ def _why_not_helpful(run: 'Run', before: np.ndarray, after: np.ndarray) -> str:
     if fold.max() < 2:
         return ''
     losses = [run.probe_stages.held_out_losses(kept, fold) for kept in (before, after)]
-    gain = np.bincount(fold, losses[0] - losses[1])
-    error = gain.std(ddof=1) / np.sqrt(len(gain))
-    if error > 0 and gain.mean() / error > student_t.isf(DOUBT, len(gain) - 1):
+    without, with_feedback = (np.bincount(fold, loss) for loss in losses)
+    if is_lower(with_feedback, without):
         return ''
     changed = int((after & ~before).sum())
     return (

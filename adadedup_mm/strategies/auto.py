@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import t as student_t
 
 from ..base.checks import choose
 from ..base.errors import UserError
 from ..feedback import keep_count
+from ..probe.held_out import JUDGES, is_lower
 from ..registry import STRATEGIES, bind
 from ..selection import Selection
 from .needs import Needs, needs_of, says
@@ -18,12 +18,8 @@ from .needs import Needs, needs_of, says
 if TYPE_CHECKING:
     from .run import Run
 
-# Parts of the training set, whole scenes and near-duplicates together.
-FOLDS = 16
 # Random choices that stand for chance.
 DRAWS = 3
-# How often chance alone may pass for being better than random.
-DOUBT = 0.05
 _CHANCE = 'random'
 
 
@@ -76,7 +72,7 @@ def auto(run: 'Run', candidates: Sequence[str] | None = None) -> Selection:
         other = _with(run, name)
         selections[name] = bind(STRATEGIES, other.options.strategy, 'adadedup.strategy')(other)
 
-    fold = run.folds(FOLDS)
+    fold = run.folds(JUDGES)
     chance = np.mean([_loss(run, kept, fold) for kept in _draws(run)], axis=0)
     losses = {name: _loss(run, item.kept, fold) for name, item in selections.items()}
     best = min(names, key=lambda name: losses[name].sum())
@@ -121,15 +117,6 @@ def _notes(losses: dict[str, np.ndarray], chance: np.ndarray, best: str) -> list
         f'auto chose {best}: in {len(chance)}-fold cross-validation by the probe its choice has '
         f'the lowest loss; beside random choices: {", ".join(parts)}.'
     ]
-    if best != _CHANCE and not _is_lower(losses[best], chance):
+    if best != _CHANCE and not is_lower(losses[best], chance):
         notes.append('Random choices would do: the difference to them is within the noise.')
     return notes
-
-
-def _is_lower(loss: np.ndarray, chance: np.ndarray) -> bool:
-    """Whether (F,) losses are lower than those of random choices by more than noise."""
-    gain = chance - loss
-    error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else 0.0
-    if not error > 0:
-        return bool(gain.sum() > 0)
-    return bool(gain.mean() / error > student_t.isf(DOUBT, len(gain) - 1))
